@@ -1,0 +1,181 @@
+"""Collision repair: give every item its own semantic ID, moving the fewest items at the least error (floor 2).
+
+Items that share a SID compete for it and for free codes nearby. Which one stays and where the others go is one
+assignment problem over short candidate lists: an item's list holds its own SID (cost 0) and the free codes of least
+extra quantisation error. Items for which the lists were too short go to another round with longer ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from diffgrm.schema import TokenizerError
+from diffgrm.tokenizers.base import Tokenizer, in_chunks
+
+FIRST_LIST, LONGEST_LIST = 64, 2**16
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """Distinct codes [N, n] of all rows, and which rows were moved [N] bool."""
+
+    codes: np.ndarray
+    moved: np.ndarray
+
+
+def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) -> Repaired:
+    """Distinct codes for all items; deterministic.
+
+    Args:
+        tokenizer: fitted; its ``digit_costs`` price a move.
+        embeddings: [N, e].
+        codes: [N, n], what the tokenizer gave; rows may repeat.
+
+    Raises:
+        TokenizerError: fewer codes than items, or so crowded that an item finds no free code near it.
+    """
+    n_items, n_digits = codes.shape
+    room = tokenizer.codebook_size**n_digits
+    if room < n_items:
+        raise TokenizerError(
+            f"{n_items} items cannot have a semantic ID each: {n_digits} digits of {tokenizer.codebook_size} codes make "
+            f"only {room}; raise tokenizer.n_digits or tokenizer.codebook_size, or use semantic_ids.collisions=share"
+        )
+    codes = codes.astype(np.int32).copy()
+    keys = CodeKeys(n_digits, tokenizer.codebook_size)
+    own = keys(codes)
+    _, group, sizes = np.unique(own, return_inverse=True, return_counts=True)
+    waiting = np.flatnonzero(sizes[group] > 1)
+    original, taken = codes.copy(), np.sort(own)
+    length, first_round = FIRST_LIST, True
+    while waiting.size:
+        candidates, costs = _free_candidates(tokenizer, embeddings[waiting], original[waiting], keys, taken, length)
+        if not first_round and length >= min(LONGEST_LIST, room):
+            stuck = int((costs[:, 0] == np.inf).sum())
+            if stuck:
+                raise TokenizerError(
+                    f"the code space is too crowded: {n_items} items in {room} codes, and {stuck} items find none free "
+                    f"among the {length} nearest; raise tokenizer.n_digits or tokenizer.codebook_size"
+                )
+        homes = own[waiting] if first_round else None
+        placed, chosen = _assign(keys(candidates), costs, homes)
+        stays = placed & (chosen < 0)
+        goes = np.flatnonzero(placed & ~stays)
+        codes[waiting[goes]] = candidates[goes, chosen[goes]]
+        taken = np.sort(np.concatenate([taken, keys(codes[waiting[goes]])]))
+        waiting = waiting[~placed]
+        length, first_round = min(2 * length, LONGEST_LIST, room), False
+    if len(np.unique(codes, axis=0)) != n_items:  # two codes with one hash: one chance in 10^9 for 100,000 items
+        raise TokenizerError("two semantic IDs got the same hash; use another tokenizer seed")
+    return Repaired(codes, (codes != original).any(1))
+
+
+class CodeKeys:
+    """One uint64 a code row: exact mixed-radix numbers where they fit into 63 bits, else a sum of random words."""
+
+    def __init__(self, n_digits: int, codebook_size: int) -> None:
+        if n_digits * np.log2(codebook_size) <= 63:
+            place = np.uint64(codebook_size) ** np.arange(n_digits, dtype=np.uint64)
+            self.words = place[:, None] * np.arange(codebook_size, dtype=np.uint64)
+        else:
+            shape = (n_digits, codebook_size)
+            self.words = np.random.default_rng(20251021).integers(0, 2**64, shape, dtype=np.uint64)
+
+    def __call__(self, codes: np.ndarray) -> np.ndarray:
+        """Keys [...] uint64 of codes [..., n]."""
+        total = np.zeros(codes.shape[:-1], dtype=np.uint64)
+        for digit, words in enumerate(self.words):
+            total += words[codes[..., digit]]
+        return total
+
+
+def nearest_codes(costs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``count`` combinations of one code a digit with the least sum of costs, least first. Exact.
+
+    Args:
+        costs: [N, n, K], not negative.
+
+    Returns:
+        codes [N, C, n] int32 and their sums [N, C], C = min(count, K^n).
+    """
+    rows = np.arange(len(costs))[:, None]
+    width = min(count, costs.shape[-1])
+    sums, digits = np.zeros((len(costs), 1)), np.zeros((len(costs), 1, 0), dtype=np.int32)
+    for digit in range(costs.shape[1]):
+        column = costs[:, digit]
+        if width < column.shape[1]:
+            best = np.argpartition(column, width - 1, axis=1)[:, :width]
+            best.sort(axis=1)  # ties are settled by the smaller code, whatever the partition did
+        else:
+            best = np.broadcast_to(np.arange(width), column.shape)
+        order = np.argsort(np.take_along_axis(column, best, 1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, 1)
+        # The pair (a-th best so far, b-th best code) has (a+1)(b+1) - 1 pairs before it, so most cannot be among `count`.
+        a, b = np.nonzero(np.outer(np.arange(1, sums.shape[1] + 1), np.arange(1, width + 1)) <= count)
+        total = sums[:, a] + np.take_along_axis(column, best, 1)[:, b]
+        keep = np.argsort(total, axis=1, kind="stable")[:, :count]
+        sums = np.take_along_axis(total, keep, 1)
+        digits = np.concatenate([digits[rows, a[keep]], best[rows, b[keep]][..., None].astype(np.int32)], axis=2)
+    return digits, sums
+
+
+def _free_candidates(
+    tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray, keys: CodeKeys, taken: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per item, the free codes among its ``length`` nearest, nearest first; cost inf where there is none."""
+
+    def block(embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        costs = tokenizer.digit_costs(embeddings, codes).astype(np.float64)
+        here = np.take_along_axis(costs, codes[..., None].astype(np.int64), axis=-1)  # the error as it is
+        near, extra = nearest_codes(np.maximum(costs - costs.min(-1, keepdims=True), 0), length)
+        extra = np.maximum(extra - (here - costs.min(-1, keepdims=True)).sum((1, 2))[:, None], 0)
+        near_keys = keys(near)
+        spot = np.minimum(np.searchsorted(taken, near_keys), len(taken) - 1)
+        extra[taken[spot] == near_keys] = np.inf
+        order = np.argsort(extra, axis=1, kind="stable")
+        row = np.arange(len(near))[:, None]
+        return np.concatenate([near[row, order], extra[row, order][..., None]], axis=2)
+
+    rows = max(1, 2**22 // (tokenizer.n_digits * tokenizer.codebook_size + length * tokenizer.n_digits * 8))
+    joined = in_chunks(block, embeddings, codes, rows=rows)
+    return joined[..., :-1].astype(np.int32), joined[..., -1]
+
+
+def _assign(keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Least-cost assignment of items to distinct codes.
+
+    Args:
+        keys, costs: [N, C] candidate codes and what each costs (inf: not to be had).
+        homes: [N] keys of the items' present codes, free of charge for one item each; None if they are gone.
+
+    Returns:
+        placed [N] bool, and the chosen candidate's column [N] (-1: stays at home).
+    """
+    n_rows = len(keys)
+    row, column = np.nonzero(np.isfinite(costs))
+    edge_row, edge_key, edge_cost, edge_choice = row, keys[row, column], costs[row, column], column
+    if homes is not None:
+        # Any move costs a little even when the error does not grow, so that the fewest items move.
+        edge_cost = edge_cost + 1e-9 * (1 + edge_cost.max(initial=0))
+        edge_row = np.concatenate([edge_row, np.arange(n_rows)])
+        edge_key = np.concatenate([edge_key, homes])
+        edge_cost = np.concatenate([edge_cost, np.zeros(n_rows)])
+        edge_choice = np.concatenate([edge_choice, np.full(n_rows, -1)])
+    distinct, edge_column = np.unique(edge_key, return_inverse=True)
+    # A dear private column each keeps the problem feasible; whoever ends there waits for the next round.
+    unplaced = (edge_cost.max(initial=0) + 1) * (n_rows + 1)
+    weights = np.concatenate([edge_cost, np.full(n_rows, unplaced)]) + 1  # explicit zeros would count as no edge
+    rows = np.concatenate([edge_row, np.arange(n_rows)])
+    columns = np.concatenate([edge_column, len(distinct) + np.arange(n_rows)])
+    graph = csr_array((weights, (rows, columns)), shape=(n_rows, len(distinct) + n_rows))
+    matched_row, matched_column = min_weight_full_bipartite_matching(graph)
+    target = np.empty(n_rows, dtype=np.int64)
+    target[matched_row] = matched_column
+    choice = np.full(n_rows, -1)
+    used = edge_column == target[edge_row]
+    choice[edge_row[used]] = edge_choice[used]
+    return target < len(distinct), choice

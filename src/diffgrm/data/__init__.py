@@ -1,0 +1,1 @@
+"""Tables, datasets, public sources and training batches."""

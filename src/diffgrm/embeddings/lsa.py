@@ -1,0 +1,88 @@
+"""Latent semantic analysis: TF-IDF and truncated SVD. Needs no download; the default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from diffgrm.embeddings.base import ItemEncoder, normalise
+from diffgrm.schema import Columns, DataError
+from diffgrm.storage import State
+
+
+class LSA(ItemEncoder):
+    """TF-IDF weighted words projected on the leading singular directions of the training items' texts."""
+
+    def __init__(
+        self,
+        width: Annotated[int, Field(ge=1), "length of an item's vector (less where the texts span less)"] = 256,
+        analyzer: Annotated[
+            Literal["word", "char_wb"], "word: words; char_wb: character n-grams inside words (many languages, typos)"
+        ] = "word",
+        longest_ngram: Annotated[int, Field(ge=1, le=6), "longest run of words (or characters) that is a feature"] = 1,
+        min_items: Annotated[int, Field(ge=1), "a feature must occur in at least this many items"] = 2,
+        max_features: Annotated[int, Field(ge=2), "most frequent features that are kept"] = 20_000,
+        seed: int = 0,
+    ) -> None:
+        self.width, self.analyzer, self.longest_ngram = width, analyzer, longest_ngram
+        self.min_items, self.max_features, self.seed = min_items, max_features, seed
+        self._vectorizer: TfidfVectorizer | None = None
+        self._directions: np.ndarray | None = None  # [e, features]
+
+    def identity(self) -> dict[str, Any]:
+        """See :meth:`ItemEncoder.identity`."""
+        return {k: v for k, v in vars(self).items() if not k.startswith("_")}
+
+    def _new_vectorizer(self, **more: Any) -> TfidfVectorizer:
+        return TfidfVectorizer(
+            analyzer=self.analyzer,
+            ngram_range=(1, self.longest_ngram),
+            sublinear_tf=True,
+            dtype=np.float32,
+            token_pattern=r"(?u)\b\w+\b" if self.analyzer == "word" else None,
+            **more,
+        )
+
+    def fit(self, items: pl.DataFrame) -> Self:
+        """Learn the vocabulary and the directions from training items.
+
+        Raises:
+            DataError: the texts hold no features to learn from.
+        """
+        texts = items[Columns.TEXT].to_list()
+        min_items = self.min_items if len(texts) >= 100 * self.min_items else 1
+        vectorizer = self._new_vectorizer(min_df=min_items, max_features=self.max_features)
+        try:
+            counts = vectorizer.fit_transform(texts)
+        except ValueError as error:
+            raise DataError(f"LSA found no words in the texts of {len(texts)} items: {error}") from error
+        width = min(self.width, min(counts.shape) - 1)
+        if width < 1:
+            raise DataError(f"LSA needs at least two items and two different words, found a {counts.shape} matrix")
+        svd = TruncatedSVD(width, n_iter=4, random_state=self.seed).fit(counts)
+        self._vectorizer, self._directions = vectorizer, svd.components_.astype(np.float32)
+        return self
+
+    def encode(self, items: pl.DataFrame) -> np.ndarray:
+        """Vectors [N, e]; a text without a single known word is the zero vector."""
+        assert self._vectorizer is not None and self._directions is not None, "fit first"
+        return normalise(self._vectorizer.transform(items[Columns.TEXT].to_list()) @ self._directions.T)
+
+    def state(self) -> State:
+        """Vocabulary, idf weights and directions."""
+        assert self._vectorizer is not None and self._directions is not None, "fit first"
+        words = self._vectorizer.get_feature_names_out().tolist()
+        return State({"directions": self._directions, "idf": self._vectorizer.idf_}, {"words": words})
+
+    def load_state(self, state: State) -> Self:
+        """Take back what :meth:`state` gave."""
+        words = state.facts["words"]
+        self._vectorizer = self._new_vectorizer(vocabulary={word: i for i, word in enumerate(words)})
+        self._vectorizer.idf_ = state.arrays["idf"]
+        self._directions = state.arrays["directions"]
+        return self

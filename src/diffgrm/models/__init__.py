@@ -1,0 +1,1 @@
+"""Networks. They take integers, never a dataset, tokenizer or recipe."""

@@ -1,0 +1,96 @@
+"""Transformer blocks shared by the networks (floor 3). Pre-norm; every attention masks padding."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values are projected apart, so that a history is projected once."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, heads, S, d/heads] of x [B, S, d]."""
+        key, value = self.key_value(x).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Attend from x [B, T, d] to projected keys and values; ``valid`` [B, S] is false where padded."""
+        mask = None if valid is None else valid[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(self._split(self.query(x)), key, value, attn_mask=mask, dropout_p=dropout)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, d/heads]
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+
+    @property
+    def out(self) -> nn.Module:
+        """The layer that writes to the residual stream."""
+        return self[-1]
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention over the history, then feed-forward."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads, dropout)
+        self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward, dropout)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x [B, S, d], valid [B, S] -> [B, S, d]."""
+        y = self.attention_norm(x)
+        x = x + self.drop(self.attention(y, *self.attention.project(y), valid))
+        return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class DecoderLayer(nn.Module):
+    """Non-causal self-attention over the n digits, cross-attention over the history, feed-forward.
+
+    Q partial SIDs of one user are folded into the query axis of the cross-attention: the history's keys and values are
+    neither copied nor projected again.
+    """
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__()
+        self.digits_norm, self.digits = nn.LayerNorm(width), Attention(width, heads, dropout)
+        self.history_norm, self.history = nn.LayerNorm(width), Attention(width, heads, dropout)
+        self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward, dropout)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+        """x [B, Q, n, d], keys and values of the history, valid [B, S] -> [B, Q, n, d]."""
+        y = self.digits_norm(x).flatten(0, 1)  # [B Q, n, d]
+        x = x + self.drop(self.digits(y, *self.digits.project(y)).view_as(x))
+        y = self.history_norm(x).flatten(1, 2)  # [B, Q n, d]
+        x = x + self.drop(self.history(y, key, value, valid).view_as(x))
+        return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+
+
+def scale_by_fan_in(module: nn.Module, layers: int) -> None:
+    """Linear weights of std 1/sqrt(fan-in); those that write to the residual stream smaller by sqrt(2 layers)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=part.in_features**-0.5)
+            nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, Attention | FeedForward) and isinstance(part.out, nn.Linear):
+            with torch.no_grad():
+                part.out.weight.mul_((2 * layers) ** -0.5)

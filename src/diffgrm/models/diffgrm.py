@@ -1,0 +1,134 @@
+"""DiffGRM's network (paper, section 3.2), read top to bottom: items, history encoder, masked-diffusion decoder.
+
+Letters: B batch, S history length, n digits, K codes, Q partial SIDs a user (views or beams), d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from diffgrm.models.blocks import DecoderLayer, EncoderLayer, scale_by_fan_in
+from diffgrm.schema import RecipeError
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Encoded histories: per decoder layer the projected keys and values, and which positions are real.
+
+    Attributes:
+        keys, values: one [B, heads, S, d/heads] a decoder layer.
+        valid: [B, S] bool.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    valid: Tensor
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def rows(self, chosen: Tensor) -> Memory:
+        """The chosen users [b]."""
+        return Memory(tuple(k[chosen] for k in self.keys), tuple(v[chosen] for v in self.values), self.valid[chosen])
+
+
+class DiffGRM(nn.Module):
+    """History encoder and non-causal masked-diffusion decoder over the n digits of the next item.
+
+    Raises:
+        RecipeError: a width that the heads do not divide.
+    """
+
+    def __init__(
+        self,
+        n_digits: int,
+        codebook_size: int,
+        width: Annotated[int, Field(ge=1), "d, width of the network"] = 128,
+        heads: Annotated[int, Field(ge=1), "attention heads; must divide the width"] = 4,
+        encoder_layers: Annotated[int, Field(ge=0), "layers over the history"] = 1,
+        decoder_layers: Annotated[int, Field(ge=1), "layers over the digits"] = 2,
+        feed_forward: Annotated[int, Field(ge=1), "hidden width of the feed-forward layers"] = 512,
+        dropout: Annotated[float, Field(ge=0, lt=1), "dropout rate"] = 0.1,
+        max_len: Annotated[int, Field(ge=1), "most recent history items that are looked at"] = 50,
+        init: Annotated[
+            Literal["scaled", "release"],
+            "scaled: weights by fan-in, item vectors normalised; release: every weight at std 0.02, as published",
+        ] = "scaled",
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise RecipeError(f"model.width {width} is not a multiple of model.heads {heads}")
+        self.n_digits, self.codebook_size, self.max_len = n_digits, codebook_size, max_len
+        scaled = init == "scaled"
+        self.input_scale = width**0.5 if scaled else 1.0
+        self.codes = nn.Parameter(torch.empty(n_digits * codebook_size, width))  # one table of K rows a digit
+        self.masked = nn.Parameter(torch.empty(n_digits, width))  # what a masked digit looks like
+        self.position = nn.Parameter(torch.empty(max_len, width))  # 0 is the most recent item
+        self.item = nn.Sequential(nn.Linear(n_digits * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.item_norm = nn.LayerNorm(width) if scaled else nn.Identity()
+        sizes = (width, heads, feed_forward, dropout)
+        self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(encoder_layers))
+        self.encoder_norm = nn.LayerNorm(width)
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(decoder_layers))
+        self.decoder_norm = nn.LayerNorm(width)
+        self.drop = nn.Dropout(dropout)
+        self.register_buffer("digit_start", torch.arange(n_digits) * codebook_size, persistent=False)
+        self._initialise(scaled, width, encoder_layers + decoder_layers)
+
+    def _initialise(self, scaled: bool, width: int, layers: int) -> None:
+        tables = (self.codes, self.masked, self.position)
+        if scaled:
+            scale_by_fan_in(self, layers)
+            for table in tables:
+                nn.init.normal_(table, std=width**-0.5)
+        else:
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=0.02)
+                    nn.init.zeros_(module.bias)
+            for table in tables:
+                nn.init.normal_(table, std=0.02)
+
+    def _embed(self, codes: Tensor) -> Tensor:
+        """codes [..., n] -> [..., n, d]."""
+        return nn.functional.embedding(codes + self.digit_start, self.codes) * self.input_scale
+
+    def encode_history(self, codes: Tensor, valid: Tensor) -> Memory:
+        """Histories -> memory for the decoder.
+
+        Args:
+            codes: [B, S, n] digits of past items, oldest first, any value where padded; S at most ``max_len``.
+            valid: [B, S] bool, true for the first positions of each row, at least one a row.
+        """
+        items = self.item_norm(self.item(self._embed(codes).flatten(2)))  # [B, S, d]
+        age = valid.sum(1, keepdim=True) - 1 - torch.arange(codes.shape[1], device=codes.device)  # [B, S]
+        x = self.drop(items + self.position[age.clamp(min=0)])
+        for layer in self.encoder:
+            x = layer(x, valid)
+        x = self.encoder_norm(x)
+        projected = [layer.history.project(x) for layer in self.decoder]
+        return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), valid)
+
+    def denoise(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:
+        """Logits of every digit, given the digits that are known. Used alike by probing, loss and decoding.
+
+        Args:
+            codes: [B, Q, n] digits, any value where masked.
+            mask: [B, Q, n] bool, true where the digit is unknown.
+            memory: of B users.
+
+        Returns:
+            [B, Q, n, K] logits (equation 8: hidden state times the digit's own code table).
+        """
+        known = self._embed(torch.where(mask, 0, codes))  # [B, Q, n, d]
+        x = self.drop(torch.where(mask[..., None], self.masked * self.input_scale, known))
+        for layer, key, value in zip(self.decoder, memory.keys, memory.values, strict=True):
+            x = layer(x, key, value, memory.valid)
+        x = self.decoder_norm(x)
+        tables = self.codes.view(self.n_digits, self.codebook_size, -1)
+        return torch.einsum("bqnd,nkd->bqnk", x, tables)

@@ -1,0 +1,52 @@
+"""NoisingSchedule: from a clean target to its masked views (floor 3)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Probe = Callable[[Tensor, Tensor], Tensor]
+"""``probe(codes [B, Q, n], mask [B, Q, n]) -> logits [B, Q, n, K]``: denoise without gradient and without dropout."""
+
+
+class Views(NamedTuple):
+    """V masked views of each target.
+
+    Attributes:
+        mask: [B, V, n] bool, true where the digit is hidden and has to be predicted.
+        weight: [B, V] float, what the mean loss of a view counts for; 0 for a view that hides nothing.
+    """
+
+    mask: Tensor
+    weight: Tensor
+
+
+class NoisingSchedule(ABC):
+    """Draws masked views of targets. Sees the network only through ``probe``."""
+
+    @abstractmethod
+    def views(self, codes: Tensor, probe: Probe, generator: torch.Generator) -> Views:
+        """Views of targets.
+
+        Args:
+            codes: [B, n] the digits of the targets.
+            probe: asks the network; schedules that need no confidence never call it.
+            generator: source of all randomness, on the device of ``codes``.
+        """
+
+
+def nested_views(order: Tensor) -> Views:
+    """View t = 1..n hides the first t digits of an order (paper, section 3.3: coherent views).
+
+    >>> nested_views(torch.tensor([[2, 0, 1]])).mask.int().tolist()
+    [[[0, 0, 1], [1, 0, 1], [1, 1, 1]]]
+    """
+    n = order.shape[-1]
+    rank = order.argsort(-1)  # rank[b, j]: place of digit j in the order
+    count = torch.arange(1, n + 1, device=order.device)
+    mask = rank[:, None, :] < count[:, None]
+    return Views(mask, torch.ones(mask.shape[:2], device=order.device))

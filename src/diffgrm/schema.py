@@ -1,0 +1,82 @@
+"""Names and errors that every other file shares (floor 0)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Columns:
+    """Column names of the library's own tables; user tables are renamed to these on reading."""
+
+    USER = "user_id"
+    ITEM = "item_id"
+    TIMESTAMP = "timestamp"
+    TEXT = "text"
+    TITLE = "title"
+    SCORE = "score"
+    RANK = "rank"
+
+
+class DiffGRMError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class DataError(DiffGRMError, ValueError):
+    """A table, embedding or history is not usable. The message lists every problem found."""
+
+
+class RecipeError(DiffGRMError, ValueError):
+    """A recipe or an override is wrong. The message lists every problem found."""
+
+
+class TokenizerError(DiffGRMError, ValueError):
+    """Semantic IDs cannot be made from these items with these sizes."""
+
+
+class TrainingError(DiffGRMError, RuntimeError):
+    """Training cannot go on; the last good checkpoint is kept."""
+
+
+class ModelFolderError(DiffGRMError, OSError):
+    """A saved model folder is missing files, damaged, or not ours."""
+
+
+class DownloadError(DiffGRMError, OSError):
+    """A public dataset could not be fetched whole."""
+
+
+class MissingExtraError(DiffGRMError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'diffgrm[{extra}]'")
+
+
+def bullet_list(problems: Iterable[str]) -> str:
+    """Several problems as one message, a line each."""
+    return "\n".join(f"  - {problem}" for problem in problems)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt word: ``"; did you mean 'width'?"`` or the known words.
+
+    >>> did_you_mean("widht", ["width", "heads"])
+    "; did you mean 'width'?"
+    >>> did_you_mean("zzz", ["b", "a"])
+    '; known: a, b'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+def first_few(values: Iterable[object], limit: int = 5) -> str:
+    """The first values of a long list, for messages.
+
+    >>> first_few(range(100), 3)
+    '0, 1, 2, ... (100 in all)'
+    """
+    items = list(values)
+    shown = ", ".join(str(v) for v in items[:limit])
+    return shown if len(items) <= limit else f"{shown}, ... ({len(items)} in all)"
