@@ -7,6 +7,7 @@ which are the described arguments of its constructor (see :mod:`diffgrm.registry
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -32,8 +33,14 @@ class Part(BaseModel):
     options: dict[str, Any]
 
     def build(self, kind: str, **supplied: Any) -> Any:
-        """Construct the part; ``supplied`` are the arguments that the caller, not the recipe, gives."""
-        return registry.resolve(kind, self.name)(**self.options, **supplied)
+        """Construct the part; ``supplied`` are the arguments that the caller, not the recipe, gives.
+
+        A ``seed`` is given only to parts that take one.
+        """
+        part = registry.resolve(kind, self.name)
+        if "seed" not in inspect.signature(part).parameters:
+            supplied.pop("seed", None)
+        return part(**self.options, **supplied)
 
     def flat(self) -> dict[str, Any]:
         """Name and settings as one mapping, as YAML shows them."""
@@ -162,6 +169,21 @@ class Recipe(BaseModel):
             raise ValueError("\n".join(f"training.validation_decoding: {p}" for p in problems))
         return self
 
+    @model_validator(mode="after")
+    def _check_sections(self) -> Self:
+        try:
+            used = self.sections
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+        if idle := [s for s in type(self).model_fields if s in self.model_fields_set and s not in used]:
+            raise ValueError(f"the recommender {self.recommender!r} does not use {', '.join(idle)}; leave it out")
+        return self
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The top-level settings that this recipe's recommender uses."""
+        return ("recommender", "seed", "data", "evaluation", *registry.resolve("recommender", self.recommender).sections)
+
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """A recipe from nested mappings."""
@@ -190,8 +212,8 @@ class Recipe(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested mappings that :meth:`from_dict` reads back."""
-        plain = self.model_dump(mode="json")
-        for section in PART_SECTIONS:
+        plain = {key: value for key, value in self.model_dump(mode="json").items() if key in self.sections}
+        for section in (s for s in PART_SECTIONS if s in plain):
             plain[section] = {"name": plain[section]["name"], **plain[section]["options"]}
         return plain
 
@@ -207,6 +229,8 @@ class Recipe(BaseModel):
     def table(self) -> Iterator[SettingRow]:
         """Every setting of this recipe with its type, value and explanation."""
         for name, field in type(self).model_fields.items():
+            if name not in self.sections:
+                continue
             value = getattr(self, name)
             if isinstance(value, Part):
                 known = ", ".join(registry.names(name))

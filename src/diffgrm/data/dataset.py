@@ -189,6 +189,12 @@ class InteractionDataset:
         """The text of every item, in order of position."""
         return self.item_table[Columns.TEXT].to_list()
 
+    def event_table(self) -> pl.DataFrame:
+        """All events as user_id, item_id and, where known, timestamp; a user's rows stand together, oldest first."""
+        user = np.repeat(np.arange(self.n_users), self.events.lengths)
+        table = pl.DataFrame({Columns.USER: self.users.gather(user), Columns.ITEM: self.items.gather(self.events.values)})
+        return table if self.timestamps is None else table.with_columns(self.timestamps.alias(Columns.TIMESTAMP))
+
     def __repr__(self) -> str:
         return f"InteractionDataset({self.name}: {self.n_users} users, {self.n_items} items, {len(self.events.values)} events)"
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.models.blocks import DecoderLayer, EncoderLayer, scale_by_fan_in
+from diffgrm.models.blocks import DecoderLayer, Dropout, EncoderLayer, scale_by_fan_in
 from diffgrm.schema import RecipeError
 
 
@@ -76,7 +76,7 @@ class DiffGRM(nn.Module):
         self.encoder_norm = nn.LayerNorm(width)
         self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(decoder_layers))
         self.decoder_norm = nn.LayerNorm(width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.register_buffer("digit_start", torch.arange(n_digits) * codebook_size, persistent=False)
         self._initialise(scaled, width, encoder_layers + decoder_layers)
 

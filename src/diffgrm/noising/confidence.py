@@ -31,7 +31,7 @@ class ConfidenceNoising(NoisingSchedule):
         if self.refresh == "once":
             hidden = torch.ones_like(codes, dtype=torch.bool)
             certainty = confidence(probe(codes[:, None], hidden[:, None])[:, 0], self.measure)
-            return nested_views(certainty.argsort(-1, descending=self.order == "most", stable=True))
+            return nested_views(certainty.argsort(dim=-1, descending=self.order == "most", stable=True))
         return nested_views(self._refreshed_order(codes, probe))
 
     def _refreshed_order(self, codes: Tensor, probe: Probe) -> Tensor:

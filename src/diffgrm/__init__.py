@@ -1,0 +1,86 @@
+"""diffgrm: generative recommendation with masked diffusion over semantic IDs.
+
+>>> import diffgrm
+>>> diffgrm.toy_world(users=3).dataset.n_items
+480
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffgrm.data.dataset import (
+        EvaluationSet,
+        InteractionDataset,
+        Split,
+        leave_one_out,
+        temporal,
+        validation_only,
+    )
+    from diffgrm.data.sources import amazon_reviews_2014, movielens
+    from diffgrm.data.tables import read_table
+    from diffgrm.data.toy import toy_world
+    from diffgrm.evaluation import Evaluation, evaluate
+    from diffgrm.recipe import Recipe
+    from diffgrm.recommenders.base import Recommender, load
+    from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+    from diffgrm.recommenders.popularity import PopularityRecommender
+    from diffgrm.recommenders.random import RandomRecommender
+    from diffgrm.semantic_ids import SemanticIds
+
+_HOME = {  # public name -> module, imported when first asked for, so that `import diffgrm` stays quick
+    "EvaluationSet": "data.dataset",
+    "InteractionDataset": "data.dataset",
+    "Split": "data.dataset",
+    "leave_one_out": "data.dataset",
+    "temporal": "data.dataset",
+    "validation_only": "data.dataset",
+    "amazon_reviews_2014": "data.sources",
+    "movielens": "data.sources",
+    "read_table": "data.tables",
+    "toy_world": "data.toy",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "Recipe": "recipe",
+    "Recommender": "recommenders.base",
+    "load": "recommenders.base",
+    "DiffGRMRecommender": "recommenders.diffgrm",
+    "PopularityRecommender": "recommenders.popularity",
+    "RandomRecommender": "recommenders.random",
+    "SemanticIds": "semantic_ids",
+}
+__all__ = [
+    "DiffGRMRecommender",
+    "Evaluation",
+    "EvaluationSet",
+    "InteractionDataset",
+    "PopularityRecommender",
+    "RandomRecommender",
+    "Recipe",
+    "Recommender",
+    "SemanticIds",
+    "Split",
+    "amazon_reviews_2014",
+    "evaluate",
+    "leave_one_out",
+    "load",
+    "movielens",
+    "read_table",
+    "temporal",
+    "toy_world",
+    "validation_only",
+]
+
+try:
+    __version__ = version("diffgrm")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0.0.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"diffgrm.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'diffgrm' has no attribute {name!r}")

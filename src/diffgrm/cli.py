@@ -1,0 +1,351 @@
+"""The command line: fit, recommend, evaluate, tokenize, datasets, demo (floor 6)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import polars as pl
+import typer
+from rich.logging import RichHandler
+from rich.table import Table
+from typer.core import TyperCommand
+
+from diffgrm.schema import Columns, DataError, DiffGRMError, RecipeError
+
+if TYPE_CHECKING:
+    from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.recipe import Recipe
+
+app = typer.Typer(
+    name="diffgrm",
+    help="Generative recommendation with masked diffusion over semantic IDs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Interactions = Annotated[Path | None, typer.Option(help="Events: user_id, item_id, timestamp (parquet, csv, jsonl, .gz).")]
+Items = Annotated[Path | None, typer.Option(help="Items: item_id, text (parquet, csv, jsonl, .gz).")]
+Dataset = Annotated[str | None, typer.Option(help="A public dataset instead of two tables; see 'diffgrm datasets'.")]
+Column = Annotated[
+    list[str] | None, typer.Option(help="Rename a column of your tables: OURS=YOURS, for example user_id=reviewerID.")
+]
+RecipeFile = Annotated[Path | None, typer.Option(help="Recipe YAML; without it, the defaults.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, for example model.width=128 decoding.beam=64.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this JSON file.")]
+
+
+class CommandWithSettings(TyperCommand):
+    """A command whose help ends with a table of all recipe settings."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Help text, then every setting with its default."""
+        text = super().get_help(ctx)
+        _show_settings()
+        return text
+
+
+def _show_settings() -> None:
+    from diffgrm.console import console
+    from diffgrm.recipe import Recipe
+
+    table = Table(title="Settings (section.key=value, in the recipe file or on the command line)", title_justify="left")
+    for name in ("setting", "type", "default", "what it does"):
+        table.add_column(name, overflow="fold")
+    for row in Recipe().table():
+        table.add_row(row.path, row.type, "null" if row.default is None else str(row.default), row.help)
+    console.print(table)
+
+
+@app.callback()
+def _main(verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what is being done.")] = False) -> None:
+    from diffgrm.console import errors
+
+    handler = RichHandler(console=errors, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    logging.getLogger("diffgrm").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@app.command(cls=CommandWithSettings)
+def fit(
+    out: Annotated[Path, typer.Option(help="Folder of the model.")],
+    overrides: Overrides = None,
+    recipe: RecipeFile = None,
+    interactions: Interactions = None,
+    items: Items = None,
+    dataset: Dataset = None,
+    column: Column = None,
+    run_folder: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn a recommender from a table of events and a table of items, and save it.
+
+    The last event of every user is kept for test and the one before it for validation (data.split).
+    """
+    from diffgrm import model_folder, registry
+    from diffgrm.console import console, show_metrics, show_report
+
+    chosen = _recipe(recipe, overrides)
+    model_folder.check_target(out)
+    data = _dataset(interactions, items, dataset, column)
+    console.print(f"{data!r}")
+    run = run_folder or out.with_name(f"{out.name}.run")
+    recommender = registry.resolve("recommender", chosen.recommender)(chosen)
+    recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
+    if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
+        return
+    recommender.save(out)
+    for checkpoint in run.glob("*.ckpt"):  # the model is whole; the logs stay
+        checkpoint.unlink()
+    if getattr(recommender, "report", None) is not None:
+        show_report(recommender.report)
+    if validation := recommender.facts.get("validation"):
+        show_metrics("Validation (by item, history filtered)", {"value": validation})
+    console.print(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
+
+
+@app.command()
+def recommend(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    overrides: Overrides = None,
+    interactions: Interactions = None,
+    history: Annotated[list[str] | None, typer.Option(help="One history: item ids, oldest first (repeat the option).")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="Only these users of --interactions (repeat the option).")] = None,
+    k: Annotated[int, typer.Option("--k", help="Items for each user.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Write all rows here (.parquet, .csv, .jsonl).")] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Do not leave out items of the history.")] = False,
+    only: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may be recommended.")] = None,
+    without: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may not.")] = None,
+    column: Column = None,
+    quiet: Quiet = False,
+) -> None:
+    """Recommend items: user_id, item_id, score, rank."""
+    from diffgrm.console import console, progress_bar, show_recommendations
+    from diffgrm.data.tables import read_interactions
+    from diffgrm.recommenders import load
+
+    if (interactions is None) == (history is None):
+        raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
+    if out is not None and out.suffix not in _WRITERS:
+        raise DataError(f"--out {out.name}: expected one of {', '.join(_WRITERS)}")
+    recommender = load(model).override(overrides or [])
+    if history is not None:
+        table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: history})
+    else:
+        table = read_interactions(interactions, _renamings(column))
+        if user:
+            table = table.filter(pl.col(Columns.USER).cast(pl.String).is_in(user))
+            if table.height == 0:
+                raise DataError(f"none of the users {', '.join(user)} is in {interactions}")
+    with progress_bar("Recommending", table[Columns.USER].n_unique(), quiet) as progress:
+        found = recommender.recommend(
+            table,
+            k,
+            exclude_seen=not include_seen,
+            only=None if only is None else _item_list(only),
+            without=None if without is None else _item_list(without),
+            on_empty="skip",
+            progress=progress,
+        )
+    if out is None:
+        show_recommendations(found, recommender.item_table)
+    else:
+        _WRITERS[out.suffix](found, out)
+        console.print(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    overrides: Overrides = None,
+    interactions: Interactions = None,
+    items: Items = None,
+    dataset: Dataset = None,
+    column: Column = None,
+    on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
+    users: Annotated[int | None, typer.Option(help="Evaluate this many users, drawn by the recipe's seed.")] = None,
+    json_file: JsonFile = None,
+    ranks: Annotated[Path | None, typer.Option(help="Write the rank of every target here (parquet).")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
+    from diffgrm import evaluation
+    from diffgrm.console import progress_bar, show_metrics
+    from diffgrm.data.dataset import make_split
+    from diffgrm.recommenders import load
+
+    recommender = load(model).override(overrides or [])
+    data = _dataset(interactions, items, dataset, column)
+    settings = recommender.recipe.data
+    split = make_split(
+        data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share
+    )
+    held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
+    with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
+        result = evaluation.evaluate(
+            recommender, held_out, data.items, split.item_counts, recommender.recipe.evaluation.ks, progress=progress
+        )
+    show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
+    if json_file is not None:
+        _write_json(json_file, result.to_dict())
+    if ranks is not None:
+        result.per_user.write_parquet(ranks)
+
+
+@app.command(cls=CommandWithSettings)
+def tokenize(
+    out: Annotated[Path, typer.Option(help="Write item_id and the digits here (.parquet, .csv, .jsonl).")],
+    overrides: Overrides = None,
+    recipe: RecipeFile = None,
+    items: Items = None,
+    interactions: Interactions = None,
+    dataset: Dataset = None,
+    column: Column = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Give every item its semantic ID, and report on their health.
+
+    With events, only the items of training rows are learnt from; without, all items are.
+    """
+    import numpy as np
+
+    from diffgrm.console import console, show_report
+    from diffgrm.data.dataset import make_split
+    from diffgrm.data.tables import read_items
+    from diffgrm.embeddings import embed_items
+    from diffgrm.semantic_ids import SemanticIds
+
+    chosen = _recipe(recipe, overrides)
+    if out.suffix not in _WRITERS:
+        raise DataError(f"--out {out.name}: expected one of {', '.join(_WRITERS)}")
+    if interactions is None and dataset is None:
+        if items is None:
+            raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
+        table = read_items(items, _renamings(column, (Columns.ITEM, Columns.TEXT, Columns.TITLE)))
+        in_training = np.ones(table.height, dtype=bool)
+    else:
+        data = _dataset(interactions, items, dataset, column)
+        settings = chosen.data
+        split = make_split(
+            data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share
+        )
+        table, in_training = data.item_table, split.item_counts > 0
+    embeddings = embed_items(chosen.embedding.build("embedding", seed=chosen.seed), table, in_training)
+    tokenizer = chosen.tokenizer.build("tokenizer", seed=chosen.seed).fit(embeddings[in_training])
+    sids, report = SemanticIds.build(tokenizer, embeddings, chosen.semantic_ids.collisions)
+    digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
+    _WRITERS[out.suffix](table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
+    show_report(report)
+    if json_file is not None:
+        _write_json(json_file, report.to_dict())
+    console.print(f"{table.height:,} semantic IDs written to {out}")
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="Dataset to fetch; without it, all names are listed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write interactions.parquet and items.parquet into this folder.")] = None,
+) -> None:
+    """List the public datasets, or fetch one from its publisher."""
+    from diffgrm.console import console
+    from diffgrm.data.sources import SOURCES, load_source
+
+    if name is None:
+        table = Table("name", "what it is")
+        for known, (description, _) in SOURCES.items():
+            table.add_row(known, description)
+        console.print(table)
+        return
+    data = load_source(name)
+    console.print(f"{data!r}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        data.event_table().write_parquet(out / "interactions.parquet")
+        data.item_table.write_parquet(out / "items.parquet")
+        console.print(f"Written to {out}/interactions.parquet and {out}/items.parquet")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Keep the model in this folder.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fit on a generated storefront and show tokeniser report, metrics and recommendations. Needs no network."""
+    from diffgrm.demo import run
+
+    run(out, quiet)
+
+
+# ---- shared by the commands ---------------------------------------------------------------------------------------
+
+_WRITERS = {
+    ".parquet": lambda frame, path: frame.write_parquet(path),
+    ".csv": lambda frame, path: frame.write_csv(path),
+    ".jsonl": lambda frame, path: frame.write_ndjson(path),
+}
+
+
+def _recipe(path: Path | None, overrides: list[str] | None) -> Recipe:
+    from diffgrm.recipe import Recipe, apply_overrides
+
+    if path is not None:
+        return Recipe.from_yaml(path, overrides or [])
+    return Recipe.from_dict(apply_overrides({}, overrides or []))
+
+
+def _renamings(column: list[str] | None, wanted: tuple[str, ...] | None = None) -> dict[str, str]:
+    wrong = [pair for pair in column or [] if "=" not in pair]
+    if wrong:
+        raise RecipeError(f"--column is written OURS=YOURS, found {wrong[0]!r}")
+    pairs = dict(pair.split("=", 1) for pair in column or [])
+    return {ours: yours for ours, yours in pairs.items() if wanted is None or ours in wanted}
+
+
+def _dataset(
+    interactions: Path | None, items: Path | None, name: str | None, column: list[str] | None
+) -> InteractionDataset:
+    from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.data.sources import load_source
+
+    if name is not None:
+        if interactions is not None or items is not None:
+            raise DataError("give either --dataset NAME or --interactions and --items, not both")
+        return load_source(name)
+    if interactions is None or items is None:
+        raise DataError("give --interactions FILE and --items FILE, or --dataset NAME")
+    label = interactions.resolve().parent.name or interactions.stem
+    return InteractionDataset.from_tables(interactions, items, _renamings(column), name=label)
+
+
+def _item_list(path: Path) -> list[Any]:
+    from diffgrm.data.tables import read_table
+
+    return read_table(path, required=(Columns.ITEM,), what="item list")[Columns.ITEM].to_list()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    from diffgrm.storage import atomic_file
+
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Entry point: errors of ours are one message, without a stack trace."""
+    try:
+        app()
+    except DiffGRMError as error:
+        from diffgrm.console import errors
+
+        errors.print(f"[bold red]Error:[/] {type(error).__name__}", highlight=False)
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

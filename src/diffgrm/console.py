@@ -1,0 +1,73 @@
+"""What people see in the terminal: tables and progress bars (floor 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from diffgrm.schema import Columns
+from diffgrm.semantic_ids import TokenizerReport
+
+console = Console()
+errors = Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A progress bar; the block calls the yielded function with the number of things done since the last call."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=quiet) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def show_pairs(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """A two-column table."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table)
+
+
+def show_report(report: TokenizerReport) -> None:
+    """The tokeniser report."""
+    show_pairs("Tokeniser report", report.rows())
+
+
+def show_metrics(title: str, by_model: Mapping[str, Mapping[str, float]], names: Iterable[str] | None = None) -> None:
+    """Metrics, a row each, with a column for every model; the best accuracy of a row is bold."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    for model in by_model:
+        table.add_column(model, justify="right")
+    chosen = list(names) if names is not None else list(dict.fromkeys(n for metrics in by_model.values() for n in metrics))
+    for name in chosen:
+        values = [metrics.get(name) for metrics in by_model.values()]
+        best = max((v for v in values if v is not None), default=0.0)
+        higher_is_better = len(values) > 1 and name.startswith(("recall", "ndcg", "mrr"))
+        cells = ["" if v is None else f"{v:.4f}" for v in values]
+        if higher_is_better:
+            cells = [f"[bold]{c}[/]" if v == best else c for c, v in zip(cells, values, strict=True)]
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def show_recommendations(recommendations: pl.DataFrame, item_table: pl.DataFrame, users: int = 5) -> None:
+    """The lists of the first few users, with titles where the item table has them."""
+    label = Columns.TITLE if Columns.TITLE in item_table.columns else Columns.TEXT
+    joined = recommendations.join(item_table.select(Columns.ITEM, label), on=Columns.ITEM, how="left", maintain_order="left")
+    for user in joined[Columns.USER].unique(maintain_order=True)[:users]:
+        table = Table(title=f"User {user}", title_justify="left")
+        for name in ("rank", "item", "score", label):
+            table.add_column(name, justify="right" if name in ("rank", "score") else "left", max_width=70, no_wrap=True)
+        for row in joined.filter(pl.col(Columns.USER) == user).iter_rows(named=True):
+            table.add_row(str(row[Columns.RANK]), str(row[Columns.ITEM]), f"{row[Columns.SCORE]:.3f}", row[label])
+        console.print(table)
+    more = joined[Columns.USER].n_unique() - users
+    if more > 0:
+        console.print(f"... and {more} more users (write all with --out FILE)")

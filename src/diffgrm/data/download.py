@@ -1,0 +1,95 @@
+"""Fetch a file whole: progress, resume, checksum, and a cache (floor 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import requests
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from diffgrm.schema import DownloadError
+from diffgrm.storage import file_digest
+
+logger = logging.getLogger(__name__)
+
+CHUNK, ATTEMPTS, TIMEOUT = 1 << 16, 5, 30
+
+
+def fetch(url: str, path: Path, checksum: str | None = None) -> Path:
+    """Download ``url`` to ``path`` unless it is there already.
+
+    A download that breaks off goes on where it stopped, also in a later call. A publisher's checksum is compared where
+    there is one; the SHA-256 of the first download is kept beside the file in any case, and later calls compare with it.
+
+    Args:
+        checksum: ``"md5:..."`` or ``"sha256:..."``.
+
+    Raises:
+        DownloadError: the server cannot be reached or refuses, or the file is not the expected one.
+    """
+    record = path.with_name(path.name + ".sha256")
+    if path.is_file():
+        if record.is_file() and file_digest(path) != record.read_text().strip():
+            raise DownloadError(f"{path} has changed since it was downloaded; delete it and try again")
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    _download(url, part)
+    if checksum is not None:
+        algorithm, _, wanted = checksum.partition(":")
+        if (found := file_digest(part, algorithm)) != wanted:
+            part.unlink()
+            raise DownloadError(f"{url}: the {algorithm} checksum is {found}, expected {wanted}; the download was discarded")
+    record.write_text(file_digest(part) + "\n")
+    os.replace(part, path)
+    return path
+
+
+def _download(url: str, part: Path) -> None:
+    """Fill ``part``, in several attempts if need be."""
+    for attempt in range(1, ATTEMPTS + 1):
+        have = part.stat().st_size if part.is_file() else 0
+        try:
+            _attempt(url, part, have)
+            return
+        except requests.RequestException as error:
+            got = part.stat().st_size if part.is_file() else 0
+            if attempt == ATTEMPTS or (isinstance(error, requests.HTTPError) and got == have):
+                raise DownloadError(
+                    f"{url} could not be downloaded: {error}. {got:,} bytes are kept in {part}; try again to go on from there"
+                ) from error
+            logger.warning("%s broke off after %d bytes (%s); going on from there", url, got, error)
+
+
+def _attempt(url: str, part: Path, have: int) -> None:
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        if answer.status_code == 416:  # nothing left to ask for
+            return
+        answer.raise_for_status()
+        if answer.status_code != 206:
+            have = 0  # the server starts over
+        size = int(answer.headers.get("Content-Length", 0))
+        with part.open("ab" if have else "wb") as file:
+            for chunk in _with_progress(answer.iter_content(CHUNK), url, have, have + size):
+                file.write(chunk)
+    if size and (got := part.stat().st_size) < have + size:
+        raise requests.ConnectionError(f"{got} of {have + size} bytes arrived")
+
+
+def _with_progress(chunks: Iterator[bytes], url: str, have: int, total: int) -> Iterator[bytes]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task(url.rsplit("/", 1)[-1], total=total or None, completed=have)
+        for chunk in chunks:
+            progress.advance(bar, len(chunk))
+            yield chunk
+
+
+def name_for(url: str) -> str:
+    """A short folder name for a server, so that two servers' files of one name are kept apart."""
+    return hashlib.sha256(url.encode()).hexdigest()[:8]

@@ -1,0 +1,205 @@
+"""Confidence-guided Parallel Denoising (paper, section 3.4): a beam search that fills digits in any order.
+
+Every step scores each (beam, unknown digit, code) as beam score + log p(code) and keeps the best W, so the digit that
+the network is surest of is filled first, in each beam its own. Three things differ from the published release: the
+catalogue rules out every code that leads to no item its user may get; beams that reach one partial SID by different
+orders count once; and selection stays global through the last digit.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from math import comb
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from diffgrm.catalogue import code_words
+from diffgrm.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, pad_columns
+from diffgrm.schema import RecipeError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Beams:
+    """W partial SIDs of each of B users, best first.
+
+    Attributes:
+        codes: [B, W, n], 0 where unknown; known: [B, W, n] bool; score: [B, W], -inf where there is no beam.
+        name: [B, W] int64, equal for equal partial SIDs.
+        log_p: [B, W0, n, K] log-probabilities of the last time the network was asked, when there were W0 beams.
+        parent: [B, W] which of those W0 beams each beam comes from.
+    """
+
+    codes: Tensor
+    known: Tensor
+    score: Tensor
+    name: Tensor
+    log_p: Tensor
+    parent: Tensor
+
+    @classmethod
+    def empty(cls, batch: int, n: int, device: torch.device) -> Beams:
+        """One beam a user, with nothing known."""
+        codes = torch.zeros(batch, 1, n, dtype=torch.long, device=device)
+        zeros = torch.zeros(batch, 1, device=device)
+        return cls(codes, codes.bool(), zeros, zeros.long(), zeros.view(batch, 1, 1, 1), zeros.long())
+
+
+class AnyOrderBeam(Decoder):
+    """Beam search over (digit, code) pairs in any order."""
+
+    def __init__(
+        self,
+        beam: Annotated[int, Field(ge=1), "W, partial SIDs kept for each user (raised to k where k is larger)"] = 64,
+        steps: Annotated[
+            int | None, Field(ge=1), "times the network is asked; fewer than n fills several digits a step; null: n"
+        ] = None,
+        order: Annotated[
+            Literal["confidence", "fixed", "random"],
+            "confidence: most probable digit first, each beam its own (paper); fixed: digit 0, 1, 2...; random: one order "
+            "a user",
+        ] = "confidence",
+        merge: Annotated[
+            Literal["best_path", "sum_paths"],
+            "one SID reached by several orders scores as its best order, or as the log of the sum over them",
+        ] = "best_path",
+        constrained: Annotated[
+            bool, "true: the catalogue rules out codes at every step; false: SIDs without an item are dropped at the end"
+        ] = True,
+        seed: int = 0,
+    ) -> None:
+        self.beam, self.steps, self.order, self.merge = beam, steps, order, merge
+        self.constrained, self.seed = constrained, seed
+        self.rows = beam
+
+    @torch.no_grad()
+    def decode(self, task: Task) -> Decoded:
+        """See :meth:`Decoder.decode`. A beam too narrow to find k items is doubled for the users it fails."""
+        n = task.catalogue.n_digits
+        if self.steps is not None and self.steps > n:
+            raise RecipeError(f"decoding.steps {self.steps} is more than the {n} digits of a semantic ID")
+        width = max(self.beam, task.k)
+        decoded = self._search(task, width)
+        wanted = task.catalogue.possible(task.excluded, len(task.memory)).clamp(max=task.k)
+        widest = len(task.catalogue) * comb(n, n // 2)  # no level has more partial SIDs
+        while self.constrained and width < widest:
+            short = ((decoded.items >= 0).sum(1) < wanted).nonzero()[:, 0]
+            if len(short) == 0:
+                break
+            width *= 2
+            logger.debug("%d users have fewer than k items; their beam is widened to %d", len(short), width)
+            decoded = _replace_rows(decoded, short, self._search(_some_users(task, short), width))
+        return decoded
+
+    def _search(self, task: Task, width: int) -> Decoded:
+        catalogue, n = task.catalogue, task.catalogue.n_digits
+        batch, device = len(task.memory), task.seeds.device
+        words = code_words(n, catalogue.codebook_size, device)
+        fill_order = self._fill_order(task.seeds, n)
+        beams = Beams.empty(batch, n, device)
+        filled = 0
+        for digits in digits_per_step(n, self.steps or n):
+            logits = task.denoise(beams.codes, ~beams.known, task.memory)
+            here = torch.arange(logits.shape[1], device=device).expand(batch, -1)
+            beams = replace(beams, log_p=logits.float().log_softmax(-1), parent=here)
+            for _ in range(digits):
+                beams = self._fill_one(task, beams, words, fill_order[:, filled], filled, width)
+                filled += 1
+        return items_from_sids(task, beams.codes, beams.score)
+
+    def _fill_one(self, task: Task, beams: Beams, words: Tensor, digit: Tensor, filled: int, width: int) -> Beams:
+        """Every beam with one digit more; the best ``width`` distinct ones."""
+        batch, _, n = beams.codes.shape
+        K = task.catalogue.codebook_size
+        log_p = beams.log_p.gather(1, beams.parent[..., None, None].expand(-1, -1, n, K))  # [B, W, n, K]
+        open_ = self._open(task, beams, digit)
+        total = (beams.score[..., None, None] + log_p).masked_fill(~open_, -torch.inf).flatten(1)  # [B, W n K]
+        # A partial SID of s digits has at most s parents, so among the best s W are at least W distinct ones.
+        paths = filled + 1 if self.order == "confidence" else 1
+        score, index = total.topk(min(width * paths, total.shape[1]), dim=1)
+        source, flat = index // (n * K), index % (n * K)
+        name = beams.name.gather(1, source) + words.view(-1)[flat]
+        if paths > 1:
+            first = first_of_each(name)
+            if self.merge == "sum_paths":
+                score = _sum_over_equal(score, name)
+            score = score.masked_fill(~first, -torch.inf)
+            score, keep = score.topk(min(width, score.shape[1]), dim=1)
+            source, flat, name = source.gather(1, keep), flat.gather(1, keep), name.gather(1, keep)
+        place = (flat // K)[..., None]
+        pick = source[..., None].expand(-1, -1, n)
+        codes = beams.codes.gather(1, pick).scatter(2, place, (flat % K)[..., None])
+        known = beams.known.gather(1, pick).scatter(2, place, True)
+        return Beams(codes, known, score, name, beams.log_p, beams.parent.gather(1, source))
+
+    def _open(self, task: Task, beams: Beams, digit: Tensor) -> Tensor:
+        """[B, W, n, K] (or broadcastable) whether a (digit, code) may be filled next."""
+        if self.constrained:
+            open_ = task.catalogue.allowed(beams.codes, beams.known, task.excluded)
+        else:
+            open_ = ~beams.known[..., None]
+        if self.order != "confidence":
+            turn = torch.arange(beams.codes.shape[2], device=digit.device) == digit[:, None]  # [B, n]
+            open_ = open_ & turn[:, None, :, None]
+        return open_
+
+    def _fill_order(self, seeds: Tensor, n: int) -> Tensor:
+        """[B, n] the digit that is filled s-th, where the order is given beforehand."""
+        digits = torch.arange(n, device=seeds.device)
+        if self.order != "random":
+            return digits.expand(len(seeds), -1)
+        return _mix(_mix(seeds + self.seed)[:, None] + digits).argsort(1)
+
+
+def digits_per_step(n: int, steps: int) -> list[int]:
+    """How many of n digits each step fills: as even as can be, the larger steps last, when more is known.
+
+    >>> digits_per_step(4, 3), digits_per_step(4, 4), digits_per_step(5, 1)
+    ([1, 1, 2], [1, 1, 1, 1], [5])
+    """
+    small, larger = divmod(n, steps)
+    return [small] * (steps - larger) + [small + 1] * larger
+
+
+def _sum_over_equal(score: Tensor, name: Tensor) -> Tensor:
+    """Each score [B, M] replaced by the log-sum-exp over all entries of its row with the same name."""
+    _, group = name.sort(dim=1, stable=True)
+    ordered = name.gather(1, group)
+    number = torch.zeros_like(ordered)
+    number[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).long().cumsum(1)
+    number = torch.empty_like(number).scatter(1, group, number)  # [B, M] group number of each entry
+    top = torch.full_like(score, -torch.inf).scatter_reduce(1, number, score, "amax")
+    top = top.gather(1, number)
+    weight = torch.where(score > -torch.inf, (score - top).exp(), 0)
+    total = torch.zeros_like(score).scatter_add(1, number, weight)
+    return top + total.gather(1, number).log()
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A well-spread int64 for every int64 (xor-shift and multiply)."""
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        x = (x ^ (x >> shift)) * factor
+    return x ^ (x >> 31)
+
+
+def _some_users(task: Task, chosen: Tensor) -> Task:
+    excluded = None if task.excluded is None else task.excluded.rows(chosen)
+    return replace(task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen])
+
+
+def _replace_rows(old: Decoded, rows: Tensor, new: Decoded) -> Decoded:
+    """``old`` with some users' answers replaced; the SID columns grow to the wider of the two."""
+    items, scores = old.items.clone(), old.scores.clone()
+    items[rows], scores[rows] = new.items, new.scores
+    wide = new.codes.shape[1]
+    codes = torch.nn.functional.pad(old.codes, (0, 0, 0, max(0, wide - old.codes.shape[1])))
+    sid_scores = pad_columns(old.sid_scores, wide, -torch.inf).clone()
+    legal = pad_columns(old.legal, wide, False).clone()
+    sid_scores[rows], legal[rows] = -torch.inf, False
+    codes[rows, :wide], sid_scores[rows, :wide], legal[rows, :wide] = new.codes, new.sid_scores, new.legal
+    return Decoded(items, scores, codes, sid_scores, legal)

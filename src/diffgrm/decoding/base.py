@@ -1,0 +1,98 @@
+"""Decoder: from ``denoise`` and a catalogue to the best items of each user (floor 3)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffgrm.catalogue import Catalogue, Excluded
+
+Denoise = Callable[[Tensor, Tensor, Any], Tensor]
+"""``denoise(codes [B, Q, n], mask [B, Q, n], memory) -> logits [B, Q, n, K]``."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to decode for a batch of B users.
+
+    Attributes:
+        denoise: the network's one function.
+        memory: encoded histories; ``len(memory)`` is B and ``memory.rows(chosen)`` are some of them.
+        catalogue: recommendable items.
+        k: items wanted for each user.
+        excluded: items that single users must not get, or None.
+        seeds: [B] int64, a number of each user's own for decoders that draw at random, so that an answer does not
+            depend on who else is in the batch.
+    """
+
+    denoise: Denoise
+    memory: Any
+    catalogue: Catalogue
+    k: int
+    excluded: Excluded | None
+    seeds: Tensor
+
+
+class Decoded(NamedTuple):
+    """The answer for B users.
+
+    Attributes:
+        items: [B, k] item positions, best first, -1 after the last.
+        scores: [B, k] log-probabilities, -inf after the last.
+        codes: [B, M, n] the distinct complete SIDs behind them, best first (M may differ from k).
+        sid_scores: [B, M], -inf where there is no SID.
+        legal: [B, M] bool, whether the SID stands for at least one item that the user may get.
+    """
+
+    items: Tensor
+    scores: Tensor
+    codes: Tensor
+    sid_scores: Tensor
+    legal: Tensor
+
+
+class Decoder(ABC):
+    """Finds the items of highest score. Sees the network only through ``denoise``."""
+
+    rows: int = 1  # partial SIDs a user that go through the network at once, for sizing batches
+
+    @abstractmethod
+    def decode(self, task: Task) -> Decoded:
+        """The best ``task.k`` items of every user: real, distinct, allowed; fewer where fewer are possible."""
+
+
+def items_from_sids(task: Task, codes: Tensor, scores: Tensor) -> Decoded:
+    """Turn distinct complete SIDs, best first, into items. SIDs of several items give all of them.
+
+    Args:
+        codes: [B, M, n], scores: [B, M], -inf where there is no SID.
+    """
+    found = task.catalogue.items_of(codes, task.excluded)  # [B, M, G]
+    found = torch.where(scores[..., None] > -torch.inf, found, -1)
+    legal = (found >= 0).any(-1)
+    flat = found.flatten(1)
+    order = (flat < 0).int().argsort(dim=1, stable=True)[:, : task.k]  # real items first, in order of score
+    items = flat.gather(1, order)
+    item_scores = scores[..., None].expand_as(found).flatten(1).gather(1, order)
+    items, item_scores = pad_columns(items, task.k, -1), pad_columns(item_scores, task.k, -torch.inf)
+    return Decoded(items, item_scores.masked_fill(items < 0, -torch.inf), codes, scores, legal)
+
+
+def pad_columns(x: Tensor, columns: int, value: float) -> Tensor:
+    """x [B, M] with columns added on the right up to at least ``columns``."""
+    missing = columns - x.shape[1]
+    return torch.nn.functional.pad(x, (0, missing), value=value) if missing > 0 else x
+
+
+def first_of_each(names: Tensor) -> Tensor:
+    """names [B, M] -> [B, M] bool, true at the first occurrence of each value in its row."""
+    order = names.argsort(dim=1, stable=True)
+    ordered = names.gather(1, order)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.zeros_like(new).scatter(1, order, new)

@@ -1,0 +1,86 @@
+"""Ranker: histories in, item positions out; the one path from a network to a ranked list (floor 3)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffgrm.catalogue import Catalogue, Excluded
+from diffgrm.data.batches import collate
+from diffgrm.data.dataset import Ragged
+from diffgrm.decoding.base import Decoded, Decoder, Task
+
+ROWS_AT_ONCE = 4096  # partial SIDs that go through the network together
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """A network, a decoder and a catalogue, ready to rank.
+
+    Attributes:
+        network: has ``encode_history``, ``denoise`` and ``max_len``.
+        decoder: how SIDs are searched.
+        catalogue: recommendable items, on the device of the network.
+    """
+
+    network: nn.Module
+    decoder: Decoder
+    catalogue: Catalogue
+
+    def rank(
+        self,
+        histories: Ragged,
+        k: int,
+        exclude_seen: bool,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Item positions [U, k] best first (-1 after the last) and their scores [U, k].
+
+        Args:
+            histories: item positions of every user, oldest first, at least one each. Only the last ``max_len`` are
+                encoded; all of them count as seen.
+            progress: called with the number of users done since the last call.
+        """
+        items = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        for users, decoded in self.decode(histories, k, exclude_seen):
+            items[users], scores[users] = decoded.items.cpu().numpy(), decoded.scores.cpu().numpy()
+            if progress:
+                progress(len(users))
+        return items, scores
+
+    def decode(self, histories: Ragged, k: int, exclude_seen: bool) -> Iterator[tuple[np.ndarray, Decoded]]:
+        """Batches of users of similar history length: their row numbers, and what the decoder found for them."""
+        device = self.catalogue.codes.device
+        max_len: int = self.network.max_len  # type: ignore[assignment]
+        starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - max_len)
+        order = np.argsort(histories.offsets[1:] - starts, kind="stable")
+        step = max(1, ROWS_AT_ONCE // max(self.decoder.rows, k if self.decoder.rows > 1 else 1))
+        with torch.no_grad(), evaluating(self.network):
+            for first in range(0, len(order), step):
+                users = order[first : first + step]
+                history, valid = collate(histories.values, starts[users], histories.offsets[1:][users])
+                excluded = (
+                    Excluded.from_ragged(histories.rows(users), self.catalogue.n_items, device) if exclude_seen else None
+                )
+                seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
+                memory = self.network.encode_history(self.catalogue.all_codes[history.to(device)], valid.to(device))  # type: ignore[operator]
+                denoise: Callable[..., Tensor] = self.network.denoise  # type: ignore[assignment]
+                yield users, self.decoder.decode(Task(denoise, memory, self.catalogue, k, excluded, seeds))
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Dropout off inside the block; the mode is put back afterwards."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)

@@ -1,0 +1,133 @@
+"""Model folders: written whole or not at all, checked on reading (floor 1).
+
+A folder is made beside its final place under another name and takes the place in one rename, so a full disk or a kill
+leaves the old model as it was. ``manifest.json`` lists every file with its size and SHA-256.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffgrm.schema import ModelFolderError
+from diffgrm.storage import file_digest
+
+MANIFEST = "manifest.json"
+FORMAT = "diffgrm-model"
+FORMAT_VERSION = 1
+
+
+@contextmanager
+def writing(folder: Path, facts: dict[str, Any]) -> Iterator[Path]:
+    """A new, empty folder to write into; when the block ends well, it replaces ``folder``.
+
+    Args:
+        facts: kept in the manifest (format and files are added).
+
+    Raises:
+        ModelFolderError: ``folder`` is a file or holds something that is not a model; or writing failed. In every case
+            what was there before stays whole.
+    """
+    folder = Path(os.path.abspath(folder))
+    check_target(folder)
+    new, old = _sibling(folder, "new"), _sibling(folder, "old")
+    try:
+        shutil.rmtree(new, ignore_errors=True)  # left over from a process that was killed
+        new.mkdir(parents=True)
+        yield new
+        _write_manifest(new, facts)
+        if folder.exists():
+            folder.replace(old)
+        new.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        recover(folder)
+        raise ModelFolderError(
+            f"the model could not be saved to {folder} ({error}); what was there before is untouched"
+        ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def check_target(folder: Path) -> None:
+    """Make sure that a model may be saved here; worth doing before a long fit.
+
+    Raises:
+        ModelFolderError: ``folder`` is a file or holds something that is not a model.
+    """
+    recover(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ModelFolderError(f"{folder} is a file; give a folder to save the model in")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise ModelFolderError(f"{folder} holds files that are not a diffgrm model; choose a new or empty folder")
+
+
+def recover(folder: Path) -> None:
+    """Put the old model back where a save was killed between its two renames."""
+    folder = Path(os.path.abspath(folder))
+    old = _sibling(folder, "old")
+    if old.is_dir() and not folder.exists():
+        old.replace(folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Check a model folder and return its manifest.
+
+    Files that the manifest does not name (a hub's own files, say) are no concern.
+
+    Raises:
+        ModelFolderError: no such folder, not a model, a newer format, or files that are missing, truncated or changed.
+    """
+    recover(folder)
+    if not folder.is_dir():
+        raise ModelFolderError(f"there is no model folder {folder}")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{folder} is not a diffgrm model: it has no {MANIFEST}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelFolderError(f"{folder / MANIFEST} is damaged: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelFolderError(f"{folder} is not a diffgrm model: its {MANIFEST} is another program's")
+    if manifest["format_version"] > FORMAT_VERSION:
+        raise ModelFolderError(
+            f"{folder} was saved by a newer diffgrm (format {manifest['format_version']}, this one reads "
+            f"{FORMAT_VERSION}); upgrade with: pip install -U diffgrm"
+        )
+    problems = []
+    for name, wanted in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != wanted["bytes"]:
+            problems.append(f"{name} has {path.stat().st_size} bytes, expected {wanted['bytes']} (truncated?)")
+        elif file_digest(path) != wanted["sha256"]:
+            problems.append(f"{name} is not the file that was saved (its SHA-256 differs)")
+    if problems:
+        raise ModelFolderError(f"the model folder {folder} is not whole: {'; '.join(problems)}. Copy or save it again.")
+    return manifest
+
+
+def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != "README.md"  # the card is for people, who may edit it
+    }
+    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **facts, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _sibling(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f".{folder.name}.{suffix}")

@@ -1,0 +1,5 @@
+"""Recommenders: the one door for fit, recommend, save and load."""
+
+from diffgrm.recommenders.base import Recommender, load
+
+__all__ = ["Recommender", "load"]

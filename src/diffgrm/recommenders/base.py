@@ -1,0 +1,348 @@
+"""Recommender: fit, recommend, save and load, the same for every method (floor 5).
+
+The base class checks, maps ids and builds tables once; a method implements ``_fit``, ``_rank`` and its own files.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import platform
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+
+from diffgrm import model_folder, registry
+from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split, make_split
+from diffgrm.recipe import Recipe
+from diffgrm.recommenders.card import model_card
+from diffgrm.recommenders.histories import read_histories
+from diffgrm.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
+
+logger = logging.getLogger(__name__)
+
+ITEMS, RECIPE, COUNT = "items.parquet", "recipe.yaml", "training_events"
+
+
+class Recommender(ABC):
+    """The one door: ``fit`` on a dataset, ``recommend`` for histories, ``save`` and ``load``.
+
+    Args:
+        recipe: settings; None is the method's defaults.
+
+    Raises:
+        RecipeError: the recipe is for another method.
+    """
+
+    name: ClassVar[str]
+    sections: ClassVar[tuple[str, ...]] = ()  # recipe sections that the method uses besides the common ones
+
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe or Recipe(recommender=self.registered_name())
+        self._items: IdMap | None = None
+        self._item_table: pl.DataFrame | None = None
+        self._item_counts: np.ndarray | None = None
+        self._fitted_split: Split | None = None
+        self.facts: dict[str, Any] = {}
+
+    @classmethod
+    def registered_name(cls) -> str:
+        """The name under which recipes know this class."""
+        return getattr(cls, "name", None) or f"{cls.__module__}:{cls.__qualname__}"
+
+    # ---- fit ----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        dataset: InteractionDataset,
+        *,
+        run_folder: str | Path | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> Self:
+        """Learn from the training part of the recipe's split; validation chooses, test is not looked at.
+
+        Args:
+            dataset: users, items and events.
+            run_folder: where checkpoints and logs of methods that train go; None is a temporary folder.
+            resume: go on from the last checkpoint in ``run_folder``.
+            progress: show progress bars.
+
+        Raises:
+            DataError: data that cannot be split or learnt from.
+        """
+        started = time.perf_counter()
+        split = make_split(
+            dataset,
+            self.recipe.data.split,
+            validation_share=self.recipe.data.validation_share,
+            test_share=self.recipe.data.test_share,
+        )
+        self._items, self._item_table, self._item_counts = dataset.items, dataset.item_table, split.item_counts
+        self._fitted_split = split
+        self.facts = {
+            "dataset": dataset.name,
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+            "events": len(dataset.events.values),
+            "training_events": len(split.train.values),
+            "split": split.name,
+        }
+        self._fit(split, Path(run_folder) if run_folder is not None else None, resume, progress)
+        self.facts |= {
+            "fit_seconds": round(time.perf_counter() - started, 1),
+            "fitted_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "versions": {p: version(p) for p in ("diffgrm", "torch", "faiss-cpu", "polars")},
+        }
+        return self
+
+    def override(self, overrides: Iterable[str]) -> Self:
+        """Change how a fitted recommender decodes or is evaluated, for example ``["decoding.beam=256"]``.
+
+        Raises:
+            RecipeError: overrides of settings that fitting has used up.
+        """
+        overrides = list(overrides)
+        if late := [o for o in overrides if not o.startswith(("decoding.", "evaluation."))]:
+            raise RecipeError(f"only decoding and evaluation settings can change after fit, not {first_few(late)}")
+        self.recipe = self.recipe.override(overrides)
+        self._recipe_changed()
+        return self
+
+    def _recipe_changed(self) -> None:
+        """Forget what was made from the recipe's late settings."""
+
+    @abstractmethod
+    def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None: ...
+
+    # ---- recommend ----------------------------------------------------------------------------------------------
+
+    @property
+    def items(self) -> IdMap:
+        """Item ids and their positions."""
+        self._check_fitted()
+        assert self._items is not None
+        return self._items
+
+    @property
+    def item_table(self) -> pl.DataFrame:
+        """The item table; row i is item position i."""
+        self._check_fitted()
+        assert self._item_table is not None
+        return self._item_table
+
+    @property
+    def item_counts(self) -> np.ndarray:
+        """[I] training events of every item."""
+        self._check_fitted()
+        assert self._item_counts is not None
+        return self._item_counts
+
+    def recommend(
+        self,
+        histories: Any = None,
+        k: int = 10,
+        *,
+        users: Iterable[Any] | None = None,
+        exclude_seen: bool = True,
+        only: Iterable[Any] | None = None,
+        without: Iterable[Any] | None = None,
+        on_empty: Literal["error", "skip"] = "error",
+        progress: Callable[[int], None] | None = None,
+    ) -> pl.DataFrame:
+        """The k best items for each history.
+
+        Args:
+            histories: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids,
+                oldest first; a list of item-id lists; or one list of item ids.
+            k: items for each user.
+            users: instead of histories, user ids of the dataset this recommender was fitted on in this process; their
+                history is everything the dataset has of them.
+            exclude_seen: leave out what is in the user's history.
+            only: item ids that may be recommended; None is all.
+            without: item ids that may not be recommended.
+            on_empty: users without a known item: ``"error"``, or ``"skip"`` them.
+            progress: called with the number of users done since the last call.
+
+        Returns:
+            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible.
+
+        Raises:
+            DataError: k out of range, unusable histories, unknown users, or filters that leave no item.
+        """
+        self._check_fitted()
+        allowed = self._allowed(k, only, without)
+        user_ids, positions = self._histories(histories, users, on_empty)
+        items, scores = self._rank(positions, k, exclude_seen, allowed, progress)
+        row, column = np.nonzero(items >= 0)
+        return pl.DataFrame(
+            {
+                Columns.USER: user_ids.gather(row),
+                Columns.ITEM: self.items.gather(items[row, column]),
+                Columns.SCORE: scores[row, column].astype(np.float32),
+                Columns.RANK: (column + 1).astype(np.int32),
+            }
+        )
+
+    @abstractmethod
+    def _rank(
+        self,
+        histories: Ragged,
+        k: int,
+        exclude_seen: bool,
+        allowed: np.ndarray | None,
+        progress: Callable[[int], None] | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Item positions [U, k], best first, -1 after the last, and their scores [U, k].
+
+        Args:
+            allowed: [I] bool, items that may be recommended; None is all.
+        """
+
+    def _check_fitted(self) -> None:
+        if self._items is None:
+            raise DiffGRMError(f"this {type(self).__name__} is not fitted: call fit(dataset) or load(folder) first")
+
+    def _allowed(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise DataError(f"k is {k!r}; expected a whole number from 1")
+        if k > len(self.items):
+            raise DataError(f"k is {k}, but the catalogue has only {len(self.items)} items; ask for at most that many")
+        if only is None and without is None:
+            return None
+        allowed = np.full(len(self.items), only is None)
+        if only is not None:
+            allowed[self._known_positions(only, "only")] = True
+        if without is not None:
+            allowed[self._known_positions(without, "without")] = False
+        if not allowed.any():
+            raise DataError(
+                "the filters leave no item to recommend: 'only' names no item of the catalogue that 'without' does not forbid"
+            )
+        return allowed
+
+    def _known_positions(self, ids: Iterable[Any], what: str) -> np.ndarray:
+        ids = list(ids)
+        positions = self.items.positions(ids)
+        if (positions < 0).any():
+            unknown = [i for i, p in zip(ids, positions, strict=True) if p < 0]
+            logger.warning("'%s' names %d items that are not in the catalogue: %s", what, len(unknown), first_few(unknown))
+        return positions[positions >= 0]
+
+    def _histories(self, histories: Any, users: Iterable[Any] | None, on_empty: str) -> tuple[pl.Series, Ragged]:
+        if (histories is None) == (users is None):
+            raise DataError("give either histories or users")
+        if users is None:
+            return read_histories(histories, self.items, on_empty)
+        if self._fitted_split is None:
+            raise DataError("a loaded model does not keep the users' histories: pass histories= instead of users=")
+        dataset, wanted = self._fitted_split.dataset, list(users)
+        rows = dataset.users.positions(wanted)
+        if (rows < 0).any():
+            raise DataError(
+                f"unknown users: {first_few([u for u, r in zip(wanted, rows, strict=True) if r < 0])}; pass their histories="
+            )
+        return dataset.users.gather(rows), dataset.events.rows(rows)
+
+    # ---- save and load ------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder, whole or not at all; a model that was there is replaced.
+
+        Raises:
+            ModelFolderError: the place is taken by something else, or writing failed (nothing is lost then).
+        """
+        self._check_fitted()
+        folder = Path(folder)
+        facts = {"recommender": self.recipe.recommender, "facts": self.facts}
+        with model_folder.writing(folder, facts) as new:
+            (new / RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
+            self.item_table.with_columns(pl.Series(COUNT, self.item_counts)).write_parquet(new / ITEMS)
+            self._save_files(new)
+            (new / "README.md").write_text(model_card(self), encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a model folder.
+
+        Raises:
+            ModelFolderError: not a model folder, one of another method, or one that is not whole.
+        """
+        folder = Path(folder)
+        manifest = model_folder.read_manifest(folder)
+        recipe = Recipe.from_yaml(folder / RECIPE)
+        found = registry.resolve("recommender", recipe.recommender)
+        if not issubclass(found, cls):
+            raise ModelFolderError(f"{folder} holds a {found.__name__}, not a {cls.__name__}; use diffgrm.load(folder)")
+        recommender = found(recipe)
+        table = pl.read_parquet(folder / ITEMS)
+        recommender._item_counts = table[COUNT].to_numpy()
+        recommender._item_table = table.drop(COUNT)
+        recommender._items = IdMap(table[Columns.ITEM])
+        recommender.facts = manifest["facts"]
+        recommender._load_files(folder)
+        return recommender
+
+    def _save_files(self, folder: Path) -> None:
+        """Write the method's own files."""
+
+    def _load_files(self, folder: Path) -> None:
+        """Read the method's own files."""
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """The same as :meth:`save`, by the name Hugging Face users expect."""
+        return self.save(folder)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None, token: str | None = None) -> Self:
+        """Load from a folder, or download a repository of the Hugging Face hub and load that.
+
+        Raises:
+            ModelFolderError: neither a folder nor a repository that the hub gives, or not a model.
+        """
+        if Path(name).is_dir():
+            return cls.load(name)
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return cls.load(snapshot_download(str(name), revision=revision, token=token))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+            raise ModelFolderError(f"{name} is neither a model folder nor a repository the hub gives: {error}") from error
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Upload model"
+    ) -> str:
+        """Upload the model folder to a repository of the Hugging Face hub, made if it is not there; returns its URL."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        url = api.create_repo(repository, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.save(Path(temporary) / "model")
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+        return str(url)
+
+    def describe(self) -> str:
+        """The facts of the fitted model as indented JSON."""
+        return json.dumps(self.facts, indent=2)
+
+
+def load(folder: str | Path) -> Recommender:
+    """Load a saved recommender of any method from its folder.
+
+    Raises:
+        ModelFolderError: not a model folder, or one that is not whole.
+    """
+    return Recommender.load(folder)

@@ -1,0 +1,46 @@
+"""The model card that every saved model carries as README.md (floor 5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffgrm.recommenders.base import Recommender
+
+
+def model_card(recommender: Recommender) -> str:
+    """Markdown with the YAML header that the Hugging Face hub reads: data, metrics, sizes, versions, settings."""
+    facts = recommender.facts
+    lines = [
+        "---",
+        "library_name: diffgrm",
+        "tags: [recommender-system, sequential-recommendation, generative-recommendation, semantic-ids]",
+        "---",
+        "",
+        f"# {type(recommender).__name__} on {facts.get('dataset', 'an unnamed dataset')}",
+        "",
+        "Loads with [diffgrm](https://pypi.org/project/diffgrm/):",
+        "",
+        "```python",
+        "import diffgrm",
+        "",
+        'recommender = diffgrm.load("THIS_FOLDER")',
+        f"recommender.recommend([{recommender.items.ids([0])[0]!r}], k=10)",
+        "```",
+        "",
+        "## Data",
+        "",
+        f"- {facts['users']:,} users, {facts['items']:,} items, {facts['events']:,} events; split: {facts['split']}, "
+        f"of which {facts['training_events']:,} events were trained on.",
+        f"- Fitted at {facts['fitted_at']} in {facts['fit_seconds']} s ({facts['machine']}).",
+        "",
+    ]
+    if validation := facts.get("validation"):
+        lines += ["## Validation (by item, history filtered)", "", "| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4f} |" for name, value in validation.items()] + [""]
+    if report := facts.get("tokenizer_report"):
+        lines += ["## Semantic IDs", "", "| | |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in report.items()] + [""]
+    lines += ["## Settings", "", "```yaml", recommender.recipe.to_yaml().rstrip(), "```", ""]
+    lines += ["## Versions", "", ", ".join(f"{name} {number}" for name, number in facts["versions"].items()), ""]
+    return "\n".join(lines)

@@ -1,0 +1,208 @@
+"""DiffGRM as a recommender: texts to semantic IDs to a trained network to items (floor 5)."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from diffgrm.catalogue import Catalogue
+from diffgrm.data.dataset import Ragged, Split
+from diffgrm.decoding.ranker import Ranker
+from diffgrm.embeddings.base import ItemEncoder, embed_items
+from diffgrm.recipe import Recipe
+from diffgrm.recommenders.base import Recommender
+from diffgrm.schema import Columns, ModelFolderError
+from diffgrm.semantic_ids import SemanticIds, TokenizerReport
+from diffgrm.storage import State
+from diffgrm.tokenizers.base import Tokenizer
+from diffgrm.training import train
+
+logger = logging.getLogger(__name__)
+
+NETWORK, SIDS, TOKENIZER, ENCODER = (
+    "model.safetensors",
+    "semantic_ids.safetensors",
+    "tokenizer.safetensors",
+    "encoder.safetensors",
+)
+
+
+class DiffGRMRecommender(Recommender):
+    """Masked diffusion over semantic IDs.
+
+    Example:
+        >>> from diffgrm import DiffGRMRecommender, Recipe, toy_world
+        >>> recipe = Recipe(tokenizer={"codebook_size": 16}, training={"epochs": 1}, model={"width": 16})
+        >>> recommender = DiffGRMRecommender(recipe).fit(toy_world(users=50, seed=1).dataset, progress=False)
+        >>> recommender.recommend(users=["user 0"], k=3).columns
+        ['user_id', 'item_id', 'score', 'rank']
+    """
+
+    name = "diffgrm"
+    sections = ("embedding", "tokenizer", "semantic_ids", "model", "noising", "loss", "training", "decoding")
+
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        super().__init__(recipe)
+        self.encoder: ItemEncoder | None = None
+        self.tokenizer: Tokenizer | None = None
+        self.semantic_ids: SemanticIds | None = None
+        self.report: TokenizerReport | None = None
+        self.network: nn.Module | None = None
+        self._ranker: Ranker | None = None  # of the whole catalogue, whose tables are worth keeping
+
+    # ---- fit ----------------------------------------------------------------------------------------------------
+
+    def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
+        self._tokenize(split)
+        assert self.semantic_ids is not None
+        recipe, sids = self.recipe, self.semantic_ids
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            network = recipe.model.build("model", n_digits=sids.n_digits, codebook_size=sids.codebook_size)
+        with tempfile.TemporaryDirectory() as temporary:
+            result = train(
+                network,
+                recipe.noising.build("noising"),
+                recipe.validation_decoder.build("decoding", seed=recipe.seed),
+                codes=sids.codes,
+                codebook_size=sids.codebook_size,
+                events=split.train,
+                validation=split.validation,
+                max_len=network.max_len,
+                loss=recipe.loss,
+                settings=recipe.training,
+                seed=recipe.seed,
+                run_folder=run_folder or Path(temporary) / "run",
+                resume=resume,
+                progress=progress,
+            )
+        self.network, self._ranker = network.eval(), None
+        self.facts |= {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "epochs": result.epochs,
+            "steps": result.steps,
+            "validation": result.validation,
+        }
+
+    def _tokenize(self, split: Split) -> None:
+        """Embed the items, fit the tokenizer on those that occur in training, and give every item its SID."""
+        recipe, items = self.recipe, split.dataset.item_table
+        in_training = split.item_counts > 0
+        self.encoder = recipe.embedding.build("embedding", seed=recipe.seed)
+        embeddings = embed_items(self.encoder, items, in_training)
+        self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed)
+        self.tokenizer.fit(embeddings[in_training])
+        self.semantic_ids, self.report = SemanticIds.build(self.tokenizer, embeddings, recipe.semantic_ids.collisions)
+        self.facts["tokenizer_report"] = dict(self.report.rows())
+
+    # ---- recommend ----------------------------------------------------------------------------------------------
+
+    def sid_numbers(self, item_ids: pl.Series) -> np.ndarray:
+        """[N] the number of each item's SID; items that share one have equal numbers, unknown items get -2."""
+        self._check_fitted()
+        assert self.semantic_ids is not None
+        positions = self.items.positions(item_ids)
+        return np.where(positions >= 0, self.semantic_ids.sid_of_item()[positions], -2)
+
+    def to(self, device: str | torch.device) -> DiffGRMRecommender:
+        """Move the network to a device; returns the recommender."""
+        assert self.network is not None
+        self.network.to(device)
+        self._ranker = None
+        return self
+
+    def ranker(self, allowed: np.ndarray | None = None) -> Ranker:
+        """Network, decoder and catalogue, ready to rank item positions.
+
+        Args:
+            allowed: [I] bool, items that may be recommended; None is all.
+        """
+        self._check_fitted()
+        assert self.network is not None and self.semantic_ids is not None
+        if allowed is None and self._ranker is not None:
+            return self._ranker
+        device = next(self.network.parameters()).device
+        mask = None if allowed is None else torch.from_numpy(allowed).to(device)
+        codes = torch.from_numpy(self.semantic_ids.codes.astype(np.int64)).to(device)
+        catalogue = Catalogue(codes, self.semantic_ids.codebook_size, mask)
+        ranker = Ranker(self.network, self.recipe.decoding.build("decoding", seed=self.recipe.seed), catalogue)
+        if allowed is None:
+            self._ranker = ranker
+        return ranker
+
+    def _rank(
+        self,
+        histories: Ragged,
+        k: int,
+        exclude_seen: bool,
+        allowed: np.ndarray | None,
+        progress: Callable[[int], None] | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.ranker(allowed).rank(histories, k, exclude_seen, progress)
+
+    def recommend_sids(self, histories: Any, k: int = 10) -> pl.DataFrame:
+        """The k best semantic IDs for each history, unfiltered: what the paper counts.
+
+        Returns:
+            user_id, sid (as numbered by :attr:`sid_numbers`), score, rank.
+        """
+        user_ids, positions = self._histories(histories, None, "error")
+        ranker = self.ranker()
+        numbers = self.sid_numbers(self.items.series)
+        number_of = dict(zip(ranker.catalogue.words(ranker.catalogue.all_codes).tolist(), numbers, strict=True))
+        users, sids, scores, ranks = [], [], [], []
+        for rows, decoded in ranker.decode(positions, k, exclude_seen=False):
+            order = (~decoded.legal).int().argsort(dim=1, stable=True)[:, :k]
+            legal = decoded.legal.gather(1, order).cpu().numpy()
+            words = ranker.catalogue.words(decoded.codes).gather(1, order).cpu().numpy()
+            row, column = np.nonzero(legal)
+            users.append(rows[row])
+            sids.append([number_of[word] for word in words[row, column].tolist()])
+            scores.append(decoded.sid_scores.gather(1, order).cpu().numpy()[row, column])
+            ranks.append(column + 1)
+        return pl.DataFrame(
+            {
+                Columns.USER: user_ids.gather(np.concatenate(users)),
+                "sid": np.concatenate(sids).astype(np.int64),
+                Columns.SCORE: np.concatenate(scores),
+                Columns.RANK: np.concatenate(ranks).astype(np.int32),
+            }
+        )
+
+    def _recipe_changed(self) -> None:
+        self._ranker = None
+
+    # ---- save and load ------------------------------------------------------------------------------------------
+
+    def _save_files(self, folder: Path) -> None:
+        assert self.network is not None and self.semantic_ids is not None
+        assert self.tokenizer is not None and self.encoder is not None
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        save_file(weights, folder / NETWORK)
+        self.semantic_ids.save(folder / SIDS)
+        self.tokenizer.state().save(folder / TOKENIZER)
+        self.encoder.state().save(folder / ENCODER)
+
+    def _load_files(self, folder: Path) -> None:
+        recipe = self.recipe
+        self.semantic_ids = SemanticIds.load(folder / SIDS)
+        self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed).load_state(State.load(folder / TOKENIZER))
+        self.encoder = recipe.embedding.build("embedding", seed=recipe.seed).load_state(State.load(folder / ENCODER))
+        network = recipe.model.build(
+            "model", n_digits=self.semantic_ids.n_digits, codebook_size=self.semantic_ids.codebook_size
+        )
+        try:
+            network.load_state_dict(load_file(folder / NETWORK))
+        except (SafetensorError, RuntimeError) as error:
+            raise ModelFolderError(f"{folder / NETWORK} does not fit the recipe beside it: {error}") from error
+        self.network = network.eval()

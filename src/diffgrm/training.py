@@ -1,0 +1,329 @@
+"""The one training loop, on Lightning: checkpoints, exact resume, early stop, several devices (floor 4)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from diffgrm.catalogue import Catalogue
+from diffgrm.data.batches import Batch, TrainingBatches
+from diffgrm.data.dataset import EvaluationSet, Ragged
+from diffgrm.decoding.base import Decoder
+from diffgrm.decoding.ranker import Ranker, evaluating
+from diffgrm.evaluation import ndcg, ranks_in_lists, recall
+from diffgrm.losses import masked_cross_entropy
+from diffgrm.noising.base import NoisingSchedule
+from diffgrm.recipe import LossSettings, TrainingSettings
+from diffgrm.schema import MissingExtraError, TrainingError
+
+logger = logging.getLogger(__name__)
+
+MONITOR = "val_score"
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training led to.
+
+    Attributes:
+        best_score: 0.8 NDCG@10 + 0.2 Recall@10 on validation, of the weights the network now has.
+        epochs, steps: how far training went.
+        validation: the metrics of the best epoch.
+    """
+
+    best_score: float
+    epochs: int
+    steps: int
+    validation: dict[str, float]
+
+
+class DiffusionTask(L.LightningModule):
+    """Noise the target, denoise it, and compare: one optimiser step of DiffGRM.
+
+    Args:
+        network: has ``encode_history`` and ``denoise``.
+        codes: [I, n] codes of all items.
+        catalogue: what validation recommends from.
+        steps: planned optimiser steps, where the cosine ends.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        noising: NoisingSchedule,
+        loss: LossSettings,
+        settings: TrainingSettings,
+        codes: Tensor,
+        decoder: Decoder,
+        validation: EvaluationSet,
+        codebook_size: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.network, self.noising, self.loss, self.settings = network, noising, loss, settings
+        self.decoder, self.validation, self.codebook_size = decoder, validation, codebook_size
+        self.steps, self.seed = steps, seed
+        self.register_buffer("codes", codes, persistent=False)
+        self.losses: list[Tensor] = []
+        self.latest: dict[str, float] = {}
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The loss of one batch. All randomness comes from (seed, step, rank), so a resumed run repeats itself."""
+        with seeded(self.seed, self.global_step, self.global_rank, self.device) as generator:
+            loss = self.batch_loss(batch, generator)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); training stopped "
+                "and the last good checkpoint is kept. Lower training.learning_rate, lengthen training.warmup_steps or "
+                "set training.precision=32"
+            )
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.losses.append(loss.detach())
+        return loss
+
+    def batch_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Loss of a batch in the network's present mode (dropout on in training)."""
+        network: Any = self.network
+        history, target = self.codes[batch.history], self.codes[batch.target]
+
+        def probe(codes: Tensor, mask: Tensor) -> Tensor:
+            with torch.no_grad(), evaluating(network):
+                return network.denoise(codes, mask, network.encode_history(history, batch.valid))
+
+        views = self.noising.views(target, probe, generator)
+        memory = network.encode_history(history, batch.valid)
+        logits = network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory)
+        return masked_cross_entropy(
+            logits, target, views, reduction=self.loss.reduction, label_smoothing=self.loss.label_smoothing
+        )
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch."""
+        self.log("train_loss", torch.stack(self.losses).mean(), sync_dist=True)
+        self.losses.clear()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up, then cosine or constant; weight decay on matrices only."""
+        matrices = [p for p in self.network.parameters() if p.ndim >= 2]
+        others = [p for p in self.network.parameters() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.learning_rate_factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Share of the peak learning rate at a step."""
+        warmup = min(self.settings.warmup_steps, max(self.steps - 1, 0))
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.settings.schedule == "constant":
+            return 1.0
+        done = (step - warmup) / max(self.steps - warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    # ---- validation: each process ranks for its share of the users, then the sums are added up ---------------------
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        """Rank the validation users, by item, history filtered."""
+        users = np.arange(self.global_rank, len(self.validation), self.trainer.world_size)
+        catalogue = Catalogue(self.codes, self.codebook_size)
+        lists, _ = Ranker(self.network, self.decoder, catalogue).rank(
+            self.validation.histories.rows(users), 10, exclude_seen=True
+        )
+        ranks = ranks_in_lists(lists, self.validation.targets.rows(users))
+        sums = torch.tensor([ndcg(ranks, 10).sum(), recall(ranks, 10).sum(), len(users)], dtype=torch.float64)
+        sums = self.all_gather(sums.to(self.device).float()).reshape(-1, 3).sum(0)
+        ndcg_10, recall_10 = (sums[:2] / sums[2]).tolist()
+        metrics = {"val_ndcg@10": ndcg_10, "val_recall@10": recall_10, MONITOR: 0.8 * ndcg_10 + 0.2 * recall_10}
+        self.log_dict(metrics, prog_bar=True, batch_size=1)
+        self.latest = metrics
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the validation metrics of these weights with them."""
+        checkpoint["validation"] = self.latest
+
+
+@contextmanager
+def seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[torch.Generator]:
+    """Dropout and masks follow (seed, step, rank) inside the block; the global random state is put back after it."""
+    number = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(number)
+        yield torch.Generator(device).manual_seed(number)
+
+
+def train(
+    network: nn.Module,
+    noising: NoisingSchedule,
+    decoder: Decoder,
+    *,
+    codes: np.ndarray,
+    codebook_size: int,
+    events: Ragged,
+    validation: EvaluationSet,
+    max_len: int,
+    loss: LossSettings,
+    settings: TrainingSettings,
+    seed: int,
+    run_folder: Path,
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train a network in place; it ends with the weights of the best validation.
+
+    Args:
+        decoder: decodes during validation.
+        codes: [I, n] codes of all items.
+        events: training events per user, oldest first.
+        run_folder: gets ``last.ckpt`` and ``best.ckpt`` after every validation, and the logs.
+        resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted.
+        progress: show a progress bar.
+
+    Raises:
+        TrainingError: the loss is not finite, a run folder that is in use, or nothing to resume from.
+        MissingExtraError: a logger whose package is not installed.
+    """
+    last = run_folder / LAST
+    if resume and not last.is_file():
+        raise TrainingError(f"cannot resume: there is no checkpoint {last}; start without resume")
+    if not resume and last.is_file():
+        raise TrainingError(
+            f"{run_folder} already holds a run; resume it (--resume), choose another run folder, or delete it"
+        )
+    run_folder.mkdir(parents=True, exist_ok=True)
+    validation = validation.sample(settings.validation_users, seed)
+    batches_per_epoch = len(TrainingBatches(events, max_len, settings.batch_size, seed, devices=settings.devices))
+    task = DiffusionTask(
+        network,
+        noising,
+        loss,
+        settings,
+        torch.from_numpy(codes.astype(np.int64)),
+        decoder,
+        validation,
+        codebook_size,
+        steps=batches_per_epoch * settings.epochs,
+        seed=seed,
+    )
+    data = _Data(events, max_len, settings, seed)
+    checkpoint = ModelCheckpoint(
+        run_folder,
+        filename=BEST.removesuffix(".ckpt"),
+        monitor=MONITOR,
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [
+        checkpoint,
+        EarlyStopping(MONITOR, mode="max", patience=settings.patience, check_finite=False),
+    ]
+    if progress:
+        callbacks.append(RichProgressBar(leave=False))
+    with _quiet_lightning():
+        trainer = L.Trainer(
+            max_epochs=settings.epochs,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy=settings.strategy,
+            precision=_precision(settings),
+            gradient_clip_val=settings.gradient_clip or None,
+            check_val_every_n_epoch=settings.validate_every,
+            callbacks=callbacks,
+            logger=_loggers(settings, run_folder),
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
+    best = torch.load(run_folder / BEST, map_location="cpu", weights_only=False)
+    prefix = "network."
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)})
+    validation_metrics: dict[str, float] = best["validation"]
+    return TrainingResult(validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics)
+
+
+class _Data(L.LightningDataModule):
+    """Training batches of this process, and one token validation batch (the task ranks all users in it)."""
+
+    def __init__(self, events: Ragged, max_len: int, settings: TrainingSettings, seed: int) -> None:
+        super().__init__()
+        self.events, self.max_len, self.settings, self.seed = events, max_len, settings, seed
+
+    def train_dataloader(self) -> TrainingBatches:
+        """Batches of this process."""
+        assert self.trainer is not None
+        batches = TrainingBatches(
+            self.events,
+            self.max_len,
+            self.settings.batch_size,
+            self.seed,
+            rank=self.trainer.global_rank,
+            devices=self.trainer.world_size,
+        )
+        batches.set_epoch(self.trainer.current_epoch)
+        return batches
+
+    def val_dataloader(self) -> DataLoader:
+        """One token batch."""
+        return DataLoader([0])
+
+
+def _precision(settings: TrainingSettings) -> Any:
+    if settings.precision == "bf16":
+        return "bf16-mixed"
+    gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if settings.precision == "auto" and gpu else "32-true"
+
+
+def _loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
+    loggers: list[Logger] = []
+    part = f"part_{len(list(folder.glob('logs/part_*')))}"  # a resumed run goes on in a new part
+    if "csv" in settings.loggers:
+        loggers.append(CSVLogger(folder, name="logs", version=part))
+    if "tensorboard" in settings.loggers:
+        try:
+            loggers.append(TensorBoardLogger(str(folder), name="tensorboard", version=part))
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("tensorboard", "tensorboard", "training.loggers=[tensorboard]") from error
+    return loggers
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice on data loaders and devices, which does not apply here."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    levels = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
