@@ -277,7 +277,7 @@ class _Data(L.LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         """Batches of this process."""
         assert self.trainer is not None
-        batches = TrainingBatches(
+        return TrainingBatches(
             self.events,
             self.max_len,
             self.settings.batch_size,
@@ -285,8 +285,6 @@ class _Data(L.LightningDataModule):
             rank=self.trainer.global_rank,
             devices=self.trainer.world_size,
         )
-        batches.set_epoch(self.trainer.current_epoch)
-        return batches
 
     def val_dataloader(self) -> DataLoader:
         """One token batch."""

@@ -69,8 +69,13 @@ class TrainingBatches:
         whole, tail = divmod(len(self.targets), self.batch_size)
         return max(1, whole + (tail >= self.devices))
 
+    @property
+    def sampler(self) -> TrainingBatches:
+        """Itself: Lightning calls ``loader.sampler.set_epoch`` before every epoch."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows (Lightning calls this)."""
+        """Choose the epoch whose order the next iteration follows."""
         self.epoch = epoch
 
     def plan(self, epoch: int) -> list[np.ndarray]:

@@ -290,7 +290,10 @@ def temporal(dataset: InteractionDataset, validation_share: float = 0.1, test_sh
     if validation_share + test_share >= 1:
         raise DataError(f"validation_share {validation_share} + test_share {test_share} leave nothing to train on")
     times = dataset.timestamps.to_physical().cast(pl.Float64).to_numpy()
-    first, second = np.quantile(times, [1 - validation_share - test_share, 1 - test_share], method="higher")
+    ordered = np.sort(times)
+    first, second = (
+        ordered[min(round(len(times) * (1 - share)), len(times) - 1)] for share in (validation_share + test_share, test_share)
+    )
     train = dataset.events.filter(times < first)
     if len(train.values) == 0:
         raise DataError("no event lies before the first cut in time: are all timestamps the same?")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import requests
+import urllib3
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from diffgrm.schema import DownloadError
@@ -59,26 +60,37 @@ def _download(url: str, part: Path) -> None:
         except requests.RequestException as error:
             got = part.stat().st_size if part.is_file() else 0
             if attempt == ATTEMPTS or (isinstance(error, requests.HTTPError) and got == have):
-                raise DownloadError(
-                    f"{url} could not be downloaded: {error}. {got:,} bytes are kept in {part}; try again to go on from there"
-                ) from error
+                kept = f". {got:,} bytes are kept in {part}; try again to go on from there" if got else ""
+                raise DownloadError(f"{url} could not be downloaded: {error}{kept}") from error
             logger.warning("%s broke off after %d bytes (%s); going on from there", url, got, error)
 
 
 def _attempt(url: str, part: Path, have: int) -> None:
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == 416:  # nothing left to ask for
+            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            if whole.isdigit() and int(whole) != have:
+                part.unlink()
+                raise requests.ConnectionError(f"{have} bytes were kept of a file that has {whole} now: starting over")
             return
         answer.raise_for_status()
         if answer.status_code != 206:
             have = 0  # the server starts over
         size = int(answer.headers.get("Content-Length", 0))
         with part.open("ab" if have else "wb") as file:
-            for chunk in _with_progress(answer.iter_content(CHUNK), url, have, have + size):
+            for chunk in _with_progress(_bytes_as_sent(answer), url, have, have + size):
                 file.write(chunk)
     if size and (got := part.stat().st_size) < have + size:
         raise requests.ConnectionError(f"{got} of {have + size} bytes arrived")
+
+
+def _bytes_as_sent(answer: requests.Response) -> Iterator[bytes]:
+    """The body undecoded: some servers label a ``.gz`` file as an encoding, and requests would unpack it."""
+    try:
+        yield from answer.raw.stream(CHUNK, decode_content=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _with_progress(chunks: Iterator[bytes], url: str, have: int, total: int) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import polars as pl
 
@@ -24,6 +24,8 @@ from diffgrm.schema import Columns, DataError, DownloadError, did_you_mean
 from diffgrm.storage import atomic_file, cache_folder
 
 logger = logging.getLogger(__name__)
+
+Parsed = TypeVar("Parsed")
 
 AMAZON_2014 = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 MOVIELENS = "https://files.grouplens.org/datasets/movielens"
@@ -64,9 +66,8 @@ def amazon_reviews_2014(
     def make() -> tuple[pl.DataFrame, pl.DataFrame]:
         reviews = fetch(f"{base_url}/reviews_{category}_5.json.gz", folder / f"reviews_{category}_5.json.gz")
         meta = fetch(f"{base_url}/meta_{category}.json.gz", folder / f"meta_{category}.json.gz")
-        rows = ((r["reviewerID"], r["asin"], r["unixReviewTime"]) for r in map(json.loads, _gzip_lines(reviews)))
-        events = pl.DataFrame(list(rows), [Columns.USER, Columns.ITEM, Columns.TIMESTAMP], orient="row")
-        events = k_core(events, core)
+        names = [Columns.USER, Columns.ITEM, Columns.TIMESTAMP]
+        events = k_core(pl.DataFrame(list(_gzip_records(reviews, _amazon_event)), names, orient="row"), core)
         return events, _amazon_items(meta, events[Columns.ITEM].unique(maintain_order=True))
 
     return _parsed(folder / f"{category}-{core}core", make, f"amazon-2014-{category}")
@@ -95,7 +96,7 @@ def movielens(
         try:
             with zipfile.ZipFile(archive) as opened:
                 return read(lambda name: opened.read(f"ml-{size}/{name}"))
-        except (zipfile.BadZipFile, KeyError, pl.exceptions.PolarsError) as error:
+        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, pl.exceptions.PolarsError) as error:
             raise DownloadError(f"{archive} is not the MovieLens archive: {error}; delete it and try again") from error
 
     return _parsed(folder / f"ml-{size}", make, f"movielens-{size}")
@@ -149,28 +150,37 @@ def _parsed(
     return InteractionDataset.from_tables(*paths, name=name)
 
 
-def _gzip_lines(path: Path) -> Iterator[str]:
+def _gzip_records(path: Path, parse: Callable[[str], Parsed]) -> Iterator[Parsed]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            yield from file
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DownloadError(f"{path} is damaged ({error}); delete it and try again") from error
+            yield from map(parse, file)
+    except (OSError, EOFError, zlib.error, ValueError, SyntaxError, KeyError, TypeError) as error:
+        raise DownloadError(f"{path} is damaged ({error!r}); delete it and try again") from error
+
+
+def _amazon_event(line: str) -> tuple[str, str, int]:
+    review = json.loads(line)
+    return review["reviewerID"], review["asin"], int(review["unixReviewTime"])
 
 
 def _amazon_items(meta: Path, wanted: pl.Series) -> pl.DataFrame:
     """The item table of the wanted products. Metadata lines are Python literals, not JSON."""
     missing, rows = set(wanted), {}
     find = re.compile(r"""['"]asin['"]: ['"]([^'"]+)['"]""")
-    for line in _gzip_lines(meta):
+
+    def wanted_product(line: str) -> dict[str, object] | None:
         found = find.search(line)
-        if found and found[1] in missing:
-            product = ast.literal_eval(line)
-            missing.discard(product["asin"])
-            rows[product["asin"]] = (clean_text(str(product.get("title") or "")), amazon_text(product))
+        return ast.literal_eval(line) if found and found[1] in missing else None
+
+    for product in _gzip_records(meta, wanted_product):
+        if product is not None:
+            item = str(product["asin"])
+            missing.discard(item)
+            rows[item] = (clean_text(str(product.get("title") or "")), amazon_text(product))
     if missing:
         logger.warning("%d reviewed products have no metadata; their id stands in for their text", len(missing))
-    bare = {item: ("", f"product {item}") for item in missing}
-    table = [(item, *(rows | bare)[item]) for item in wanted]
+    rows |= {item: ("", f"product {item}") for item in missing}
+    table = [(item, *rows[item]) for item in wanted]
     table = [(item, title or text[:80], text or f"product {item}") for item, title, text in table]
     return pl.DataFrame(table, [Columns.ITEM, Columns.TITLE, Columns.TEXT], orient="row")
 

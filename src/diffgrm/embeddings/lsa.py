@@ -64,7 +64,8 @@ class LSA(ItemEncoder):
         width = min(self.width, min(counts.shape) - 1)
         if width < 1:
             raise DataError(f"LSA needs at least two items and two different words, found a {counts.shape} matrix")
-        svd = TruncatedSVD(width, n_iter=4, random_state=self.seed).fit(counts)
+        with np.errstate(invalid="ignore"):  # texts that do not differ have no variance to explain
+            svd = TruncatedSVD(width, n_iter=4, random_state=self.seed).fit(counts)
         self._vectorizer, self._directions = vectorizer, svd.components_.astype(np.float32)
         return self
 

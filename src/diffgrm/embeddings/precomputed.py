@@ -53,15 +53,25 @@ class Precomputed(ItemEncoder):
         return normalise(check_embeddings(vectors, len(items), items[Columns.ITEM]))
 
     def _from_parquet(self, path: Path, items: pl.DataFrame) -> np.ndarray:
-        table = pl.read_parquet(path)
+        try:
+            table = pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{path} is not a parquet file: {error}") from error
         if missing := [c for c in (Columns.ITEM, self.column) if c not in table.columns]:
             raise DataError(f"{path} has columns {table.columns}; expected also {missing}")
+        if not isinstance(table.schema[self.column], pl.List | pl.Array):
+            raise DataError(f"{path}: column {self.column!r} has type {table.schema[self.column]}; expected lists of numbers")
         ids = items.select(Columns.ITEM)
-        table = table.with_columns(pl.col(Columns.ITEM).cast(ids[Columns.ITEM].dtype)).unique(Columns.ITEM)
+        table = table.with_columns(pl.col(Columns.ITEM).cast(ids[Columns.ITEM].dtype, strict=False))
+        table = table.unique(Columns.ITEM, keep="first", maintain_order=True)
         joined = ids.join(table, on=Columns.ITEM, how="left", maintain_order="left")[self.column]
         if joined.null_count():
             raise missing_rows_error(str(path), ids[Columns.ITEM].filter(joined.is_null()).to_list())
-        widths = joined.to_frame().select(pl.col(self.column).cast(pl.List(pl.Float32)).list.len()).to_series()
+        try:
+            joined = joined.cast(pl.List(pl.Float32))
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"{path}: column {self.column!r} does not hold numbers: {error}") from error
+        widths = joined.list.len()
         if widths.n_unique() > 1:
-            raise DataError(f"{path}: vectors have different widths, from {widths.min()} to {widths.max()}")
+            raise DataError(f"{path}: vectors have different widths, from {widths.min()!r} to {widths.max()!r}")
         return joined.cast(pl.Array(pl.Float32, int(widths[0]))).to_numpy()

@@ -153,6 +153,8 @@ class DiffGRMRecommender(Recommender):
     def recommend_sids(self, histories: Any, k: int = 10) -> pl.DataFrame:
         """The k best semantic IDs for each history, unfiltered: what the paper counts.
 
+        SIDs come from the beam as it ends, so that a narrow beam over shared SIDs may hold fewer than k.
+
         Returns:
             user_id, sid (as numbered by :attr:`sid_numbers`), score, rank.
         """

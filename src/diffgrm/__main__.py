@@ -1,0 +1,5 @@
+"""``python -m diffgrm`` is the command ``diffgrm``."""
+
+from diffgrm.cli import main
+
+main()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, toy_world
+
+TINY = {
+    "embedding": {"name": "lsa", "width": 32},
+    "tokenizer": {"name": "opq", "n_digits": 3, "codebook_size": 16, "iterations": 5},
+    "model": {"width": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 64, "max_len": 8},
+    "training": {
+        "batch_size": 64,
+        "epochs": 3,
+        "learning_rate": 0.01,
+        "warmup_steps": 5,
+        "validation_decoding": {"beam": 8},
+    },
+    "decoding": {"beam": 16},
+}
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_machine(tmp_path_factory):
+    """Tests share a cache folder of their own and leave the user's alone; tiny networks are fastest on one thread."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DIFFGRM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    torch.set_num_threads(1)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Recipe:
+    return Recipe.from_dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def toy() -> InteractionDataset:
+    return toy_world(users=120, seed=1).dataset
+
+
+@pytest.fixture(scope="session")
+def fitted(toy, tiny_recipe) -> DiffGRMRecommender:
+    """A small trained recommender; tests must not change it."""
+    return DiffGRMRecommender(tiny_recipe).fit(toy, progress=False)
+
+
+@pytest.fixture(scope="session")
+def saved(fitted, tmp_path_factory) -> Path:
+    """Folder of the small trained recommender; tests must not change it."""
+    return fitted.save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def shared_data(name: str) -> Path:
+    """A benchmark dataset's folder; the test is skipped where it is absent."""
+    folder = DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    return folder

@@ -1,0 +1,69 @@
+"""What every decoder must do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from diffgrm.catalogue import Catalogue
+from diffgrm.data.dataset import Ragged
+from diffgrm.decoding.ranker import Ranker
+from diffgrm.models.diffgrm import DiffGRM
+from diffgrm.registry import names, resolve
+
+ALL = pytest.mark.parametrize("name", names("decoding"))
+GENERATOR = np.random.default_rng(3)
+CODES = torch.from_numpy(GENERATOR.permutation(np.stack(np.meshgrid(*[np.arange(4)] * 3), -1).reshape(-1, 3))[:50])
+HISTORIES = Ragged.from_lists([GENERATOR.integers(0, 50, size) for size in (1, 4, 12, 2)])
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(1)
+    return DiffGRM(3, 4, width=16, heads=2)
+
+
+def rank(network, name, histories=HISTORIES, k=6, exclude_seen=True, allowed=None):
+    catalogue = Catalogue(CODES, 4, allowed)
+    return Ranker(network, resolve("decoding", name)(), catalogue).rank(histories, k, exclude_seen)
+
+
+@ALL
+def test_items_are_real_distinct_and_unseen(network, name):
+    items, scores = rank(network, name)
+    for row, history in enumerate(HISTORIES[i] for i in range(len(HISTORIES))):
+        assert len(set(items[row])) == 6 and items[row].min() >= 0 and items[row].max() < 50
+        assert not set(items[row]) & set(history)
+        assert (np.diff(scores[row]) <= 1e-6).all() and np.isfinite(scores[row]).all()
+
+
+@ALL
+def test_seen_items_come_back_when_asked_for(network, name):
+    items, _ = rank(network, name, k=50, exclude_seen=False)
+    assert all(sorted(row) == list(range(50)) for row in items)
+
+
+@ALL
+def test_fewer_possible_items_give_fewer(network, name):
+    allowed = torch.zeros(50, dtype=torch.bool)
+    allowed[[1, 7]] = True
+    items, scores = rank(network, name, exclude_seen=False, allowed=allowed)
+    assert all(set(row[:2]) == {1, 7} and (row[2:] == -1).all() for row in items)
+    assert np.isneginf(scores[:, 2:]).all()
+
+
+@ALL
+def test_one_history_or_many_give_the_same_answer(network, name):
+    items, scores = rank(network, name)
+    for row in range(len(HISTORIES)):
+        alone, alone_scores = rank(network, name, HISTORIES.rows(np.array([row])))
+        assert (alone[0] == items[row]).all() and np.allclose(alone_scores[0], scores[row], atol=1e-5)
+
+
+@ALL
+def test_the_global_random_state_and_the_mode_of_the_network_are_left_alone(network, name):
+    network.train()
+    state = torch.random.get_rng_state()
+    rank(network, name)
+    assert (torch.random.get_rng_state() == state).all() and network.training

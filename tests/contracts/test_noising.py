@@ -1,0 +1,45 @@
+"""What every noising schedule must do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffgrm.registry import names, resolve
+
+ALL = pytest.mark.parametrize("name", names("noising"))
+CODES = torch.randint(0, 8, (50, 4), generator=torch.Generator().manual_seed(0))
+
+
+def probe(codes, mask):
+    """Logits that depend on the row, so that confidences differ."""
+    generator = torch.Generator().manual_seed(int(mask.sum()))
+    return 3 * torch.randn(*codes.shape, 8, generator=generator)
+
+
+def views(name, seed=0):
+    return resolve("noising", name)().views(CODES, probe, torch.Generator().manual_seed(seed))
+
+
+@ALL
+def test_views_have_their_shapes_and_something_is_hidden(name):
+    mask, weight = views(name)
+    assert mask.dtype == torch.bool and mask.shape[0] == 50 and mask.shape[2] == 4
+    assert weight.shape == mask.shape[:2]
+    assert mask.any() and torch.isfinite(weight).all() and (weight >= 0).all()
+    assert (weight[~mask.any(-1)] == 0).all()
+
+
+@ALL
+def test_randomness_comes_from_the_generator_alone(name):
+    state = torch.random.get_rng_state()
+    first, second = views(name, 3), views(name, 3)
+    assert (first.mask == second.mask).all() and (first.weight == second.weight).all()
+    assert (torch.random.get_rng_state() == state).all()
+
+
+@ALL
+def test_targets_are_left_alone(name):
+    before = CODES.clone()
+    views(name)
+    assert (CODES == before).all()

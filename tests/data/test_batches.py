@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+
+from diffgrm.data.batches import TrainingBatches
+from diffgrm.data.dataset import Ragged
+
+GENERATOR = np.random.default_rng(0)
+TRAIN = Ragged.from_lists([GENERATOR.integers(0, 99, size) for size in GENERATOR.integers(0, 40, 60)])
+
+
+def pairs(batches):
+    """Every (history, target) of an epoch."""
+    for batch in batches:
+        for history, valid, target in zip(*batch, strict=True):
+            yield tuple(history[valid].tolist()), int(target)
+
+
+def wanted(max_len):
+    return sorted((tuple(row[max(0, t - max_len) : t].tolist()), int(row[t])) for row in map(TRAIN.__getitem__, range(len(TRAIN)))
+                  for t in range(1, len(row)))  # fmt: skip
+
+
+def test_every_position_is_a_target_once_with_a_rolling_window():
+    for epoch in (0, 1):
+        batches = TrainingBatches(TRAIN, max_len=10, batch_size=32, seed=0)
+        batches.set_epoch(epoch)
+        assert sorted(pairs(batches)) == wanted(10)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    batches = TrainingBatches(TRAIN, 10, 32, seed=5)
+    first = [b.target.tolist() for b in batches]
+    assert first == [b.target.tolist() for b in TrainingBatches(TRAIN, 10, 32, seed=5)]
+    batches.set_epoch(1)
+    assert first != [b.target.tolist() for b in batches]
+
+
+def test_little_is_padded():
+    batches = TrainingBatches(TRAIN, 50, 32, seed=0)
+    cells, real = zip(*((b.valid.numel(), int(b.valid.sum())) for b in batches), strict=True)
+    naive = 50 * sum(len(b.target) for b in batches)
+    assert sum(real) / sum(cells) > 0.9 and sum(cells) < naive / 2
+
+
+def test_devices_share_every_batch_and_see_the_same_data_together():
+    alone = list(TrainingBatches(TRAIN, 10, 32, seed=0))
+    shares = [list(TrainingBatches(TRAIN, 10, 32, seed=0, rank=r, devices=3)) for r in range(3)]
+    assert {len(s) for s in shares} == {len(TrainingBatches(TRAIN, 10, 32, seed=0, devices=3))}
+    together = [sorted(t for s in step for t in s.target.tolist()) for step in zip(*shares, strict=True)]
+    if len(alone) == len(together):
+        assert together == [sorted(b.target.tolist()) for b in alone]
+    assert sorted(t for step in together for t in step) == sorted(t for b in alone for t in b.target.tolist())
+    assert all(len(b.target) > 0 for s in shares for b in s)

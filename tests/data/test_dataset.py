@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffgrm.data.dataset import (
+    InteractionDataset,
+    Ragged,
+    leave_one_out,
+    make_split,
+    temporal,
+    validation_only,
+)
+from diffgrm.schema import DataError
+
+ROWS = {"a": "pqrst", "b": "qr", "c": "tsr", "d": "p"}
+
+
+@pytest.fixture
+def dataset() -> InteractionDataset:
+    events = [(user, item, 10 * t) for user, row in ROWS.items() for t, item in enumerate(row)]
+    table = pl.DataFrame(events, ["user_id", "item_id", "timestamp"], orient="row").sample(fraction=1, shuffle=True, seed=1)
+    items = pl.DataFrame({"item_id": list("pqrstu"), "text": [f"item {x}" for x in "pqrstu"]})
+    return InteractionDataset.from_tables(table, items)
+
+
+def spelled(dataset, users, rows) -> dict[str, str]:
+    return {user: "".join(dataset.items.ids(rows[i])) for i, user in enumerate(users)}
+
+
+def test_leave_one_out_keeps_the_last_two_events_apart(dataset):
+    split = leave_one_out(dataset)
+    assert spelled(dataset, dataset.users.series, split.train) == {"a": "pqr", "b": "qr", "c": "t", "d": "p"}
+    assert spelled(dataset, split.validation.user_ids, split.validation.histories) == {"a": "pqr", "c": "t"}
+    assert spelled(dataset, split.validation.user_ids, split.validation.targets) == {"a": "s", "c": "s"}
+    assert spelled(dataset, split.test.user_ids, split.test.histories) == {"a": "pqrs", "c": "ts"}
+    assert spelled(dataset, split.test.user_ids, split.test.targets) == {"a": "t", "c": "r"}
+    assert split.item_counts.tolist() == [2, 2, 2, 0, 1, 0]
+
+
+def test_validation_only_keeps_nothing_for_test(dataset):
+    split = validation_only(dataset)
+    assert spelled(dataset, dataset.users.series, split.train) == {"a": "pqrs", "b": "q", "c": "ts", "d": "p"}
+    assert len(split.test) == 0 and len(split.validation) == 3
+
+
+def test_a_temporal_split_never_trains_on_what_comes_after_the_cut(dataset):
+    split = temporal(dataset, 0.2, 0.2)  # the cuts fall at 20 and 30
+    assert spelled(dataset, dataset.users.series, split.train) == {"a": "pq", "b": "qr", "c": "ts", "d": "p"}
+    assert spelled(dataset, split.validation.user_ids, split.validation.histories) == {"a": "pq", "c": "ts"}
+    assert spelled(dataset, split.validation.user_ids, split.validation.targets) == {"a": "r", "c": "r"}
+    assert spelled(dataset, split.test.user_ids, split.test.histories) == {"a": "pqr"}
+    assert spelled(dataset, split.test.user_ids, split.test.targets) == {"a": "st"}
+
+
+def test_a_temporal_split_needs_times():
+    events = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "a"]})
+    dataset = InteractionDataset.from_tables(events, pl.DataFrame({"item_id": ["a"], "text": ["x"]}))
+    with pytest.raises(DataError, match="a temporal split needs a 'timestamp' column"):
+        temporal(dataset)
+    with pytest.raises(DataError, match="leave nothing to train on"):
+        temporal(InteractionDataset.from_tables(events.with_columns(timestamp=1), dataset.item_table), 0.5, 0.5)
+
+
+def test_a_split_that_leaves_nothing_to_learn_is_refused():
+    events = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "a"]})
+    dataset = InteractionDataset.from_tables(events, pl.DataFrame({"item_id": ["a"], "text": ["x"]}))
+    with pytest.raises(DataError) as error:
+        make_split(dataset, "leave_one_out", validation_share=0.1, test_share=0.1)
+    assert "no user has two training events" in str(error.value)
+    assert "no user is left for validation" in str(error.value)
+
+
+def test_the_event_table_makes_the_same_dataset_again(dataset):
+    again = InteractionDataset.from_tables(dataset.event_table(), dataset.item_table)
+    rows = spelled(again, again.users.series, again.events)
+    assert rows == ROWS
+
+
+def test_a_sample_of_users_is_drawn_once_and_stays_aligned(dataset):
+    test = leave_one_out(dataset).test
+    one = test.sample(1, seed=3)
+    assert len(one) == 1 and one.user_ids.to_list() == test.sample(1, seed=3).user_ids.to_list()
+    place = test.user_ids.to_list().index(one.user_ids[0])
+    assert (one.histories[0] == test.histories[place]).all()
+    assert test.sample(None, 0) is test
+
+
+rows_of_numbers = st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=8)
+
+
+@given(rows_of_numbers, st.data())
+def test_ragged_rows_behave_like_lists(rows, data):
+    ragged = Ragged.from_lists(rows)
+    assert [ragged[i].tolist() for i in range(len(ragged))] == rows
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=5))
+    assert [r.tolist() for r in map(ragged.rows(np.array(chosen, dtype=int)).__getitem__, range(len(chosen)))] == [
+        rows[i] for i in chosen
+    ]
+    count = np.array([data.draw(st.integers(0, len(row))) for row in rows])
+    shorter = ragged.drop_last(count)
+    assert [shorter[i].tolist() for i in range(len(rows))] == [row[: len(row) - c] for row, c in zip(rows, count, strict=True)]
+    odd = ragged.filter(ragged.values % 2 == 1)
+    assert [odd[i].tolist() for i in range(len(rows))] == [[v for v in row if v % 2] for row in rows]
+    width = max(map(len, rows))
+    assert ragged.padded(-1).tolist() == [row + [-1] * (width - len(row)) for row in rows]

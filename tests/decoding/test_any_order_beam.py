@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffgrm.catalogue import Catalogue
+from diffgrm.data.dataset import Ragged
+from diffgrm.decoding.any_order_beam import AnyOrderBeam, digits_per_step
+from diffgrm.decoding.base import Task
+from diffgrm.decoding.exhaustive import Exhaustive
+from diffgrm.decoding.one_pass import OnePass
+from diffgrm.decoding.ranker import Ranker
+from diffgrm.models.diffgrm import DiffGRM
+from diffgrm.schema import RecipeError
+
+CODES = np.array(list(itertools.product(range(4), repeat=3)))
+GENERATOR = np.random.default_rng(0)
+HISTORIES = Ragged.from_lists([GENERATOR.integers(0, 40, size) for size in (1, 3, 7, 30, 2)])
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return DiffGRM(3, 4, width=32, heads=2)
+
+
+def catalogue(share=False, items=40):
+    return Catalogue(torch.from_numpy(CODES[np.random.default_rng(1).choice(64, items, replace=share)]), 4)
+
+
+def rank(network, decoder, cat=None, k=15, exclude_seen=True):
+    return Ranker(network, decoder, cat or catalogue()).rank(HISTORIES, k, exclude_seen)
+
+
+@pytest.mark.parametrize("merge", ["best_path", "sum_paths"])
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_the_beam_equals_the_oracle_when_nothing_is_pruned(network, merge, share, exclude_seen):
+    cat = catalogue(share)
+    items, scores = rank(network, AnyOrderBeam(beam=600, merge=merge), cat, exclude_seen=exclude_seen)
+    wanted, wanted_scores = rank(network, Exhaustive(merge=merge), cat, exclude_seen=exclude_seen)
+    assert (items == wanted).all()
+    assert np.allclose(scores, wanted_scores, atol=1e-5)
+
+
+def test_the_oracle_equals_the_definition(network):
+    """The best of the n! orders of filling an item's digits, one by one and by hand."""
+    cat = catalogue()
+    ranker = Ranker(network, Exhaustive(), cat)
+    _, decoded = next(ranker.decode(HISTORIES.rows(np.array([1])), 5, exclude_seen=False))
+    history = cat.all_codes[torch.from_numpy(HISTORIES[1])][None]
+    with torch.no_grad():
+        memory = network.eval().encode_history(history, torch.ones(1, 3, dtype=torch.bool))
+        for place in range(5):
+            code = cat.all_codes[decoded.items[0, place]]
+            best = -math.inf
+            for order in itertools.permutations(range(3)):
+                mask, total = torch.ones(1, 1, 3, dtype=torch.bool), 0.0
+                for digit in order:
+                    log_p = network.denoise(code[None, None], mask, memory).log_softmax(-1)
+                    total += log_p[0, 0, digit, code[digit]].item()
+                    mask[..., digit] = False
+                best = max(best, total)
+            assert decoded.scores[0, place].item() == pytest.approx(best, abs=1e-5)
+
+
+def test_in_one_step_the_beam_equals_scoring_every_item_in_one_pass(network):
+    items, scores = rank(network, AnyOrderBeam(beam=600, steps=1))
+    wanted, wanted_scores = rank(network, OnePass())
+    assert (items == wanted).all() and np.allclose(scores, wanted_scores, atol=1e-5)
+
+
+def test_one_pass_does_not_depend_on_the_block(network):
+    assert (rank(network, OnePass(block=7))[0] == rank(network, OnePass())[0]).all()
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        AnyOrderBeam(beam=4),
+        AnyOrderBeam(beam=4, merge="sum_paths"),
+        AnyOrderBeam(beam=4, order="fixed"),
+        AnyOrderBeam(beam=4, order="random"),
+        AnyOrderBeam(beam=4, steps=2),
+        AnyOrderBeam(beam=4, steps=1),
+        AnyOrderBeam(beam=1),
+        OnePass(),
+        Exhaustive(),
+    ],
+    ids=lambda d: f"{type(d).__name__}-{'-'.join(map(str, vars(d).values()))}",
+)
+@pytest.mark.parametrize("share", [False, True])
+def test_items_are_real_distinct_unseen_and_as_many_as_possible(network, decoder, share):
+    items, scores = rank(network, decoder, catalogue(share), k=40)
+    for row in range(len(HISTORIES)):
+        found = items[row][items[row] >= 0]
+        assert len(set(found.tolist())) == len(found) == 40 - len(set(HISTORIES[row].tolist()))
+        assert not set(found.tolist()) & set(HISTORIES[row].tolist())
+        assert (items[row][len(found) :] == -1).all() and np.isneginf(scores[row][len(found) :]).all()
+        assert (np.diff(scores[row][: len(found)]) <= 1e-5).all()
+
+
+def test_only_allowed_items_come_back(network):
+    allowed = torch.zeros(40, dtype=torch.bool)
+    allowed[[3, 5, 8]] = True
+    items, _ = rank(network, AnyOrderBeam(beam=4), catalogue().restricted(allowed), k=5, exclude_seen=False)
+    assert all(set(row.tolist()) == {3, 5, 8, -1} for row in items)
+
+
+def test_a_user_with_nothing_left_gets_nothing_and_the_others_are_not_disturbed(network):
+    everything = Ragged.from_lists([np.arange(40), HISTORIES[1]])
+    items, _ = Ranker(network, AnyOrderBeam(beam=8), catalogue()).rank(everything, 5, True)
+    alone, _ = Ranker(network, AnyOrderBeam(beam=8), catalogue()).rank(HISTORIES.rows(np.array([1])), 5, True)
+    assert (items[0] == -1).all() and (items[1] == alone[0]).all()
+
+
+@pytest.mark.parametrize("order", ["confidence", "fixed", "random"])
+def test_an_answer_does_not_depend_on_the_batch(network, order):
+    decoder = AnyOrderBeam(beam=6, order=order)
+    together, _ = rank(network, decoder)
+    for row in range(len(HISTORIES)):
+        alone, _ = Ranker(network, decoder, catalogue()).rank(HISTORIES.rows(np.array([row])), 15, True)
+        assert (alone[0] == together[row]).all()
+
+
+def toy_task(table, codes, k=3):
+    """A world of one user whose digit probabilities stand in a table: known digits -> [n, K]."""
+
+    def denoise(ask, mask, memory):
+        logits = torch.empty(*ask.shape, 2)
+        for b, q in np.ndindex(*ask.shape[:2]):
+            key = tuple(None if m else c for c, m in zip(ask[b, q].tolist(), mask[b, q].tolist(), strict=True))
+            logits[b, q] = torch.tensor(table[key]).log()
+        return logits
+
+    return Task(denoise, range(1), Catalogue(torch.tensor(codes), 2), k, None, torch.zeros(1, dtype=torch.long))
+
+
+FIFTY = [[0.5, 0.5], [0.5, 0.5]]
+TABLE = {
+    (None, None): [[0.6, 0.4], [0.9, 0.1]],
+    (0, None): [[1.0, 0.0], [0.5, 0.5]],
+    (1, None): [[0.0, 1.0], [0.8, 0.2]],
+    (None, 0): [[0.7, 0.3], [1.0, 0.0]],
+    (None, 1): FIFTY,
+    (0, 0): FIFTY,
+    (0, 1): FIFTY,
+    (1, 0): FIFTY,
+    (1, 1): FIFTY,
+}
+
+
+def test_the_most_confident_digit_is_filled_first_and_orders_are_merged():
+    decoded = AnyOrderBeam(beam=4).decode(toy_task(TABLE, [[0, 0], [0, 1], [1, 0], [1, 1]], k=4))
+    # (0,0): digit 1 first .9 x .7 beats .6 x .5; (1,0): .4 x .8 beats .9 x .3; (0,1): .6 x .5; (1,1): .4 x .2
+    assert decoded.items[0].tolist() == [0, 2, 1, 3]
+    assert decoded.scores[0].exp().tolist() == pytest.approx([0.63, 0.32, 0.30, 0.08])
+
+
+def test_summed_paths_add_the_orders_up():
+    decoded = AnyOrderBeam(beam=4, merge="sum_paths").decode(toy_task(TABLE, [[0, 0], [0, 1], [1, 0], [1, 1]], k=4))
+    assert decoded.items[0].tolist() == [0, 2, 1, 3]
+    assert decoded.scores[0].exp().tolist() == pytest.approx([0.63 + 0.30, 0.32 + 0.27, 0.30 + 0.05, 0.08 + 0.05])
+
+
+def test_a_fixed_order_goes_digit_by_digit():
+    decoded = AnyOrderBeam(beam=4, order="fixed").decode(toy_task(TABLE, [[0, 0], [1, 0], [1, 1]], k=3))
+    assert decoded.scores[0].exp().tolist() == pytest.approx([0.32, 0.30, 0.08])
+
+
+def test_without_the_constraint_sids_that_no_item_has_are_dropped_at_the_end():
+    decoded = AnyOrderBeam(beam=3, constrained=False).decode(toy_task(TABLE, [[1, 1], [1, 0]], k=2))
+    assert decoded.items[0].tolist() == [1, -1]
+    assert decoded.codes[0].tolist() == [[0, 0], [1, 0], [0, 1]] and decoded.legal[0].tolist() == [False, True, False]
+    constrained = AnyOrderBeam(beam=2).decode(toy_task(TABLE, [[1, 1], [1, 0]], k=2))
+    assert constrained.items[0].tolist() == [1, 0]
+
+
+def test_a_wider_beam_never_loses_the_best_score(network):
+    best = [rank(network, AnyOrderBeam(beam=w), k=1)[1][:, 0] for w in (1, 2, 8, 64)]
+    assert all((a <= b + 1e-5).all() for a, b in itertools.pairwise(best[1:]))
+    assert np.allclose(best[-1], rank(network, Exhaustive(), k=1)[1][:, 0], atol=1e-5)
+
+
+def test_more_steps_than_digits_and_too_large_worlds_are_refused(network, monkeypatch):
+    with pytest.raises(RecipeError, match=r"decoding\.steps 5 is more than the 3 digits"):
+        rank(network, AnyOrderBeam(steps=5))
+    monkeypatch.setattr("diffgrm.decoding.exhaustive.LIMIT", 100)
+    with pytest.raises(RecipeError, match="'exhaustive' is for tiny worlds: 40 items"):
+        rank(network, Exhaustive())
+
+
+def test_digits_per_step_add_up():
+    for n in range(1, 12):
+        for steps in range(1, n + 1):
+            sizes = digits_per_step(n, steps)
+            assert sum(sizes) == n and len(sizes) == steps and sizes == sorted(sizes) and sizes[-1] - sizes[0] <= 1

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from diffgrm import DiffGRMRecommender, Recipe, evaluate
+from diffgrm.data.dataset import EvaluationSet, IdMap, Ragged, leave_one_out
+from diffgrm.evaluation import accuracy, gini, long_tail, selection_score
+from diffgrm.schema import DataError
+
+ITEMS = IdMap(pl.Series(["a", "b", "c", "d", "e"]))
+HELD_OUT = EvaluationSet(
+    pl.Series(["u", "v", "w"]), Ragged.from_lists([[0], [1, 2], [4]]), Ragged.from_lists([[1], [3], [0]])
+)
+COUNTS = np.array([5, 4, 3, 2, 1])
+
+
+class Fixed:
+    """Recommends the same order to everyone."""
+
+    def __init__(self, order: str, **more) -> None:
+        self.order = list(order)
+        self.__dict__.update(more)
+
+    def recommend(self, histories, k, *, exclude_seen):
+        rows = []
+        for user in histories["user_id"].unique(maintain_order=True):
+            seen = set(histories.filter(pl.col("user_id") == user)["item_id"]) if exclude_seen else set()
+            rows += [(user, item, -float(r), r + 1) for r, item in enumerate([i for i in self.order if i not in seen][:k])]
+        return pl.DataFrame(rows, ["user_id", "item_id", "score", "rank"], orient="row").sample(fraction=1, shuffle=True)
+
+
+def test_metrics_of_a_known_list():
+    result = evaluate(Fixed("acbde"), HELD_OUT, ITEMS, COUNTS, ks=(1, 2, 5))
+    # filtered ranks: u: c b -> 2; v: a d -> 2; w: a -> 1.  unfiltered: u: a c b -> 3; v: a c b d -> 4; w: 1
+    assert result.per_user["rank"].to_list() == [2, 2, 1]
+    assert result.per_user["rank_unfiltered"].to_list() == [3, 4, 1]
+    assert result.n_users == 3
+    metrics = result.metrics
+    assert metrics["recall@1"] == pytest.approx(1 / 3) and metrics["recall@2"] == 1
+    assert metrics["recall@2_unfiltered"] == pytest.approx(1 / 3)
+    assert metrics["ndcg@2"] == pytest.approx((2 / np.log2(3) + 1) / 3)
+    assert metrics["ndcg@5_unfiltered"] == pytest.approx((1 / np.log2(4) + 1 / np.log2(5) + 1) / 3)
+    assert metrics["mrr@10"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+    assert metrics["validity"] == 1 and metrics["distinctness"] == 1
+    assert metrics["coverage@1"] == pytest.approx(2 / 5)  # c, a, a
+    assert metrics["aplt@1"] == pytest.approx(1 / 3)  # only a is popular
+    assert not any(name.startswith("sid_") for name in metrics)
+
+
+def test_blocks_of_users_change_nothing():
+    whole = evaluate(Fixed("acbde"), HELD_OUT, ITEMS, COUNTS)
+    for size in (1, 2):
+        assert evaluate(Fixed("acbde"), HELD_OUT, ITEMS, COUNTS, users_at_once=size).metrics == pytest.approx(whole.metrics)
+
+
+def test_items_that_are_not_real_or_repeat_are_reported():
+    class Broken(Fixed):
+        def recommend(self, histories, k, *, exclude_seen):
+            table = super().recommend(histories, k, exclude_seen=exclude_seen)
+            return table.with_columns(pl.when(pl.col("rank") == 3).then(pl.lit("ghost")).otherwise("item_id").alias("item_id"))
+
+    metrics = evaluate(Broken("aacbd"), HELD_OUT, ITEMS, COUNTS).metrics
+    assert metrics["validity"] == pytest.approx(8 / 11)  # the third of every list
+    assert metrics["distinctness"] == pytest.approx(6 / 8)  # v and w get a twice
+
+
+def test_metrics_count_items_not_semantic_ids():
+    """b and c share a SID: recommending c is no hit for the item b, but a hit for its SID."""
+    numbers = np.array([0, 1, 1, 2, 3])
+
+    class Colliding(Fixed):
+        def sid_numbers(self, item_ids):
+            return numbers
+
+        def recommend_sids(self, histories, k):
+            users = histories["user_id"].unique(maintain_order=True)
+            sids = list(dict.fromkeys(numbers[ITEMS.positions(self.order)].tolist()))
+            rows = [(u, s, r + 1) for u in users for r, s in enumerate(sids[:k])]
+            return pl.DataFrame(rows, ["user_id", "sid", "rank"], orient="row")
+
+    held_out = EvaluationSet(pl.Series(["u"]), Ragged.from_lists([[0]]), Ragged.from_lists([[1]]))
+    metrics = evaluate(Colliding("cdeab"), held_out, ITEMS, COUNTS, ks=(1, 2)).metrics
+    assert metrics["recall@1_unfiltered"] == metrics["recall@2_unfiltered"] == 0
+    assert metrics["sid_recall@1"] == 1
+
+
+def test_sids_of_a_recommender_that_shares_them_are_ranked_as_sids(toy, tiny_recipe):
+    shared = tiny_recipe.override(["semantic_ids.collisions=share", "training.epochs=1"])
+    recommender = DiffGRMRecommender(shared).fit(toy, progress=False)
+    split = leave_one_out(toy)
+    numbers = recommender.sid_numbers(toy.items.series)
+    assert len(np.unique(numbers)) < toy.n_items
+    result = evaluate(recommender, split.test, toy.items, split.item_counts)
+    table = recommender.recommend_sids({"u": toy.items.ids(split.test.histories[0])}, 10)
+    assert table["rank"].to_list() == list(range(1, table.height + 1)) and table["sid"].n_unique() == table.height > 5
+    assert result.metrics["sid_recall@10"] >= result.metrics["recall@10_unfiltered"]
+
+
+def test_with_distinct_sids_both_levels_agree(toy, fitted):
+    split = leave_one_out(toy)
+    metrics = evaluate(fitted, split.test, toy.items, split.item_counts).metrics
+    for name in ("recall@10", "ndcg@10"):
+        assert metrics[f"sid_{name}"] == metrics[f"{name}_unfiltered"]
+
+
+def test_evaluation_leaves_the_global_random_state_alone(toy, fitted):
+    split = leave_one_out(toy)
+    states = torch.random.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    evaluate(fitted, split.test, toy.items, split.item_counts)
+    assert torch.equal(states[0], torch.random.get_rng_state())
+    assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_independent_library_agrees():
+    from ranx import Qrels, Run
+    from ranx import evaluate as ranx_evaluate
+
+    generator = np.random.default_rng(0)
+    users, k = 200, 20
+    targets = [generator.choice(50, generator.integers(1, 4), replace=False) for _ in range(users)]
+    lists = [generator.permutation(50)[: generator.integers(5, k + 1)] for _ in range(users)]
+    qrels = Qrels({f"u{u}": {f"i{i}": 1 for i in t} for u, t in enumerate(targets)})
+    run = Run({f"u{u}": {f"i{i}": float(k - r) for r, i in enumerate(row)} for u, row in enumerate(lists)})
+    names = ["recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10"]
+    wanted = ranx_evaluate(qrels, run, names)
+    ranks = [[(np.flatnonzero(row == t)[0] + 1 if (row == t).any() else 0) for t in ts] for row, ts in zip(lists, targets, strict=True)]
+    mine = accuracy(Ragged.from_lists(ranks), (5, 10))
+    assert mine == pytest.approx({n: wanted[n] for n in mine}, abs=1e-9)
+
+
+def test_the_selection_score_weighs_ndcg_and_recall():
+    ranks = Ragged.from_lists([[1], [3], [0], [11]])
+    assert selection_score(ranks) == pytest.approx(0.8 * (1 + 0.5) / 4 + 0.2 * 2 / 4)
+
+
+def test_gini_and_long_tail_at_their_ends():
+    assert gini(np.zeros(4)) == 0 and gini(np.array([0, 0, 0, 8])) == pytest.approx(0.75)
+    assert long_tail(np.arange(10)).sum() == 8 and not long_tail(np.arange(10))[[8, 9]].any()
+
+
+def test_nobody_to_evaluate_is_an_error(toy):
+    nobody = HELD_OUT.sample(1, 0)
+    with pytest.raises(DataError, match="no users to evaluate"):
+        evaluate(Fixed("a"), EvaluationSet(nobody.user_ids[:0], nobody.histories.rows(np.array([], int)), nobody.targets), ITEMS, COUNTS)
+
+
+def test_a_future_item_is_seen_by_no_fit(toy, tiny_recipe):
+    """Two worlds that differ only in held-out events give the same SIDs and the same weights but for choice of epoch."""
+    events = toy.event_table()
+    last = events.with_row_index().group_by("user_id", maintain_order=True).agg(pl.col("index").last())["index"]
+    planted = toy.item_table["item_id"][0]
+    changed = events.with_row_index().with_columns(
+        pl.when(pl.col("index").is_in(last.to_list())).then(pl.lit(planted)).otherwise("item_id").alias("item_id")
+    )
+    other = type(toy).from_tables(changed.drop("index"), toy.item_table)
+    recipe = tiny_recipe.override(["training.epochs=1"])
+    one, two = (DiffGRMRecommender(recipe).fit(world, progress=False) for world in (toy, other))
+    assert (one.semantic_ids.codes == two.semantic_ids.codes).all()
+    for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert (one.item_counts == two.item_counts).all()
+    assert Recipe().data.split == "leave_one_out"

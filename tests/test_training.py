@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffgrm import DiffGRMRecommender, toy_world
+from diffgrm.recipe import LossSettings, TrainingSettings
+from diffgrm.schema import MissingExtraError, TrainingError
+from diffgrm.training import DiffusionTask
+
+EPOCHS = ["training.epochs=4", "training.schedule=constant"]
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Training loss of every logged step, over all parts of a run."""
+    found = {}
+    for path in sorted(run.glob("logs/part_*/metrics.csv")):
+        for row in csv.DictReader(path.open()):
+            if row.get("loss"):
+                found[int(row["step"])] = float(row["loss"])
+    return found
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def whole(toy, tiny_recipe, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    return DiffGRMRecommender(tiny_recipe.override(EPOCHS)).fit(toy, run_folder=run, progress=False), run
+
+
+def test_training_learns_and_writes_logs_and_checkpoints(whole):
+    recommender, run = whole
+    steps = losses(run)
+    assert min(steps.values()) < max(steps.values()) and len(steps) >= 3
+    assert (run / "last.ckpt").is_file() and (run / "best.ckpt").is_file()
+    assert set(recommender.facts["validation"]) == {"val_ndcg@10", "val_recall@10", "val_score"}
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, toy, tiny_recipe):
+    again = DiffGRMRecommender(tiny_recipe.override(EPOCHS)).fit(toy, progress=False)
+    assert same_weights(again, whole[0])
+    other = DiffGRMRecommender(tiny_recipe.override([*EPOCHS, "seed=1", "training.epochs=1"])).fit(toy, progress=False)
+    assert not same_weights(other, whole[0])
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, tiny_recipe):
+    """A process is killed for good in its third epoch; the resumed run has the losses and weights of the whole one."""
+    run = tmp_path / "run"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny_recipe.override(EPOCHS).to_yaml())
+    code = f"""
+        import os, signal, torch
+        torch.set_num_threads(1)
+        from diffgrm import DiffGRMRecommender, Recipe, toy_world
+        from diffgrm.training import DiffusionTask
+        step = DiffusionTask.training_step
+        def dying(self, batch, index):
+            if self.current_epoch == 2 and index == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(self, batch, index)
+        DiffusionTask.training_step = dying
+        recipe = Recipe.from_yaml({str(recipe)!r})
+        DiffGRMRecommender(recipe).fit(toy_world(users=120, seed=1).dataset, run_folder={str(run)!r}, progress=False)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
+    resumed = DiffGRMRecommender(tiny_recipe.override(EPOCHS)).fit(
+        toy_world(users=120, seed=1).dataset, run_folder=run, resume=True, progress=False
+    )
+    wanted, found = losses(whole[1]), losses(run)
+    later = [s for s in wanted if s >= max(wanted) // 2]
+    assert later and all(found[s] == wanted[s] for s in later)
+    assert same_weights(resumed, whole[0])
+
+
+def test_a_run_folder_in_use_and_one_without_a_checkpoint_are_refused(whole, toy, tiny_recipe, tmp_path):
+    with pytest.raises(TrainingError, match=r"already holds a run; resume it \(--resume\)"):
+        DiffGRMRecommender(tiny_recipe).fit(toy, run_folder=whole[1], progress=False)
+    with pytest.raises(TrainingError, match="cannot resume: there is no checkpoint"):
+        DiffGRMRecommender(tiny_recipe).fit(toy, run_folder=tmp_path, resume=True, progress=False)
+
+
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(toy, tiny_recipe, tmp_path, monkeypatch):
+    original = DiffusionTask.batch_loss
+
+    def failing(self, batch, generator):
+        loss = original(self, batch, generator)
+        return loss * torch.nan if self.current_epoch == 2 else loss
+
+    monkeypatch.setattr(DiffusionTask, "batch_loss", failing)
+    with pytest.raises(TrainingError, match=r"the loss became nan at step \d+ \(epoch 2\).*last good checkpoint is kept") as error:
+        DiffGRMRecommender(tiny_recipe.override(EPOCHS)).fit(toy, run_folder=tmp_path / "run", progress=False)
+    assert "Lower training.learning_rate" in str(error.value)
+    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)
+    assert kept["epoch"] == 1
+    assert all(torch.isfinite(w).all() for w in kept["state_dict"].values())
+
+
+def test_training_stops_early_when_validation_no_longer_improves(toy, tiny_recipe, monkeypatch):
+    monkeypatch.setattr("diffgrm.training.ndcg", lambda ranks, k: np.zeros(len(ranks)))
+    monkeypatch.setattr("diffgrm.training.recall", lambda ranks, k: np.zeros(len(ranks)))
+    recipe = tiny_recipe.override(["training.epochs=50", "training.patience=2"])
+    assert DiffGRMRecommender(recipe).fit(toy, progress=False).facts["epochs"] <= 4
+
+
+def test_the_weights_of_the_best_validation_are_kept(toy, tiny_recipe, tmp_path):
+    recipe = tiny_recipe.override(["training.epochs=6", "training.learning_rate=0.05", "training.patience=20"])
+    recommender = DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path, progress=False)
+    scores = [
+        float(row["val_score"])
+        for row in csv.DictReader(next(tmp_path.glob("logs/part_*/metrics.csv")).open())
+        if row.get("val_score")
+    ]
+    assert recommender.facts["validation"]["val_score"] == pytest.approx(max(scores))
+
+
+def task(steps=100, **settings):
+    training = TrainingSettings(**{"warmup_steps": 10, **settings})
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
+    return DiffusionTask(network, None, LossSettings(), training, torch.zeros(1, 1), None, None, 2, steps, 0)
+
+
+def test_the_learning_rate_warms_up_and_follows_the_cosine_to_zero():
+    factors = [task().learning_rate_factor(s) for s in range(101)]
+    assert factors[0] == pytest.approx(1 / 11) and factors[10] == 1 and factors[55] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0, abs=1e-9)
+    assert task(schedule="constant").learning_rate_factor(99) == 1
+    assert task(steps=5).learning_rate_factor(4) > 0  # a run shorter than its warm-up still trains
+
+
+def test_weight_decay_is_for_matrices_only():
+    groups = task().configure_optimizers()["optimizer"].param_groups
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.01), (3, 0.0)]
+
+
+def test_logs_go_where_they_are_asked_for(toy, tiny_recipe, tmp_path):
+    recipe = tiny_recipe.override(["training.loggers=[csv,tensorboard]", "training.epochs=1"])
+    DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path, progress=False)
+    assert list(tmp_path.glob("tensorboard/**/events.*")) and list(tmp_path.glob("logs/**/metrics.csv"))
+
+
+def test_a_missing_logger_names_its_install_line(toy, tiny_recipe, monkeypatch):
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError("tensorboard")
+
+    monkeypatch.setattr("diffgrm.training.TensorBoardLogger", missing)
+    recipe = tiny_recipe.override(["training.loggers=[tensorboard]"])
+    with pytest.raises(MissingExtraError, match=r"pip install 'diffgrm\[tensorboard\]'"):
+        DiffGRMRecommender(recipe).fit(toy, progress=False)
+
+
+@pytest.mark.parametrize("noising", ["coherent", "random", "full_mask", "confidence"])
+@pytest.mark.parametrize("reduction", ["view_mean", "token_mean"])
+def test_every_schedule_and_reduction_trains(toy, tiny_recipe, noising, reduction):
+    recipe = tiny_recipe.override([f"noising.name={noising}", f"loss.reduction={reduction}", "training.epochs=1"])
+    assert DiffGRMRecommender(recipe).fit(toy, progress=False).facts["steps"] > 0
+
+
+def test_two_processes_see_the_same_data_and_come_to_the_same_result(toy, tiny_recipe, tmp_path):
+    """The command line on two CPU processes: one model folder, and validation as with one process, within noise."""
+    data = tmp_path / "data"
+    data.mkdir()
+    toy.event_table().write_parquet(data / "i.parquet")
+    toy.item_table.write_parquet(data / "t.parquet")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny_recipe.override(["model.dropout=0", "training.accelerator=cpu"]).to_yaml())
+    facts = {}
+    for devices in (1, 2):
+        out = tmp_path / f"model{devices}"
+        command = [sys.executable, "-m", "diffgrm", "fit", "--recipe", recipe, "--interactions", data / "i.parquet"]
+        command += ["--items", data / "t.parquet", "--out", out, "--quiet", f"training.devices={devices}"]
+        command += ["training.strategy=ddp"] if devices > 1 else []
+        done = subprocess.run([str(c) for c in command], check=False, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        facts[devices] = DiffGRMRecommender.load(out)
+    one, two = facts[1].facts, facts[2].facts
+    assert one["steps"] == two["steps"] and one["epochs"] == two["epochs"]
+    assert two["validation"]["val_score"] == pytest.approx(one["validation"]["val_score"], abs=0.02)
+    # without dropout, the mean of the shares' gradients is the gradient of the whole batch, but for rounding
+    for a, b in zip(facts[1].network.state_dict().values(), facts[2].network.state_dict().values(), strict=True):
+        assert (a - b).abs().mean() < 0.01

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from diffgrm.collisions import CodeKeys, nearest_codes, reassign
+from diffgrm.schema import TokenizerError
+from diffgrm.tokenizers.opq import OPQTokenizer
+from diffgrm.tokenizers.random import RandomTokenizer
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """Vectors with many near and exact copies, their tokenizer and colliding codes."""
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(60, 8))
+    vectors = (centres[generator.integers(0, 60, 300)] + generator.normal(size=(300, 8)) * 0.02).astype(np.float32)
+    vectors[:20] = vectors[0]
+    tokenizer = OPQTokenizer(3, 16, pca_width=6, iterations=5).fit(vectors)
+    return tokenizer, vectors, tokenizer.encode(vectors)
+
+
+def test_every_item_gets_its_own_sid_and_as_few_as_can_be_are_moved(crowd):
+    tokenizer, vectors, codes = crowd
+    repaired = reassign(tokenizer, vectors, codes)
+    assert len(np.unique(repaired.codes, axis=0)) == len(vectors)
+    assert repaired.moved.sum() == len(vectors) - len(np.unique(codes, axis=0))
+    _, group, sizes = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    assert not repaired.moved[sizes[group.reshape(-1)] == 1].any()
+
+
+def test_the_repair_is_deterministic(crowd):
+    tokenizer, vectors, codes = crowd
+    assert (reassign(tokenizer, vectors, codes).codes == reassign(tokenizer, vectors, codes).codes).all()
+
+
+def test_the_repair_costs_no_more_than_the_best_assignment_of_the_colliding_items(crowd):
+    tokenizer, vectors, codes = crowd
+    repaired = reassign(tokenizer, vectors, codes)
+    _, group, sizes = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    items = np.flatnonzero(sizes[group.reshape(-1)] > 1)
+    every = np.array(list(itertools.product(range(16), repeat=3)), dtype=np.int32)
+    taken = {tuple(c) for c in codes}
+    own = {tuple(codes[i]) for i in items}
+    usable = np.array([c for c in every if tuple(c) not in taken or tuple(c) in own])
+    distance = np.stack([tokenizer.error(np.repeat(vectors[[i]], len(usable), 0), usable) for i in items])
+    # Moving is dearer than any error, so that the optimum moves as few as the repair does.
+    cost = distance + 1e3 * (usable[None] != codes[items][:, None]).any(-1)
+    row, column = linear_sum_assignment(cost)
+    best = distance[row, column].sum()
+    mine = tokenizer.error(vectors[items], repaired.codes[items]).sum()
+    assert mine == pytest.approx(best, rel=0.02)
+
+
+def test_many_identical_items_find_room():
+    vectors = np.random.default_rng(0).normal(size=(1500, 8)).astype(np.float32)
+    vectors[:700] = vectors[0]
+    tokenizer = OPQTokenizer(4, 32, pca_width=8, iterations=3).fit(vectors)
+    assert len(np.unique(reassign(tokenizer, vectors, tokenizer.encode(vectors)).codes, axis=0)) == 1500
+
+
+def test_a_full_code_space_can_be_filled_to_the_last_code():
+    vectors = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    tokenizer = OPQTokenizer(3, 4, pca_width=3, iterations=3).fit(vectors)
+    assert len(np.unique(reassign(tokenizer, vectors, tokenizer.encode(vectors)).codes, axis=0)) == 64
+
+
+def test_too_few_codes_are_told_with_the_way_out():
+    vectors = np.random.default_rng(0).normal(size=(65, 4)).astype(np.float32)
+    tokenizer = OPQTokenizer(3, 4, pca_width=3, iterations=3).fit(vectors)
+    with pytest.raises(TokenizerError, match="3 digits of 4 codes make only 64; raise tokenizer.n_digits"):
+        reassign(tokenizer, vectors, tokenizer.encode(vectors))
+
+
+def test_a_crowded_code_space_is_told(monkeypatch):
+    monkeypatch.setattr("diffgrm.collisions.LONGEST_LIST", 64)
+    vectors = np.ones((300, 4), dtype=np.float32)
+    tokenizer = RandomTokenizer(9, 2).fit(vectors)
+    with pytest.raises(TokenizerError, match="the code space is too crowded: 300 items in 512 codes"):
+        reassign(tokenizer, vectors, tokenizer.encode(vectors))
+
+
+def test_nearest_codes_lists_the_cheapest_combinations_in_order():
+    costs = np.random.default_rng(1).random((5, 3, 6))
+    codes, sums = nearest_codes(costs, 40)
+    every = np.array(list(itertools.product(range(6), repeat=3)))
+    for row in range(5):
+        total = costs[row][np.arange(3), every].sum(1)
+        assert np.allclose(sums[row], np.sort(total)[:40])
+        assert np.allclose(costs[row][np.arange(3), codes[row]].sum(1), sums[row])
+        assert len(np.unique(codes[row], axis=0)) == 40
+
+
+@pytest.mark.parametrize(("n", "size"), [(4, 256), (64, 256), (3, 65536)])
+def test_keys_name_codes_without_confusion(n, size):
+    codes = np.random.default_rng(0).integers(0, size, (20_000, n))
+    codes = np.unique(codes, axis=0)
+    assert len(np.unique(CodeKeys(n, size)(codes))) == len(codes)
