@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -144,9 +145,19 @@ class HubServer(LocalServer):
         self.repositories = {}
 
     def use(self, monkeypatch, folder):
-        """Point huggingface_hub at this server, and its caches into ``folder``."""
-        from huggingface_hub import constants
+        """Point huggingface_hub at this server, its caches into ``folder``, and let it reach no other server."""
+        from huggingface_hub import HfApi, constants
 
+        look_up, endpoint = socket.getaddrinfo, constants.ENDPOINT
+
+        def look_up_here(host, *more, **options):
+            assert host in ("127.0.0.1", b"127.0.0.1"), f"a test must not reach {host}"
+            return look_up(host, *more, **options)
+
+        # Libraries keep an HfApi for good: each asks this server now, and after the test the one it asked before.
+        everyone = property(lambda api: self.url, lambda api, value: vars(api).update(endpoint=endpoint))
+        monkeypatch.setattr(HfApi, "endpoint", everyone, raising=False)
+        monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(constants, "ENDPOINT", self.url)

@@ -1,0 +1,31 @@
+# The three commands of the README. Everything goes into .venv; PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check install format
+
+demo: install  ## Fit on the generated storefront and show what comes out.
+	$(BIN)/diffgrm demo
+
+test: install  ## All tests; no network and no GPU needed.
+	$(BIN)/python -m pytest
+
+check: install  ## Lint, format and types, then the tests.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: install  ## Put the code into its one format.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/.installed
+
+# PyTorch comes first and alone, so that the pinned build is taken and nothing heavier is resolved in its place.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,65 @@
+"""What every item encoder must do."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from diffgrm.registry import names, resolve
+from diffgrm.storage import State
+
+ITEMS = pl.DataFrame(
+    {
+        "item_id": [f"i{i}" for i in range(30)],
+        "text": [f"{c} {k} number {i}" for i, (c, k) in enumerate((c, k) for c in "red blue green".split() for k in "pot pan cup jug mug tin can jar box bag".split())],
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(params=names("embedding"))
+def make(request, tmp_path, monkeypatch):
+    if request.param == "precomputed":
+        vectors = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+        table = ITEMS.select("item_id").with_columns(embedding=pl.Series(vectors))
+        table.write_parquet(tmp_path / "e.parquet")
+        return lambda: resolve("embedding", "precomputed")(str(tmp_path / "e.parquet"))
+    if request.param == "sentence_transformer":
+        library = pytest.importorskip("sentence_transformers")
+
+        class Stub:
+            """Stands in for a downloaded model: one number a letter."""
+
+            def __init__(self, *args, **kwargs):
+                pass
+
+            def encode(self, texts, **kwargs):
+                return np.array([[t.count(c) for c in "abcdefghij"] for t in texts], dtype=np.float32)
+
+        monkeypatch.setattr(library, "SentenceTransformer", Stub)
+        return lambda: resolve("embedding", "sentence_transformer")("stub")
+    return resolve("embedding", request.param)
+
+
+def test_vectors_are_finite_unit_rows_of_float32(make):
+    vectors = make().fit(ITEMS).encode(ITEMS)
+    assert vectors.dtype == np.float32 and vectors.shape[0] == 30 and np.isfinite(vectors).all()
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_row_does_not_depend_on_the_others(make):
+    encoder = make().fit(ITEMS)
+    assert np.allclose(encoder.encode(ITEMS[11:13]), encoder.encode(ITEMS)[11:13], atol=1e-6)
+
+
+def test_what_was_learnt_survives_saving(make, tmp_path):
+    encoder = make().fit(ITEMS[:25])
+    encoder.state().save(tmp_path / "s.safetensors")
+    again = make().load_state(State.load(tmp_path / "s.safetensors"))
+    assert np.array_equal(again.encode(ITEMS), encoder.encode(ITEMS))
+
+
+def test_the_identity_is_json(make):
+    import json
+
+    assert json.dumps(make().identity())

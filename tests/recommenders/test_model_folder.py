@@ -1,0 +1,188 @@
+"""A model folder is whole or it is the old one; whatever is wrong with it is told."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import diffgrm
+from diffgrm import PopularityRecommender, model_folder
+from diffgrm.schema import ModelFolderError
+
+HISTORY = ["item 3", "item 77"]
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+FILES = ["encoder", "items", "model", "recipe", "semantic_ids", "tokenizer"]
+
+
+def file_of(folder, stem):
+    return next(p for p in folder.iterdir() if p.stem == stem)
+
+
+def test_the_folder_holds_no_pickle_and_all_its_parts(saved):
+    names = {p.name for p in saved.iterdir()}
+    assert names == {
+        "README.md",
+        "encoder.safetensors",
+        "items.parquet",
+        "manifest.json",
+        "model.safetensors",
+        "recipe.yaml",
+        "semantic_ids.safetensors",
+        "tokenizer.safetensors",
+    }
+
+
+@pytest.mark.parametrize("stem", FILES)
+def test_a_missing_file_is_named(copy, stem):
+    path = file_of(copy, stem)
+    path.unlink()
+    with pytest.raises(ModelFolderError, match=f"is not whole: {path.name} is missing"):
+        diffgrm.load(copy)
+
+
+@pytest.mark.parametrize("stem", FILES)
+def test_a_truncated_file_is_named(copy, stem):
+    path = file_of(copy, stem)
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ModelFolderError, match=rf"{path.name} has \d+ bytes, expected \d+ \(truncated\?\)"):
+        diffgrm.load(copy)
+
+
+@pytest.mark.parametrize("stem", FILES)
+def test_a_foreign_file_is_named(copy, stem):
+    path = file_of(copy, stem)
+    path.write_bytes(bytes(b ^ 1 for b in path.read_bytes()))
+    with pytest.raises(ModelFolderError, match=f"{path.name} is not the file that was saved"):
+        diffgrm.load(copy)
+
+
+def test_weights_that_do_not_fit_the_recipe_are_told(copy):
+    weights = load_file(copy / "model.safetensors")
+    weights["position"] = torch.zeros(3, 3)
+    save_file(weights, copy / "model.safetensors")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    path = copy / "model.safetensors"
+    manifest["files"][path.name] = {"bytes": path.stat().st_size, "sha256": diffgrm.storage.file_digest(path)}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelFolderError, match="does not fit the recipe beside it"):
+        diffgrm.load(copy)
+
+
+def test_other_folders_are_not_taken_for_models(tmp_path, copy):
+    with pytest.raises(ModelFolderError, match="there is no model folder"):
+        diffgrm.load(tmp_path / "nowhere")
+    with pytest.raises(ModelFolderError, match=r"not a diffgrm model: it has no manifest\.json"):
+        diffgrm.load(tmp_path)
+    (copy / "manifest.json").write_text("{}")
+    with pytest.raises(ModelFolderError, match="another program's"):
+        diffgrm.load(copy)
+    (copy / "manifest.json").write_text("{")
+    with pytest.raises(ModelFolderError, match=r"manifest\.json is damaged"):
+        diffgrm.load(copy)
+    (copy / "manifest.json").write_text(json.dumps({"format": "diffgrm-model", "format_version": 99, "files": {}}))
+    with pytest.raises(ModelFolderError, match="saved by a newer diffgrm"):
+        diffgrm.load(copy)
+
+
+def test_files_of_the_hub_and_an_edited_card_do_no_harm(copy):
+    (copy / ".gitattributes").write_text("*")
+    (copy / "README.md").write_text("my own words")
+    assert diffgrm.load(copy).recommend(HISTORY).height == 10
+
+
+def test_saving_over_a_model_replaces_it(fitted, copy, toy):
+    PopularityRecommender().fit(toy).save(copy)
+    assert type(diffgrm.load(copy)) is PopularityRecommender
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["model"]
+
+
+def test_places_taken_by_something_else_are_left_alone(fitted, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    with pytest.raises(ModelFolderError, match="holds files that are not a diffgrm model"):
+        fitted.save(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "precious"
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ModelFolderError, match="is a file; give a folder"):
+        fitted.save(tmp_path / "file")
+
+
+def test_a_full_disk_leaves_the_old_model_whole(fitted, copy, monkeypatch):
+    before = diffgrm.load(copy).recommend(HISTORY)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(fitted), "_save_files", full)
+    with pytest.raises(ModelFolderError, match=r"could not be saved .*No space left.*what was there before is untouched"):
+        fitted.save(copy)
+    assert diffgrm.load(copy).recommend(HISTORY).equals(before)
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["model"]
+
+
+def test_a_full_disk_leaves_no_half_written_folder(fitted, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(model_folder, "_write_manifest", full)
+    with pytest.raises(ModelFolderError, match="No space left"):
+        fitted.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["during _save_files", "before the last rename"])
+def test_a_kill_in_the_middle_of_a_save_leaves_the_old_model_whole(copy, moment):
+    before = diffgrm.load(copy).recommend(HISTORY)
+    code = f"""
+        import os, signal
+        import diffgrm
+        from pathlib import Path
+        from diffgrm import model_folder
+        model = diffgrm.load({str(copy)!r})
+        def die(*args):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if {moment!r} == "during _save_files":
+            type(model)._save_files = die
+        else:
+            replace = Path.replace
+            def dying(self, target):
+                if self.name.endswith(".new"):
+                    die()
+                return replace(self, target)
+            Path.replace = dying
+        model.save({str(copy)!r})
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
+    again = diffgrm.load(copy)
+    assert again.recommend(HISTORY).equals(before)
+    again.save(copy)  # and the place can be saved to again
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["model"]
+
+
+def test_the_same_texts_get_the_same_sids_after_loading(fitted, saved):
+    again = diffgrm.load(saved)
+    codes = again.tokenizer.encode(again.encoder.encode(again.item_table))
+    assert (codes == fitted.tokenizer.encode(fitted.encoder.encode(fitted.item_table))).all()
+    assert (again.semantic_ids.codes == fitted.semantic_ids.codes).all()
+
+
+def test_only_late_settings_can_be_overridden(saved):
+    model = diffgrm.load(saved).override(["decoding.beam=3"])
+    assert model.ranker().decoder.beam == 3
+    with pytest.raises(diffgrm.schema.RecipeError, match=r"only decoding and evaluation settings .* model\.width=3"):
+        model.override(["model.width=3"])

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from diffgrm.cli import main
+
+
+@pytest.fixture(scope="module")
+def files(toy, tiny_recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    toy.event_table().rename({"user_id": "shopper"}).write_csv(folder / "events.csv")
+    toy.item_table.write_parquet(folder / "items.parquet")
+    (folder / "recipe.yaml").write_text(tiny_recipe.to_yaml())
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: (exit code, output, errors)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["diffgrm", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def tables(files):
+    return ["--interactions", files / "events.csv", "--items", files / "items.parquet", "--column", "user_id=shopper"]
+
+
+def test_fit_evaluate_and_recommend_from_files(run, files, tables, tmp_path):
+    model, ranks = tmp_path / "model", tmp_path / "ranks.parquet"
+    fit = ["fit", "--recipe", files / "recipe.yaml", *tables, "--out", model, "--quiet", "training.epochs=1"]
+    code, out, _ = run(*fit)
+    assert code == 0 and "Tokeniser report" in out and "Validation" in out and "Saved to" in out
+    assert not list((tmp_path / "model.run").glob("*.ckpt")) and list((tmp_path / "model.run").glob("logs/*/metrics.csv"))
+    assert run(*fit)[0] == 0  # again, over the old model
+
+    code, out, _ = run("evaluate", model, *tables, "--json", tmp_path / "e.json", "--ranks", ranks, "--quiet")
+    assert code == 0 and "ndcg@10" in out
+    written = json.loads((tmp_path / "e.json").read_text())
+    assert written["n_users"] == 120
+    wanted = {"recall@10", "ndcg@10", "recall@10_unfiltered", "ndcg@10_unfiltered", "sid_ndcg@10", "validity", "distinctness"}
+    assert wanted | {"coverage@10"} <= set(written["metrics"])
+    assert written["metrics"]["validity"] == written["metrics"]["distinctness"] == 1
+    assert pl.read_parquet(ranks).height == 120
+
+    recs = tmp_path / "recs.parquet"
+    code, out, _ = run("recommend", model, *tables[:2], *tables[4:], "--k", 4, "--out", recs, "--quiet")
+    table = pl.read_parquet(recs)
+    assert code == 0 and table.columns == ["user_id", "item_id", "score", "rank"] and table.height == 480
+    events = pl.read_csv(files / "events.csv", infer_schema=False).rename({"shopper": "user_id"})
+    assert table.join(events, on=["user_id", "item_id"]).height == 0
+
+
+def test_recommend_shows_titles_and_takes_filters(run, saved, tmp_path):
+    pl.DataFrame({"item_id": ["item 5", "item 6", "item 7"]}).write_csv(tmp_path / "only.csv")
+    code, out, _ = run("recommend", saved, "--history", "item 3", "--history", "item 6", "--only", tmp_path / "only.csv", "--k", 3)
+    assert code == 0 and "Aroma espresso machine" in out or "Crema espresso machine" in out
+    assert "item 5" in out and "item 7" in out and "item 6" not in out
+
+
+def test_tokenize_writes_digits_and_a_report(run, files, tables, tmp_path):
+    sids = tmp_path / "sids.csv"
+    for source in (tables, ["--items", files / "items.parquet"]):
+        code, out, _ = run("tokenize", *source, "--out", sids, "--json", tmp_path / "r.json", "tokenizer.codebook_size=16")
+        assert code == 0 and "Tokeniser report" in out
+        table = pl.read_csv(sids)
+        assert table.columns == ["item_id", "digit_0", "digit_1", "digit_2", "digit_3"] and table.height == 480
+        assert table.drop("item_id").n_unique() == 480
+        assert json.loads((tmp_path / "r.json").read_text())["distinct_sids"] == 480
+
+
+def test_datasets_are_listed_and_written(run, tmp_path):
+    code, out, _ = run("datasets")
+    assert code == 0 and "movielens-100k" in out and "amazon-2014:Beauty" in out
+    code, out, _ = run("datasets", "toy", "--out", tmp_path)
+    assert code == 0 and pl.read_parquet(tmp_path / "items.parquet").height == 480
+    code, _, err = run("datasets", "movielens-100")
+    assert code == 2 and "did you mean 'movielens-100k'?" in err
+
+
+def test_help_explains_every_setting(run):
+    from diffgrm.recipe import Recipe
+
+    code, out, _ = run("fit", "--help")
+    squeezed = "".join(out.split()).replace("│", "")
+    assert code == 0
+    assert all(row.path.replace(" ", "")[:12] in squeezed for row in Recipe().table())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--out", "m"], "give --interactions FILE and --items FILE, or --dataset NAME"),
+        (["fit", "--out", "m", "--dataset", "toy", "model.widht=3"], "did you mean 'width'?"),
+        (["fit", "--out", "m", "--dataset", "toy", "--recipe", "nowhere.yaml"], "there is no recipe file nowhere.yaml"),
+        (["fit", "--out", "m", "--dataset", "toy", "--interactions", "x"], "not both"),
+        (["recommend", "nowhere", "--history", "a"], "there is no model folder nowhere"),
+        (["recommend", "nowhere"], "give either --interactions FILE or --history"),
+        (["tokenize", "--out", "sids.xyz"], "expected one of .parquet, .csv, .jsonl"),
+        (["tokenize", "--out", "sids.csv", "--items", "x", "--column", "nonsense"], "--column is written OURS=YOURS"),
+    ],
+)
+def test_errors_are_one_message_without_a_stack_trace(run, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*arguments)
+    assert code == 2 and message in " ".join(err.split()) and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_place_for_the_model_is_told_before_the_work_starts(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    code, _, err = run("fit", "--dataset", "toy", "--out", tmp_path)
+    assert code == 2 and "holds files that are not a diffgrm model" in " ".join(err.split())
+
+
+def test_the_module_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "diffgrm", "--help"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0 and "evaluate" in done.stdout

@@ -1,0 +1,55 @@
+"""The benchmark datasets, where they are at hand: what their pages say holds, and the whole path runs on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import TINY, shared_data
+
+from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate, leave_one_out
+from diffgrm.embeddings import embed_items
+from diffgrm.embeddings.lsa import LSA
+from diffgrm.semantic_ids import SemanticIds
+from diffgrm.tokenizers.opq import OPQTokenizer
+
+
+def load(name):
+    folder = shared_data(name)
+    return InteractionDataset.from_tables(folder / "interactions.parquet", folder / "items.parquet", name=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "users", "items", "events"),
+    [
+        ("amazon-beauty", 22_363, 12_101, 198_502),
+        ("amazon-sports", 35_598, 18_357, 296_337),
+        ("amazon-office", 3_231, 3_459, 22_447),
+        ("movielens-100k", 943, 1_682, 100_000),
+    ],
+)
+def test_published_sizes_hold(name, users, items, events):
+    dataset = load(name)
+    assert (dataset.n_users, dataset.n_items, len(dataset.events.values)) == (users, items, events)
+    split = leave_one_out(dataset)
+    assert len(split.test) == len(split.validation) == users
+
+
+def test_beauty_items_get_distinct_sids_that_know_their_neighbours():
+    dataset = load("amazon-beauty")
+    in_training = leave_one_out(dataset).item_counts > 0
+    embeddings = embed_items(LSA(width=64), dataset.item_table, in_training)
+    tokenizer = OPQTokenizer(4, 256, pca_width=64, iterations=3).fit(embeddings[in_training])
+    ids, report = SemanticIds.build(tokenizer, embeddings)
+    assert len(np.unique(ids.codes, axis=0)) == dataset.n_items
+    assert report.neighbour_agreement > 0.1 > 10 * report.chance_agreement
+
+
+def test_the_whole_path_runs_on_long_histories():
+    dataset = load("movielens-100k")
+    recipe = Recipe.from_dict(TINY).override(
+        ["training.epochs=1", "training.batch_size=2048", "training.validation_users=50", "model.max_len=20"]
+    )
+    recommender = DiffGRMRecommender(recipe).fit(dataset, progress=False)
+    split = leave_one_out(dataset)
+    metrics = evaluate(recommender, split.test.sample(100, 0), dataset.items, split.item_counts).metrics
+    assert metrics["validity"] == metrics["distinctness"] == 1
