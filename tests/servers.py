@@ -160,6 +160,7 @@ class HubServer(LocalServer):
         monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_XET_CACHE", str(folder / "xet"))
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

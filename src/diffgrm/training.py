@@ -102,14 +102,15 @@ class DiffusionTask(L.LightningModule):
     def batch_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Loss of a batch in the network's present mode (dropout on in training)."""
         network: Any = self.network
-        history, target = self.codes[batch.history], self.codes[batch.target]
+        items, index = batch.history.unique(return_inverse=True)
+        item_codes, target = self.codes[items], self.codes[batch.target]
 
         def probe(codes: Tensor, mask: Tensor) -> Tensor:
             with torch.no_grad(), evaluating(network):
-                return network.denoise(codes, mask, network.encode_history(history, batch.valid))
+                return network.denoise(codes, mask, network.encode_history(item_codes, index, batch.valid))
 
         views = self.noising.views(target, probe, generator)
-        memory = network.encode_history(history, batch.valid)
+        memory = network.encode_history(item_codes, index, batch.valid)
         logits = network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory)
         return masked_cross_entropy(
             logits, target, views, reduction=self.loss.reduction, label_smoothing=self.loss.label_smoothing

@@ -52,9 +52,9 @@ def test_the_oracle_equals_the_definition(network):
     cat = catalogue()
     ranker = Ranker(network, Exhaustive(), cat)
     _, decoded = next(ranker.decode(HISTORIES.rows(np.array([1])), 5, exclude_seen=False))
-    history = cat.all_codes[torch.from_numpy(HISTORIES[1])][None]
+    history = cat.all_codes[torch.from_numpy(HISTORIES[1])]
     with torch.no_grad():
-        memory = network.eval().encode_history(history, torch.ones(1, 3, dtype=torch.bool))
+        memory = network.eval().encode_history(history, torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool))
         for place in range(5):
             code = cat.all_codes[decoded.items[0, place]]
             best = -math.inf

@@ -21,6 +21,11 @@ def network(request):
     return DiffGRM(N, K, width=32, heads=4, encoder_layers=2, decoder_layers=2, dropout=0.1, init=request.param).eval()
 
 
+def encode(network, codes, valid):
+    """Memory of histories given by their digits [B, S, n]."""
+    return network.encode_history(codes.flatten(0, 1), torch.arange(valid.numel()).view(valid.shape), valid)
+
+
 def histories(batch, length=S):
     codes = torch.randint(0, K, (batch, length, N), generator=GENERATOR)
     lengths = torch.randint(1, length + 1, (batch,), generator=GENERATOR)
@@ -40,9 +45,9 @@ def close(a, b):
 def test_logits_do_not_change_with_extra_padding(network):
     codes, valid = histories(6)
     ask = questions(6, 4)
-    wanted = network.denoise(*ask, network.encode_history(codes, valid))
+    wanted = network.denoise(*ask, encode(network, codes, valid))
     garbage = torch.randint(0, K, (6, 7, N), generator=GENERATOR)
-    padded = network.encode_history(torch.cat([codes, garbage], 1), torch.cat([valid, torch.zeros(6, 7).bool()], 1))
+    padded = encode(network, torch.cat([codes, garbage], 1), torch.cat([valid, torch.zeros(6, 7).bool()], 1))
     assert close(network.denoise(*ask, padded), wanted)
     assert wanted.shape == (6, 4, N, K) and wanted.std() > 1e-3
 
@@ -52,25 +57,34 @@ def test_logits_do_not_change_with_what_stands_in_padding(network):
     other = torch.where(valid[..., None], codes, (codes + 3) % K)
     ask = questions(6, 4)
     assert close(
-        network.denoise(*ask, network.encode_history(codes, valid)),
-        network.denoise(*ask, network.encode_history(other, valid)),
+        network.denoise(*ask, encode(network, codes, valid)),
+        network.denoise(*ask, encode(network, other, valid)),
     )
 
 
 def test_logits_do_not_change_with_the_other_rows_of_a_batch(network):
     codes, valid = histories(6)
     ask_codes, ask_mask = questions(6, 4)
-    together = network.denoise(ask_codes, ask_mask, network.encode_history(codes, valid))
+    together = network.denoise(ask_codes, ask_mask, encode(network, codes, valid))
     for row in range(6):
         one = slice(row, row + 1)
         length = int(valid[row].sum())
-        memory = network.encode_history(codes[one, :length], valid[one, :length])
+        memory = encode(network, codes[one, :length], valid[one, :length])
         assert close(network.denoise(ask_codes[one], ask_mask[one], memory), together[one])
+
+
+def test_items_that_occur_several_times_are_encoded_once_with_the_same_result(network):
+    items = torch.randint(0, K, (3, N), generator=GENERATOR)
+    index = torch.tensor([[0, 1, 0, 2], [2, 2, 1, 0]])
+    valid = torch.tensor([[True] * 4, [True, True, True, False]])
+    ask = questions(2, 3)
+    once = network.denoise(*ask, network.encode_history(items, index, valid))
+    assert close(once, network.denoise(*ask, encode(network, items[index], valid)))
 
 
 def test_folding_many_questions_into_one_call_changes_nothing(network):
     codes, valid = histories(4)
-    memory = network.encode_history(codes, valid)
+    memory = encode(network, codes, valid)
     ask_codes, ask_mask = questions(4, 9)
     together = network.denoise(ask_codes, ask_mask, memory)
     for q in range(9):
@@ -78,7 +92,7 @@ def test_folding_many_questions_into_one_call_changes_nothing(network):
 
 
 def test_what_stands_under_a_mask_does_not_matter_and_what_is_known_does(network):
-    memory = network.encode_history(*histories(4))
+    memory = encode(network, *histories(4))
     codes, mask = questions(4, 6)
     logits = network.denoise(codes, mask, memory)
     assert close(network.denoise(torch.where(mask, 0, codes), mask, memory), logits)
@@ -89,8 +103,8 @@ def test_the_history_and_its_order_matter(network):
     codes, _ = histories(4)
     valid = torch.ones(4, S, dtype=torch.bool)
     ask = questions(4, 1)
-    logits = network.denoise(*ask, network.encode_history(codes, valid))
-    assert not torch.allclose(logits, network.denoise(*ask, network.encode_history(codes.flip(1), valid)), atol=1e-7)
+    logits = network.denoise(*ask, encode(network, codes, valid))
+    assert not torch.allclose(logits, network.denoise(*ask, encode(network, codes.flip(1), valid)), atol=1e-7)
 
 
 def test_probing_loss_and_decoding_give_equal_logits_for_equal_input(network, monkeypatch):
@@ -116,10 +130,10 @@ def test_probing_loss_and_decoding_give_equal_logits_for_equal_input(network, mo
 
     def probe(ask_codes, mask):
         with torch.no_grad(), evaluating(network):
-            return recording("probe")(ask_codes, mask, network.encode_history(codes, valid))
+            return recording("probe")(ask_codes, mask, encode(network, codes, valid))
 
     views = ConfidenceNoising().views(target, probe, GENERATOR)
-    memory = network.encode_history(codes, valid)
+    memory = encode(network, codes, valid)
     logits = recording("loss")(target[:, None].expand(views.mask.shape), views.mask, memory)
     masked_cross_entropy(logits, target, views)
     catalogue = Catalogue(torch.cartesian_prod(*[torch.arange(K)] * N), K)
@@ -134,8 +148,8 @@ def test_every_parameter_learns():
     codes, valid = histories(8)
     target = torch.randint(0, K, (8, N), generator=GENERATOR)
     batch = Batch(codes, valid, target)
-    views = ConfidenceNoising().views(target, lambda c, m: network.denoise(c, m, network.encode_history(codes, valid)), GENERATOR)
-    memory = network.encode_history(batch.history, batch.valid)
+    views = ConfidenceNoising().views(target, lambda c, m: network.denoise(c, m, encode(network, codes, valid)), GENERATOR)
+    memory = encode(network, batch.history, batch.valid)
     masked_cross_entropy(network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory), target, views).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not without

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
-from diffgrm.schema import Columns
+from diffgrm.schema import Columns, DataError
 
 DEPARTMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # department: (brands, product kinds in the order in which shoppers buy them)
@@ -65,7 +65,10 @@ class ToyWorld:
         """The items that the rules allow after a history: the next kind of the department, of the same brand, any
         colour; after the last kind, the first kind of the next department, of the brand in the same place."""
         table = self.dataset.item_table
-        last = table.row(int(self.dataset.items.positions([history[-1]])[0]), named=True)
+        position = int(self.dataset.items.positions([history[-1]])[0])
+        if position < 0:
+            raise DataError(f"{history[-1]!r} is not an item of the storefront")
+        last = table.row(position, named=True)
         names = list(DEPARTMENTS)
         brands, kinds = DEPARTMENTS[last["department"]]
         place, step = brands.index(last["brand"]), kinds.index(last["kind"])
@@ -87,7 +90,12 @@ def toy_world(users: int = 800, longest: int = 10, noise: float = 0.1, seed: int
         longest: most purchases of a shopper, at least 4.
         noise: probability that a purchase is any item at all.
         seed: of all that is drawn.
+
+    Raises:
+        DataError: ``longest`` below 4 or no users.
     """
+    if longest < 4 or users < 1:
+        raise DataError(f"a toy world needs at least 1 user and longest 4, found users={users}, longest={longest}")
     generator = np.random.default_rng(seed)
     rows = [
         (f"{brand} {kind}, {colour}", department, brand, kind, colour)

@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from diffgrm.catalogue import Catalogue, Excluded
 from diffgrm.data.batches import collate
@@ -58,10 +59,11 @@ class Ranker:
     def decode(self, histories: Ragged, k: int, exclude_seen: bool) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Batches of users of similar history length: their row numbers, and what the decoder found for them."""
         device = self.catalogue.codes.device
-        max_len: int = self.network.max_len  # type: ignore[assignment]
+        max_len = cast(int, self.network.max_len)
         starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - max_len)
         order = np.argsort(histories.offsets[1:] - starts, kind="stable")
         step = max(1, ROWS_AT_ONCE // max(self.decoder.rows, k if self.decoder.rows > 1 else 1))
+        encode, denoise = cast(Any, self.network).encode_history, cast(Any, self.network).denoise
         with torch.no_grad(), evaluating(self.network):
             for first in range(0, len(order), step):
                 users = order[first : first + step]
@@ -70,8 +72,8 @@ class Ranker:
                     Excluded.from_ragged(histories.rows(users), self.catalogue.n_items, device) if exclude_seen else None
                 )
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
-                memory = self.network.encode_history(self.catalogue.all_codes[history.to(device)], valid.to(device))  # type: ignore[operator]
-                denoise: Callable[..., Tensor] = self.network.denoise  # type: ignore[assignment]
+                items, index = history.to(device).unique(return_inverse=True)
+                memory = encode(self.catalogue.all_codes[items], index, valid.to(device))
                 yield users, self.decoder.decode(Task(denoise, memory, self.catalogue, k, excluded, seeds))
 
 

@@ -35,6 +35,10 @@ class ItemEncoder(ABC):
     def encode(self, items: pl.DataFrame) -> np.ndarray:
         """Vectors [N, e] float32 of the rows of an item table with columns ``item_id`` and ``text``."""
 
+    def documents(self, items: pl.DataFrame) -> list[str]:
+        """What is read of each item; a change of it makes the cached vectors stale."""
+        return items[Columns.TEXT].to_list()
+
     def state(self) -> State:
         """What ``fit`` learnt, for the model folder."""
         return State()
@@ -115,7 +119,7 @@ def _content_hash(encoder: ItemEncoder, items: pl.DataFrame, in_training: np.nda
     identity = {"encoder": f"{type(encoder).__module__}:{type(encoder).__qualname__}", **encoder.identity()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     digest.update(np.packbits(in_training).tobytes())
-    for text in items[Columns.TEXT]:
+    for text in encoder.documents(items):
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)

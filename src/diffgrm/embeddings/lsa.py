@@ -11,7 +11,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from diffgrm.embeddings.base import ItemEncoder, normalise
-from diffgrm.schema import Columns, DataError
+from diffgrm.schema import Columns, DataError, did_you_mean
 from diffgrm.storage import State
 
 
@@ -27,16 +27,36 @@ class LSA(ItemEncoder):
         longest_ngram: Annotated[int, Field(ge=1, le=6), "longest run of words (or characters) that is a feature"] = 1,
         min_items: Annotated[int, Field(ge=1), "a feature must occur in at least this many items"] = 2,
         max_features: Annotated[int, Field(ge=2), "most frequent features that are kept"] = 20_000,
+        columns: Annotated[
+            tuple[str, ...], "further columns of the item table (brand, category ids...), each value of which is a word"
+        ] = (),
         seed: int = 0,
     ) -> None:
         self.width, self.analyzer, self.longest_ngram = width, analyzer, longest_ngram
-        self.min_items, self.max_features, self.seed = min_items, max_features, seed
+        self.min_items, self.max_features, self.columns, self.seed = min_items, max_features, tuple(columns), seed
         self._vectorizer: TfidfVectorizer | None = None
         self._directions: np.ndarray | None = None  # [e, features]
 
     def identity(self) -> dict[str, Any]:
         """See :meth:`ItemEncoder.identity`."""
         return {k: v for k, v in vars(self).items() if not k.startswith("_")}
+
+    def documents(self, items: pl.DataFrame) -> list[str]:
+        """What is read of each item: its text, and one word for each value of the chosen columns.
+
+        Raises:
+            DataError: the item table lacks a chosen column.
+        """
+        if missing := [c for c in self.columns if c not in items.columns]:
+            raise DataError(
+                f"embedding.columns names {missing[0]!r}{did_you_mean(missing[0], items.columns)} (columns of the item table)"
+            )
+        parts = [pl.col(Columns.TEXT)]
+        for column in self.columns:
+            values = pl.col(column) if isinstance(items[column].dtype, pl.List) else pl.concat_list(column)
+            word = pl.lit(f"{column}_") + pl.element().cast(pl.String).str.replace_all(r"\W+", "_")
+            parts.append(values.list.eval(word.filter(pl.element().is_not_null())).list.join(" ").fill_null(""))
+        return items.select(pl.concat_str(parts, separator=" "))[Columns.TEXT].to_list()
 
     def _new_vectorizer(self, **more: Any) -> TfidfVectorizer:
         return TfidfVectorizer(
@@ -54,7 +74,7 @@ class LSA(ItemEncoder):
         Raises:
             DataError: the texts hold no features to learn from.
         """
-        texts = items[Columns.TEXT].to_list()
+        texts = self.documents(items)
         min_items = self.min_items if len(texts) >= 100 * self.min_items else 1
         vectorizer = self._new_vectorizer(min_df=min_items, max_features=self.max_features)
         try:
@@ -72,7 +92,7 @@ class LSA(ItemEncoder):
     def encode(self, items: pl.DataFrame) -> np.ndarray:
         """Vectors [N, e]; a text without a single known word is the zero vector."""
         assert self._vectorizer is not None and self._directions is not None, "fit first"
-        return normalise(self._vectorizer.transform(items[Columns.TEXT].to_list()) @ self._directions.T)
+        return normalise(self._vectorizer.transform(self.documents(items)) @ self._directions.T)
 
     def state(self) -> State:
         """Vocabulary, idf weights and directions."""

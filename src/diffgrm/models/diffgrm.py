@@ -98,16 +98,18 @@ class DiffGRM(nn.Module):
         """codes [..., n] -> [..., n, d]."""
         return nn.functional.embedding(codes + self.digit_start, self.codes) * self.input_scale
 
-    def encode_history(self, codes: Tensor, valid: Tensor) -> Memory:
-        """Histories -> memory for the decoder.
+    def encode_history(self, item_codes: Tensor, index: Tensor, valid: Tensor) -> Memory:
+        """Histories -> memory for the decoder. Each distinct item of the batch is turned into a vector once.
 
         Args:
-            codes: [B, S, n] digits of past items, oldest first, any value where padded; S at most ``max_len``.
+            item_codes: [M, n] digits of the distinct items that occur in the histories.
+            index: [B, S] which of them stands where, oldest first, any number below M where padded; S at most
+                ``max_len``.
             valid: [B, S] bool, true for the first positions of each row, at least one a row.
         """
-        items = self.item_norm(self.item(self._embed(codes).flatten(2)))  # [B, S, d]
-        age = valid.sum(1, keepdim=True) - 1 - torch.arange(codes.shape[1], device=codes.device)  # [B, S]
-        x = self.drop(items + self.position[age.clamp(min=0)])
+        items = self.item_norm(self.item(self._embed(item_codes).flatten(1)))  # [M, d]
+        age = valid.sum(1, keepdim=True) - 1 - torch.arange(index.shape[1], device=index.device)  # [B, S]
+        x = self.drop(items[index] + self.position[age.clamp(min=0)])
         for layer in self.encoder:
             x = layer(x, valid)
         x = self.encoder_norm(x)

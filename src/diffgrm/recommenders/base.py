@@ -322,17 +322,25 @@ class Recommender(ABC):
     def push_to_hub(
         self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Upload model"
     ) -> str:
-        """Upload the model folder to a repository of the Hugging Face hub, made if it is not there; returns its URL."""
+        """Upload the model folder to a repository of the Hugging Face hub, made if it is not there; returns its URL.
+
+        Raises:
+            ModelFolderError: the hub refuses (no token, no right to write, wrong name).
+        """
         import tempfile
 
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         api = HfApi(token=token)
-        url = api.create_repo(repository, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
             folder = self.save(Path(temporary) / "model")
-            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-        return str(url)
+            try:
+                made = api.create_repo(repository, private=private, exist_ok=True)
+                api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+            except (HfHubHTTPError, HFValidationError) as error:
+                raise ModelFolderError(f"the hub did not take the model as {repository!r}: {error}") from error
+        return str(made)
 
     def describe(self) -> str:
         """The facts of the fitted model as indented JSON."""
