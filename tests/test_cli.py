@@ -53,7 +53,15 @@ def test_fit_evaluate_and_recommend_from_files(run, files, tables, tmp_path):
     assert code == 0 and "ndcg@10" in out
     written = json.loads((tmp_path / "e.json").read_text())
     assert written["n_users"] == 120
-    wanted = {"recall@10", "ndcg@10", "recall@10_unfiltered", "ndcg@10_unfiltered", "sid_ndcg@10", "validity", "distinctness"}
+    wanted = {
+        "recall@10",
+        "ndcg@10",
+        "recall@10_unfiltered",
+        "ndcg@10_unfiltered",
+        "sid_ndcg@10",
+        "validity",
+        "distinctness",
+    }
     assert wanted | {"coverage@10"} <= set(written["metrics"])
     assert written["metrics"]["validity"] == written["metrics"]["distinctness"] == 1
     assert pl.read_parquet(ranks).height == 120
@@ -68,8 +76,10 @@ def test_fit_evaluate_and_recommend_from_files(run, files, tables, tmp_path):
 
 def test_recommend_shows_titles_and_takes_filters(run, saved, tmp_path):
     pl.DataFrame({"item_id": ["item 5", "item 6", "item 7"]}).write_csv(tmp_path / "only.csv")
-    code, out, _ = run("recommend", saved, "--history", "item 3", "--history", "item 6", "--only", tmp_path / "only.csv", "--k", 3)
-    assert code == 0 and "Aroma espresso machine" in out or "Crema espresso machine" in out
+    code, out, _ = run(
+        "recommend", saved, "--history", "item 3", "--history", "item 6", "--only", tmp_path / "only.csv", "--k", 3
+    )
+    assert (code == 0 and "Aroma espresso machine" in out) or "Crema espresso machine" in out
     assert "item 5" in out and "item 7" in out and "item 6" not in out
 
 

@@ -62,7 +62,9 @@ def test_items_that_are_not_real_or_repeat_are_reported():
     class Broken(Fixed):
         def recommend(self, histories, k, *, exclude_seen):
             table = super().recommend(histories, k, exclude_seen=exclude_seen)
-            return table.with_columns(pl.when(pl.col("rank") == 3).then(pl.lit("ghost")).otherwise("item_id").alias("item_id"))
+            return table.with_columns(
+                pl.when(pl.col("rank") == 3).then(pl.lit("ghost")).otherwise("item_id").alias("item_id")
+            )
 
     metrics = evaluate(Broken("aacbd"), HELD_OUT, ITEMS, COUNTS).metrics
     assert metrics["validity"] == pytest.approx(8 / 11)  # the third of every list
@@ -129,7 +131,10 @@ def test_an_independent_library_agrees():
     run = Run({f"u{u}": {f"i{i}": float(k - r) for r, i in enumerate(row)} for u, row in enumerate(lists)})
     names = ["recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10"]
     wanted = ranx_evaluate(qrels, run, names)
-    ranks = [[(np.flatnonzero(row == t)[0] + 1 if (row == t).any() else 0) for t in ts] for row, ts in zip(lists, targets, strict=True)]
+    ranks = [
+        [(np.flatnonzero(row == t)[0] + 1 if (row == t).any() else 0) for t in ts]
+        for row, ts in zip(lists, targets, strict=True)
+    ]
     mine = accuracy(Ragged.from_lists(ranks), (5, 10))
     assert mine == pytest.approx({n: wanted[n] for n in mine}, abs=1e-9)
 
@@ -147,7 +152,12 @@ def test_gini_and_long_tail_at_their_ends():
 def test_nobody_to_evaluate_is_an_error(toy):
     nobody = HELD_OUT.sample(1, 0)
     with pytest.raises(DataError, match="no users to evaluate"):
-        evaluate(Fixed("a"), EvaluationSet(nobody.user_ids[:0], nobody.histories.rows(np.array([], int)), nobody.targets), ITEMS, COUNTS)
+        evaluate(
+            Fixed("a"),
+            EvaluationSet(nobody.user_ids[:0], nobody.histories.rows(np.array([], int)), nobody.targets),
+            ITEMS,
+            COUNTS,
+        )
 
 
 def test_a_future_item_is_seen_by_no_fit(toy, tiny_recipe):

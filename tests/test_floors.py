@@ -84,7 +84,9 @@ def test_nothing_below_floor_three_imports_torch(path):
         assert not any(name.split(".")[0] in ("torch", "lightning") for name in names)
 
 
-@pytest.mark.parametrize("module", ["diffgrm", "diffgrm.cli", "diffgrm.registry", "diffgrm.evaluation", "diffgrm.semantic_ids"])
+@pytest.mark.parametrize(
+    "module", ["diffgrm", "diffgrm.cli", "diffgrm.registry", "diffgrm.evaluation", "diffgrm.semantic_ids"]
+)
 def test_importing_stays_light(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import TINY, shared_data
 
+from conftest import TINY, shared_data
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate, leave_one_out
 from diffgrm.embeddings import embed_items
 from diffgrm.embeddings.lsa import LSA

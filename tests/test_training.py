@@ -29,7 +29,9 @@ def losses(run: Path) -> dict[int, float]:
 
 
 def same_weights(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values(), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values(), strict=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,9 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(to
         return loss * torch.nan if self.current_epoch == 2 else loss
 
     monkeypatch.setattr(DiffusionTask, "batch_loss", failing)
-    with pytest.raises(TrainingError, match=r"the loss became nan at step \d+ \(epoch 2\).*last good checkpoint is kept") as error:
+    with pytest.raises(
+        TrainingError, match=r"the loss became nan at step \d+ \(epoch 2\).*last good checkpoint is kept"
+    ) as error:
         DiffGRMRecommender(tiny_recipe.override(EPOCHS)).fit(toy, run_folder=tmp_path / "run", progress=False)
     assert "Lower training.learning_rate" in str(error.value)
     kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)

@@ -13,7 +13,7 @@ Excluded items (a user's history) are subtracted from the counts and dropped fro
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
@@ -121,8 +121,8 @@ class Catalogue:
         user = torch.arange(batch, device=codes.device).repeat_interleave(beams)
         if count == 0:
             result = self._from_counts(user, excluded)
-        elif count == 1 and self._pair_counts is not None:
-            result = self._from_pair_counts(codes.flatten(0, 1), known.flatten(0, 1), user, excluded)
+        elif count == 1 and (pairs := self._pair_counts) is not None:
+            result = self._from_pair_counts(pairs, codes.flatten(0, 1), known.flatten(0, 1), user, excluded)
         else:
             result = self._from_lists(codes.flatten(0, 1), known.flatten(0, 1), count, user, excluded)
         result = result.view(batch, beams, n, self.codebook_size)
@@ -136,10 +136,12 @@ class Catalogue:
             self._subtract(left, row, item)
         return left > 0
 
-    def _from_pair_counts(self, codes: Tensor, known: Tensor, user: Tensor, excluded: Excluded | None) -> Tensor:
+    def _from_pair_counts(
+        self, pairs: Tensor, codes: Tensor, known: Tensor, user: Tensor, excluded: Excluded | None
+    ) -> Tensor:
         digit = known.int().argmax(1)
         code = codes.gather(1, digit[:, None])[:, 0]
-        left = self._pair_counts[digit * self.codebook_size + code]  # [R, n K], a copy
+        left = pairs[digit * self.codebook_size + code]  # [R, n K], a copy
         if excluded is not None:
             row, item = self._excluded_rows(user, excluded)
             same = self.all_codes[item].gather(1, digit[row][:, None])[:, 0] == code[row]
@@ -158,9 +160,7 @@ class Catalogue:
         where = row[:, None] * left.shape[1] + flat
         left.view(-1).scatter_add_(0, where.flatten(), left.new_full((), -1).expand(where.numel()))
 
-    def _from_lists(
-        self, codes: Tensor, known: Tensor, count: int, user: Tensor, excluded: Excluded | None
-    ) -> Tensor:
+    def _from_lists(self, codes: Tensor, known: Tensor, count: int, user: Tensor, excluded: Excluded | None) -> Tensor:
         result = torch.zeros(len(codes), self.n_digits * self.codebook_size, dtype=torch.bool, device=codes.device)
         low, length = self._stretches(codes, known, count)
         for block in _blocks(length, LIST_BLOCK):
@@ -267,7 +267,9 @@ class Catalogue:
 
     def _rarest_known(self, codes: Tensor, known: Tensor) -> Tensor:
         """[rows] the known digit whose code the fewest items have."""
-        flat = codes.clamp(0, self.codebook_size - 1) + torch.arange(self.n_digits, device=codes.device) * self.codebook_size
+        flat = (
+            codes.clamp(0, self.codebook_size - 1) + torch.arange(self.n_digits, device=codes.device) * self.codebook_size
+        )
         counts = self._counts[0][flat].masked_fill(~known, torch.iinfo(torch.int32).max)
         return counts.argmin(1)
 
@@ -321,4 +323,4 @@ def _blocks(length: Tensor, limit: int) -> list[slice]:
         return [slice(0, len(length))]
     number = (length.cumsum(0) // limit).cpu().numpy()
     cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(length)]
-    return [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(cuts)]

@@ -118,7 +118,9 @@ def recommend(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     overrides: Overrides = None,
     interactions: Interactions = None,
-    history: Annotated[list[str] | None, typer.Option(help="One history: item ids, oldest first (repeat the option).")] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(help="One history: item ids, oldest first (repeat the option).")
+    ] = None,
     user: Annotated[list[str] | None, typer.Option(help="Only these users of --interactions (repeat the option).")] = None,
     k: Annotated[int, typer.Option("--k", help="Items for each user.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Write all rows here (.parquet, .csv, .jsonl).")] = None,
@@ -186,9 +188,7 @@ def evaluate(
     recommender = load(model).override(overrides or [])
     data = _dataset(interactions, items, dataset, column)
     settings = recommender.recipe.data
-    split = make_split(
-        data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share
-    )
+    split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
     held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
     with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
         result = evaluation.evaluate(
@@ -235,9 +235,7 @@ def tokenize(
     else:
         data = _dataset(interactions, items, dataset, column)
         settings = chosen.data
-        split = make_split(
-            data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share
-        )
+        split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
         table, in_training = data.item_table, split.item_counts > 0
     embeddings = embed_items(chosen.embedding.build("embedding", seed=chosen.seed), table, in_training)
     tokenizer = chosen.tokenizer.build("tokenizer", seed=chosen.seed).fit(embeddings[in_training])

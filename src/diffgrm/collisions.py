@@ -79,8 +79,8 @@ class CodeKeys:
 
     def __init__(self, n_digits: int, codebook_size: int) -> None:
         if n_digits * np.log2(codebook_size) <= 63:
-            place = np.uint64(codebook_size) ** np.arange(n_digits, dtype=np.uint64)
-            self.words = place[:, None] * np.arange(codebook_size, dtype=np.uint64)
+            place = np.array([codebook_size**j for j in range(n_digits)], dtype=np.uint64)
+            self.words: np.ndarray = place[:, None] * np.arange(codebook_size, dtype=np.uint64)
         else:
             shape = (n_digits, codebook_size)
             self.words = np.random.default_rng(20251021).integers(0, 2**64, shape, dtype=np.uint64)

@@ -20,7 +20,13 @@ errors = Console(stderr=True)
 @contextmanager
 def progress_bar(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """A progress bar; the block calls the yielded function with the number of things done since the last call."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=errors, transient=True, disable=quiet) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
@@ -60,7 +66,9 @@ def show_metrics(title: str, by_model: Mapping[str, Mapping[str, float]], names:
 def show_recommendations(recommendations: pl.DataFrame, item_table: pl.DataFrame, users: int = 5) -> None:
     """The lists of the first few users, with titles where the item table has them."""
     label = Columns.TITLE if Columns.TITLE in item_table.columns else Columns.TEXT
-    joined = recommendations.join(item_table.select(Columns.ITEM, label), on=Columns.ITEM, how="left", maintain_order="left")
+    joined = recommendations.join(
+        item_table.select(Columns.ITEM, label), on=Columns.ITEM, how="left", maintain_order="left"
+    )
     for user in joined[Columns.USER].unique(maintain_order=True)[:users]:
         table = Table(title=f"User {user}", title_justify="left")
         for name in ("rank", "item", "score", label):

@@ -33,7 +33,7 @@ def writing(folder: Path, facts: dict[str, Any]) -> Iterator[Path]:
         ModelFolderError: ``folder`` is a file or holds something that is not a model; or writing failed. In every case
             what was there before stays whole.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = folder.absolute()
     check_target(folder)
     new, old = _sibling(folder, "new"), _sibling(folder, "old")
     try:
@@ -69,7 +69,7 @@ def check_target(folder: Path) -> None:
 
 def recover(folder: Path) -> None:
     """Put the old model back where a save was killed between its two renames."""
-    folder = Path(os.path.abspath(folder))
+    folder = folder.absolute()
     old = _sibling(folder, "old")
     if old.is_dir() and not folder.exists():
         old.replace(folder)

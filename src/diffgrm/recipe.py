@@ -47,7 +47,7 @@ class Part(BaseModel):
         return {"name": self.name, **self.options}
 
 
-def _part(kind: str, default: str) -> Any:
+def _part(kind: str, default: str) -> BeforeValidator:
     def read(raw: Any) -> Part:
         if isinstance(raw, Part):
             raw = raw.flat()
@@ -62,10 +62,12 @@ def _part(kind: str, default: str) -> Any:
             raise ValueError("\n".join(problems))
         return Part(name=name, options=options)
 
-    return Annotated[Part, BeforeValidator(read)]
+    return BeforeValidator(read)
 
 
 class DataSettings(Section):
+    """Which events are held out."""
+
     split: Literal["leave_one_out", "temporal", "validation_only"] = Field(
         "leave_one_out",
         description="leave_one_out: last event of a user is test, the one before validation; temporal: two cuts in time; "
@@ -76,6 +78,8 @@ class DataSettings(Section):
 
 
 class SemanticIdSettings(Section):
+    """What happens when two items get the same digits."""
+
     collisions: Literal["reassign", "share"] = Field(
         "reassign",
         description="reassign: every item its own SID (fewest items moved, least extra error); share: several items may "
@@ -84,6 +88,8 @@ class SemanticIdSettings(Section):
 
 
 class LossSettings(Section):
+    """How the losses of hidden digits become one number."""
+
     reduction: Literal["view_mean", "token_mean"] = Field(
         "view_mean", description="view_mean: mean inside a view, then over views (paper); token_mean: all masked digits"
     )
@@ -91,6 +97,8 @@ class LossSettings(Section):
 
 
 class TrainingSettings(Section):
+    """The training loop."""
+
     batch_size: int = Field(256, ge=1, description="targets per optimiser step, over all devices together")
     epochs: int = Field(100, ge=1, description="most passes over the training targets; the cosine ends here")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
@@ -114,6 +122,8 @@ class TrainingSettings(Section):
 
 
 class EvaluationSettings(Section):
+    """What ``diffgrm evaluate`` reports."""
+
     ks: tuple[int, ...] = Field((5, 10, 20), min_length=1, description="list lengths k of the metrics @k")
 
 
@@ -145,14 +155,14 @@ class Recipe(BaseModel):
     recommender: str = Field("diffgrm", description="which recommender the recipe is for")
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
     data: DataSettings = DataSettings()  # type: ignore[call-arg]
-    embedding: _part("embedding", "lsa") = "lsa"
-    tokenizer: _part("tokenizer", "opq") = "opq"
+    embedding: Annotated[Part, _part("embedding", "lsa")] = "lsa"  # type: ignore[assignment]
+    tokenizer: Annotated[Part, _part("tokenizer", "opq")] = "opq"  # type: ignore[assignment]
     semantic_ids: SemanticIdSettings = SemanticIdSettings()  # type: ignore[call-arg]
-    model: _part("model", "diffgrm") = "diffgrm"
-    noising: _part("noising", "confidence") = "confidence"
+    model: Annotated[Part, _part("model", "diffgrm")] = "diffgrm"  # type: ignore[assignment]
+    noising: Annotated[Part, _part("noising", "confidence")] = "confidence"  # type: ignore[assignment]
     loss: LossSettings = LossSettings()  # type: ignore[call-arg]
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
-    decoding: _part("decoding", "any_order_beam") = "any_order_beam"
+    decoding: Annotated[Part, _part("decoding", "any_order_beam")] = "any_order_beam"  # type: ignore[assignment]
     evaluation: EvaluationSettings = EvaluationSettings()  # type: ignore[call-arg]
 
     def __init__(self, **values: Any) -> None:
@@ -182,7 +192,8 @@ class Recipe(BaseModel):
     @property
     def sections(self) -> tuple[str, ...]:
         """The top-level settings that this recipe's recommender uses."""
-        return ("recommender", "seed", "data", "evaluation", *registry.resolve("recommender", self.recommender).sections)
+        chosen: Any = registry.resolve("recommender", self.recommender)
+        return ("recommender", "seed", "data", "evaluation", *chosen.sections)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -236,9 +247,7 @@ class Recipe(BaseModel):
                 known = ", ".join(registry.names(name))
                 yield SettingRow(f"{name}.name", "text", value.name, f"which {name}: {known}, or module:Class")
                 for setting in registry.settings(name, value.name).values():
-                    yield SettingRow(
-                        f"{name}.{setting.name}", setting.type_name, value.options[setting.name], setting.help
-                    )
+                    yield SettingRow(f"{name}.{setting.name}", setting.type_name, value.options[setting.name], setting.help)
             elif isinstance(value, Section):
                 for key, inner in type(value).model_fields.items():
                     type_name = registry.readable_type(inner.annotation)

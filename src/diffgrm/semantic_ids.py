@@ -83,7 +83,9 @@ class SemanticIds:
     def __post_init__(self) -> None:
         codes = self.codes
         if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
-            raise TokenizerError(f"codes have shape {codes.shape} and type {codes.dtype}; expected whole numbers [items, n]")
+            raise TokenizerError(
+                f"codes have shape {codes.shape} and type {codes.dtype}; expected whole numbers [items, n]"
+            )
         if codes.size and (codes.min() < 0 or codes.max() >= self.codebook_size):
             raise TokenizerError(f"codes lie in {codes.min()}..{codes.max()}; expected 0..{self.codebook_size - 1}")
         codes.setflags(write=False)

@@ -79,6 +79,7 @@ class DiffusionTask(L.LightningModule):
         self.network, self.noising, self.loss, self.settings = network, noising, loss, settings
         self.decoder, self.validation, self.codebook_size = decoder, validation, codebook_size
         self.steps, self.seed = steps, seed
+        self.codes: Tensor
         self.register_buffer("codes", codes, persistent=False)
         self.losses: list[Tensor] = []
         self.latest: dict[str, float] = {}
@@ -154,8 +155,9 @@ class DiffusionTask(L.LightningModule):
         )
         ranks = ranks_in_lists(lists, self.validation.targets.rows(users))
         sums = torch.tensor([ndcg(ranks, 10).sum(), recall(ranks, 10).sum(), len(users)], dtype=torch.float64)
-        sums = self.all_gather(sums.to(self.device).float()).reshape(-1, 3).sum(0)
-        ndcg_10, recall_10 = (sums[:2] / sums[2]).tolist()
+        gathered: Any = self.all_gather(sums.to(self.device).float())
+        total = gathered.reshape(-1, 3).sum(0)
+        ndcg_10, recall_10 = (total[:2] / total[2]).tolist()
         metrics = {"val_ndcg@10": ndcg_10, "val_recall@10": recall_10, MONITOR: 0.8 * ndcg_10 + 0.2 * recall_10}
         self.log_dict(metrics, prog_bar=True, batch_size=1)
         self.latest = metrics
@@ -289,7 +291,8 @@ class _Data(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """One token batch."""
-        return DataLoader([0])
+        token: Any = [0]
+        return DataLoader(token)
 
 
 def _precision(settings: TrainingSettings) -> Any:

@@ -9,12 +9,14 @@ import pytest
 from diffgrm.registry import names, resolve
 from diffgrm.storage import State
 
+KINDS = ["pot", "pan", "cup", "jug", "mug", "tin", "can", "jar", "box", "bag"]
+THINGS = [f"{colour} {kind}" for colour in ["red", "blue", "green"] for kind in KINDS]
 ITEMS = pl.DataFrame(
     {
         "item_id": [f"i{i}" for i in range(30)],
-        "text": [f"{c} {k} number {i}" for i, (c, k) in enumerate((c, k) for c in "red blue green".split() for k in "pot pan cup jug mug tin can jar box bag".split())],
+        "text": [f"{thing} number {i}" for i, thing in enumerate(THINGS)],
     }
-)  # fmt: skip
+)
 
 
 @pytest.fixture(params=names("embedding"))

@@ -42,4 +42,4 @@ def test_randomness_comes_from_the_generator_alone(name):
 def test_targets_are_left_alone(name):
     before = CODES.clone()
     views(name)
-    assert (CODES == before).all()
+    assert (before == CODES).all()

@@ -97,7 +97,9 @@ def test_histories_without_a_known_item_are_refused_or_skipped(recommender):
     histories = {"empty": [], "unknown": ["nothing", "like it"], "fine": ["nothing", *HISTORY]}
     with pytest.raises(DataError) as error:
         recommender.recommend(histories)
-    assert "2 of 3 histories hold no known item (1 are empty, 1 have only unknown items): users empty, unknown" in str(error.value)
+    assert "2 of 3 histories hold no known item (1 are empty, 1 have only unknown items): users empty, unknown" in str(
+        error.value
+    )
     table = recommender.recommend(histories, on_empty="skip")
     assert table["user_id"].unique().to_list() == ["fine"]
     assert table["item_id"].to_list() == recommender.recommend([HISTORY])["item_id"].to_list()

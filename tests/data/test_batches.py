@@ -17,8 +17,8 @@ def pairs(batches):
 
 
 def wanted(max_len):
-    return sorted((tuple(row[max(0, t - max_len) : t].tolist()), int(row[t])) for row in map(TRAIN.__getitem__, range(len(TRAIN)))
-                  for t in range(1, len(row)))  # fmt: skip
+    rows = [TRAIN[i].tolist() for i in range(len(TRAIN))]
+    return sorted((tuple(row[max(0, t - max_len) : t]), row[t]) for row in rows for t in range(1, len(row)))
 
 
 def test_every_position_is_a_target_once_with_a_rolling_window():

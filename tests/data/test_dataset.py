@@ -102,7 +102,9 @@ def test_ragged_rows_behave_like_lists(rows, data):
     ]
     count = np.array([data.draw(st.integers(0, len(row))) for row in rows])
     shorter = ragged.drop_last(count)
-    assert [shorter[i].tolist() for i in range(len(rows))] == [row[: len(row) - c] for row, c in zip(rows, count, strict=True)]
+    assert [shorter[i].tolist() for i in range(len(rows))] == [
+        row[: len(row) - c] for row, c in zip(rows, count, strict=True)
+    ]
     odd = ragged.filter(ragged.values % 2 == 1)
     assert [odd[i].tolist() for i in range(len(rows))] == [[v for v in row if v % 2] for row in rows]
     width = max(map(len, rows))

@@ -25,7 +25,7 @@ def review(user, item, day):
         "asin": item,
         "reviewerName": "A reader of \u201cquotes\u201d",
         "helpful": [0, 1],
-        "reviewText": "It's \"good\".\nVery.",
+        "reviewText": 'It\'s "good".\nVery.',
         "overall": 4.0,
         "summary": "Good",
         "unixReviewTime": 1_391_040_000 + day * DAY,
@@ -70,9 +70,25 @@ def zipped(folder, **texts):
 
 
 GENRES = [
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
-    "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery",
-    "Romance", "Sci-Fi", "Thriller", "War", "Western",
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
 ]
 
 

@@ -34,7 +34,9 @@ def test_allowed_codes_are_those_of_matching_items(shortcuts, data):
     seen = [generator.integers(0, n_items, generator.integers(0, 6)) for _ in range(3)]
     count = int(generator.integers(0, n))
     catalogue = Catalogue(torch.from_numpy(codes), 4).restricted(torch.from_numpy(recommendable))
-    partial = torch.from_numpy(np.where(generator.random((3, 5, 1)) < 0.7, codes[generator.integers(0, n_items, (3, 5))], 3))
+    partial = torch.from_numpy(
+        np.where(generator.random((3, 5, 1)) < 0.7, codes[generator.integers(0, n_items, (3, 5))], 3)
+    )
     known = torch.zeros(3, 5, n, dtype=torch.bool)
     for b in range(3):
         for w in range(5):

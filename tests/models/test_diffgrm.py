@@ -150,7 +150,9 @@ def test_every_parameter_learns():
     batch = Batch(codes, valid, target)
     views = ConfidenceNoising().views(target, lambda c, m: network.denoise(c, m, encode(network, codes, valid)), GENERATOR)
     memory = encode(network, batch.history, batch.valid)
-    masked_cross_entropy(network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory), target, views).backward()
+    masked_cross_entropy(
+        network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory), target, views
+    ).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not without
 

@@ -54,9 +54,7 @@ class TrainingBatches:
 
     BUCKET = 50  # batches whose targets are sorted by length together
 
-    def __init__(
-        self, train: Ragged, max_len: int, batch_size: int, seed: int, rank: int = 0, devices: int = 1
-    ) -> None:
+    def __init__(self, train: Ragged, max_len: int, batch_size: int, seed: int, rank: int = 0, devices: int = 1) -> None:
         self.events, self.max_len, self.batch_size, self.seed = train.values, max_len, batch_size, seed
         self.rank, self.devices = rank, devices
         first = np.repeat(train.offsets[:-1], train.lengths)

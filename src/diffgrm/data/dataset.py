@@ -152,7 +152,9 @@ class InteractionDataset:
         about_items = {k: v for k, v in columns.items() if k in (Columns.ITEM, Columns.TEXT, Columns.TITLE)}
         about_events = {k: v for k, v in columns.items() if k in (Columns.USER, Columns.ITEM, Columns.TIMESTAMP)}
         if unknown := sorted(set(columns) - set(about_items) - set(about_events)):
-            raise DataError(f"cannot rename to {unknown}: the library's columns are user_id, item_id, timestamp, text, title")
+            raise DataError(
+                f"cannot rename to {unknown}: the library's columns are user_id, item_id, timestamp, text, title"
+            )
         item_table = read_items(items, about_items)
         event_table = read_interactions(interactions, about_events)
         if event_table[Columns.ITEM].dtype != item_table[Columns.ITEM].dtype:  # text in one, numbers in the other
@@ -161,10 +163,10 @@ class InteractionDataset:
         item_ids = IdMap(item_table[Columns.ITEM])
         item_positions = item_ids.positions(event_table[Columns.ITEM])
         if (item_positions < 0).any():
-            unknown = event_table[Columns.ITEM].filter(pl.Series(item_positions < 0))
+            strange = event_table[Columns.ITEM].filter(pl.Series(item_positions < 0))
             raise DataError(
-                f"{len(unknown)} events are of {unknown.n_unique()} items that the item table does not have: "
-                f"{first_few(unknown.unique(maintain_order=True))}; add them to the item table or drop the events"
+                f"{len(strange)} events are of {strange.n_unique()} items that the item table does not have: "
+                f"{first_few(strange.unique(maintain_order=True))}; add them to the item table or drop the events"
             )
         user_ids = IdMap(event_table[Columns.USER].unique(maintain_order=True))
         user_positions = user_ids.positions(event_table[Columns.USER])
@@ -196,7 +198,9 @@ class InteractionDataset:
         return table if self.timestamps is None else table.with_columns(self.timestamps.alias(Columns.TIMESTAMP))
 
     def __repr__(self) -> str:
-        return f"InteractionDataset({self.name}: {self.n_users} users, {self.n_items} items, {len(self.events.values)} events)"
+        return (
+            f"InteractionDataset({self.name}: {self.n_users} users, {self.n_items} items, {len(self.events.values)} events)"
+        )
 
 
 @dataclass(frozen=True)
@@ -292,7 +296,8 @@ def temporal(dataset: InteractionDataset, validation_share: float = 0.1, test_sh
     times = dataset.timestamps.to_physical().cast(pl.Float64).to_numpy()
     ordered = np.sort(times)
     first, second = (
-        ordered[min(round(len(times) * (1 - share)), len(times) - 1)] for share in (validation_share + test_share, test_share)
+        ordered[min(round(len(times) * (1 - share)), len(times) - 1)]
+        for share in (validation_share + test_share, test_share)
     )
     train = dataset.events.filter(times < first)
     if len(train.values) == 0:

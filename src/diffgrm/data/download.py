@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,9 +43,11 @@ def fetch(url: str, path: Path, checksum: str | None = None) -> Path:
         algorithm, _, wanted = checksum.partition(":")
         if (found := file_digest(part, algorithm)) != wanted:
             part.unlink()
-            raise DownloadError(f"{url}: the {algorithm} checksum is {found}, expected {wanted}; the download was discarded")
+            raise DownloadError(
+                f"{url}: the {algorithm} checksum is {found}, expected {wanted}; the download was discarded"
+            )
     record.write_text(file_digest(part) + "\n")
-    os.replace(part, path)
+    part.replace(path)
     return path
 
 

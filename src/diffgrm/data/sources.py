@@ -11,6 +11,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -33,12 +34,31 @@ MOVIELENS_MD5 = {  # as published in ml-*.zip.md5
     "100k": "md5:0e33842e24a9c977be4e0107933c0723",
     "1m": "md5:c4d9eecfca2ab87c1945afe126590906",
 }
-AMAZON_CATEGORIES = (
-    "Apps_for_Android Automotive Baby Beauty Books CDs_and_Vinyl Cell_Phones_and_Accessories Clothing_Shoes_and_Jewelry "
-    "Digital_Music Electronics Grocery_and_Gourmet_Food Health_and_Personal_Care Home_and_Kitchen Kindle_Store "
-    "Movies_and_TV Musical_Instruments Office_Products Patio_Lawn_and_Garden Pet_Supplies Sports_and_Outdoors "
-    "Tools_and_Home_Improvement Toys_and_Games Video_Games"
-).split()
+AMAZON_CATEGORIES = [
+    "Apps_for_Android",
+    "Automotive",
+    "Baby",
+    "Beauty",
+    "Books",
+    "CDs_and_Vinyl",
+    "Cell_Phones_and_Accessories",
+    "Clothing_Shoes_and_Jewelry",
+    "Digital_Music",
+    "Electronics",
+    "Grocery_and_Gourmet_Food",
+    "Health_and_Personal_Care",
+    "Home_and_Kitchen",
+    "Kindle_Store",
+    "Movies_and_TV",
+    "Musical_Instruments",
+    "Office_Products",
+    "Patio_Lawn_and_Garden",
+    "Pet_Supplies",
+    "Sports_and_Outdoors",
+    "Tools_and_Home_Improvement",
+    "Toys_and_Games",
+    "Video_Games",
+]
 TEXT_FIELDS = ("title", "price", "brand", "feature", "categories", "description")  # the order of the paper's release
 
 
@@ -109,7 +129,7 @@ SOURCES: dict[str, tuple[str, Callable[[], InteractionDataset]]] = {
     **{
         f"amazon-2014:{category}": (
             "reviews and metadata, 5-core",
-            lambda category=category: amazon_reviews_2014(category),
+            partial(amazon_reviews_2014, category),
         )
         for category in AMAZON_CATEGORIES
     },
@@ -130,24 +150,21 @@ def load_source(name: str) -> InteractionDataset:
 def k_core(events: pl.DataFrame, core: int) -> pl.DataFrame:
     """Drop users and items with fewer than ``core`` events, again and again until none is left with fewer."""
     while True:
-        kept = events.filter(
-            (pl.len().over(Columns.USER) >= core) & (pl.len().over(Columns.ITEM) >= core)
-        )
+        kept = events.filter((pl.len().over(Columns.USER) >= core) & (pl.len().over(Columns.ITEM) >= core))
         if kept.height == events.height:
             return kept
         events = kept
 
 
-def _parsed(
-    prefix: Path, make: Callable[[], tuple[pl.DataFrame, pl.DataFrame]], name: str
-) -> InteractionDataset:
+def _parsed(prefix: Path, make: Callable[[], tuple[pl.DataFrame, pl.DataFrame]], name: str) -> InteractionDataset:
     """Tables from the cache, or made and put there."""
     paths = [prefix.with_name(f"{prefix.name}-{table}.parquet") for table in ("interactions", "items")]
     if not all(path.is_file() for path in paths):
         for path, table in zip(paths, make(), strict=True):
             with atomic_file(path) as temporary:
                 table.write_parquet(temporary)
-    return InteractionDataset.from_tables(*paths, name=name)
+    interactions, items = paths
+    return InteractionDataset.from_tables(interactions, items, name=name)
 
 
 def _gzip_records(path: Path, parse: Callable[[str], Parsed]) -> Iterator[Parsed]:
@@ -195,7 +212,9 @@ def amazon_text(product: dict[str, object]) -> str:
     for field in TEXT_FIELDS:
         value = product.get(field)
         if isinstance(value, list):
-            value = ", ".join(clean_text(str(v)) for inner in value for v in (inner if isinstance(inner, list) else [inner]))
+            value = ", ".join(
+                clean_text(str(v)) for inner in value for v in (inner if isinstance(inner, list) else [inner])
+            )
         if value not in (None, ""):
             parts.append(clean_text(str(value)))
     return ". ".join(part for part in parts if part)

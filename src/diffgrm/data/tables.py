@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import html
 import re
 from collections.abc import Mapping
@@ -74,11 +75,9 @@ def _load_path(path: Path, what: str) -> pl.DataFrame:
             separator = "\t" if name.endswith(".tsv") else ","
             return pl.read_csv(path, separator=separator, infer_schema=False)
         if name.endswith((".jsonl", ".ndjson")):
-            import gzip
-
-            opened = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
-            with opened as file:
-                return pl.read_ndjson(file.read(), infer_schema_length=None)
+            content = path.read_bytes()
+            content = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
+            return pl.read_ndjson(content, infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError, EOFError) as error:
         raise DataError(f"the {what} file {path} could not be read: {error}") from error
     raise DataError(f"the {what} file {path.name} has an unknown format; known: {', '.join(SUFFIXES)}")

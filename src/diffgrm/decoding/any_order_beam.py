@@ -114,7 +114,7 @@ class AnyOrderBeam(Decoder):
 
     def _fill_one(self, task: Task, beams: Beams, words: Tensor, digit: Tensor, filled: int, width: int) -> Beams:
         """Every beam with one digit more; the best ``width`` distinct ones."""
-        batch, _, n = beams.codes.shape
+        n = beams.codes.shape[2]
         K = task.catalogue.codebook_size
         log_p = beams.log_p.gather(1, beams.parent[..., None, None].expand(-1, -1, n, K))  # [B, W, n, K]
         open_ = self._open(task, beams, digit)

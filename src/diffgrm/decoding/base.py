@@ -84,13 +84,13 @@ def items_from_sids(task: Task, codes: Tensor, scores: Tensor) -> Decoded:
 
 
 def pad_columns(x: Tensor, columns: int, value: float) -> Tensor:
-    """x [B, M] with columns added on the right up to at least ``columns``."""
+    """X [B, M] with columns added on the right up to at least ``columns``."""
     missing = columns - x.shape[1]
     return torch.nn.functional.pad(x, (0, missing), value=value) if missing > 0 else x
 
 
 def first_of_each(names: Tensor) -> Tensor:
-    """names [B, M] -> [B, M] bool, true at the first occurrence of each value in its row."""
+    """Names [B, M] -> [B, M] bool, true at the first occurrence of each value in its row."""
     order = names.argsort(dim=1, stable=True)
     ordered = names.gather(1, order)
     new = torch.ones_like(ordered, dtype=torch.bool)

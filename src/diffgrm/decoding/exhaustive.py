@@ -58,9 +58,7 @@ class Exhaustive(Decoder):
         name = catalogue.words(catalogue.codes).expand(batch, -1)
         score = score.masked_fill(~first_of_each(name), -torch.inf)
         order = score.argsort(dim=1, descending=True, stable=True)
-        return items_from_sids(
-            task, codes.gather(1, order[..., None].expand(-1, -1, n)), score.gather(1, order)
-        )
+        return items_from_sids(task, codes.gather(1, order[..., None].expand(-1, -1, n)), score.gather(1, order))
 
     def _join(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch.maximum(a, b) if self.merge == "best_path" else torch.logaddexp(a, b)

@@ -30,7 +30,7 @@ class OnePass(Decoder):
         places = torch.empty(batch, 0, dtype=torch.long, device=flat.device)
         for start in range(0, len(catalogue), self.block):
             block = catalogue.flat[start : start + self.block]  # [r, n]
-            here = sum(flat[:, block[:, digit]] for digit in range(n))  # [B, r]
+            here = torch.stack([flat[:, block[:, digit]] for digit in range(n)]).sum(0)  # [B, r]
             if task.excluded is not None:
                 self._exclude(here, start, task)
             score, place = here.topk(min(task.k, len(block)), dim=1)

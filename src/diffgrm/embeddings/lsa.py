@@ -49,7 +49,7 @@ class LSA(ItemEncoder):
         """
         if missing := [c for c in self.columns if c not in items.columns]:
             raise DataError(
-                f"embedding.columns names {missing[0]!r}{did_you_mean(missing[0], items.columns)} (columns of the item table)"
+                f"embedding.columns: the item table has no {missing[0]!r}{did_you_mean(missing[0], items.columns)}"
             )
         parts = [pl.col(Columns.TEXT)]
         for column in self.columns:

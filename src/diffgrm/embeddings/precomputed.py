@@ -60,7 +60,9 @@ class Precomputed(ItemEncoder):
         if missing := [c for c in (Columns.ITEM, self.column) if c not in table.columns]:
             raise DataError(f"{path} has columns {table.columns}; expected also {missing}")
         if not isinstance(table.schema[self.column], pl.List | pl.Array):
-            raise DataError(f"{path}: column {self.column!r} has type {table.schema[self.column]}; expected lists of numbers")
+            raise DataError(
+                f"{path}: column {self.column!r} has type {table.schema[self.column]}; expected lists of numbers"
+            )
         ids = items.select(Columns.ITEM)
         table = table.with_columns(pl.col(Columns.ITEM).cast(ids[Columns.ITEM].dtype, strict=False))
         table = table.unique(Columns.ITEM, keep="first", maintain_order=True)

@@ -18,7 +18,9 @@ class SentenceTransformer(ItemEncoder):
 
     def __init__(
         self,
-        model: Annotated[str, "model id on the Hugging Face hub, or a local folder"] = "sentence-transformers/sentence-t5-base",
+        model: Annotated[
+            str, "model id on the Hugging Face hub, or a local folder"
+        ] = "sentence-transformers/sentence-t5-base",
         batch_size: Annotated[int, Field(ge=1), "texts encoded at once"] = 64,
         device: Annotated[str | None, "torch device; null: the library's own choice"] = None,
     ) -> None:

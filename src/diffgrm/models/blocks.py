@@ -22,7 +22,7 @@ class Dropout(nn.Module):
         self.dropped = min(round(rate * 256), 255)  # bytes below this drop
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape; unchanged outside training."""
+        """X of any shape; unchanged outside training."""
         if not self.training or self.dropped == 0:
             return x
         if x.device.type != "cpu":
@@ -79,7 +79,7 @@ class EncoderLayer(nn.Module):
         self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x [B, S, d], valid [B, S] -> [B, S, d]."""
+        """X [B, S, d], valid [B, S] -> [B, S, d]."""
         y = self.attention_norm(x)
         x = x + self.drop(self.attention(y, *self.attention.project(y), valid))
         return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
@@ -100,7 +100,7 @@ class DecoderLayer(nn.Module):
         self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
-        """x [B, Q, n, d], keys and values of the history, valid [B, S] -> [B, Q, n, d]."""
+        """X [B, Q, n, d], keys and values of the history, valid [B, S] -> [B, Q, n, d]."""
         y = self.digits_norm(x).flatten(0, 1)  # [B Q, n, d]
         x = x + self.drop(self.digits(y, *self.digits.project(y)).view_as(x))
         y = self.history_norm(x).flatten(1, 2)  # [B, Q n, d]

@@ -6,7 +6,7 @@ Letters: B batch, S history length, n digits, K codes, Q partial SIDs a user (vi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
@@ -77,6 +77,7 @@ class DiffGRM(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(decoder_layers))
         self.decoder_norm = nn.LayerNorm(width)
         self.drop = Dropout(dropout)
+        self.digit_start: Tensor
         self.register_buffer("digit_start", torch.arange(n_digits) * codebook_size, persistent=False)
         self._initialise(scaled, width, encoder_layers + decoder_layers)
 
@@ -95,7 +96,7 @@ class DiffGRM(nn.Module):
                 nn.init.normal_(table, std=0.02)
 
     def _embed(self, codes: Tensor) -> Tensor:
-        """codes [..., n] -> [..., n, d]."""
+        """Codes [..., n] -> [..., n, d]."""
         return nn.functional.embedding(codes + self.digit_start, self.codes) * self.input_scale
 
     def encode_history(self, item_codes: Tensor, index: Tensor, valid: Tensor) -> Memory:
@@ -113,7 +114,7 @@ class DiffGRM(nn.Module):
         for layer in self.encoder:
             x = layer(x, valid)
         x = self.encoder_norm(x)
-        projected = [layer.history.project(x) for layer in self.decoder]
+        projected = [cast(DecoderLayer, layer).history.project(x) for layer in self.decoder]
         return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), valid)
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:

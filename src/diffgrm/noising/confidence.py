@@ -15,7 +15,9 @@ class ConfidenceNoising(NoisingSchedule):
 
     def __init__(
         self,
-        order: Annotated[Literal["least", "most"], "which digits are hidden in most views; least confident is the paper"] = "least",
+        order: Annotated[
+            Literal["least", "most"], "which digits are hidden in most views; least confident is the paper"
+        ] = "least",
         measure: Annotated[
             Literal["msp", "entropy"], "confidence: highest probability of any code, or negative entropy"
         ] = "msp",

@@ -225,7 +225,7 @@ class Recommender(ABC):
             allowed[self._known_positions(without, "without")] = False
         if not allowed.any():
             raise DataError(
-                "the filters leave no item to recommend: 'only' names no item of the catalogue that 'without' does not forbid"
+                "the filters leave no item to recommend: 'only' names no catalogue item that 'without' does not forbid"
             )
         return allowed
 
@@ -247,9 +247,8 @@ class Recommender(ABC):
         dataset, wanted = self._fitted_split.dataset, list(users)
         rows = dataset.users.positions(wanted)
         if (rows < 0).any():
-            raise DataError(
-                f"unknown users: {first_few([u for u, r in zip(wanted, rows, strict=True) if r < 0])}; pass their histories="
-            )
+            unknown = [user for user, row in zip(wanted, rows, strict=True) if row < 0]
+            raise DataError(f"unknown users: {first_few(unknown)}; pass their histories=")
         return dataset.users.gather(rows), dataset.events.rows(rows)
 
     # ---- save and load ------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class ResidualKMeansTokenizer(Tokenizer):
                 min_points_per_centroid=1,
             )
             kmeans.train(residual)
-            books.append(kmeans.centroids.copy())
+            books.append(np.array(kmeans.centroids))
             residual = residual - books[-1][squared_distances(residual, books[-1]).argmin(1)]
         self.codebooks = np.stack(books)
 
