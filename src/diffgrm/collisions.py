@@ -8,15 +8,18 @@ extra quantisation error. Items for which the lists were too short go to another
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from diffgrm.schema import TokenizerError
 from diffgrm.tokenizers.base import Tokenizer, in_chunks
 
-FIRST_LIST, LONGEST_LIST = 64, 2**16
+FIRST_LIST, LONGEST_LIST, SHORTEST_LIST = 64, 2**16, 4  # candidate codes of an item
+LARGEST_PROBLEM, PROBLEM_BLOCK = 4000, 500  # items that compete with each other; items solved in one call
+NOWHERE = -2
 
 
 @dataclass(frozen=True)
@@ -148,34 +151,98 @@ def _free_candidates(
 def _assign(keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Least-cost assignment of items to distinct codes.
 
+    Items that compete for no common code are solved apart, which keeps the problems small; where too many hang together,
+    their lists are cut shorter first.
+
     Args:
-        keys, costs: [N, C] candidate codes and what each costs (inf: not to be had).
+        keys, costs: [N, C] candidate codes, nearest first, and what each costs (inf: not to be had).
         homes: [N] keys of the items' present codes, free of charge for one item each; None if they are gone.
 
     Returns:
         placed [N] bool, and the chosen candidate's column [N] (-1: stays at home).
     """
-    n_rows = len(keys)
+    while True:
+        edges = _edges(keys, costs, homes)
+        order, starts = _components(edges, len(keys))
+        sizes = np.diff(starts)
+        if sizes.max(initial=0) <= LARGEST_PROBLEM or keys.shape[1] <= SHORTEST_LIST:
+            break
+        keys, costs = keys[:, : keys.shape[1] // 2], costs[:, : costs.shape[1] // 2]
+    placed, choice = np.zeros(len(keys), dtype=bool), np.full(len(keys), -1)
+    # Several small problems are solved in one call: cut where the rows pass a multiple of the block size.
+    block = starts[:-1] // PROBLEM_BLOCK
+    firsts = starts[:-1][np.concatenate([[True], block[1:] != block[:-1]])] if len(block) else starts[:-1]
+    edges = edges.of_rows_in(order)
+    for first, last in pairwise([*firsts, len(order)]):
+        chosen = _solve(edges.between(first, last), last - first)
+        placed[order[first:last]] = chosen > NOWHERE
+        choice[order[first:last]] = chosen
+    return placed, choice
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Which item may have which code, sorted by item: row [E], key [E], cost [E], candidate column [E] (-1: home)."""
+
+    row: np.ndarray
+    key: np.ndarray
+    cost: np.ndarray
+    choice: np.ndarray
+
+    def of_rows_in(self, order: np.ndarray) -> Edges:
+        """The same with the items renumbered so that item ``order[r]`` is row r."""
+        number = np.empty(len(order), dtype=np.int64)
+        number[order] = np.arange(len(order))
+        row = number[self.row]
+        sort = np.argsort(row, kind="stable")
+        return Edges(row[sort], self.key[sort], self.cost[sort], self.choice[sort])
+
+    def between(self, first: int, last: int) -> Edges:
+        """The edges of rows first..last-1, renumbered from 0."""
+        part = slice(*np.searchsorted(self.row, [first, last]))
+        return Edges(self.row[part] - first, self.key[part], self.cost[part], self.choice[part])
+
+
+def _edges(keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None) -> Edges:
     row, column = np.nonzero(np.isfinite(costs))
-    edge_row, edge_key, edge_cost, edge_choice = row, keys[row, column], costs[row, column], column
-    if homes is not None:
-        # Any move costs a little even when the error does not grow, so that the fewest items move.
-        edge_cost = edge_cost + 1e-9 * (1 + edge_cost.max(initial=0))
-        edge_row = np.concatenate([edge_row, np.arange(n_rows)])
-        edge_key = np.concatenate([edge_key, homes])
-        edge_cost = np.concatenate([edge_cost, np.zeros(n_rows)])
-        edge_choice = np.concatenate([edge_choice, np.full(n_rows, -1)])
-    distinct, edge_column = np.unique(edge_key, return_inverse=True)
+    cost = costs[row, column]
+    if homes is None:
+        return Edges(row, keys[row, column], cost, column)
+    # Any move costs a little even when the error does not grow, so that the fewest items move.
+    cost = cost + 1e-9 * (1 + cost.max(initial=0))
+    everyone = np.arange(len(keys))
+    return Edges(
+        np.concatenate([row, everyone]),
+        np.concatenate([keys[row, column], homes]),
+        np.concatenate([cost, np.zeros(len(keys))]),
+        np.concatenate([column, np.full(len(keys), -1)]),
+    )
+
+
+def _components(edges: Edges, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Items in an order in which those that compete, directly or by others, stand together; and where each group starts."""
+    distinct, column = np.unique(edges.key, return_inverse=True)
+    nodes = n_rows + len(distinct)
+    graph = csr_array((np.ones(len(column), dtype=np.int8), (edges.row, n_rows + column)), shape=(nodes, nodes))
+    label = connected_components(graph, directed=False)[1][:n_rows]
+    order = np.argsort(label, kind="stable")
+    starts = np.flatnonzero(np.diff(label[order], prepend=-1))
+    return order, np.concatenate([starts, [n_rows]])
+
+
+def _solve(edges: Edges, n_rows: int) -> np.ndarray:
+    """[N] the chosen candidate column of each item, -1 for home, ``NOWHERE`` for those left over."""
+    distinct, column = np.unique(edges.key, return_inverse=True)
     # A dear private column each keeps the problem feasible; whoever ends there waits for the next round.
-    unplaced = (edge_cost.max(initial=0) + 1) * (n_rows + 1)
-    weights = np.concatenate([edge_cost, np.full(n_rows, unplaced)]) + 1  # explicit zeros would count as no edge
-    rows = np.concatenate([edge_row, np.arange(n_rows)])
-    columns = np.concatenate([edge_column, len(distinct) + np.arange(n_rows)])
+    left_over = (edges.cost.max(initial=0) + 1) * (n_rows + 1)
+    weights = np.concatenate([edges.cost, np.full(n_rows, left_over)]) + 1  # explicit zeros would count as no edge
+    rows = np.concatenate([edges.row, np.arange(n_rows)])
+    columns = np.concatenate([column, len(distinct) + np.arange(n_rows)])
     graph = csr_array((weights, (rows, columns)), shape=(n_rows, len(distinct) + n_rows))
     matched_row, matched_column = min_weight_full_bipartite_matching(graph)
     target = np.empty(n_rows, dtype=np.int64)
     target[matched_row] = matched_column
-    choice = np.full(n_rows, -1)
-    used = edge_column == target[edge_row]
-    choice[edge_row[used]] = edge_choice[used]
-    return target < len(distinct), choice
+    chosen = np.full(n_rows, NOWHERE)
+    used = column == target[edges.row]
+    chosen[edges.row[used]] = edges.choice[used]
+    return chosen

@@ -99,3 +99,12 @@ def test_keys_name_codes_without_confusion(n, size):
     codes = np.random.default_rng(0).integers(0, size, (20_000, n))
     codes = np.unique(codes, axis=0)
     assert len(np.unique(CodeKeys(n, size)(codes))) == len(codes)
+
+
+def test_too_large_problems_are_cut_and_still_give_everyone_a_place(crowd, monkeypatch):
+    tokenizer, vectors, codes = crowd
+    monkeypatch.setattr("diffgrm.collisions.LARGEST_PROBLEM", 5)
+    monkeypatch.setattr("diffgrm.collisions.PROBLEM_BLOCK", 7)
+    repaired = reassign(tokenizer, vectors, codes)
+    assert len(np.unique(repaired.codes, axis=0)) == len(vectors)
+    assert repaired.moved.sum() == len(vectors) - len(np.unique(codes, axis=0))

@@ -1,0 +1,44 @@
+"""How long collision repair takes for many items: python benchmarks/collisions.py [--items 100000]
+
+Three catalogues: few collisions, most items colliding, and two thousand copies of one item.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+
+import numpy as np
+
+from diffgrm.collisions import reassign
+from diffgrm.tokenizers.opq import OPQTokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    print(f"# {platform.machine()}, Python {platform.python_version()}, {arguments.items:,} items, 4 digits x 256 codes")
+    for name, centres, spread, copies in (("few", 5, 0.5, 0), ("crowded", 12.5, 0.15, 0), ("copies", 5, 0.5, 2000)):
+        generator = np.random.default_rng(0)
+        n_centres = int(arguments.items / centres)
+        vectors = generator.normal(size=(n_centres, 64))[generator.integers(0, n_centres, arguments.items)]
+        vectors = (vectors + spread * generator.normal(size=vectors.shape)).astype(np.float32)
+        vectors[:copies] = vectors[0]
+        tokenizer = OPQTokenizer(4, 256, pca_width=64, iterations=5).fit(vectors[: min(30_000, arguments.items)])
+        codes = tokenizer.encode(vectors)
+        seconds = []
+        for _ in range(arguments.repeats):
+            started = time.perf_counter()
+            repaired = reassign(tokenizer, vectors, codes)
+            seconds.append(round(time.perf_counter() - started, 1))
+        assert len(np.unique(repaired.codes, axis=0)) == arguments.items
+        result = {"catalogue": name, "distinct before": len(np.unique(codes, axis=0)), "moved": int(repaired.moved.sum())}
+        print(json.dumps(result | {"seconds": seconds}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
