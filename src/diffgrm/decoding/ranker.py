@@ -17,7 +17,7 @@ from diffgrm.data.batches import collate
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.base import Decoded, Decoder, Task
 
-ROWS_AT_ONCE = 4096  # partial SIDs that go through the network together
+ROWS_AT_ONCE = 2048  # partial SIDs that go through the network together; more only costs memory
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split, make_
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.histories import read_histories
+from diffgrm.recommenders.query import Query
 from diffgrm.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 
 logger = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class Recommender(ABC):
         self._check_fitted()
         allowed = self._allowed(k, only, without)
         user_ids, positions = self._histories(histories, users, on_empty)
-        items, scores = self._rank(positions, k, exclude_seen, allowed, progress)
+        items, scores = self._rank(Query(positions, k, exclude_seen, allowed, progress))
         row, column = np.nonzero(items >= 0)
         return pl.DataFrame(
             {
@@ -193,19 +194,8 @@ class Recommender(ABC):
         )
 
     @abstractmethod
-    def _rank(
-        self,
-        histories: Ragged,
-        k: int,
-        exclude_seen: bool,
-        allowed: np.ndarray | None,
-        progress: Callable[[int], None] | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Item positions [U, k], best first, -1 after the last, and their scores [U, k].
-
-        Args:
-            allowed: [I] bool, items that may be recommended; None is all.
-        """
+    def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
+        """Item positions [U, k], best first, -1 after the last, and their scores [U, k]."""
 
     def _check_fitted(self) -> None:
         if self._items is None:
@@ -266,7 +256,8 @@ class Recommender(ABC):
             (new / RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
             self.item_table.with_columns(pl.Series(COUNT, self.item_counts)).write_parquet(new / ITEMS)
             self._save_files(new)
-            (new / "README.md").write_text(model_card(self), encoding="utf-8")
+            card = model_card(type(self).__name__, self.facts, self.recipe.to_yaml(), self.items.ids([0])[0])
+            (new / "README.md").write_text(card, encoding="utf-8")
         return folder
 
     @classmethod

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from diffgrm.recommenders.base import Recommender
+from collections.abc import Mapping
+from typing import Any
 
 
-def model_card(recommender: Recommender) -> str:
-    """Markdown with the YAML header that the Hugging Face hub reads: data, metrics, sizes, versions, settings."""
-    facts = recommender.facts
+def model_card(method: str, facts: Mapping[str, Any], settings: str, example_item: object) -> str:
+    """Markdown with the YAML header that the Hugging Face hub reads: data, metrics, sizes, versions, settings.
+
+    Args:
+        method: name of the recommender's class.
+        facts: what ``fit`` noted: sizes, split, time, versions; validation metrics and tokeniser report where it has them.
+        settings: the recipe as YAML.
+        example_item: an item id for the example.
+    """
     lines = [
         "---",
         "library_name: diffgrm",
         "tags: [recommender-system, sequential-recommendation, generative-recommendation, semantic-ids]",
         "---",
         "",
-        f"# {type(recommender).__name__} on {facts.get('dataset', 'an unnamed dataset')}",
+        f"# {method} on {facts['dataset']}",
         "",
         "Loads with [diffgrm](https://pypi.org/project/diffgrm/):",
         "",
@@ -25,7 +29,7 @@ def model_card(recommender: Recommender) -> str:
         "import diffgrm",
         "",
         'recommender = diffgrm.load("THIS_FOLDER")',
-        f"recommender.recommend([{recommender.items.ids([0])[0]!r}], k=10)",
+        f"recommender.recommend([{example_item!r}], k=10)",
         "```",
         "",
         "## Data",
@@ -41,6 +45,6 @@ def model_card(recommender: Recommender) -> str:
     if report := facts.get("tokenizer_report"):
         lines += ["## Semantic IDs", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in report.items()] + [""]
-    lines += ["## Settings", "", "```yaml", recommender.recipe.to_yaml().rstrip(), "```", ""]
+    lines += ["## Settings", "", "```yaml", settings.rstrip(), "```", ""]
     lines += ["## Versions", "", ", ".join(f"{name} {number}" for name, number in facts["versions"].items()), ""]
     return "\n".join(lines)

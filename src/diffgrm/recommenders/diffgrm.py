@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffgrm.catalogue import Catalogue
-from diffgrm.data.dataset import Ragged, Split
+from diffgrm.data.dataset import Split
 from diffgrm.decoding.ranker import Ranker
 from diffgrm.embeddings.base import ItemEncoder, embed_items
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.base import Recommender
+from diffgrm.recommenders.query import Query
 from diffgrm.schema import Columns, ModelFolderError
 from diffgrm.semantic_ids import SemanticIds, TokenizerReport
 from diffgrm.storage import State
@@ -140,15 +140,9 @@ class DiffGRMRecommender(Recommender):
             self._ranker = ranker
         return ranker
 
-    def _rank(
-        self,
-        histories: Ragged,
-        k: int,
-        exclude_seen: bool,
-        allowed: np.ndarray | None,
-        progress: Callable[[int], None] | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return self.ranker(allowed).rank(histories, k, exclude_seen, progress)
+    def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
+        ranker = self.ranker(query.allowed)
+        return ranker.rank(query.histories, query.k, query.exclude_seen, query.progress)
 
     def recommend_sids(self, histories: Any, k: int = 10) -> pl.DataFrame:
         """The k best semantic IDs for each history, unfiltered: what the paper counts.

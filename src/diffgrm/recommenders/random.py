@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from diffgrm.data.dataset import Ragged, Split
+from diffgrm.data.dataset import Split
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.popularity import top_k_of_scores
+from diffgrm.recommenders.query import Query, top_k_of_scores
 
 
 class RandomRecommender(Recommender):
@@ -21,16 +20,9 @@ class RandomRecommender(Recommender):
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
         pass  # nothing to learn
 
-    def _rank(
-        self,
-        histories: Ragged,
-        k: int,
-        exclude_seen: bool,
-        allowed: np.ndarray | None,
-        progress: Callable[[int], None] | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         def scores(rows: np.ndarray) -> np.ndarray:
-            seeds = [[self.recipe.seed, zlib.crc32(histories[row].tobytes())] for row in rows]
+            seeds = [[self.recipe.seed, zlib.crc32(query.histories[row].tobytes())] for row in rows]
             return np.stack([np.random.default_rng(seed).random(len(self.items)) for seed in seeds])
 
-        return top_k_of_scores(scores, histories, k, exclude_seen, allowed, progress)
+        return top_k_of_scores(query, scores)

@@ -1,0 +1,95 @@
+"""Fit a recipe on a dataset folder, evaluate it on test once, and write everything down.
+
+    python benchmarks/real_data.py recipes/beauty-small.yaml DATA/amazon-beauty docs/results/beauty-small.json
+
+The folder holds interactions.parquet and items.parquet. ``--model`` evaluates a model that ``diffgrm fit`` has saved with
+that recipe instead of fitting again. Popularity and random items are evaluated beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import diffgrm
+from diffgrm import DiffGRMRecommender, InteractionDataset, PopularityRecommender, RandomRecommender, Recipe, evaluate
+from diffgrm.console import progress_bar, show_metrics
+from diffgrm.data.dataset import make_split
+from diffgrm.recommenders import Recommender
+
+
+def measured(recommender: Recommender, dataset: InteractionDataset) -> dict[str, Any]:
+    """Test metrics of a recommender on the split of its recipe, and the seconds it took."""
+    data = recommender.recipe.data
+    split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
+    started = time.perf_counter()
+    with progress_bar(f"Evaluating {recommender.recipe.recommender}", 2 * len(split.test)) as progress:
+        result = evaluate(recommender, split.test, dataset.items, split.item_counts, progress=progress)
+    return {**result.to_dict(), "evaluation_seconds": round(time.perf_counter() - started, 1)}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were made on."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "src", "recipes"], capture_output=True, text=True, check=False
+    )
+    return {
+        "commit": commit + (" with changes" if changed.stdout.strip() else ""),
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "diffgrm": diffgrm.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--run-folder", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    dataset = InteractionDataset.from_tables(
+        arguments.data / "interactions.parquet", arguments.data / "items.parquet", name=arguments.data.name
+    )
+    if arguments.model is not None:
+        recommender = diffgrm.load(arguments.model).override(arguments.overrides)
+    else:
+        recipe = Recipe.from_yaml(arguments.recipe, arguments.overrides)
+        recommender = DiffGRMRecommender(recipe)
+        recommender.fit(dataset, run_folder=arguments.run_folder, resume=arguments.resume)
+    found = {"diffgrm": measured(recommender, dataset)}
+    for cls in (PopularityRecommender, RandomRecommender):
+        baseline = cls(Recipe(recommender=cls.name, data=recommender.recipe.data))
+        found[cls.name] = measured(baseline.fit(dataset), dataset)
+    show_metrics(f"Test, {dataset.name}", {name: result["metrics"] for name, result in found.items()})
+    command = f"python benchmarks/real_data.py recipes/{arguments.recipe.name} DATA/{dataset.name} docs/results/{arguments.out.name}"
+    content = {
+        "command": " ".join([command, *arguments.overrides]),
+        "machine": machine(),
+        "recipe": recommender.recipe.to_dict(),
+        "fit": recommender.facts,
+        "test": found,
+    }
+    arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Query: what a recommender is asked, in integers; and the answer of methods that score every item (floor 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffgrm.data.dataset import Ragged
+
+BLOCK = 1024  # users whose scores of all items are held at once
+
+
+@dataclass(frozen=True)
+class Query:
+    """A checked question to a recommender.
+
+    Attributes:
+        histories: item positions of every user, oldest first, at least one each.
+        k: items wanted for each user.
+        exclude_seen: leave out what is in the user's history.
+        allowed: [I] bool, items that may be recommended; None is all.
+        progress: called with the number of users done since the last call; None for nobody to tell.
+    """
+
+    histories: Ragged
+    k: int
+    exclude_seen: bool = True
+    allowed: np.ndarray | None = None
+    progress: Callable[[int], None] | None = None
+
+
+def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Exact top-k of methods that score every item, a block of users at a time; ties go to the earlier item.
+
+    Args:
+        scores_of: user rows [b] -> scores [b, I].
+
+    Returns:
+        Item positions [U, k], -1 after the last, and scores [U, k].
+    """
+    histories, k = query.histories, query.k
+    items = np.full((len(histories), k), -1, dtype=np.int64)
+    best = np.full((len(histories), k), -np.inf, dtype=np.float32)
+    for start in range(0, len(histories), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(histories)))
+        scores = scores_of(rows).astype(np.float64)
+        if query.allowed is not None:
+            scores[:, ~query.allowed] = -np.inf
+        if query.exclude_seen:
+            seen = histories.rows(rows)
+            scores[np.repeat(np.arange(len(rows)), seen.lengths), seen.values] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        top = np.take_along_axis(scores, order, 1)
+        items[rows], best[rows] = np.where(top > -np.inf, order, -1), top
+        if query.progress:
+            query.progress(len(rows))
+    return items, best
