@@ -80,9 +80,9 @@ def main() -> None:
         baseline = cls(Recipe(recommender=cls.name, data=recommender.recipe.data))
         found[cls.name] = measured(baseline.fit(dataset), dataset)
     show_metrics(f"Test, {dataset.name}", {name: result["metrics"] for name, result in found.items()})
-    command = f"python benchmarks/real_data.py recipes/{arguments.recipe.name} DATA/{dataset.name} docs/results/{arguments.out.name}"
+    files = f"recipes/{arguments.recipe.name} DATA/{dataset.name} docs/results/{arguments.out.name}"
     content = {
-        "command": " ".join([command, *arguments.overrides]),
+        "command": " ".join(["python benchmarks/real_data.py", files, *arguments.overrides]),
         "machine": machine(),
         "recipe": recommender.recipe.to_dict(),
         "fit": recommender.facts,
