@@ -121,8 +121,9 @@ def test_help_explains_every_setting(run):
         (["fit", "--out", "m", "--dataset", "toy", "--interactions", "x"], "not both"),
         (["recommend", "nowhere", "--history", "a"], "there is no model folder nowhere"),
         (["recommend", "nowhere"], "give either --interactions FILE or --history"),
-        (["tokenize", "--out", "sids.xyz"], "expected one of .parquet, .csv, .jsonl"),
-        (["tokenize", "--out", "sids.csv", "--items", "x", "--column", "nonsense"], "--column is written OURS=YOURS"),
+        (["tokenize", "--out", "sids.xyz"], "cannot write sids.xyz: expected one of .parquet, .csv, .jsonl"),
+        (["recommend", "m", "--history", "a", "--out", "nowhere/recs.csv"], "there is no folder"),
+        (["recommend", "m", "--history", "a", "--out", "recs.txt"], "cannot write recs.txt: expected one of"),
     ],
 )
 def test_errors_are_one_message_without_a_stack_trace(run, arguments, message, tmp_path, monkeypatch):
@@ -141,3 +142,21 @@ def test_a_wrong_place_for_the_model_is_told_before_the_work_starts(run, tmp_pat
 def test_the_module_runs_as_a_program():
     done = subprocess.run([sys.executable, "-m", "diffgrm", "--help"], check=False, capture_output=True, text=True)
     assert done.returncode == 0 and "evaluate" in done.stdout
+
+
+def test_a_run_folder_keeps_the_checkpoints_of_others(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.ckpt").write_text("precious")
+    fit = ["fit", "--dataset", "toy", "--out", tmp_path / "m", "--run-folder", tmp_path / "run", "recommender=popularity"]
+    assert run(*fit)[0] == 0
+    assert (tmp_path / "run" / "mine.ckpt").read_text() == "precious"
+
+
+def test_columns_are_renamed_wherever_they_are(run, files, saved, tmp_path):
+    column = ["--column", "user_id=shopper", "--column", "text=name"]
+    code, _, _ = run(
+        "recommend", saved, "--interactions", files / "events.csv", *column, "--out", tmp_path / "r.csv", "--quiet"
+    )
+    assert code == 0 and pl.read_csv(tmp_path / "r.csv").height == 1200
+    code, _, err = run("tokenize", "--items", files / "items.parquet", "--out", tmp_path / "s.csv", "--column", "nonsense")
+    assert code == 2 and "--column is written OURS=YOURS" in err

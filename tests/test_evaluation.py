@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 import torch
 
-from diffgrm import DiffGRMRecommender, Recipe, evaluate
+from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate
 from diffgrm.data.dataset import EvaluationSet, IdMap, Ragged, leave_one_out
-from diffgrm.evaluation import accuracy, gini, long_tail, selection_score
+from diffgrm.evaluation import accuracy, gini, long_tail, ndcg, recall, selection_score
 from diffgrm.schema import DataError
 
 ITEMS = IdMap(pl.Series(["a", "b", "c", "d", "e"]))
@@ -67,7 +67,8 @@ def test_items_that_are_not_real_or_repeat_are_reported():
             )
 
     metrics = evaluate(Broken("aacbd"), HELD_OUT, ITEMS, COUNTS).metrics
-    assert metrics["validity"] == pytest.approx(8 / 11)  # the third of every list
+    # Of the 4 + 3 + 4 items that each could have got (five in all, less the seen), the lists have 8 rows of real items.
+    assert metrics["validity"] == pytest.approx(8 / 11)
     assert metrics["distinctness"] == pytest.approx(6 / 8)  # v and w get a twice
 
 
@@ -141,7 +142,7 @@ def test_an_independent_library_agrees():
 
 def test_the_selection_score_weighs_ndcg_and_recall():
     ranks = Ragged.from_lists([[1], [3], [0], [11]])
-    assert selection_score(ranks) == pytest.approx(0.8 * (1 + 0.5) / 4 + 0.2 * 2 / 4)
+    assert selection_score(ndcg(ranks, 10).mean(), recall(ranks, 10).mean()) == pytest.approx(0.8 * 1.5 / 4 + 0.2 * 2 / 4)
 
 
 def test_gini_and_long_tail_at_their_ends():
@@ -176,3 +177,22 @@ def test_a_future_item_is_seen_by_no_fit(toy, tiny_recipe):
         assert torch.equal(a, b)
     assert (one.item_counts == two.item_counts).all()
     assert Recipe().data.split == "leave_one_out"
+
+
+def test_lists_that_are_shorter_than_they_could_be_are_reported():
+    class Short(Fixed):
+        def recommend(self, histories, k, *, exclude_seen):
+            return super().recommend(histories, 2, exclude_seen=exclude_seen)
+
+    assert evaluate(Short("acbde"), HELD_OUT, ITEMS, COUNTS).metrics["validity"] == pytest.approx(6 / 11)
+
+
+def test_a_catalogue_smaller_than_the_lists_can_be_evaluated(tiny_recipe):
+    items = pl.DataFrame({"item_id": list("abcdef"), "text": ["red pot", "blue pan", "green cup", "tin", "can", "jar"]})
+    events = pl.DataFrame({"user_id": [u for u in "uvwx" for _ in range(4)], "item_id": list("abcdbcdecdefdefa")})
+    dataset = InteractionDataset.from_tables(events, items)
+    recipe = tiny_recipe.override(["tokenizer.codebook_size=4", "tokenizer.n_digits=2"])
+    recommender = DiffGRMRecommender(recipe).fit(dataset, progress=False)
+    split = leave_one_out(dataset)
+    metrics = evaluate(recommender, split.test, dataset.items, split.item_counts, ks=(5,)).metrics
+    assert metrics["validity"] == 1 and {"recall@5", "recall@10", "coverage@10"} <= set(metrics)

@@ -122,3 +122,38 @@ def test_a_class_of_ones_own_needs_no_registry_line(tmp_path, monkeypatch):
         Recipe(noising={"name": "my_lab:Nothing"})
     with pytest.raises(RecipeError, match="no module 'no_such_lab'"):
         Recipe(noising={"name": "no_such_lab:Nothing"})
+
+
+def test_another_decoder_drops_what_was_meant_for_the_first():
+    recipe = Recipe(training={"validation_decoding": {"beam": 3}}).override(["decoding.name=one_pass"])
+    assert recipe.validation_decoder.options == {"block": 65536}
+
+
+def test_settings_of_validation_are_converted_like_the_others():
+    assert Recipe(training={"validation_decoding": {"beam": "32"}}).validation_decoder.options["beam"] == 32
+
+
+def test_overrides_may_come_from_an_iterator():
+    assert Recipe().override(o for o in ["model.width=64"]).model.options["width"] == 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"training": {"epochs": 5, "validate_every": 2}}, "epochs 5 is not a multiple of training.validate_every 2"),
+        ({"training": {"batch_size": 1, "devices": 2, "epochs": 1}}, "batch_size 1 is less than training.devices 2"),
+        ({"evaluation": {"ks": [0]}}, "evaluation.ks.0 = 0"),
+        ({"seed": 3_000_000_000}, "seed = 3000000000"),
+    ],
+)
+def test_settings_that_would_fail_late_are_refused_early(settings, text):
+    with pytest.raises(RecipeError, match=text):
+        Recipe(**settings)
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Recipe.from_yaml(tmp_path)
+    (tmp_path / "r.yaml").write_text("1: 2")
+    with pytest.raises(RecipeError, match="there is no setting '1'"):
+        Recipe.from_yaml(tmp_path / "r.yaml")

@@ -12,7 +12,7 @@ import torch
 
 from diffgrm import DiffGRMRecommender, toy_world
 from diffgrm.recipe import LossSettings, TrainingSettings
-from diffgrm.schema import MissingExtraError, TrainingError
+from diffgrm.schema import MissingExtraError, RecipeError, TrainingError
 from diffgrm.training import DiffusionTask
 
 EPOCHS = ["training.epochs=4", "training.schedule=constant"]
@@ -193,3 +193,39 @@ def test_two_processes_see_the_same_data_and_come_to_the_same_result(toy, tiny_r
     # without dropout, the mean of the shares' gradients is the gradient of the whole batch, but for rounding
     for a, b in zip(facts[1].network.state_dict().values(), facts[2].network.state_dict().values(), strict=True):
         assert (a - b).abs().mean() < 0.01
+
+
+def test_a_run_is_not_resumed_with_other_data_or_settings(whole, toy, tiny_recipe, tmp_path):
+    import shutil
+
+    run = shutil.copytree(whole[1], tmp_path / "run")
+    for change in (["seed=5"], ["tokenizer.iterations=2"], ["training.learning_rate=0.02"], ["noising.order=most"]):
+        other = DiffGRMRecommender(tiny_recipe.override([*EPOCHS, *change]))
+        with pytest.raises(TrainingError, match="the checkpoint belongs to other data, semantic IDs or training settings"):
+            other.fit(toy, run_folder=run, resume=True, progress=False)
+
+
+def test_a_decoder_that_cannot_work_is_refused_before_training(toy, tiny_recipe, monkeypatch):
+    monkeypatch.setattr("diffgrm.recommenders.diffgrm.train", lambda *args, **kwargs: pytest.fail("trained"))
+    with pytest.raises(RecipeError, match=r"decoding\.steps 9 is more than the 3 digits"):
+        DiffGRMRecommender(tiny_recipe.override(["decoding.steps=9"])).fit(toy)
+
+
+def test_several_devices_need_a_common_run_folder(toy, tiny_recipe):
+    with pytest.raises(TrainingError, match="several devices need a folder that all of them see: pass run_folder="):
+        DiffGRMRecommender(tiny_recipe.override(["training.devices=2"])).fit(toy)
+
+
+def test_every_epoch_has_an_order_of_its_own(toy, tiny_recipe, monkeypatch):
+    seen = []
+    step = DiffusionTask.training_step
+
+    def recording(self, batch, index):
+        seen.append((self.current_epoch, tuple(batch.target.tolist())))
+        return step(self, batch, index)
+
+    monkeypatch.setattr(DiffusionTask, "training_step", recording)
+    DiffGRMRecommender(tiny_recipe.override(["training.epochs=2"])).fit(toy, progress=False)
+    first, second = ({targets for epoch, targets in seen if epoch == e} for e in (0, 1))
+    assert first and not first & second
+    assert sorted(t for row in first for t in row) == sorted(t for row in second for t in row)

@@ -285,6 +285,13 @@ class Catalogue:
     def _sid_order(self) -> tuple[Tensor, Tensor]:
         return self.words(self.codes).sort(stable=True)
 
+    @cached_property
+    def distinct_codes(self) -> Tensor:
+        """[D, n] the different SIDs of the recommendable items."""
+        first = torch.ones(len(self), dtype=torch.bool, device=self.codes.device)
+        first[1:] = self._sid_keys[1:] != self._sid_keys[:-1]
+        return self.codes[self._sid_rows[first]]
+
     @property
     def _sid_keys(self) -> Tensor:
         return self._sid_order[0]

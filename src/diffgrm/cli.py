@@ -37,6 +37,9 @@ Column = Annotated[
 ]
 RecipeFile = Annotated[Path | None, typer.Option(help="Recipe YAML; without it, the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, for example model.width=128 decoding.beam=64.")]
+Device = Annotated[
+    str, typer.Option(help="torch device of the network: cpu, cuda, cuda:1...; auto is a GPU if there is one.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this JSON file.")]
 
@@ -104,8 +107,8 @@ def fit(
     if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
         return
     recommender.save(out)
-    for checkpoint in run.glob("*.ckpt"):  # the model is whole; the logs stay
-        checkpoint.unlink()
+    for checkpoint in ("last.ckpt", "best.ckpt"):  # the model is whole; the logs stay
+        (run / checkpoint).unlink(missing_ok=True)
     if getattr(recommender, "report", None) is not None:
         show_report(recommender.report)
     if validation := recommender.facts.get("validation"):
@@ -128,22 +131,24 @@ def recommend(
     only: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may be recommended.")] = None,
     without: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may not.")] = None,
     column: Column = None,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Recommend items: user_id, item_id, score, rank."""
     from diffgrm.console import console, progress_bar, show_recommendations
-    from diffgrm.data.tables import read_interactions
+    from diffgrm.data.tables import load_frame, read_interactions, renamings_for
     from diffgrm.recommenders import load
 
     if (interactions is None) == (history is None):
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
-    if out is not None and out.suffix not in _WRITERS:
-        raise DataError(f"--out {out.name}: expected one of {', '.join(_WRITERS)}")
-    recommender = load(model).override(overrides or [])
+    if out is not None:
+        _check_output(out)
+    recommender = load(model).override(overrides or []).to(device)
     if history is not None:
         table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: history})
     else:
-        table = read_interactions(interactions, _renamings(column))
+        frame = load_frame(interactions, "interaction table")
+        table = read_interactions(frame, renamings_for(frame, _renamings(column)))
         if user:
             table = table.filter(pl.col(Columns.USER).cast(pl.String).is_in(user))
             if table.height == 0:
@@ -161,7 +166,7 @@ def recommend(
     if out is None:
         show_recommendations(found, recommender.item_table)
     else:
-        _WRITERS[out.suffix](found, out)
+        _write_table(found, out)
         console.print(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
 
 
@@ -174,7 +179,8 @@ def evaluate(
     dataset: Dataset = None,
     column: Column = None,
     on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
-    users: Annotated[int | None, typer.Option(help="Evaluate this many users, drawn by the recipe's seed.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="Evaluate this many users, drawn by the recipe's seed.")] = None,
+    device: Device = "auto",
     json_file: JsonFile = None,
     ranks: Annotated[Path | None, typer.Option(help="Write the rank of every target here (parquet).")] = None,
     quiet: Quiet = False,
@@ -185,7 +191,9 @@ def evaluate(
     from diffgrm.data.dataset import make_split
     from diffgrm.recommenders import load
 
-    recommender = load(model).override(overrides or [])
+    if ranks is not None:
+        _check_output(ranks, (".parquet",))
+    recommender = load(model).override(overrides or []).to(device)
     data = _dataset(interactions, items, dataset, column)
     settings = recommender.recipe.data
     split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
@@ -198,7 +206,7 @@ def evaluate(
     if json_file is not None:
         _write_json(json_file, result.to_dict())
     if ranks is not None:
-        result.per_user.write_parquet(ranks)
+        _write_table(result.per_user, ranks)
 
 
 @app.command(cls=CommandWithSettings)
@@ -220,17 +228,17 @@ def tokenize(
 
     from diffgrm.console import console, show_report
     from diffgrm.data.dataset import make_split
-    from diffgrm.data.tables import read_items
+    from diffgrm.data.tables import load_frame, read_items, renamings_for
     from diffgrm.embeddings import embed_items
     from diffgrm.semantic_ids import SemanticIds
 
     chosen = _recipe(recipe, overrides)
-    if out.suffix not in _WRITERS:
-        raise DataError(f"--out {out.name}: expected one of {', '.join(_WRITERS)}")
+    _check_output(out)
     if interactions is None and dataset is None:
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
-        table = read_items(items, _renamings(column, (Columns.ITEM, Columns.TEXT, Columns.TITLE)))
+        frame = load_frame(items, "item table")
+        table = read_items(frame, renamings_for(frame, _renamings(column)))
         in_training = np.ones(table.height, dtype=bool)
     else:
         data = _dataset(interactions, items, dataset, column)
@@ -241,7 +249,7 @@ def tokenize(
     tokenizer = chosen.tokenizer.build("tokenizer", seed=chosen.seed).fit(embeddings[in_training])
     sids, report = SemanticIds.build(tokenizer, embeddings, chosen.semantic_ids.collisions)
     digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
-    _WRITERS[out.suffix](table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
+    _write_table(table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
     show_report(report)
     if json_file is not None:
         _write_json(json_file, report.to_dict())
@@ -292,6 +300,21 @@ _WRITERS = {
 }
 
 
+def _check_output(path: Path, suffixes: tuple[str, ...] = tuple(_WRITERS)) -> None:
+    """Complain about a place that cannot be written before the work is done."""
+    if path.suffix not in suffixes:
+        raise DataError(f"cannot write {path.name}: expected one of {', '.join(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise DataError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+
+
+def _write_table(table: pl.DataFrame, path: Path) -> None:
+    from diffgrm.storage import atomic_file
+
+    with atomic_file(path) as temporary:
+        _WRITERS[path.suffix](table, temporary)
+
+
 def _recipe(path: Path | None, overrides: list[str] | None) -> Recipe:
     from diffgrm.recipe import Recipe, apply_overrides
 
@@ -300,12 +323,11 @@ def _recipe(path: Path | None, overrides: list[str] | None) -> Recipe:
     return Recipe.from_dict(apply_overrides({}, overrides or []))
 
 
-def _renamings(column: list[str] | None, wanted: tuple[str, ...] | None = None) -> dict[str, str]:
+def _renamings(column: list[str] | None) -> dict[str, str]:
     wrong = [pair for pair in column or [] if "=" not in pair]
     if wrong:
         raise RecipeError(f"--column is written OURS=YOURS, found {wrong[0]!r}")
-    pairs = dict(pair.split("=", 1) for pair in column or [])
-    return {ours: yours for ours, yours in pairs.items() if wanted is None or ours in wanted}
+    return dict(pair.split("=", 1) for pair in column or [])
 
 
 def _dataset(

@@ -2,7 +2,9 @@
 
 Items that share a SID compete for it and for free codes nearby. Which one stays and where the others go is one
 assignment problem over short candidate lists: an item's list holds its own SID (cost 0) and the free codes of least
-extra quantisation error. Items for which the lists were too short go to another round with longer ones.
+extra quantisation error. Items for which the lists were too short go to another round with longer ones. Large groups of
+items with one and the same vector need no solver: whoever goes where, the sum is the same, so the nearest free codes are
+dealt out in turn.
 """
 
 from __future__ import annotations
@@ -54,6 +56,10 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
     _, group, sizes = np.unique(own, return_inverse=True, return_counts=True)
     waiting = np.flatnonzero(sizes[group] > 1)
     original, taken = codes.copy(), np.sort(own)
+    for copies in _large_groups_of_copies(embeddings, waiting):
+        codes[copies[1:]] = _nearest_free(tokenizer, embeddings, original, copies, keys, taken)  # one of them may stay
+        taken = np.sort(np.concatenate([taken, keys(codes[copies[1:]])]))
+        waiting = np.setdiff1d(waiting, copies[1:])
     length, first_round = FIRST_LIST, True
     while waiting.size:
         candidates, costs = _free_candidates(tokenizer, embeddings[waiting], original[waiting], keys, taken, length)
@@ -75,6 +81,39 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
     if len(np.unique(codes, axis=0)) != n_items:  # two codes with one hash: one chance in 10^9 for 100,000 items
         raise TokenizerError("two semantic IDs got the same hash; use another tokenizer seed")
     return Repaired(codes, (codes != original).any(1))
+
+
+def _large_groups_of_copies(embeddings: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
+    """Groups of more than ``FIRST_LIST`` of the items whose vectors are equal."""
+    if not items.size:
+        return []
+    _, group, sizes = np.unique(embeddings[items], axis=0, return_inverse=True, return_counts=True)
+    group = group.reshape(-1)
+    return [items[group == number] for number in np.flatnonzero(sizes > FIRST_LIST)]
+
+
+def _nearest_free(
+    tokenizer: Tokenizer,
+    embeddings: np.ndarray,
+    codes: np.ndarray,
+    copies: np.ndarray,
+    keys: CodeKeys,
+    taken: np.ndarray,
+) -> np.ndarray:
+    """The free codes nearest to items of one vector, one less than there are items."""
+    wanted, one = len(copies) - 1, copies[:1]
+    length = 2 * wanted
+    while True:
+        candidates, costs = _free_candidates(tokenizer, embeddings[one], codes[one], keys, taken, length)
+        free = int(np.isfinite(costs).sum())
+        if free >= wanted:
+            return candidates[0, :wanted]
+        if length >= min(64 * len(copies) + LONGEST_LIST, tokenizer.codebook_size**tokenizer.n_digits):
+            raise TokenizerError(
+                f"the code space is too crowded: {len(copies)} items with one and the same vector find only {free} free "
+                f"codes among the {length} nearest; raise tokenizer.n_digits or tokenizer.codebook_size"
+            )
+        length *= 2
 
 
 class CodeKeys:

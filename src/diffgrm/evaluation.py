@@ -3,6 +3,10 @@
 ``evaluate`` takes anything that has ``.recommend``. It walks over the users in blocks and keeps one rank per target and
 one count per item, so memory does not grow with users x items.
 
+``validity`` is the share of the places of the (filtered) lists that hold a real item: an invented item lowers it, and so
+does a list that is shorter than it could be, as when a decoder ends in semantic IDs that no item has. ``distinctness`` is
+the share of real entries that do not repeat in their list.
+
 Names: ``recall@10`` ranks with the user's history filtered out, ``recall@10_unfiltered`` without filter, and
 ``sid_recall@10`` counts semantic IDs instead of items, unfiltered, for comparison with the paper only.
 """
@@ -77,9 +81,9 @@ def accuracy(ranks: Ragged, ks: Iterable[int]) -> dict[str, float]:
     return metrics | {"mrr@10": float(reciprocal_rank(ranks, 10).mean())}
 
 
-def selection_score(ranks: Ragged) -> float:
-    """What checkpoints are chosen by on validation: 0.8 NDCG@10 + 0.2 Recall@10."""
-    return float(0.8 * ndcg(ranks, 10).mean() + 0.2 * recall(ranks, 10).mean())
+def selection_score(ndcg_at_10: float, recall_at_10: float) -> float:
+    """What checkpoints are chosen by on validation: 0.8 NDCG@10 + 0.2 Recall@10, by item."""
+    return 0.8 * ndcg_at_10 + 0.2 * recall_at_10
 
 
 def ranks_in_lists(lists: np.ndarray, targets: Ragged) -> Ragged:
@@ -154,7 +158,7 @@ def evaluate(
         evaluation_set: users, histories and targets.
         items: the catalogue.
         item_counts: [I] training events of every item, for the long tail.
-        ks: list lengths.
+        ks: list lengths; 10 is always added.
         users_at_once: users in one call of ``recommend``.
         progress: called with the number of lists made since the last call (two for each user).
 
@@ -163,7 +167,8 @@ def evaluate(
     """
     if len(evaluation_set) == 0:
         raise DataError("there are no users to evaluate: the split keeps no events for this set")
-    k = max(max(ks), 10)
+    ks = sorted({*ks, 10})
+    k = min(max(ks), len(items))
     sid_numbers = recommender.sid_numbers(items.series) if hasattr(recommender, "sid_numbers") else None
     tail = long_tail(item_counts)
     tally = _Tally(len(items), ks)
@@ -177,7 +182,8 @@ def evaluate(
             lists = _lists(table, user_ids, items, k, tally if exclude_seen else None)
             ranks[name].append(ranks_in_lists(lists, targets).values)
             if exclude_seen:
-                tally.add(lists, tail)
+                seen = evaluation_set.histories.rows(rows).distinct().lengths
+                tally.add(lists, tail, possible=np.minimum(k, len(items) - seen))
             elif sid_numbers is not None:
                 ranks["sid"].append(_sid_ranks(recommender, histories, user_ids, lists, targets, sid_numbers, k))
             if progress:
@@ -206,11 +212,12 @@ class _Tally:
     def __init__(self, n_items: int, ks: Sequence[int]) -> None:
         self.counts = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
         self.tail_share = dict.fromkeys(ks, 0.0)
-        self.users = self.returned = self.real = self.distinct = 0
+        self.users = self.returned = self.real = self.distinct = self.places = 0
 
-    def add(self, lists: np.ndarray, tail: np.ndarray) -> None:
-        """Count lists [U, k] of item positions, -1 in unused places."""
+    def add(self, lists: np.ndarray, tail: np.ndarray, possible: np.ndarray) -> None:
+        """Count lists [U, k] of item positions, -1 in unused places; ``possible`` [U] items could have been in them."""
         self.users += len(lists)
+        self.places += int(possible.sum())
         for k, counts in self.counts.items():
             first, used = lists[:, :k], lists[:, :k] >= 0
             counts += np.bincount(first[used], minlength=len(counts))
@@ -228,7 +235,7 @@ class _Tally:
     def metrics(self) -> dict[str, float]:
         """Validity, distinctness, and coverage, Gini and APLT for every k."""
         result = {
-            "validity": self.real / self.returned if self.returned else 0.0,
+            "validity": self.real / max(self.places, self.returned, 1),
             "distinctness": self.distinct / self.real if self.real else 0.0,
         }
         for k, counts in self.counts.items():

@@ -16,15 +16,15 @@ def masked_cross_entropy(
     Args:
         logits: [B, V, n, K] of the V views.
         codes: [B, n] the true digits.
-        views: which digits are hidden, and what each view counts for.
+        views: which digits are hidden, and what each view and each hidden digit counts for.
         reduction: ``view_mean``: mean inside a view, then over views and targets (paper);
-            ``token_mean``: mean over all hidden digits (weighed by view).
+            ``token_mean``: mean over all hidden digits (the release).
         label_smoothing: mass spread evenly over the K codes.
     """
-    mask, weight = views
+    mask, view_weight, digit_weight = views
     target = codes[:, None, :].expand(mask.shape)[mask]  # [M]
     losses = F.cross_entropy(logits[mask].float(), target, label_smoothing=label_smoothing, reduction="none")
     per_token = losses.new_zeros(mask.shape).masked_scatter(mask, losses)  # [B, V, n]
     if reduction == "token_mean":
-        return (per_token.sum(-1) * weight).sum() / (mask.sum(-1) * weight).sum().clamp(min=1e-9)
-    return (per_token.sum(-1) / mask.sum(-1).clamp(min=1) * weight).mean()
+        return (per_token.sum(-1) * digit_weight).sum() / (mask.sum(-1) * digit_weight).sum().clamp(min=1e-9)
+    return (per_token.sum(-1) / mask.sum(-1).clamp(min=1) * view_weight).mean()

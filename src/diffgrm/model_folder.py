@@ -42,6 +42,7 @@ def writing(folder: Path, facts: dict[str, Any]) -> Iterator[Path]:
         yield new
         _write_manifest(new, facts)
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)  # left over from a save that was killed at its very end
             folder.replace(old)
         new.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -63,8 +64,13 @@ def check_target(folder: Path) -> None:
     recover(folder)
     if folder.exists() and not folder.is_dir():
         raise ModelFolderError(f"{folder} is a file; give a folder to save the model in")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise ModelFolderError(f"{folder} holds files that are not a diffgrm model; choose a new or empty folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            _manifest_of(folder)
+        except ModelFolderError as error:
+            raise ModelFolderError(
+                f"{folder} holds files that are not a diffgrm model; choose a new or empty folder ({error})"
+            ) from error
 
 
 def recover(folder: Path) -> None:
@@ -86,14 +92,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     recover(folder)
     if not folder.is_dir():
         raise ModelFolderError(f"there is no model folder {folder}")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelFolderError(f"{folder} is not a diffgrm model: it has no {MANIFEST}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelFolderError(f"{folder / MANIFEST} is damaged: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelFolderError(f"{folder} is not a diffgrm model: its {MANIFEST} is another program's")
+    manifest = _manifest_of(folder)
     if manifest["format_version"] > FORMAT_VERSION:
         raise ModelFolderError(
             f"{folder} was saved by a newer diffgrm (format {manifest['format_version']}, this one reads "
@@ -110,6 +109,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             problems.append(f"{name} is not the file that was saved (its SHA-256 differs)")
     if problems:
         raise ModelFolderError(f"the model folder {folder} is not whole: {'; '.join(problems)}. Copy or save it again.")
+    return manifest
+
+
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest, which has ``format_version`` and ``files``."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{folder} is not a diffgrm model: it has no {MANIFEST}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelFolderError(f"{folder / MANIFEST} is damaged: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelFolderError(f"{folder} is not a diffgrm model: its {MANIFEST} is another program's")
+    if not isinstance(manifest.get("format_version"), int) or not isinstance(manifest.get("files"), dict):
+        raise ModelFolderError(f"{folder / MANIFEST} is damaged: format_version or files is missing")
     return manifest
 
 

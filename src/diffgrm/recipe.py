@@ -120,11 +120,24 @@ class TrainingSettings(Section):
         ("csv",), description="where metrics of every epoch are written, in the run folder"
     )
 
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.epochs % self.validate_every:
+            raise ValueError(
+                f"training.epochs {self.epochs} is not a multiple of training.validate_every {self.validate_every}: the "
+                "last epochs would never be validated, so never kept"
+            )
+        if self.batch_size < self.devices:
+            raise ValueError(f"training.batch_size {self.batch_size} is less than training.devices {self.devices}")
+        return self
+
 
 class EvaluationSettings(Section):
     """What ``diffgrm evaluate`` reports."""
 
-    ks: tuple[int, ...] = Field((5, 10, 20), min_length=1, description="list lengths k of the metrics @k")
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (5, 10, 20), min_length=1, description="list lengths k of the metrics @k (10 is always among them)"
+    )
 
 
 class SettingRow(NamedTuple):
@@ -153,7 +166,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     recommender: str = Field("diffgrm", description="which recommender the recipe is for")
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
+    seed: int = Field(0, ge=0, lt=2**31 - 2000, description="seed of everything that is drawn at random")
     data: DataSettings = DataSettings()  # type: ignore[call-arg]
     embedding: Annotated[Part, _part("embedding", "lsa")] = "lsa"  # type: ignore[assignment]
     tokenizer: Annotated[Part, _part("tokenizer", "opq")] = "opq"  # type: ignore[assignment]
@@ -198,7 +211,7 @@ class Recipe(BaseModel):
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """A recipe from nested mappings."""
-        return cls(**raw)
+        return cls(**{str(key): value for key, value in raw.items()})
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:
@@ -211,6 +224,8 @@ class Recipe(BaseModel):
             raw = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except FileNotFoundError as error:
             raise RecipeError(f"there is no recipe file {path}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"the recipe file {path} cannot be read: {error}") from error
         except yaml.YAMLError as error:
             raise RecipeError(f"{path} is not YAML: {error}") from error
         if not isinstance(raw, dict):
@@ -235,7 +250,8 @@ class Recipe(BaseModel):
     @property
     def validation_decoder(self) -> Part:
         """The decoding part with ``training.validation_decoding`` applied."""
-        return Part(name=self.decoding.name, options=self.decoding.options | self.training.validation_decoding)
+        wanted = self.decoding.options | self.training.validation_decoding
+        return Part(name=self.decoding.name, options=registry.check_options("decoding", self.decoding.name, wanted)[0])
 
     def table(self) -> Iterator[SettingRow]:
         """Every setting of this recipe with its type, value and explanation."""
@@ -259,12 +275,14 @@ class Recipe(BaseModel):
 def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Nested mappings with ``section.key=value`` texts applied; values are read as YAML.
 
-    A part that gets another name starts from that part's own defaults.
+    A part that gets another name starts from that part's own defaults; with another decoder, that holds for
+    ``training.validation_decoding`` too.
 
     Raises:
         RecipeError: an override without ``=`` or with more than one dot.
     """
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
+    overrides = list(overrides)
     wrong = [text for text in overrides if "=" not in text]
     if wrong:
         raise RecipeError(f"an override is written section.key=value, found {wrong[0]!r}")
@@ -283,7 +301,10 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
             inner = {"name": inner}
         if not isinstance(inner, dict):
             raise RecipeError(f"{path}: {section!r} is a single setting, write {section}={text}")
-        result[section] = {"name": value} if key == "name" and inner.get("name") != value else {**inner, key: value}
+        changed = key == "name" and inner.get("name") != value
+        result[section] = {"name": value} if changed else {**inner, key: value}
+        if changed and section == "decoding" and isinstance(result.get("training"), dict):
+            result["training"].pop("validation_decoding", None)  # it was meant for the other decoder
     return result
 
 

@@ -116,14 +116,6 @@ class SemanticIds:
         """[I] the number of each item's SID among the distinct SIDs; items that share one have equal numbers."""
         return np.unique(self.codes, axis=0, return_inverse=True)[1].reshape(-1)
 
-    def text(self, item: int) -> str:
-        """An item's SID as people write it.
-
-        >>> SemanticIds(np.array([[3, 0, 255, 7]]), 256).text(0)
-        '<3-0-255-7>'
-        """
-        return "<" + "-".join(str(c) for c in self.codes[item]) + ">"
-
     def save(self, path: Path) -> None:
         """Write ``semantic_ids.safetensors``."""
         facts = {"codebook_size": self.codebook_size, "collisions": self.collisions}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import warnings
@@ -24,7 +26,7 @@ from diffgrm.data.batches import Batch, TrainingBatches
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.decoding.base import Decoder
 from diffgrm.decoding.ranker import Ranker, evaluating
-from diffgrm.evaluation import ndcg, ranks_in_lists, recall
+from diffgrm.evaluation import ndcg, ranks_in_lists, recall, selection_score
 from diffgrm.losses import masked_cross_entropy
 from diffgrm.noising.base import NoisingSchedule
 from diffgrm.recipe import LossSettings, TrainingSettings
@@ -60,6 +62,7 @@ class DiffusionTask(L.LightningModule):
         codes: [I, n] codes of all items.
         catalogue: what validation recommends from.
         steps: planned optimiser steps, where the cosine ends.
+        fingerprint: of everything that determines the losses; a checkpoint of another one is refused.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class DiffusionTask(L.LightningModule):
         codebook_size: int,
         steps: int,
         seed: int,
+        fingerprint: str = "",
     ) -> None:
         super().__init__()
         self.network, self.noising, self.loss, self.settings = network, noising, loss, settings
@@ -81,6 +85,7 @@ class DiffusionTask(L.LightningModule):
         self.steps, self.seed = steps, seed
         self.codes: Tensor
         self.register_buffer("codes", codes, persistent=False)
+        self.fingerprint = fingerprint
         self.losses: list[Tensor] = []
         self.latest: dict[str, float] = {}
 
@@ -155,26 +160,35 @@ class DiffusionTask(L.LightningModule):
         )
         ranks = ranks_in_lists(lists, self.validation.targets.rows(users))
         sums = torch.tensor([ndcg(ranks, 10).sum(), recall(ranks, 10).sum(), len(users)], dtype=torch.float64)
-        gathered: Any = self.all_gather(sums.to(self.device).float())
+        gathered: Any = self.all_gather(sums.float().to(self.device))
         total = gathered.reshape(-1, 3).sum(0)
         ndcg_10, recall_10 = (total[:2] / total[2]).tolist()
-        metrics = {"val_ndcg@10": ndcg_10, "val_recall@10": recall_10, MONITOR: 0.8 * ndcg_10 + 0.2 * recall_10}
+        metrics = {"val_ndcg@10": ndcg_10, "val_recall@10": recall_10, MONITOR: selection_score(ndcg_10, recall_10)}
         self.log_dict(metrics, prog_bar=True, batch_size=1)
         self.latest = metrics
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the validation metrics of these weights with them."""
+        """Keep the validation metrics of these weights with them, and what the run is about."""
         checkpoint["validation"] = self.latest
+        checkpoint["fingerprint"] = self.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with other data, semantic IDs or settings than the run began with."""
+        if checkpoint.get("fingerprint") != self.fingerprint:
+            raise TrainingError(
+                "cannot resume: the checkpoint belongs to other data, semantic IDs or training settings than these; resume "
+                "with the recipe and tables the run began with, or start in another run folder"
+            )
 
 
 @contextmanager
 def seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[torch.Generator]:
     """Dropout and masks follow (seed, step, rank) inside the block; the global random state is put back after it."""
-    number = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+    for_dropout, for_masks = (np.random.SeedSequence([seed, step, rank]).generate_state(2, np.uint64) >> 1).tolist()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(number)
-        yield torch.Generator(device).manual_seed(number)
+        torch.manual_seed(for_dropout)
+        yield torch.Generator(device).manual_seed(for_masks)
 
 
 def train(
@@ -229,6 +243,7 @@ def train(
         codebook_size,
         steps=batches_per_epoch * settings.epochs,
         seed=seed,
+        fingerprint=_fingerprint(codes, events, max_len, loss, settings, noising, seed),
     )
     data = _Data(events, max_len, settings, seed)
     checkpoint = ModelCheckpoint(
@@ -263,7 +278,7 @@ def train(
             use_distributed_sampler=False,
         )
         trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
-    best = torch.load(run_folder / BEST, map_location="cpu", weights_only=False)
+    best = torch.load(Path(str(checkpoint.dirpath)) / BEST, map_location="cpu", weights_only=False)
     prefix = "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)})
     validation_metrics: dict[str, float] = best["validation"]
@@ -295,10 +310,29 @@ class _Data(L.LightningDataModule):
         return DataLoader(token)
 
 
+def _fingerprint(
+    codes: np.ndarray,
+    events: Ragged,
+    max_len: int,
+    loss: LossSettings,
+    settings: TrainingSettings,
+    noising: NoisingSchedule,
+    seed: int,
+) -> str:
+    """A hash of all that the losses of a run follow from, but for the network, whose shapes speak for themselves."""
+    kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "strategy"})
+    facts = [max_len, seed, loss.model_dump(), kept, f"{type(noising).__qualname__}{sorted(vars(noising).items())}"]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for array in (codes, events.values, events.offsets):
+        digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
 def _precision(settings: TrainingSettings) -> Any:
     if settings.precision == "bf16":
         return "bf16-mixed"
-    gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    gpu = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if settings.precision == "auto" and gpu else "32-true"
 
 

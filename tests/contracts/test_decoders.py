@@ -67,3 +67,17 @@ def test_the_global_random_state_and_the_mode_of_the_network_are_left_alone(netw
     state = torch.random.get_rng_state()
     rank(network, name)
     assert (torch.random.get_rng_state() == state).all() and network.training
+
+
+@ALL
+def test_the_sids_behind_the_items_are_distinct_even_where_items_share_them(network, name):
+    shared = CODES[torch.from_numpy(GENERATOR.integers(0, 50, 70))]
+    for codes in (CODES, shared):
+        ranker = Ranker(network, resolve("decoding", name)(), Catalogue(codes, 4))
+        for _, decoded in ranker.decode(HISTORIES, 6, exclude_seen=True):
+            for row in range(len(decoded.items)):
+                live = decoded.sid_scores[row] > -torch.inf
+                sids = decoded.codes[row][live].tolist()
+                assert len({tuple(s) for s in sids}) == len(sids) > 0
+                assert (decoded.sid_scores[row][live].diff() <= 1e-6).all()
+            assert (decoded.items >= 0).all()

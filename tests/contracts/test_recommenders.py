@@ -8,7 +8,7 @@ import pytest
 import diffgrm
 from diffgrm import Recipe, evaluate, leave_one_out
 from diffgrm.registry import names, resolve
-from diffgrm.schema import DataError, DiffGRMError, ModelFolderError
+from diffgrm.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
 
 HISTORY = ["item 3", "item 77", "item 410"]
 
@@ -105,6 +105,33 @@ def test_histories_without_a_known_item_are_refused_or_skipped(recommender):
     assert table["item_id"].to_list() == recommender.recommend([HISTORY])["item_id"].to_list()
     with pytest.raises(DataError, match="1 of 1 histories hold no known item"):
         recommender.recommend([[]], on_empty="skip")
+
+
+def test_strange_mappings_and_choices_are_refused(recommender):
+    with pytest.raises(DataError, match="expected a list of item ids for every user, found something else for: u"):
+        recommender.recommend({"u": None})
+    with pytest.raises(DataError, match="user ids must be all text or all whole numbers"):
+        recommender.recommend({"u": HISTORY, 3: HISTORY})
+    with pytest.raises(DataError, match="on_empty is 'ignore'; expected 'error' or 'skip'"):
+        recommender.recommend([HISTORY], on_empty="ignore")
+
+
+def test_a_recipe_for_another_method_is_refused(recommender):
+    other = next(n for n in names("recommender") if n != recommender.recipe.recommender)
+    with pytest.raises(RecipeError, match=f"the recipe is for the recommender '{other}', not for"):
+        type(recommender)(Recipe(recommender=other))
+
+
+def test_after_a_failed_fit_it_is_not_fitted(recommender, toy, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("no luck")
+
+    fresh = type(recommender)()
+    monkeypatch.setattr(type(recommender), "_fit", fail)
+    with pytest.raises(RuntimeError, match="no luck"):
+        fresh.fit(toy)
+    with pytest.raises(DiffGRMError, match="is not fitted"):
+        fresh.recommend([HISTORY])
 
 
 @pytest.mark.parametrize("histories", [None, [], {}])

@@ -107,5 +107,14 @@ def test_ragged_rows_behave_like_lists(rows, data):
     ]
     odd = ragged.filter(ragged.values % 2 == 1)
     assert [odd[i].tolist() for i in range(len(rows))] == [[v for v in row if v % 2] for row in rows]
+    once = ragged.distinct()
+    assert [once[i].tolist() for i in range(len(rows))] == [list(dict.fromkeys(row)) for row in rows]
     width = max(map(len, rows))
     assert ragged.padded(-1).tolist() == [row + [-1] * (width - len(row)) for row in rows]
+
+
+def test_an_item_met_twice_in_a_window_is_one_target():
+    events = pl.DataFrame({"user_id": ["u"] * 10, "item_id": list("aaaaaabccb"), "timestamp": range(10)})
+    items = pl.DataFrame({"item_id": list("abc"), "text": list("xyz")})
+    split = temporal(InteractionDataset.from_tables(events, items), 0.1, 0.4)
+    assert split.test.targets[0].tolist() == [1, 2]

@@ -135,3 +135,38 @@ def test_numbers_meet_text_ids():
     dataset = InteractionDataset.from_tables(events, items)
     assert dataset.items.positions([11, "10", 12]).tolist() == [1, 0, -1]
     assert InteractionDataset.from_tables(events, items.cast({"item_id": pl.Int64})).items.ids([0]) == [10]
+
+
+def test_a_renaming_reaches_the_table_that_has_the_column():
+    dataset = InteractionDataset.from_tables(
+        EVENTS, ITEMS.rename({"item_id": "asin", "text": "name"}), {"item_id": "asin", "text": "name"}
+    )
+    assert dataset.n_items == 2
+    with pytest.raises(DataError, match="neither table has the column to rename:\n  - 'asni'; did you mean 'asin'"):
+        InteractionDataset.from_tables(EVENTS, ITEMS.rename({"item_id": "asin"}), {"item_id": "asni"})
+    with pytest.raises(DataError, match="cannot rename to 'rating': the library's columns are user_id"):
+        InteractionDataset.from_tables(EVENTS, ITEMS, {"rating": "x"})
+
+
+def test_columns_can_be_swapped():
+    swapped = read_interactions(EVENTS, {"user_id": "item_id", "item_id": "user_id"})
+    assert swapped["user_id"].to_list() == ["b", "007", "007"]
+
+
+def test_huge_unsigned_ids_become_text():
+    table = EVENTS.with_columns(pl.Series("user_id", [2**64 - 1, 2**64 - 1, 3], dtype=pl.UInt64))
+    assert read_interactions(table)["user_id"].to_list() == ["18446744073709551615"] * 2 + ["3"]
+
+
+def test_texts_may_come_in_lists_and_not_as_bytes():
+    lists = pl.DataFrame({"item_id": ["a"], "text": [["Beauty", None, "Bath"]]})
+    assert read_items(lists)["text"].to_list() == ["Beauty Bath"]
+    with pytest.raises(DataError, match="text has type Binary; expected text"):
+        read_items(pl.DataFrame({"item_id": ["a"], "text": [b"x"]}))
+
+
+def test_a_damaged_gzip_is_named(tmp_path):
+    good = gzip.compress(b'{"user_id": "u", "item_id": "a"}\n' * 100)
+    (tmp_path / "e.jsonl.gz").write_bytes(good[:20] + bytes(b ^ 85 for b in good[20:]))
+    with pytest.raises(DataError, match="could not be read"):
+        read_interactions(tmp_path / "e.jsonl.gz")

@@ -58,7 +58,7 @@ def test_every_item_has_three_answers(strict):
 
 
 def test_texts_are_readable_and_unique(strict):
-    texts = strict.dataset.texts
+    texts = strict.dataset.item_table["text"].to_list()
     assert texts[0] == "Aroma espresso machine, red. Brand: Aroma. Department: Coffee."
     assert len(set(texts)) == len(texts) == sum(len(b) * len(k) for b, k in DEPARTMENTS.values()) * len(COLOURS) == 480
 

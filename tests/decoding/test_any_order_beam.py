@@ -199,3 +199,29 @@ def test_digits_per_step_add_up():
         for steps in range(1, n + 1):
             sizes = digits_per_step(n, steps)
             assert sum(sizes) == n and len(sizes) == steps and sizes == sorted(sizes) and sizes[-1] - sizes[0] <= 1
+
+
+@pytest.mark.parametrize("n", [8, 16, 32])
+def test_long_sids_give_full_lists_without_endless_widening(n):
+    """One item's partial SIDs outnumber any beam; lists are complete all the same, and best first."""
+    generator = np.random.default_rng(n)
+    codes = torch.from_numpy(np.unique(generator.integers(0, 8, (300, n)), axis=0)[:200])
+    sure = torch.full((n, 8), 0.1 / 7).scatter(1, codes[17][:, None], 0.9).log()
+
+    def denoise(ask, mask, memory):
+        return sure.expand(*ask.shape[:2], n, 8)
+
+    task = Task(denoise, Rows(2), Catalogue(codes, 8), 10, None, torch.zeros(2, dtype=torch.long))
+    decoded = AnyOrderBeam(beam=16).decode(task)
+    assert (decoded.items >= 0).all() and all(len(set(row.tolist())) == 10 for row in decoded.items)
+    assert (decoded.items[:, 0] == 17).all() and (decoded.scores.diff(dim=1) <= 1e-6).all()
+
+
+class Rows(list):
+    """A memory of users of whom nothing is known."""
+
+    def __init__(self, count):
+        super().__init__(range(count))
+
+    def rows(self, chosen):
+        return Rows(len(chosen))

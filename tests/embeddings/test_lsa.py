@@ -90,8 +90,9 @@ def test_lsa_can_learn_runs_of_words():
 def test_rare_words_are_dropped_only_from_large_catalogues():
     many = [f"common number{n}" for n in range(200)]
     many[:2] = ["common twice", "common twice"]
-    assert LSA(min_items=2).fit(table(*many)).state().facts["words"] == ["common", "twice"]
-    assert "number2" in LSA(min_items=2).fit(table(*many[:199])).state().facts["words"]
+    assert LSA().fit(table(*many)).state().facts["words"] == ["common", "twice"]
+    assert "number2" in LSA().fit(table(*many[:199])).state().facts["words"]
+    assert LSA(min_items=2).fit(table(*many[:199])).state().facts["words"] == ["common", "twice"]
 
 
 def test_only_the_most_frequent_features_are_kept():

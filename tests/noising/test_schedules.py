@@ -82,7 +82,8 @@ def test_random_draws_follow_their_laws():
 def test_uniform_t_is_an_unbiased_estimate_of_the_likelihood_bound():
     """Each digit's loss counts 1/n in expectation, since E[masked / t] = 1: a constant loss of 1 gives 1."""
     views = RandomNoising("uniform_t").views(torch.zeros(200_000, 4, dtype=torch.long), probe, GENERATOR)
-    assert views.weight.mean() == pytest.approx(1, abs=0.05)
+    assert views.view_weight.mean() == pytest.approx(1, abs=0.05)
+    assert (views.digit_weight * views.mask.sum(-1) / 4).mean() == pytest.approx(1, abs=0.05)
 
 
 def test_full_mask_hides_everything_once():
@@ -90,7 +91,7 @@ def test_full_mask_hides_everything_once():
 
 
 LOGITS = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(1))
-VIEWS = Views(torch.tensor([[[1, 0, 0], [1, 1, 1]]] * 2).bool(), torch.ones(2, 2))
+VIEWS = Views.equal(torch.tensor([[[1, 0, 0], [1, 1, 1]]] * 2).bool())
 
 
 def by_hand(smoothing):
@@ -112,7 +113,8 @@ def test_token_mean_pools_all_hidden_digits():
 
 
 def test_a_view_of_weight_zero_does_not_count():
-    views = Views(VIEWS.mask, torch.tensor([[1.0, 0.0]] * 2))
+    weight = torch.tensor([[1.0, 0.0]] * 2)
+    views = Views(VIEWS.mask, weight, weight)
     wanted = by_hand(0.0)[:, 0, 0].mean() / 2
     assert masked_cross_entropy(LOGITS, CODES, views).item() == pytest.approx(wanted.item())
     wanted = by_hand(0.0)[:, 0, 0].mean()
@@ -123,3 +125,11 @@ def test_known_digits_give_no_gradient():
     logits = LOGITS.clone().requires_grad_()
     masked_cross_entropy(logits, CODES, VIEWS).backward()
     assert (logits.grad[~VIEWS.mask] == 0).all() and (logits.grad[VIEWS.mask] != 0).any()
+
+
+def test_pooled_digits_of_uniform_t_count_one_over_t():
+    """One digit hidden at t = 1/4 weighs four times as much as each of three hidden at t = 1."""
+    views = Views(VIEWS.mask, torch.ones(2, 2), torch.tensor([[4.0, 1.0]] * 2))
+    losses = by_hand(0.0)
+    wanted = (4 * losses[:, 0, 0] + losses[:, 1].sum(-1)).sum() / (2 * (4 + 3))
+    assert masked_cross_entropy(LOGITS, CODES, views, reduction="token_mean").item() == pytest.approx(wanted.item())

@@ -186,3 +186,30 @@ def test_only_late_settings_can_be_overridden(saved):
     assert model.ranker().decoder.beam == 3
     with pytest.raises(diffgrm.schema.RecipeError, match=r"only decoding and evaluation settings .* model\.width=3"):
         model.override(["model.width=3"])
+
+
+def test_a_manifest_of_another_program_does_not_make_a_folder_ours(fitted, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "pwa"}')
+    (tmp_path / "app" / "index.html").write_text("precious")
+    with pytest.raises(ModelFolderError, match="holds files that are not a diffgrm model"):
+        fitted.save(tmp_path / "app")
+    assert (tmp_path / "app" / "index.html").read_text() == "precious"
+
+
+def test_what_a_kill_at_the_very_end_left_over_does_not_stop_the_next_save(fitted, copy):
+    shutil.copytree(copy, copy.with_name(".model.old"))
+    fitted.save(copy)
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["model"]
+
+
+def test_a_manifest_without_its_parts_is_damaged(copy):
+    (copy / "manifest.json").write_text('{"format": "diffgrm-model"}')
+    with pytest.raises(ModelFolderError, match="format_version or files is missing"):
+        diffgrm.load(copy)
+
+
+def test_another_decoder_can_be_chosen_after_fit(saved):
+    for name in ("one_pass", "any_order_beam"):
+        model = diffgrm.load(saved).override([f"decoding.name={name}"])
+        assert model.recommend(HISTORY, k=3).height == 3

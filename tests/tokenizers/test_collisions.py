@@ -9,7 +9,6 @@ from scipy.optimize import linear_sum_assignment
 from diffgrm.collisions import CodeKeys, nearest_codes, reassign
 from diffgrm.schema import TokenizerError
 from diffgrm.tokenizers.opq import OPQTokenizer
-from diffgrm.tokenizers.random import RandomTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +76,9 @@ def test_too_few_codes_are_told_with_the_way_out():
 
 def test_a_crowded_code_space_is_told(monkeypatch):
     monkeypatch.setattr("diffgrm.collisions.LONGEST_LIST", 64)
-    vectors = np.ones((300, 4), dtype=np.float32)
-    tokenizer = RandomTokenizer(9, 2).fit(vectors)
+    generator = np.random.default_rng(0)
+    tokenizer = OPQTokenizer(9, 2, pca_width=9, iterations=2).fit(generator.normal(size=(100, 9)).astype(np.float32))
+    vectors = (1 + 1e-3 * generator.normal(size=(300, 9))).astype(np.float32)
     with pytest.raises(TokenizerError, match="the code space is too crowded: 300 items in 512 codes"):
         reassign(tokenizer, vectors, tokenizer.encode(vectors))
 
@@ -108,3 +108,13 @@ def test_too_large_problems_are_cut_and_still_give_everyone_a_place(crowd, monke
     repaired = reassign(tokenizer, vectors, codes)
     assert len(np.unique(repaired.codes, axis=0)) == len(vectors)
     assert repaired.moved.sum() == len(vectors) - len(np.unique(codes, axis=0))
+
+
+def test_thousands_of_copies_are_dealt_the_nearest_free_codes():
+    vectors = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
+    vectors[:2000] = vectors[0]
+    tokenizer = OPQTokenizer(4, 32, pca_width=8, iterations=3).fit(vectors[1900:])
+    codes = tokenizer.encode(vectors)
+    repaired = reassign(tokenizer, vectors, codes)
+    assert len(np.unique(repaired.codes, axis=0)) == 3000
+    assert repaired.moved.sum() == 3000 - len(np.unique(codes, axis=0))

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.tables import read_interactions, read_items
-from diffgrm.schema import Columns, DataError, bullet_list, first_few
+from diffgrm.data.tables import load_frame, read_interactions, read_items, renamings_for
+from diffgrm.schema import Columns, DataError, bullet_list, did_you_mean, first_few
+
+OURS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP, Columns.TEXT, Columns.TITLE)
 
 
 class IdMap:
@@ -97,6 +99,14 @@ class Ragged:
         counts = np.bincount(row[keep], minlength=len(self))
         return Ragged(self.values[keep], np.concatenate([[0], np.cumsum(counts)]))
 
+    def distinct(self) -> Ragged:
+        """Every row without repeats, each value at its first place."""
+        row = np.repeat(np.arange(len(self)), self.lengths)
+        first = np.unique(np.stack([row, self.values]), axis=1, return_index=True)[1]
+        keep = np.zeros(len(self.values), dtype=bool)
+        keep[first] = True
+        return self.filter(keep)
+
     def padded(self, fill: int = -1) -> np.ndarray:
         """[rows, longest row] with ``fill`` after the end of each row."""
         width = int(self.lengths.max(initial=0))
@@ -142,21 +152,22 @@ class InteractionDataset:
         """Read, check and index two tables (paths or frames).
 
         Args:
-            columns: renamings that apply to whichever of the two tables has them, see
-                :func:`diffgrm.data.tables.read_table`.
+            columns: what the library's columns are called in whichever of the two tables has them, for example
+                ``{"user_id": "reviewerID", "item_id": "asin"}``.
 
         Raises:
             DataError: anything the table readers find, and events of items that the item table does not have.
         """
         columns = dict(columns or {})
-        about_items = {k: v for k, v in columns.items() if k in (Columns.ITEM, Columns.TEXT, Columns.TITLE)}
-        about_events = {k: v for k, v in columns.items() if k in (Columns.USER, Columns.ITEM, Columns.TIMESTAMP)}
-        if unknown := sorted(set(columns) - set(about_items) - set(about_events)):
-            raise DataError(
-                f"cannot rename to {unknown}: the library's columns are user_id, item_id, timestamp, text, title"
-            )
-        item_table = read_items(items, about_items)
-        event_table = read_interactions(interactions, about_events)
+        if unknown := sorted(set(columns) - set(OURS)):
+            raise DataError(f"cannot rename to {unknown[0]!r}: the library's columns are {', '.join(OURS)}")
+        interactions, items = load_frame(interactions, "interaction table"), load_frame(items, "item table")
+        known = [*interactions.columns, *items.columns]
+        if missing := [old for old in columns.values() if old not in known]:
+            hints = [f"{old!r}{did_you_mean(old, known)}" for old in missing]
+            raise DataError("neither table has the column to rename:\n" + bullet_list(hints))
+        item_table = read_items(items, renamings_for(items, columns))
+        event_table = read_interactions(interactions, renamings_for(interactions, columns))
         if event_table[Columns.ITEM].dtype != item_table[Columns.ITEM].dtype:  # text in one, numbers in the other
             event_table = event_table.with_columns(pl.col(Columns.ITEM).cast(pl.String))
             item_table = item_table.with_columns(pl.col(Columns.ITEM).cast(pl.String))
@@ -185,11 +196,6 @@ class InteractionDataset:
     def n_items(self) -> int:
         """Items of the item table, with or without events."""
         return len(self.items)
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """The text of every item, in order of position."""
-        return self.item_table[Columns.TEXT].to_list()
 
     def event_table(self) -> pl.DataFrame:
         """All events as user_id, item_id and, where known, timestamp; a user's rows stand together, oldest first."""
@@ -283,8 +289,8 @@ def validation_only(dataset: InteractionDataset) -> Split:
 def temporal(dataset: InteractionDataset, validation_share: float = 0.1, test_share: float = 0.1) -> Split:
     """Two cuts in time: events after the second are test, those between the cuts validation.
 
-    A user's targets are all the events inside the window; the history is everything before the window. Users with no
-    event before a window are not evaluated in it.
+    A user's targets are the different items met inside the window; the history is everything before the window. Users
+    with no event before a window are not evaluated in it.
 
     Raises:
         DataError: no timestamps, or shares that leave nothing to train on.
@@ -312,7 +318,7 @@ def temporal(dataset: InteractionDataset, validation_share: float = 0.1, test_sh
 
 
 def _window(dataset: InteractionDataset, before: np.ndarray, inside: np.ndarray) -> EvaluationSet:
-    histories, targets = dataset.events.filter(before), dataset.events.filter(inside)
+    histories, targets = dataset.events.filter(before), dataset.events.filter(inside).distinct()
     users = np.flatnonzero((histories.lengths > 0) & (targets.lengths > 0))
     return EvaluationSet(dataset.users.gather(users), histories.rows(users), targets.rows(users))
 

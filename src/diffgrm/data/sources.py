@@ -35,6 +35,7 @@ MOVIELENS_MD5 = {  # as published in ml-*.zip.md5
     "1m": "md5:c4d9eecfca2ab87c1945afe126590906",
 }
 AMAZON_CATEGORIES = [
+    "Amazon_Instant_Video",
     "Apps_for_Android",
     "Automotive",
     "Baby",

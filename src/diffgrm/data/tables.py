@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import html
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,19 +36,31 @@ def read_table(
     Raises:
         DataError: no such file, unknown format, missing or misnamed columns, or no rows.
     """
-    frame = _load(source, what)
+    frame = load_frame(source, what)
     if columns:
-        _check_columns(frame, tuple(columns.values()), what, "the renaming asks for")
-        # A column that already bears the name would clash with the renamed one: the renaming wins.
-        clash = [new for new, old in columns.items() if new != old and new in frame.columns]
-        frame = frame.drop(clash).rename({old: new for new, old in columns.items()})
-    _check_columns(frame, required, what, "expected")
+        if missing := [old for old in columns.values() if old not in frame.columns]:
+            hints = [f"{old!r}{did_you_mean(old, frame.columns)}" for old in missing]
+            raise DataError(f"the {what} has no column to rename:\n{bullet_list(hints)}")
+        # A column that already bears one of the new names gives way.
+        others = [c for c in frame.columns if c not in columns and c not in columns.values()]
+        frame = frame.select(*(pl.col(old).alias(new) for new, old in columns.items()), *others)
+    if missing := [name for name in required if name not in frame.columns]:
+        hints = [f"expected column {name!r}{did_you_mean(name, frame.columns)}" for name in missing]
+        raise DataError(
+            f"the {what} has columns {frame.columns}, but:\n{bullet_list(hints)}\n"
+            f"Rename with columns={{'{missing[0]}': 'YOUR_NAME'}} (command line: --column {missing[0]}=YOUR_NAME)."
+        )
     if frame.height == 0:
         raise DataError(f"the {what} is empty: expected at least one row")
     return frame
 
 
-def _load(source: Any, what: str) -> pl.DataFrame:
+def load_frame(source: Any, what: str = "table") -> pl.DataFrame:
+    """A path or a frame of any library as a polars frame, as it is.
+
+    Raises:
+        DataError: no such file, unknown format, a damaged file, or something that is not a table.
+    """
     if isinstance(source, pl.DataFrame):
         return source
     if isinstance(source, pl.LazyFrame):
@@ -78,19 +91,14 @@ def _load_path(path: Path, what: str) -> pl.DataFrame:
             content = path.read_bytes()
             content = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
             return pl.read_ndjson(content, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"the {what} file {path} could not be read: {error}") from error
     raise DataError(f"the {what} file {path.name} has an unknown format; known: {', '.join(SUFFIXES)}")
 
 
-def _check_columns(frame: pl.DataFrame, wanted: tuple[str, ...], what: str, verb: str) -> None:
-    missing = [name for name in wanted if name not in frame.columns]
-    if missing:
-        problems = [f"{verb} column {name!r}{did_you_mean(name, frame.columns)}" for name in missing]
-        raise DataError(
-            f"the {what} has columns {frame.columns}, but:\n{bullet_list(problems)}\n"
-            f"Rename with columns={{'{missing[0]}': 'YOUR_NAME'}} (command line: --column {missing[0]}=YOUR_NAME)."
-        )
+def renamings_for(frame: pl.DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
+    """Those renamings whose column the table has."""
+    return {ours: theirs for ours, theirs in columns.items() if theirs in frame.columns}
 
 
 def read_interactions(source: Any, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
@@ -131,7 +139,7 @@ def read_items(source: Any, columns: Mapping[str, str] | None = None) -> pl.Data
             f"{repeated.len()} item ids have more than one row (expected one each): {first_few(repeated)}; "
             "keep one with .unique('item_id')"
         )
-    texts = [clean_text(text) for text in frame[Columns.TEXT].cast(pl.String)]
+    texts = [clean_text(text) for text in _as_text(frame[Columns.TEXT])]
     bare = [item for item, text in zip(frame[Columns.ITEM], texts, strict=True) if not text]
     if bare:
         problems.append(
@@ -140,6 +148,15 @@ def read_items(source: Any, columns: Mapping[str, str] | None = None) -> pl.Data
     if problems:
         raise DataError("the item table has problems:\n" + bullet_list(problems))
     return _normalise_ids(frame.with_columns(pl.Series(Columns.TEXT, texts, pl.String)), (Columns.ITEM,))
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """A column of texts, numbers, or lists of texts, as texts."""
+    if isinstance(column.dtype, pl.List | pl.Array):
+        return column.cast(pl.List(pl.String), strict=False).list.join(" ", ignore_nulls=True)
+    if column.dtype in (pl.Binary, pl.Object) or isinstance(column.dtype, pl.Struct):
+        raise DataError(f"the item table's text has type {column.dtype}; expected text, or lists of texts")
+    return column.cast(pl.String)
 
 
 def clean_text(text: str | None) -> str:
@@ -168,9 +185,9 @@ def _id_problems(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> list[str]:
 
 
 def _normalise_ids(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> pl.DataFrame:
-    return frame.with_columns(
-        pl.col(name).cast(pl.Int64 if frame[name].dtype.is_integer() else pl.String) for name in id_columns
-    )
+    # Unsigned 64-bit ids may not fit into Int64, so they become text.
+    number = {name: frame[name].dtype.is_integer() and frame[name].dtype != pl.UInt64 for name in id_columns}
+    return frame.with_columns(pl.col(name).cast(pl.Int64 if number[name] else pl.String) for name in id_columns)
 
 
 def _ordered_timestamps(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from math import comb
 from typing import Annotated, Literal
 
 import torch
@@ -18,10 +17,12 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.catalogue import code_words
-from diffgrm.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, pad_columns
+from diffgrm.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids
 from diffgrm.schema import RecipeError
 
 logger = logging.getLogger(__name__)
+
+DOUBLINGS = 3  # how often a beam is doubled that finds fewer items than there are
 
 
 @dataclass(frozen=True)
@@ -75,32 +76,49 @@ class AnyOrderBeam(Decoder):
     ) -> None:
         self.beam, self.steps, self.order, self.merge = beam, steps, order, merge
         self.constrained, self.seed = constrained, seed
-        self.rows = beam
+
+    def check(self, n_digits: int, n_items: int) -> None:
+        """See :meth:`Decoder.check`."""
+        if self.steps is not None and self.steps > n_digits:
+            raise RecipeError(f"decoding.steps {self.steps} is more than the {n_digits} digits of a semantic ID")
+
+    def rows(self, n_items: int, k: int) -> int:
+        """See :meth:`Decoder.rows`."""
+        return max(self.beam, k)
 
     @torch.no_grad()
     def decode(self, task: Task) -> Decoded:
-        """See :meth:`Decoder.decode`. A beam too narrow to find k items is doubled for the users it fails."""
-        n = task.catalogue.n_digits
-        if self.steps is not None and self.steps > n:
-            raise RecipeError(f"decoding.steps {self.steps} is more than the {n} digits of a semantic ID")
+        """See :meth:`Decoder.decode`.
+
+        A beam may end in fewer than k items though more are possible, since many partial SIDs lead to one item. It is
+        doubled a few times for the users it fails; who is still short then (long SIDs, of which one item has very many
+        partial ones) gets the list completed by a search in fixed order, where every beam leads to items of its own.
+        """
+        self.check(task.catalogue.n_digits, len(task.catalogue))
         width = max(self.beam, task.k)
         decoded = self._search(task, width)
+        if not self.constrained:
+            return decoded
         wanted = task.catalogue.possible(task.excluded, len(task.memory)).clamp(max=task.k)
-        widest = len(task.catalogue) * comb(n, n // 2)  # no level has more partial SIDs
-        while self.constrained and width < widest:
+        for doubling in range(1, DOUBLINGS + 2):
             short = ((decoded.items >= 0).sum(1) < wanted).nonzero()[:, 0]
             if len(short) == 0:
                 break
-            width *= 2
-            logger.debug("%d users have fewer than k items; their beam is widened to %d", len(short), width)
-            decoded = _replace_rows(decoded, short, self._search(_some_users(task, short), width))
+            some = _some_users(task, short)
+            if doubling <= DOUBLINGS:
+                found = self._search(some, width * 2**doubling)
+            else:
+                found = _completed(decoded.rows(short), self._search(some, width, order="fixed"))
+            logger.debug("%d users had fewer items than possible (attempt %d)", len(short), doubling)
+            decoded = decoded.replaced(short, found)
         return decoded
 
-    def _search(self, task: Task, width: int) -> Decoded:
+    def _search(self, task: Task, width: int, order: str | None = None) -> Decoded:
         catalogue, n = task.catalogue, task.catalogue.n_digits
         batch, device = len(task.memory), task.seeds.device
         words = code_words(n, catalogue.codebook_size, device)
-        fill_order = self._fill_order(task.seeds, n)
+        order = order or self.order
+        fill_order = self._fill_order(order, task.seeds, n)
         beams = Beams.empty(batch, n, device)
         filled = 0
         for digits in digits_per_step(n, self.steps or n):
@@ -108,19 +126,25 @@ class AnyOrderBeam(Decoder):
             here = torch.arange(logits.shape[1], device=device).expand(batch, -1)
             beams = replace(beams, log_p=logits.float().log_softmax(-1), parent=here)
             for _ in range(digits):
-                beams = self._fill_one(task, beams, words, fill_order[:, filled], filled, width)
+                turn = None if order == "confidence" else fill_order[:, filled]
+                beams = self._fill_one(task, beams, words, turn, filled, width)
                 filled += 1
         return items_from_sids(task, beams.codes, beams.score)
 
-    def _fill_one(self, task: Task, beams: Beams, words: Tensor, digit: Tensor, filled: int, width: int) -> Beams:
-        """Every beam with one digit more; the best ``width`` distinct ones."""
+    def _fill_one(self, task: Task, beams: Beams, words: Tensor, turn: Tensor | None, filled: int, width: int) -> Beams:
+        """Every beam with one digit more; the best ``width`` distinct ones.
+
+        Args:
+            turn: [B] the digit whose turn it is; None leaves it to the scores.
+            filled: digits known so far.
+        """
         n = beams.codes.shape[2]
         K = task.catalogue.codebook_size
         log_p = beams.log_p.gather(1, beams.parent[..., None, None].expand(-1, -1, n, K))  # [B, W, n, K]
-        open_ = self._open(task, beams, digit)
+        open_ = self._open(task, beams, turn)
         total = (beams.score[..., None, None] + log_p).masked_fill(~open_, -torch.inf).flatten(1)  # [B, W n K]
         # A partial SID of s digits has at most s parents, so among the best s W are at least W distinct ones.
-        paths = filled + 1 if self.order == "confidence" else 1
+        paths = filled + 1 if turn is None else 1
         score, index = total.topk(min(width * paths, total.shape[1]), dim=1)
         source, flat = index // (n * K), index % (n * K)
         name = beams.name.gather(1, source) + words.view(-1)[flat]
@@ -137,21 +161,21 @@ class AnyOrderBeam(Decoder):
         known = beams.known.gather(1, pick).scatter(2, place, True)
         return Beams(codes, known, score, name, beams.log_p, beams.parent.gather(1, source))
 
-    def _open(self, task: Task, beams: Beams, digit: Tensor) -> Tensor:
+    def _open(self, task: Task, beams: Beams, turn: Tensor | None) -> Tensor:
         """[B, W, n, K] (or broadcastable) whether a (digit, code) may be filled next."""
         if self.constrained:
             open_ = task.catalogue.allowed(beams.codes, beams.known, task.excluded)
         else:
             open_ = ~beams.known[..., None]
-        if self.order != "confidence":
-            turn = torch.arange(beams.codes.shape[2], device=digit.device) == digit[:, None]  # [B, n]
-            open_ = open_ & turn[:, None, :, None]
+        if turn is not None:
+            its_turn = torch.arange(beams.codes.shape[2], device=turn.device) == turn[:, None]  # [B, n]
+            open_ = open_ & its_turn[:, None, :, None]
         return open_
 
-    def _fill_order(self, seeds: Tensor, n: int) -> Tensor:
+    def _fill_order(self, order: str, seeds: Tensor, n: int) -> Tensor:
         """[B, n] the digit that is filled s-th, where the order is given beforehand."""
         digits = torch.arange(n, device=seeds.device)
-        if self.order != "random":
+        if order != "random":
             return digits.expand(len(seeds), -1)
         return _mix(_mix(seeds + self.seed)[:, None] + digits).argsort(1)
 
@@ -192,14 +216,12 @@ def _some_users(task: Task, chosen: Tensor) -> Task:
     return replace(task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen])
 
 
-def _replace_rows(old: Decoded, rows: Tensor, new: Decoded) -> Decoded:
-    """``old`` with some users' answers replaced; the SID columns grow to the wider of the two."""
-    items, scores = old.items.clone(), old.scores.clone()
-    items[rows], scores[rows] = new.items, new.scores
-    wide = new.codes.shape[1]
-    codes = torch.nn.functional.pad(old.codes, (0, 0, 0, max(0, wide - old.codes.shape[1])))
-    sid_scores = pad_columns(old.sid_scores, wide, -torch.inf).clone()
-    legal = pad_columns(old.legal, wide, False).clone()
-    sid_scores[rows], legal[rows] = -torch.inf, False
-    codes[rows, :wide], sid_scores[rows, :wide], legal[rows, :wide] = new.codes, new.sid_scores, new.legal
-    return Decoded(items, scores, codes, sid_scores, legal)
+def _completed(first: Decoded, more: Decoded) -> Decoded:
+    """The items of ``first``, then those of ``more`` that are not among them, none scored above what stands before it."""
+    k = first.items.shape[1]
+    items, scores = torch.cat([first.items, more.items], 1), torch.cat([first.scores, more.scores], 1)
+    keep = first_of_each(items) & (items >= 0)
+    order = (~keep).int().argsort(dim=1, stable=True)[:, :k]
+    items = torch.where(keep, items, -1).gather(1, order)
+    scores = scores.masked_fill(~keep, -torch.inf).gather(1, order).cummin(1).values
+    return Decoded(items, scores, first.codes, first.sid_scores, first.legal)

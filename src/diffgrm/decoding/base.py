@@ -55,11 +55,35 @@ class Decoded(NamedTuple):
     sid_scores: Tensor
     legal: Tensor
 
+    def rows(self, chosen: Tensor) -> Decoded:
+        """The answers for some users [b]."""
+        return Decoded(*(part[chosen] for part in self))
+
+    def replaced(self, chosen: Tensor, new: Decoded) -> Decoded:
+        """With other answers for some users [b]; the SID columns grow to the wider of the two."""
+        columns = max(self.codes.shape[1], new.codes.shape[1])
+        old, new = self._widened(columns), new._widened(columns)
+        return Decoded(*(a.index_copy(0, chosen, b) for a, b in zip(old, new, strict=True)))
+
+    def _widened(self, columns: int) -> Decoded:
+        codes = torch.nn.functional.pad(self.codes, (0, 0, 0, columns - self.codes.shape[1]))
+        sid_scores, legal = pad_columns(self.sid_scores, columns, -torch.inf), pad_columns(self.legal, columns, False)
+        return Decoded(self.items, self.scores, codes, sid_scores, legal)
+
 
 class Decoder(ABC):
     """Finds the items of highest score. Sees the network only through ``denoise``."""
 
-    rows: int = 1  # partial SIDs a user that go through the network at once, for sizing batches
+    def check(self, n_digits: int, n_items: int) -> None:
+        """Refuse sizes that the decoder cannot work with, before anything is trained for it.
+
+        Raises:
+            RecipeError: with the way out.
+        """
+
+    @abstractmethod
+    def rows(self, n_items: int, k: int) -> int:
+        """Partial SIDs a user that are held at once; decides how many users make a batch."""
 
     @abstractmethod
     def decode(self, task: Task) -> Decoded:

@@ -27,19 +27,23 @@ class Exhaustive(Decoder):
     ) -> None:
         self.merge = merge
 
-    @torch.no_grad()
-    def decode(self, task: Task) -> Decoded:
-        """See :meth:`Decoder.decode`.
-
-        Raises:
-            RecipeError: the catalogue is too large for this.
-        """
-        catalogue, n = task.catalogue, task.catalogue.n_digits
-        if len(catalogue) * 2**n > LIMIT:
+    def check(self, n_digits: int, n_items: int) -> None:
+        """See :meth:`Decoder.check`."""
+        if n_items * 2**n_digits > LIMIT:
             raise RecipeError(
-                f"decoding 'exhaustive' is for tiny worlds: {len(catalogue)} items x 2^{n} digit subsets are over {LIMIT}; "
+                f"decoding 'exhaustive' is for tiny worlds: {n_items} items x 2^{n_digits} digit subsets are over {LIMIT}; "
                 "use any_order_beam"
             )
+
+    def rows(self, n_items: int, k: int) -> int:
+        """See :meth:`Decoder.rows`."""
+        return max(n_items, 1)
+
+    @torch.no_grad()
+    def decode(self, task: Task) -> Decoded:
+        """See :meth:`Decoder.decode`."""
+        catalogue, n = task.catalogue, task.catalogue.n_digits
+        self.check(n, len(catalogue))
         batch, device = len(task.memory), catalogue.codes.device
         codes = catalogue.codes.expand(batch, -1, -1)  # [B, R, n]
         scores = {0: torch.zeros(batch, len(catalogue), device=device)}

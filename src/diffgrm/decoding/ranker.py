@@ -17,7 +17,7 @@ from diffgrm.data.batches import collate
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.base import Decoded, Decoder, Task
 
-ROWS_AT_ONCE = 2048  # partial SIDs that go through the network together; more only costs memory
+LOGITS_AT_ONCE = 2**21  # numbers that the network gives back in one call; more only costs memory
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Ranker:
         max_len = cast(int, self.network.max_len)
         starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - max_len)
         order = np.argsort(histories.offsets[1:] - starts, kind="stable")
-        step = max(1, ROWS_AT_ONCE // max(self.decoder.rows, k if self.decoder.rows > 1 else 1))
+        logits_of_one = self.catalogue.n_digits * self.catalogue.codebook_size * self.decoder.rows(len(self.catalogue), k)
+        step = max(1, LOGITS_AT_ONCE // logits_of_one)
         encode, denoise = cast(Any, self.network).encode_history, cast(Any, self.network).denoise
         with torch.no_grad(), evaluating(self.network):
             for first in range(0, len(order), step):

@@ -85,8 +85,11 @@ def embed_items(
     logger.info("Embedding %d items with %s ...", len(items), type(encoder).__name__)
     vectors = check_embeddings(encoder.fit(items.filter(in_training)).encode(items), len(items), items[Columns.ITEM])
     state = encoder.state()
-    with atomic_file(path) as temporary:
-        State({**state.arrays, "embeddings": vectors}, state.facts).save(temporary)
+    try:
+        with atomic_file(path) as temporary:
+            State({**state.arrays, "embeddings": vectors}, state.facts).save(temporary)
+    except OSError as error:
+        logger.warning("The embeddings could not be cached in %s: %s", folder, error)
     return vectors
 
 

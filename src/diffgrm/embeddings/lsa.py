@@ -25,7 +25,9 @@ class LSA(ItemEncoder):
             Literal["word", "char_wb"], "word: words; char_wb: character n-grams inside words (many languages, typos)"
         ] = "word",
         longest_ngram: Annotated[int, Field(ge=1, le=6), "longest run of words (or characters) that is a feature"] = 1,
-        min_items: Annotated[int, Field(ge=1), "a feature must occur in at least this many items"] = 2,
+        min_items: Annotated[
+            int | None, Field(ge=1), "a feature must occur in this many items; null: 2, or 1 where items are under 200"
+        ] = None,
         max_features: Annotated[int, Field(ge=2), "most frequent features that are kept"] = 20_000,
         columns: Annotated[
             tuple[str, ...], "further columns of the item table (brand, category ids...), each value of which is a word"
@@ -75,7 +77,7 @@ class LSA(ItemEncoder):
             DataError: the texts hold no features to learn from.
         """
         texts = self.documents(items)
-        min_items = self.min_items if len(texts) >= 100 * self.min_items else 1
+        min_items = self.min_items or (2 if len(texts) >= 200 else 1)
         vectorizer = self._new_vectorizer(min_df=min_items, max_features=self.max_features)
         try:
             counts = vectorizer.fit_transform(texts)

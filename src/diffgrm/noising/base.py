@@ -18,11 +18,19 @@ class Views(NamedTuple):
 
     Attributes:
         mask: [B, V, n] bool, true where the digit is hidden and has to be predicted.
-        weight: [B, V] float, what the mean loss of a view counts for; 0 for a view that hides nothing.
+        view_weight: [B, V] float, what the mean loss of a view counts for; 0 for a view that hides nothing.
+        digit_weight: [B, V] float, what each hidden digit of a view counts for where digits are pooled.
     """
 
     mask: Tensor
-    weight: Tensor
+    view_weight: Tensor
+    digit_weight: Tensor
+
+    @classmethod
+    def equal(cls, mask: Tensor) -> Views:
+        """Views that all count the same, but for those that hide nothing."""
+        weight = mask.any(-1).float()
+        return cls(mask, weight, weight)
 
 
 class NoisingSchedule(ABC):
@@ -48,5 +56,4 @@ def nested_views(order: Tensor) -> Views:
     n = order.shape[-1]
     rank = order.argsort(-1)  # rank[b, j]: place of digit j in the order
     count = torch.arange(1, n + 1, device=order.device)
-    mask = rank[:, None, :] < count[:, None]
-    return Views(mask, torch.ones(mask.shape[:2], device=order.device))
+    return Views.equal(rank[:, None, :] < count[:, None])

@@ -16,5 +16,4 @@ class FullMaskNoising(NoisingSchedule):
 
     def views(self, codes: Tensor, probe: Probe, generator: torch.Generator) -> Views:
         """See :meth:`NoisingSchedule.views`."""
-        mask = torch.ones_like(codes, dtype=torch.bool)[:, None]
-        return Views(mask, torch.ones(mask.shape[:2], device=codes.device))
+        return Views.equal(torch.ones_like(codes, dtype=torch.bool)[:, None])

@@ -27,17 +27,16 @@ class RandomNoising(NoisingSchedule):
         self.draw, self.p, self.n_views = draw, p, views
 
     def views(self, codes: Tensor, probe: Probe, generator: torch.Generator) -> Views:
-        """See :meth:`NoisingSchedule.views`. The weight turns a view's mean over hidden digits into its likelihood term."""
+        """See :meth:`NoisingSchedule.views`. With ``uniform_t`` a hidden digit counts 1/t, so that a view's loss is an
+        unbiased estimate of the likelihood bound, divided by n."""
         batch, n = codes.shape
         shape = (batch, self.n_views or n, n)
         uniform = torch.rand(shape, generator=generator, device=codes.device)
         if self.draw == "k_of_n":
             k = torch.randint(1, n + 1, shape[:2], generator=generator, device=codes.device)
-            mask = uniform.argsort(-1).argsort(-1) < k[..., None]
-            return Views(mask, torch.ones(shape[:2], device=codes.device))
+            return Views.equal(uniform.argsort(-1).argsort(-1) < k[..., None])
         if self.draw == "fixed_p":
-            mask = uniform < self.p
-            return Views(mask, mask.any(-1).float())
+            return Views.equal(uniform < self.p)
         rate = 1 - torch.rand(shape[:2], generator=generator, device=codes.device)  # (0, 1]
         mask = uniform < rate[..., None]
-        return Views(mask, mask.sum(-1) / (n * rate))
+        return Views(mask, mask.sum(-1) / (n * rate), 1 / rate)

@@ -6,13 +6,12 @@ The base class checks, maps ids and builds tables once; a method implements ``_f
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -47,6 +46,11 @@ class Recommender(ABC):
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         self.recipe = recipe or Recipe(recommender=self.registered_name())
+        if not isinstance(self, registry.resolve("recommender", self.recipe.recommender)):
+            raise RecipeError(
+                f"the recipe is for the recommender {self.recipe.recommender!r}, not for {type(self).__name__}; write "
+                f"recommender: {self.registered_name()}"
+            )
         self._items: IdMap | None = None
         self._item_table: pl.DataFrame | None = None
         self._item_counts: np.ndarray | None = None
@@ -56,7 +60,7 @@ class Recommender(ABC):
     @classmethod
     def registered_name(cls) -> str:
         """The name under which recipes know this class."""
-        return getattr(cls, "name", None) or f"{cls.__module__}:{cls.__qualname__}"
+        return cls.__dict__.get("name") or f"{cls.__module__}:{cls.__qualname__}"
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 
@@ -86,8 +90,8 @@ class Recommender(ABC):
             validation_share=self.recipe.data.validation_share,
             test_share=self.recipe.data.test_share,
         )
-        self._items, self._item_table, self._item_counts = dataset.items, dataset.item_table, split.item_counts
-        self._fitted_split = split
+        self._items = None  # until all has gone well
+        self._item_counts = split.item_counts
         self.facts = {
             "dataset": dataset.name,
             "users": dataset.n_users,
@@ -101,8 +105,9 @@ class Recommender(ABC):
             "fit_seconds": round(time.perf_counter() - started, 1),
             "fitted_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
-            "versions": {p: version(p) for p in ("diffgrm", "torch", "faiss-cpu", "polars")},
+            "versions": {package: _version(package) for package in ("diffgrm", "torch", "faiss-cpu", "polars")},
         }
+        self._items, self._item_table, self._fitted_split = dataset.items, dataset.item_table, split
         return self
 
     def override(self, overrides: Iterable[str]) -> Self:
@@ -123,6 +128,10 @@ class Recommender(ABC):
 
     @abstractmethod
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None: ...
+
+    def to(self, device: str) -> Self:
+        """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the recommender."""
+        return self
 
     # ---- recommend ----------------------------------------------------------------------------------------------
 
@@ -332,9 +341,12 @@ class Recommender(ABC):
                 raise ModelFolderError(f"the hub did not take the model as {repository!r}: {error}") from error
         return str(made)
 
-    def describe(self) -> str:
-        """The facts of the fitted model as indented JSON."""
-        return json.dumps(self.facts, indent=2)
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a source tree, or a build of another name
+        return "unknown"
 
 
 def load(folder: str | Path) -> Recommender:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -21,7 +22,7 @@ from diffgrm.embeddings.base import ItemEncoder, embed_items
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.query import Query
-from diffgrm.schema import Columns, ModelFolderError
+from diffgrm.schema import Columns, ModelFolderError, TrainingError
 from diffgrm.semantic_ids import SemanticIds, TokenizerReport
 from diffgrm.storage import State
 from diffgrm.tokenizers.base import Tokenizer
@@ -58,7 +59,9 @@ class DiffGRMRecommender(Recommender):
         self.semantic_ids: SemanticIds | None = None
         self.report: TokenizerReport | None = None
         self.network: nn.Module | None = None
-        self._ranker: Ranker | None = None  # of the whole catalogue, whose tables are worth keeping
+        # Of the whole catalogue and of the last filter that was asked for: their tables are worth keeping.
+        self._ranker: Ranker | None = None
+        self._restricted: tuple[np.ndarray, Ranker] | None = None
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 
@@ -66,6 +69,10 @@ class DiffGRMRecommender(Recommender):
         self._tokenize(split)
         assert self.semantic_ids is not None
         recipe, sids = self.recipe, self.semantic_ids
+        if run_folder is None and recipe.training.devices > 1:
+            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
+        for part in (recipe.decoding, recipe.validation_decoder):
+            part.build("decoding", seed=recipe.seed).check(sids.n_digits, len(sids))
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             network = recipe.model.build("model", n_digits=sids.n_digits, codebook_size=sids.codebook_size)
@@ -86,7 +93,8 @@ class DiffGRMRecommender(Recommender):
                 resume=resume,
                 progress=progress,
             )
-        self.network, self._ranker = network.eval(), None
+        self.network = network.eval()
+        self._forget_rankers()
         self.facts |= {
             "parameters": sum(p.numel() for p in network.parameters()),
             "epochs": result.epochs,
@@ -114,11 +122,14 @@ class DiffGRMRecommender(Recommender):
         positions = self.items.positions(item_ids)
         return np.where(positions >= 0, self.semantic_ids.sid_of_item()[positions], -2)
 
-    def to(self, device: str | torch.device) -> DiffGRMRecommender:
-        """Move the network to a device; returns the recommender."""
+    def to(self, device: str) -> Self:
+        """See :meth:`Recommender.to`."""
+        self._check_fitted()
         assert self.network is not None
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.network.to(device)
-        self._ranker = None
+        self._forget_rankers()
         return self
 
     def ranker(self, allowed: np.ndarray | None = None) -> Ranker:
@@ -129,16 +140,17 @@ class DiffGRMRecommender(Recommender):
         """
         self._check_fitted()
         assert self.network is not None and self.semantic_ids is not None
-        if allowed is None and self._ranker is not None:
-            return self._ranker
         device = next(self.network.parameters()).device
-        mask = None if allowed is None else torch.from_numpy(allowed).to(device)
-        codes = torch.from_numpy(self.semantic_ids.codes.astype(np.int64)).to(device)
-        catalogue = Catalogue(codes, self.semantic_ids.codebook_size, mask)
-        ranker = Ranker(self.network, self.recipe.decoding.build("decoding", seed=self.recipe.seed), catalogue)
+        if self._ranker is None:
+            codes = torch.from_numpy(self.semantic_ids.codes.astype(np.int64)).to(device)
+            decoder = self.recipe.decoding.build("decoding", seed=self.recipe.seed)
+            self._ranker = Ranker(self.network, decoder, Catalogue(codes, self.semantic_ids.codebook_size))
         if allowed is None:
-            self._ranker = ranker
-        return ranker
+            return self._ranker
+        if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
+            catalogue = self._ranker.catalogue.restricted(torch.from_numpy(allowed).to(device))
+            self._restricted = allowed, replace(self._ranker, catalogue=catalogue)
+        return self._restricted[1]
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         ranker = self.ranker(query.allowed)
@@ -176,7 +188,10 @@ class DiffGRMRecommender(Recommender):
         )
 
     def _recipe_changed(self) -> None:
-        self._ranker = None
+        self._forget_rankers()
+
+    def _forget_rankers(self) -> None:
+        self._ranker = self._restricted = None
 
     # ---- save and load ------------------------------------------------------------------------------------------
 

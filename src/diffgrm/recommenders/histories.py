@@ -28,8 +28,12 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
     Raises:
         DataError: nothing given, or users without a known item and ``on_empty="error"``.
     """
+    if on_empty not in ("error", "skip"):
+        raise DataError(f"on_empty is {on_empty!r}; expected 'error' or 'skip'")
     if isinstance(source, Mapping):
-        user_ids, rows = pl.Series(Columns.USER, list(source)), list(source.values())
+        user_ids, rows = _user_ids(list(source)), list(source.values())
+        if strange := [user for user, row in source.items() if not _is_list(row)]:
+            raise DataError(f"expected a list of item ids for every user, found something else for: {first_few(strange)}")
     elif isinstance(source, Sequence) and not isinstance(source, str):
         nested = [_is_list(entry) for entry in source]
         if any(nested) and not all(nested):
@@ -43,6 +47,13 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     positions = items.positions([item for row in rows for item in row])
     return _known_only(user_ids, Ragged(positions, np.concatenate([[0], np.cumsum(lengths)])), on_empty)
+
+
+def _user_ids(users: list[Any]) -> pl.Series:
+    kinds = {type(user) for user in users}
+    if not (kinds <= {int, np.int64, np.int32} or kinds <= {str, np.str_}):
+        raise DataError(f"user ids must be all text or all whole numbers, found {sorted(k.__name__ for k in kinds)}")
+    return pl.Series(Columns.USER, users)
 
 
 def _is_list(entry: Any) -> bool:

@@ -12,7 +12,7 @@ from diffgrm.recommenders.query import Query, top_k_of_scores
 
 
 class PopularityRecommender(Recommender):
-    """Ranks by number of training events, the same for everyone."""
+    """Ranks by number of training events, the same for everyone; equal numbers in order of the item table."""
 
     name = "popularity"
 
@@ -20,5 +20,6 @@ class PopularityRecommender(Recommender):
         pass  # the base class keeps the counts
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        counts = self.item_counts.astype(np.float64)
-        return top_k_of_scores(query, lambda rows: np.tile(counts, (len(rows), 1)))
+        n_items = len(self.item_counts)
+        scores = self.item_counts - np.arange(n_items) / n_items  # earlier items win ties
+        return top_k_of_scores(query, lambda rows: np.tile(scores, (len(rows), 1)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffgrm.data.dataset import Ragged
 
-BLOCK = 1024  # users whose scores of all items are held at once
+BLOCK = 2**24  # scores (users x items) that are held at once
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class Query:
 
 
 def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Exact top-k of methods that score every item, a block of users at a time; ties go to the earlier item.
+    """Exact top-k of methods that score every item, a block of users at a time.
+
+    Equal scores are put in order of item position; which of those that tie for the last place come in is not specified.
 
     Args:
-        scores_of: user rows [b] -> scores [b, I].
+        scores_of: user rows [b] -> scores [b, I], which are written to.
 
     Returns:
         Item positions [U, k], -1 after the last, and scores [U, k].
@@ -43,15 +45,23 @@ def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray])
     histories, k = query.histories, query.k
     items = np.full((len(histories), k), -1, dtype=np.int64)
     best = np.full((len(histories), k), -np.inf, dtype=np.float32)
-    for start in range(0, len(histories), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(histories)))
-        scores = scores_of(rows).astype(np.float64)
+    step, start = 1, 0
+    while start < len(histories):
+        rows = np.arange(start, min(start + step, len(histories)))
+        scores = scores_of(rows)
+        start, step = start + len(rows), max(1, BLOCK // scores.shape[1])
         if query.allowed is not None:
             scores[:, ~query.allowed] = -np.inf
         if query.exclude_seen:
             seen = histories.rows(rows)
             scores[np.repeat(np.arange(len(rows)), seen.lengths), seen.values] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        order = (
+            np.argpartition(scores, -k, axis=1)[:, -k:]
+            if k < scores.shape[1]
+            else np.tile(np.arange(scores.shape[1]), (len(rows), 1))
+        )
+        order = np.sort(order, axis=1)
+        order = np.take_along_axis(order, np.argsort(-np.take_along_axis(scores, order, 1), axis=1, kind="stable"), 1)
         top = np.take_along_axis(scores, order, 1)
         items[rows], best[rows] = np.where(top > -np.inf, order, -1), top
         if query.progress:

@@ -37,17 +37,18 @@ class ResidualKMeansTokenizer(Tokenizer):
             )
             kmeans.train(residual)
             books.append(np.array(kmeans.centroids))
-            residual = residual - books[-1][squared_distances(residual, books[-1]).argmin(1)]
+            residual = residual - books[-1][self._nearest(residual, books[-1])]
         self.codebooks = np.stack(books)
 
-    def _encode(self, embeddings: np.ndarray) -> np.ndarray:
-        return in_chunks(self._encode_block, embeddings, rows=max(1, 2**24 // self.codebook_size))
+    def _nearest(self, points: np.ndarray, book: np.ndarray) -> np.ndarray:
+        rows = max(1, 2**24 // self.codebook_size)
+        return in_chunks(lambda block: squared_distances(block, book).argmin(1), points, rows=rows)
 
-    def _encode_block(self, embeddings: np.ndarray) -> np.ndarray:
+    def _encode(self, embeddings: np.ndarray) -> np.ndarray:
         assert self.codebooks is not None
         residual, digits = embeddings, []
         for book in self.codebooks:
-            digits.append(squared_distances(residual, book).argmin(1))
+            digits.append(self._nearest(residual, book))
             residual = residual - book[digits[-1]]
         return np.stack(digits, axis=1)
 
