@@ -55,15 +55,12 @@ class CommandWithSettings(TyperCommand):
 
 
 def _show_settings() -> None:
-    from diffgrm.console import console
-    from diffgrm.recipe import Recipe
+    from diffgrm.console import show_settings
+    from diffgrm.recipe import Recipe, rows_of_other_parts
 
-    table = Table(title="Settings (section.key=value, in the recipe file or on the command line)", title_justify="left")
-    for name in ("setting", "type", "default", "what it does"):
-        table.add_column(name, overflow="fold")
-    for row in Recipe().table():
-        table.add_row(row.path, row.type, "null" if row.default is None else str(row.default), row.help)
-    console.print(table)
+    recipe = Recipe()
+    show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
+    show_settings("Settings of the other parts, with \\[the name that chooses the part]", rows_of_other_parts(recipe))
 
 
 @app.callback()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import Parameter
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from diffgrm.recipe import SettingRow
 from diffgrm.schema import Columns
 from diffgrm.semantic_ids import TokenizerReport
 
@@ -37,6 +40,17 @@ def show_pairs(title: str, rows: Iterable[tuple[str, str]]) -> None:
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in rows:
         table.add_row(name, value)
+    console.print(table)
+
+
+def show_settings(title: str, rows: Iterable[SettingRow]) -> None:
+    """Settings with type, default and explanation."""
+    table = Table(title=title, title_justify="left")
+    for name in ("setting", "type", "default", "what it does"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        default = "null" if row.default is None else "needed" if row.default is Parameter.empty else str(row.default)
+        table.add_row(row.path, row.type, default, escape(row.help))
     console.print(table)
 
 

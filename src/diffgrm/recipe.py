@@ -272,6 +272,16 @@ class Recipe(BaseModel):
                 yield SettingRow(name, registry.readable_type(field.annotation), value, field.description or "")
 
 
+def rows_of_other_parts(recipe: Recipe) -> Iterator[SettingRow]:
+    """The settings of every registered part that a recipe does not use; the help begins with the part's name."""
+    for kind in PART_SECTIONS:
+        for name in registry.names(kind):
+            if name != getattr(recipe, kind).name:
+                for setting in registry.settings(kind, name).values():
+                    help_text = f"[{name}] {setting.help}"
+                    yield SettingRow(f"{kind}.{setting.name}", setting.type_name, setting.default, help_text)
+
+
 def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Nested mappings with ``section.key=value`` texts applied; values are read as YAML.
 
