@@ -95,6 +95,13 @@ def test_what_stands_under_a_mask_does_not_matter_and_what_is_known_does(network
     assert not close(network.denoise(torch.where(mask, codes, (codes + 1) % K), mask, memory), logits)
 
 
+def test_known_digits_get_no_logits(network):
+    codes, mask = questions(4, 6)
+    mask[0], mask[1] = True, False
+    logits = network.denoise(codes, mask, encode(network, *histories(4)))
+    assert (logits[~mask] == 0).all() and (logits[mask] != 0).any(-1).all()
+
+
 def test_the_history_and_its_order_matter(network):
     codes, _ = histories(4)
     valid = torch.ones(4, S, dtype=torch.bool)

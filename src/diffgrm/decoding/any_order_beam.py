@@ -22,6 +22,7 @@ from diffgrm.schema import RecipeError
 
 logger = logging.getLogger(__name__)
 
+LAST_PARTS = 4  # the last digit is filled in for a quarter of the beams at a time
 DOUBLINGS = 3  # how often a beam is doubled that finds fewer items than there are
 
 
@@ -49,6 +50,11 @@ class Beams:
         codes = torch.zeros(batch, 1, n, dtype=torch.long, device=device)
         zeros = torch.zeros(batch, 1, device=device)
         return cls(codes, codes.bool(), zeros, zeros.long(), zeros.view(batch, 1, 1, 1), zeros.long())
+
+    def some(self, users: Tensor, beams: slice) -> Beams:
+        """Some beams of some users [b], not yet asked about."""
+        kept = (part[users, beams] for part in (self.codes, self.known, self.score, self.name))
+        return Beams(*kept, self.log_p, self.parent)
 
 
 class AnyOrderBeam(Decoder):
@@ -122,14 +128,40 @@ class AnyOrderBeam(Decoder):
         beams = Beams.empty(batch, n, device)
         filled = 0
         for digits in digits_per_step(n, self.steps or n):
-            logits = task.denoise(beams.codes, ~beams.known, task.memory)
-            here = torch.arange(logits.shape[1], device=device).expand(batch, -1)
-            beams = replace(beams, log_p=logits.float().log_softmax(-1), parent=here)
+            if filled == n - 1 and self.constrained and self.merge == "best_path":
+                return self._last_digit(task, beams, words)
+            beams = _ask(task, beams)
             for _ in range(digits):
                 turn = None if order == "confidence" else fill_order[:, filled]
                 beams = self._fill_one(task, beams, words, turn, filled, width)
                 filled += 1
         return items_from_sids(task, beams.codes, beams.score)
+
+    def _last_digit(self, task: Task, beams: Beams, words: Tensor) -> Decoded:
+        """The k best complete SIDs of beams that lack one digit, asking the network for as few beams as will do.
+
+        A score only falls as digits are filled. The best beams go first; once k complete SIDs score above the next beam,
+        no later beam can add to them. The answer is that of asking for all beams.
+        """
+        batch, width, n = beams.codes.shape
+        size = -(-width // LAST_PARTS)
+        codes = beams.codes.new_zeros(batch, task.k, n)
+        name = beams.name.new_zeros(batch, task.k)
+        score = beams.score.new_full((batch, task.k), -torch.inf)
+        for start in range(0, width, size):
+            next_score = beams.score[:, start]
+            users = ((next_score >= score[:, -1]) & (next_score > -torch.inf)).nonzero()[:, 0]
+            if len(users) == 0:
+                break
+            some = task if len(users) == batch else _some_users(task, users)
+            part = _ask(some, beams.some(users, slice(start, start + size)))
+            part = self._fill_one(some, part, words, None, n - 1, task.k)
+            names = torch.cat([name[users], part.name], 1)
+            score[users], keep = best_distinct(torch.cat([score[users], part.score], 1), names, task.k)
+            name[users] = names.gather(1, keep)
+            both = torch.cat([codes[users], part.codes], 1)
+            codes[users] = both.gather(1, keep[..., None].expand(-1, -1, n))
+        return items_from_sids(task, codes, score)
 
     def _fill_one(self, task: Task, beams: Beams, words: Tensor, turn: Tensor | None, filled: int, width: int) -> Beams:
         """Every beam with one digit more; the best ``width`` distinct ones.
@@ -178,6 +210,21 @@ class AnyOrderBeam(Decoder):
         if order != "random":
             return digits.expand(len(seeds), -1)
         return _mix(_mix(seeds + self.seed)[:, None] + digits).argsort(1)
+
+
+def _ask(task: Task, beams: Beams) -> Beams:
+    """The beams with the network's present opinion of them."""
+    logits = task.denoise(beams.codes, ~beams.known, task.memory)
+    here = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    return replace(beams, log_p=logits.float().log_softmax(-1), parent=here)
+
+
+def best_distinct(score: Tensor, name: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The best ``width`` scores [B, width] among entries [B, M] of distinct name, best first, and where they stand."""
+    score, order = score.sort(dim=1, descending=True, stable=True)
+    score = score.masked_fill(~first_of_each(name.gather(1, order)), -torch.inf)
+    score, keep = score.topk(width, dim=1)
+    return score, order.gather(1, keep)
 
 
 def digits_per_step(n: int, steps: int) -> list[int]:

@@ -49,9 +49,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
         """Attend from x [B, T, d] to projected keys and values; ``valid`` [B, S] is false where padded."""
+        return self.out(self.attend(x, key, value, valid))
+
+    def attend(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The same before the layer that writes to the residual stream."""
         mask = None if valid is None else valid[:, None, None, :]
         y = F.scaled_dot_product_attention(self._split(self.query(x)), key, value, attn_mask=mask)
-        return self.out(y.transpose(1, 2).flatten(2))
+        return y.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, d/heads]
@@ -99,13 +103,28 @@ class DecoderLayer(nn.Module):
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
-        """X [B, Q, n, d], keys and values of the history, valid [B, S] -> [B, Q, n, d]."""
+    def forward(
+        self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor, wanted: Tensor | None = None
+    ) -> Tensor:
+        """X [B, Q, n, d], keys and values of the history, valid [B, S] -> [B, Q, n, d].
+
+        With ``wanted`` [B, C], places among the Q n digits, only those come out: [B, C, d].
+        """
+        shape = x.shape
         y = self.digits_norm(x).flatten(0, 1)  # [B Q, n, d]
-        x = x + self.drop(self.digits(y, *self.digits.project(y)).view_as(x))
-        y = self.history_norm(x).flatten(1, 2)  # [B, Q n, d]
-        x = x + self.drop(self.history(y, key, value, valid).view_as(x))
-        return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+        y = self.digits.attend(y, *self.digits.project(y)).view(shape).flatten(1, 2)  # [B, Q n, d]
+        x = x.flatten(1, 2)
+        if wanted is not None:
+            x, y = pick(x, wanted), pick(y, wanted)
+        x = x + self.drop(self.digits.out(y))
+        x = x + self.drop(self.history(self.history_norm(x), key, value, valid))
+        x = x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+        return x if wanted is not None else x.view(shape)
+
+
+def pick(x: Tensor, places: Tensor) -> Tensor:
+    """The places [B, C] of x [B, T, d]: [B, C, d]."""
+    return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def scale_by_fan_in(module: nn.Module, layers: int) -> None:

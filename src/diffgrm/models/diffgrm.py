@@ -126,12 +126,33 @@ class DiffGRM(nn.Module):
             memory: of B users.
 
         Returns:
-            [B, Q, n, K] logits (equation 8: hidden state times the digit's own code table).
+            [B, Q, n, K] logits (equation 8: hidden state times the digit's own code table); of a known digit they are 0,
+            since nobody asks for them and the last layer leaves them out.
         """
         known = self._embed(torch.where(mask, 0, codes))  # [B, Q, n, d]
         x = self.drop(torch.where(mask[..., None], self.masked * self.input_scale, known))
-        for layer, key, value in zip(self.decoder, memory.keys, memory.values, strict=True):
-            x = layer(x, key, value, memory.valid)
-        x = self.decoder_norm(x)
+        wanted = _places(mask.flatten(1))  # [B, C]
+        last = len(self.decoder) - 1
+        for number, (layer, key, value) in enumerate(zip(self.decoder, memory.keys, memory.values, strict=True)):
+            x = layer(x, key, value, memory.valid, wanted if number == last else None)
+        x = self.decoder_norm(x)  # [B, C, d]
+        x = _put_back(x, wanted, mask)  # [B, Q, n, d]
         tables = self.codes.view(self.n_digits, self.codebook_size, -1)
         return torch.einsum("bqnd,nkd->bqnk", x, tables)
+
+
+def _places(mask: Tensor) -> Tensor | None:
+    """[B, C] where each row of mask [B, T] is true, C the most in any row; shorter rows go on with places that are false.
+
+    None where every place is true.
+    """
+    count = int(mask.sum(1).max())
+    return None if count == mask.shape[1] else (~mask).int().argsort(dim=1, stable=True)[:, :count]
+
+
+def _put_back(x: Tensor, places: Tensor | None, mask: Tensor) -> Tensor:
+    """X [B, C, d] at its places among [B, Q, n, d]; 0 where mask [B, Q, n] is false."""
+    if places is not None:
+        where = places[..., None].expand(-1, -1, x.shape[-1])
+        x = x.new_zeros(len(x), mask[0].numel(), x.shape[-1]).scatter(1, where, x)
+    return x.view(*mask.shape, -1) * mask[..., None]
