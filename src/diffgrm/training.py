@@ -135,7 +135,7 @@ class DiffusionTask(L.LightningModule):
             {"params": matrices, "weight_decay": self.settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+        optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.learning_rate_factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -33,28 +33,23 @@ class Beams:
     Attributes:
         codes: [B, W, n], 0 where unknown; known: [B, W, n] bool; score: [B, W], -inf where there is no beam.
         name: [B, W] int64, equal for equal partial SIDs.
-        log_p: [B, W0, n, K] log-probabilities of the last time the network was asked, when there were W0 beams.
-        parent: [B, W] which of those W0 beams each beam comes from.
     """
 
     codes: Tensor
     known: Tensor
     score: Tensor
     name: Tensor
-    log_p: Tensor
-    parent: Tensor
 
     @classmethod
     def empty(cls, batch: int, n: int, device: torch.device) -> Beams:
         """One beam a user, with nothing known."""
         codes = torch.zeros(batch, 1, n, dtype=torch.long, device=device)
         zeros = torch.zeros(batch, 1, device=device)
-        return cls(codes, codes.bool(), zeros, zeros.long(), zeros.view(batch, 1, 1, 1), zeros.long())
+        return cls(codes, codes.bool(), zeros, zeros.long())
 
     def some(self, users: Tensor, beams: slice) -> Beams:
-        """Some beams of some users [b], not yet asked about."""
-        kept = (part[users, beams] for part in (self.codes, self.known, self.score, self.name))
-        return Beams(*kept, self.log_p, self.parent)
+        """Some beams of some users [b]."""
+        return Beams(*(part[users, beams] for part in (self.codes, self.known, self.score, self.name)))
 
 
 class AnyOrderBeam(Decoder):
@@ -130,11 +125,13 @@ class AnyOrderBeam(Decoder):
         for digits in digits_per_step(n, self.steps or n):
             if filled == n - 1 and self.constrained and self.merge == "best_path":
                 return self._last_digit(task, beams, words)
-            beams = _ask(task, beams)
-            for _ in range(digits):
+            log_p = _log_p(task, beams)
+            for number in range(digits):
                 turn = None if order == "confidence" else fill_order[:, filled]
-                beams = self._fill_one(task, beams, words, turn, filled, width)
+                beams, parent = self._fill_one(task, beams, log_p, words, turn, filled, width)
                 filled += 1
+                if number < digits - 1:
+                    log_p = log_p.gather(1, parent[..., None, None].expand(-1, -1, *log_p.shape[2:]))
         return items_from_sids(task, beams.codes, beams.score)
 
     def _last_digit(self, task: Task, beams: Beams, words: Tensor) -> Decoded:
@@ -154,8 +151,8 @@ class AnyOrderBeam(Decoder):
             if len(users) == 0:
                 break
             some = task if len(users) == batch else _some_users(task, users)
-            part = _ask(some, beams.some(users, slice(start, start + size)))
-            part = self._fill_one(some, part, words, None, n - 1, task.k)
+            part = beams.some(users, slice(start, start + size))
+            part, _ = self._fill_one(some, part, _log_p(some, part), words, None, n - 1, task.k)
             names = torch.cat([name[users], part.name], 1)
             score[users], keep = best_distinct(torch.cat([score[users], part.score], 1), names, task.k)
             name[users] = names.gather(1, keep)
@@ -163,18 +160,20 @@ class AnyOrderBeam(Decoder):
             codes[users] = both.gather(1, keep[..., None].expand(-1, -1, n))
         return items_from_sids(task, codes, score)
 
-    def _fill_one(self, task: Task, beams: Beams, words: Tensor, turn: Tensor | None, filled: int, width: int) -> Beams:
-        """Every beam with one digit more; the best ``width`` distinct ones.
+    def _fill_one(
+        self, task: Task, beams: Beams, log_p: Tensor, words: Tensor, turn: Tensor | None, filled: int, width: int
+    ) -> tuple[Beams, Tensor]:
+        """Every beam with one digit more, the best ``width`` distinct ones; and which beam each comes from [B, W].
 
         Args:
+            log_p: [B, W, n, K] what the network says of the beams.
             turn: [B] the digit whose turn it is; None leaves it to the scores.
             filled: digits known so far.
         """
         n = beams.codes.shape[2]
         K = task.catalogue.codebook_size
-        log_p = beams.log_p.gather(1, beams.parent[..., None, None].expand(-1, -1, n, K))  # [B, W, n, K]
-        open_ = self._open(task, beams, turn)
-        total = (beams.score[..., None, None] + log_p).masked_fill(~open_, -torch.inf).flatten(1)  # [B, W n K]
+        total = beams.score[..., None, None] + log_p
+        total = total.masked_fill_(~self._open(task, beams, turn), -torch.inf).flatten(1)  # [B, W n K]
         # A partial SID of s digits has at most s parents, so among the best s W are at least W distinct ones.
         paths = filled + 1 if turn is None else 1
         score, index = total.topk(min(width * paths, total.shape[1]), dim=1)
@@ -191,7 +190,7 @@ class AnyOrderBeam(Decoder):
         pick = source[..., None].expand(-1, -1, n)
         codes = beams.codes.gather(1, pick).scatter(2, place, (flat % K)[..., None])
         known = beams.known.gather(1, pick).scatter(2, place, True)
-        return Beams(codes, known, score, name, beams.log_p, beams.parent.gather(1, source))
+        return Beams(codes, known, score, name), source
 
     def _open(self, task: Task, beams: Beams, turn: Tensor | None) -> Tensor:
         """[B, W, n, K] (or broadcastable) whether a (digit, code) may be filled next."""
@@ -212,11 +211,9 @@ class AnyOrderBeam(Decoder):
         return _mix(_mix(seeds + self.seed)[:, None] + digits).argsort(1)
 
 
-def _ask(task: Task, beams: Beams) -> Beams:
-    """The beams with the network's present opinion of them."""
-    logits = task.denoise(beams.codes, ~beams.known, task.memory)
-    here = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    return replace(beams, log_p=logits.float().log_softmax(-1), parent=here)
+def _log_p(task: Task, beams: Beams) -> Tensor:
+    """[B, W, n, K] what the network says of the beams."""
+    return task.denoise(beams.codes, ~beams.known, task.memory).float().log_softmax(-1)
 
 
 def best_distinct(score: Tensor, name: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -103,9 +103,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
         self.drop = Dropout(dropout)
 
-    def forward(
-        self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor, wanted: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor, wanted: Tensor | None = None) -> Tensor:
         """X [B, Q, n, d], keys and values of the history, valid [B, S] -> [B, Q, n, d].
 
         With ``wanted`` [B, C], places among the Q n digits, only those come out: [B, C, d].

@@ -1,0 +1,301 @@
+"""Speed and memory, side by side with another implementation, in one run.
+
+    python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
+
+QUESTION is one of train, decode, latency, evaluate, memory, tokenise, scaling. Each implementation lives in a process of
+its own with the same threads; they take turns, and the ratio is the median of the ratios of neighbouring turns (the peer's
+time over ours). The peer runs in its own environment: ``make peer`` makes one, ``--peer-python`` names it; without it only
+we are measured. Weights are random: nothing measured here depends on them but how early the last digit stops asking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from real_data import machine
+from workload import real_workload, synthetic_workload
+
+HERE = Path(__file__).parent
+PAPER = {"width": 256, "heads": 4, "encoder_layers": 1, "decoder_layers": 4, "feed_forward": 1024}  # Beauty
+PEER = "cornac 3.0.1 DiffGRM"
+
+
+class Worker:
+    """A process that holds one implementation (see ``workers/protocol.py``)."""
+
+    def __init__(self, python: str, script: str, threads: int, workload: Path, sizes: dict[str, int]) -> None:
+        environment = os.environ | {"BENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [python, str(HERE / "workers" / script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.ask(do="load", workload=str(workload), **sizes)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """One request, one answer."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            return {"error": f"the worker ended with status {self.process.wait()}"}
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Bench:
+    """Both workers, and how often a measurement is repeated."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.arguments, self.folder = arguments, folder
+
+    def workers(self, workload: Path, sizes: dict[str, int] = PAPER) -> dict[str, Worker]:
+        """Fresh processes: ours, and the peer where there is one."""
+        scripts = {"ours": (sys.executable, "ours.py")}
+        if self.arguments.peer_python:
+            scripts["peer"] = (self.arguments.peer_python, "cornac_diffgrm.py")
+        return {
+            name: Worker(python, script, self.arguments.threads, workload, sizes)
+            for name, (python, script) in scripts.items()
+        }
+
+    def compare(
+        self, workers: dict[str, Worker], unit: str, ours: dict[str, Any], peer: dict[str, Any], repeats: int | None = None
+    ) -> dict[str, Any]:
+        """Ask both in turn, after one turn to warm up; seconds per unit (a user, a target), and the ratio."""
+        requests = {"ours": ours, "peer": peer}
+        seconds: dict[str, list[float]] = {name: [] for name in workers}
+        for turn in range(1 + (repeats or self.arguments.repeats)):
+            for name, worker in workers.items():
+                answer = worker.ask(**requests[name])
+                if "error" in answer:
+                    return {"error": f"{name}: {answer['error']}"}
+                if turn > 0:
+                    seconds[name].append(answer["seconds"] / answer[unit])
+        result: dict[str, Any] = {}
+        for name, values in seconds.items():
+            result[name] = {
+                f"ms_per_{unit.removesuffix('s')}": round(1e3 * statistics.median(values), 3),
+                f"{unit}_per_second": round(1 / statistics.median(values), 2),
+                "spread": round((max(values) - min(values)) / statistics.median(values), 3),
+            }
+        if "peer" in seconds:
+            ratios = [b / a for a, b in zip(seconds["ours"], seconds["peer"], strict=True)]
+            result["ratio"] = round(statistics.median(ratios), 2)
+        return result
+
+    # ---- questions ----------------------------------------------------------------------------------------------
+
+    def train(self, workload: Path) -> list[dict[str, Any]]:
+        """Training targets a second at batch 256."""
+        workers = self.workers(workload)
+        cases = []
+        for batch, steps, peer_steps in ((256, 8, 1),):
+            ours = {"do": "train", "batch": batch, "steps": steps}
+            found = self.compare(workers, "targets", ours, ours | {"steps": peer_steps})
+            cases.append({"batch": batch, **found, "floor": self.floor_of_training(workload)})
+        return close(workers, cases)
+
+    def decode(self, workload: Path) -> list[dict[str, Any]]:
+        """Users a second, batch 1 and 32, several beams, with and without the catalogue's constraint."""
+        workers = self.workers(workload)
+        cases = []
+        for constrained in (False, True):
+            for batch in (1, 32):
+                for beam in self.arguments.beams:
+                    if constrained and beam > 128:
+                        continue  # the peer needs minutes a batch
+                    request = {"do": "decode", "batch": batch, "beam": beam, "constrained": constrained}
+                    found = self.compare(workers, "users", request, request, 3 if batch == 32 else None)
+                    case = {"batch": batch, "beam": beam, "constrained": constrained, **found}
+                    print(json.dumps(case), flush=True)
+                    cases.append(case)
+        return close(workers, cases)
+
+    def latency(self, workload: Path) -> list[dict[str, Any]]:
+        """Milliseconds for one user, warm, constrained, a different user each time."""
+        workers = self.workers(workload)
+        cases = []
+        for beam in (16, 32, 128):
+            worker, values = workers["ours"], []
+            for user in range(10 * self.arguments.repeats + 5):
+                answer = worker.ask(do="decode", batch=1, beam=beam, constrained=True, first=user)
+                values.append(1e3 * answer["seconds"])
+            values = values[5:]
+            p50, p95 = np.percentile(values, [50, 95])
+            cases.append({"beam": beam, "ours": {"median_ms": round(p50, 1), "p95_ms": round(p95, 1)}})
+        return close(workers, cases)
+
+    def evaluate(self, workload: Path) -> list[dict[str, Any]]:
+        """Ranking test users one beam 128 search each; the ratio holds for all users alike."""
+        workers = self.workers(workload)
+        ours = {"do": "evaluate", "users": 128, "beam": 128}
+        found = self.compare(workers, "users", ours, ours | {"users": 8}, 3)
+        return close(workers, [{"beam": 128, **found}])
+
+    def memory(self, workload: Path) -> list[dict[str, Any]]:
+        """Peak memory that decoding adds to a process that holds the model; a fresh process for each case."""
+        cases = []
+        for batch, beam in ((32, 128), (32, 256)):
+            case: dict[str, Any] = {"batch": batch, "beam": beam}
+            for name, worker in self.workers(workload).items():
+                worker.ask(do="decode", batch=1, beam=2, constrained=False)
+                answer = worker.ask(do="decode", batch=batch, beam=beam, constrained=False)
+                case[name] = {key: answer[key] for key in ("peak_mb", "error") if key in answer}
+                worker.close()
+            if "peak_mb" in case.get("peer", {}):
+                case["ratio"] = round(case["peer"]["peak_mb"] / case["ours"]["peak_mb"], 2)
+            cases.append(case)
+        return cases
+
+    def tokenise(self, workload: Path) -> list[dict[str, Any]]:
+        """Seconds to fit the tokenizer and give every item its own SID."""
+        del workload
+        from diffgrm import InteractionDataset, leave_one_out, toy_world
+        from workload import semantic_ids
+
+        data = self.arguments.data
+        dataset = (
+            toy_world(users=3000, items=1200).dataset
+            if data is None
+            else InteractionDataset.from_tables(data / "interactions.parquet", data / "items.parquet", name=data.name)
+        )
+        in_training = leave_one_out(dataset).item_counts > 0
+        semantic_ids(dataset, in_training, 0)  # fills the cache of text embeddings
+        values = []
+        for _ in range(3):
+            started = time.perf_counter()
+            semantic_ids(dataset, in_training, 0)
+            values.append(time.perf_counter() - started)
+        return [{"items": len(dataset.items), "ours": {"seconds": round(statistics.median(values), 2)}}]
+
+    def scaling(self, workload: Path) -> list[dict[str, Any]]:
+        """Our decode time against digits, beam, history length and catalogue size, on synthetic SIDs."""
+        del workload
+        base = {"items": 10_000, "n_digits": 4, "codebook_size": 256, "history": 8}
+        changes: dict[str, list[int]] = {
+            "n_digits": [4, 8, 16, 32],
+            "beam": [16, 32, 64, 128, 256],
+            "history": [2, 8, 16, 32, 50],
+            "items": [10_000, 100_000, 1_000_000],
+        }
+        cases = []
+        for factor, values in changes.items():
+            for value in values:
+                settings = base | ({factor: value} if factor != "beam" else {})
+                path = self.folder / f"{factor}-{value}.npz"
+                synthetic_workload(path, **settings, users=16, seed=0)
+                worker = Worker(sys.executable, "ours.py", self.arguments.threads, path, PAPER)
+                beam = value if factor == "beam" else 64
+                request = {"do": "decode", "batch": 8, "beam": beam, "constrained": True}
+                found = self.compare({"ours": worker}, "users", request, {}, 3)
+                worker.close()
+                cases.append({"factor": factor, "value": value, **found})
+                print(json.dumps(cases[-1]), flush=True)
+        for factor in changes:
+            points = [(c["value"], c["ours"]["ms_per_user"]) for c in cases if c.get("factor") == factor]
+            x, y = np.log(np.array(points, dtype=float)).T
+            cases.append({"factor": factor, "fitted_exponent": round(float(np.polyfit(x, y, 1)[0]), 2)})
+        return cases
+
+    def floor_of_training(self, workload: Path) -> dict[str, Any]:
+        """Operations of our step over what this machine's matrix product reaches: the least time a target can take."""
+        sys.path.insert(0, str(HERE / "workers"))
+        from ours import Ours
+        from torch.utils.flop_counter import FlopCounterMode
+
+        torch.set_num_threads(self.arguments.threads)
+        ours = Ours()
+        ours.load(str(workload), **PAPER)
+        with FlopCounterMode(display=False) as counter:
+            ours.train(256, 8)
+        per_target = counter.get_total_flops() / 2048
+        speed = matrix_speed()
+        return {
+            "mflop_per_target": round(per_target / 1e6, 1),
+            "machine_gflop_per_second": round(speed / 1e9, 1),
+            "least_ms_per_target": round(1e3 * per_target / speed, 3),
+        }
+
+
+def matrix_speed() -> float:
+    """Operations a second of a matrix product of the decoder's shape, best of several."""
+    a, b = torch.randn(4096, 256), torch.randn(256, 1024)
+    best = float("inf")
+    for _ in range(20):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * 4096 * 256 * 1024 / best
+
+
+def close(workers: dict[str, Worker], cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cases, once the workers have ended."""
+    for worker in workers.values():
+        worker.close()
+    return cases
+
+
+QUESTIONS = ("train", "decode", "latency", "evaluate", "memory", "tokenise", "scaling")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--data", type=Path, help="dataset folder; without it the toy storefront")
+    default = HERE.parent / ".venv-cornac" / "bin" / "python"
+    parser.add_argument("--peer-python", default=str(default) if default.exists() else None)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--beams", type=int, nargs="*", default=[32, 128, 256, 512])
+    arguments = parser.parse_args()
+    data = f" --data DATA/{arguments.data.name}" if arguments.data else ""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "workload.npz"
+        facts = real_workload(path, arguments.data, examples=2048, users=512, seed=0)
+        cases = getattr(Bench(arguments, Path(folder)), arguments.question)(path)
+    content = {
+        "question": arguments.question,
+        "command": f"python benchmarks/run.py {arguments.question}" + data,
+        "peer": PEER if arguments.peer_python else None,
+        "sizes": PAPER,
+        "workload": facts,
+        "threads": arguments.threads,
+        "repeats": arguments.repeats,
+        "machine": machine(),
+        "cases": cases,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    text = json.dumps(content, indent=1)
+    print(text)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Benchmark worker of this library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from protocol import Workload, serve
+
+from diffgrm.catalogue import Catalogue
+from diffgrm.data.batches import Batch, collate
+from diffgrm.data.dataset import Ragged
+from diffgrm.decoding.any_order_beam import AnyOrderBeam
+from diffgrm.decoding.ranker import Ranker, evaluating
+from diffgrm.losses import masked_cross_entropy
+from diffgrm.models.diffgrm import DiffGRM
+from diffgrm.noising.confidence import ConfidenceNoising
+
+
+class Ours:
+    """The network, its optimiser and a workload."""
+
+    def load(self, workload: str, seed: int = 0, **sizes: int) -> None:
+        """Build the network. ``sizes``: width, heads, encoder_layers, decoder_layers, feed_forward."""
+        self.work = Workload(workload)
+        torch.manual_seed(seed)
+        codes = torch.from_numpy(self.work.codes.astype(np.int64))
+        self.network = DiffGRM(codes.shape[1], self.work.codebook_size, dropout=0.1, max_len=50, **sizes)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
+        self.catalogue = Catalogue(codes, self.work.codebook_size)
+        self.noising, self.generator = ConfidenceNoising(), torch.Generator().manual_seed(seed)
+
+    def train(self, batch: int, steps: int, first: int = 0) -> dict[str, Any]:
+        """Some optimiser steps with on-policy coherent noising; examples of like length share a batch, as in training."""
+        self.network.train()
+        examples = self.work.examples[first : first + batch * steps]
+        examples = sorted(examples, key=lambda example: len(example[0]))
+        for start in range(0, len(examples), batch):
+            chosen = examples[start : start + batch]
+            offsets = np.cumsum([0] + [len(history) for history, _ in chosen])
+            events = np.concatenate([history for history, _ in chosen])
+            history, valid = collate(events, offsets[:-1], offsets[1:])
+            self._step(Batch(history, valid, torch.tensor([target for _, target in chosen])))
+        return {"targets": len(examples)}
+
+    def _step(self, batch: Batch) -> None:
+        network, codes = self.network, self.catalogue.all_codes
+        items, index = batch.history.unique(return_inverse=True)
+        item_codes, target = codes[items], codes[batch.target]
+
+        def probe(codes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad(), evaluating(network):
+                return network.denoise(codes, mask, network.encode_history(item_codes, index, batch.valid))
+
+        views = self.noising.views(target, probe, self.generator)
+        memory = network.encode_history(item_codes, index, batch.valid)
+        logits = network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory)
+        loss = masked_cross_entropy(logits, target, views, label_smoothing=0.1)
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        self.optimiser.step()
+
+    def decode(self, batch: int, beam: int, constrained: bool, first: int = 0, k: int = 10) -> dict[str, Any]:
+        """The k best items of some users, from histories to item positions."""
+        chosen = self.work.histories[first : first + batch]
+        offsets = np.cumsum([0] + [len(history) for history in chosen])
+        ranker = Ranker(self.network, AnyOrderBeam(beam=beam, constrained=constrained), self.catalogue)
+        items, _ = ranker.rank(Ragged(np.concatenate(chosen), offsets), k, exclude_seen=False)
+        return {"users": len(chosen), "found": int((items >= 0).sum())}
+
+    def evaluate(self, users: int, beam: int, first: int = 0) -> dict[str, Any]:
+        """Ranked lists for some users as evaluation makes them."""
+        return self.decode(users, beam, constrained=True, first=first)
+
+
+if __name__ == "__main__":
+    worker = Ours()
+    serve({"load": worker.load, "train": worker.train, "decode": worker.decode, "evaluate": worker.evaluate})
