@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install format
+.PHONY: demo test check install format peer
 
 demo: install  ## Fit on the generated storefront and show what comes out.
 	$(BIN)/diffgrm demo
@@ -20,6 +20,11 @@ check: install  ## Lint, format and types, then the tests.
 format: install  ## Put the code into its one format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+peer:  ## The implementation that benchmarks/run.py measures beside ours, in an environment of its own.
+	$(PYTHON) -m venv .venv-cornac
+	.venv-cornac/bin/python -m pip install -q -c constraints.txt torch
+	.venv-cornac/bin/python -m pip install -q -c constraints.txt cornac==3.0.1
 
 install: $(VENV)/.installed
 

@@ -23,6 +23,7 @@ from diffgrm.schema import RecipeError
 logger = logging.getLogger(__name__)
 
 LAST_PARTS = 4  # the last digit is filled in for a quarter of the beams at a time
+FEWEST_BEAMS = 64  # but not for fewer beams of all users than this: small questions cost as much as larger ones
 DOUBLINGS = 3  # how often a beam is doubled that finds fewer items than there are
 
 
@@ -141,7 +142,7 @@ class AnyOrderBeam(Decoder):
         no later beam can add to them. The answer is that of asking for all beams.
         """
         batch, width, n = beams.codes.shape
-        size = -(-width // LAST_PARTS)
+        size = max(-(-width // LAST_PARTS), -(-FEWEST_BEAMS // batch))
         codes = beams.codes.new_zeros(batch, task.k, n)
         name = beams.name.new_zeros(batch, task.k)
         score = beams.score.new_full((batch, task.k), -torch.inf)

@@ -17,7 +17,7 @@ from diffgrm.data.batches import collate
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.base import Decoded, Decoder, Task
 
-LOGITS_AT_ONCE = 2**21  # numbers that the network gives back in one call; more only costs memory
+LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more only costs memory, and leaves the cache
 
 
 @dataclass(frozen=True)

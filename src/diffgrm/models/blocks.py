@@ -33,7 +33,7 @@ class Dropout(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are projected apart, so that a history is projected once."""
+    """Multi-head attention in parts, so that what several questions share is computed once."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -44,20 +44,41 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, heads, S, d/heads] of x [B, S, d]."""
-        key, value = self.key_value(x).chunk(2, dim=-1)
-        return self._split(key), self._split(value)
+        return self.split(self.key_value(x))
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Attend from x [B, T, d] to projected keys and values; ``valid`` [B, S] is false where padded."""
-        return self.out(self.attend(x, key, value, valid))
+    def split(self, key_value: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, S, 2d] -> keys and values [B, heads, S, d/heads]."""
+        key, value = key_value.chunk(2, dim=-1)
+        return self._heads(key), self._heads(value)
 
-    def attend(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The same before the layer that writes to the residual stream."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Projected queries [B, T, d] over keys and values, before the output layer; ``valid`` [B, S]: not padded."""
         mask = None if valid is None else valid[:, None, None, :]
-        y = F.scaled_dot_product_attention(self._split(self.query(x)), key, value, attn_mask=mask)
+        y = F.scaled_dot_product_attention(self._heads(query), key, value, attn_mask=mask)
         return y.transpose(1, 2).flatten(2)
 
-    def _split(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+        """Attend from x [B, T, d] to keys and values; ``valid`` [B, S] is false where padded.
+
+        With many questions to a short history it is cheaper to multiply the query and output matrices into keys and values
+        than into the questions; the product is the same.
+        """
+        T, width, S = x.shape[1], x.shape[2], key.shape[2]
+        if T * (width + S) <= S * (width + T * self.heads):
+            return self.out(self.attend(self.query(x), key, value, valid))
+        return self._attend_folded(x, key, value, valid)
+
+    def _attend_folded(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+        key = key * key.shape[-1] ** -0.5
+        weight = self.query.weight.unflatten(0, (self.heads, -1))  # [h, d/h, d]
+        folded_key = torch.einsum("bhse,hed->bdhs", key, weight).flatten(2)  # [B, d, h S]
+        bias = torch.einsum("bhse,he->bhs", key, self.query.bias.unflatten(0, (self.heads, -1)))
+        bias = bias.masked_fill(~valid[:, None], -torch.inf).flatten(1)[:, None]  # [B, 1, h S]
+        score = torch.baddbmm(bias, x, folded_key).unflatten(2, (self.heads, -1))  # [B, T, h, S]
+        folded_value = torch.einsum("bhse,dhe->bhsd", value, self.out.weight.unflatten(1, (self.heads, -1))).flatten(1, 2)
+        return torch.baddbmm(self.out.bias, score.softmax(-1).flatten(2), folded_value)
+
+    def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, d/heads]
 
 
@@ -85,7 +106,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """X [B, S, d], valid [B, S] -> [B, S, d]."""
         y = self.attention_norm(x)
-        x = x + self.drop(self.attention(y, *self.attention.project(y), valid))
+        y = self.attention.attend(self.attention.query(y), *self.attention.project(y), valid)
+        x = x + self.drop(self.attention.out(y))
         return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -103,15 +125,30 @@ class DecoderLayer(nn.Module):
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """X [B, Q, n, d], keys and values of the history, valid [B, S] -> [B, Q, n, d].
+    def project_digits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [..., d], keys and values [..., 2d] of the attention over the digits, for digits x [..., d]."""
+        y = self.digits_norm(x)
+        return self.digits.query(y), self.digits.key_value(y)
 
-        With ``wanted`` [B, C], places among the Q n digits, only those come out: [B, C, d].
+    def forward(
+        self,
+        x: Tensor,
+        projected: tuple[Tensor, Tensor],
+        key: Tensor,
+        value: Tensor,
+        valid: Tensor,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """X [B, Q, n, d] -> [B, Q, n, d].
+
+        Args:
+            projected: ``project_digits`` of x.
+            key, value: of the history; valid: [B, S].
+            wanted: [B, C] places among the Q n digits; only those come out, [B, C, d].
         """
-        shape = x.shape
-        y = self.digits_norm(x).flatten(0, 1)  # [B Q, n, d]
-        y = self.digits.attend(y, *self.digits.project(y)).view(shape).flatten(1, 2)  # [B, Q n, d]
-        x = x.flatten(1, 2)
+        query, key_value = (part.flatten(0, 1) for part in projected)  # [B Q, n, ...]
+        y = self.digits.attend(query, *self.digits.split(key_value)).view(x.shape).flatten(1, 2)  # [B, Q n, d]
+        shape, x = x.shape, x.flatten(1, 2)
         if wanted is not None:
             x, y = pick(x, wanted), pick(y, wanted)
         x = x + self.drop(self.digits.out(y))

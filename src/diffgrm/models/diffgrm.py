@@ -79,6 +79,8 @@ class DiffGRM(nn.Module):
         self.drop = Dropout(dropout)
         self.digit_start: Tensor
         self.register_buffer("digit_start", torch.arange(n_digits) * codebook_size, persistent=False)
+        self.mask_token: Tensor  # rows of codes and masked, one after the other
+        self.register_buffer("mask_token", n_digits * codebook_size + torch.arange(n_digits), persistent=False)
         self._initialise(scaled, width, encoder_layers + decoder_layers)
 
     def _initialise(self, scaled: bool, width: int, layers: int) -> None:
@@ -129,12 +131,18 @@ class DiffGRM(nn.Module):
             [B, Q, n, K] logits (equation 8: hidden state times the digit's own code table); of a known digit they are 0,
             since nobody asks for them and the last layer leaves them out.
         """
-        known = self._embed(torch.where(mask, 0, codes))  # [B, Q, n, d]
-        x = self.drop(torch.where(mask[..., None], self.masked * self.input_scale, known))
+        token = torch.where(mask, self.mask_token, codes + self.digit_start)  # [B, Q, n]
+        table = torch.cat([self.codes, self.masked]) * self.input_scale  # [n K + n, d]
+        x = self.drop(nn.functional.embedding(token, table))
         wanted = _places(mask.flatten(1))  # [B, C]
-        last = len(self.decoder) - 1
-        for number, (layer, key, value) in enumerate(zip(self.decoder, memory.keys, memory.values, strict=True)):
-            x = layer(x, key, value, memory.valid, wanted if number == last else None)
+        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        for layer, key, value in zip(layers, memory.keys, memory.values, strict=True):
+            if layer is layers[0] and not self.training and token.numel() > len(table):
+                q, kv = layer.project_digits(table)  # once for each digit and code, not for each question
+                projected = nn.functional.embedding(token, q), nn.functional.embedding(token, kv)
+            else:
+                projected = layer.project_digits(x)
+            x = layer(x, projected, key, value, memory.valid, wanted if layer is layers[-1] else None)
         x = self.decoder_norm(x)  # [B, C, d]
         x = _put_back(x, wanted, mask)  # [B, Q, n, d]
         tables = self.codes.view(self.n_digits, self.codebook_size, -1)
