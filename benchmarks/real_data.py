@@ -14,9 +14,12 @@ import os
 import platform
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import torch
 
 import diffgrm
@@ -33,7 +36,31 @@ def measured(recommender: Recommender, dataset: InteractionDataset) -> dict[str,
     started = time.perf_counter()
     with progress_bar(f"Evaluating {recommender.recipe.recommender}", 2 * len(split.test)) as progress:
         result = evaluate(recommender, split.test, dataset.items, split.item_counts, progress=progress)
-    return {**result.to_dict(), "evaluation_seconds": round(time.perf_counter() - started, 1)}
+    seconds = round(time.perf_counter() - started, 1)
+    popularity = split.item_counts[split.test.targets.values]
+    return {
+        **result.to_dict(),
+        "evaluation_seconds": seconds,
+        "by_training_events_of_the_target": by_bin(popularity, [0, 1, 5, 10, 20, 50], result.per_user),
+        "by_history_length": by_bin(split.test.histories.lengths, [1, 4, 5, 6, 10, 20, 50], result.per_user),
+    }
+
+
+def by_bin(values: np.ndarray, edges: list[int], per_user: pl.DataFrame) -> dict[str, dict[str, float]]:
+    """Recall@10 and NDCG@10, history filtered, of the test events whose value lies between two edges."""
+    rank = per_user["rank"].to_numpy()
+    gain = np.where((rank > 0) & (rank <= 10), 1 / np.log2(np.maximum(rank, 1) + 1), 0.0)
+    found = {}
+    for low, high in pairwise([*edges, None]):
+        here = (values >= low) if high is None else (values >= low) & (values < high)
+        if here.any():
+            name = f"{low} or more" if high is None else str(low) if high == low + 1 else f"{low} to {high - 1}"
+            found[name] = {
+                "users": int(here.sum()),
+                "recall@10": round(float((gain[here] > 0).mean()), 4),
+                "ndcg@10": round(float(gain[here].mean()), 4),
+            }
+    return found
 
 
 def machine() -> dict[str, Any]:
