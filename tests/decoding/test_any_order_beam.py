@@ -225,3 +225,27 @@ class Rows(list):
 
     def rows(self, chosen):
         return Rows(len(chosen))
+
+
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("order", ["confidence", "fixed"])
+def test_asking_for_few_beams_at_the_last_digit_gives_the_answer_of_asking_for_all(network, monkeypatch, share, order):
+    asked = []
+    original = network.denoise
+
+    def counting(codes, mask, memory):
+        if int(mask.sum(-1).min()) == 1:
+            asked.append(codes.shape[0] * codes.shape[1])
+        return original(codes, mask, memory)
+
+    monkeypatch.setattr(network, "denoise", counting)
+    answers, beams = [], []
+    for parts in (1, 16):
+        monkeypatch.setattr("diffgrm.decoding.any_order_beam.LAST_PARTS", parts)
+        monkeypatch.setattr("diffgrm.decoding.any_order_beam.FEWEST_BEAMS", 1)
+        answers.append(rank(network, AnyOrderBeam(beam=32, order=order), catalogue(share), k=4))
+        beams.append(sum(asked))
+        asked.clear()
+    assert (answers[0][0] == answers[1][0]).all()
+    assert np.allclose(answers[0][1], answers[1][1], atol=1e-5)
+    assert beams[1] < beams[0]

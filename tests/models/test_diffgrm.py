@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.test_models import close, encode, histories
+from contracts.test_models import close, encode, histories, questions
 from diffgrm.data.batches import Batch
 from diffgrm.decoding.ranker import evaluating
 from diffgrm.losses import masked_cross_entropy
-from diffgrm.models.blocks import Dropout
+from diffgrm.models.blocks import Attention, Dropout
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
 from diffgrm.schema import RecipeError
@@ -105,3 +105,37 @@ def test_dropout_gradients_follow_the_mask():
     y = Dropout(0.5)(x)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_folding_matrices_into_the_history_changes_nothing(count):
+    torch.manual_seed(1)
+    attention = Attention(32, 4)
+    torch.nn.init.normal_(attention.query.bias)
+    torch.nn.init.normal_(attention.out.bias)
+    _, valid = histories(6)
+    key, value = attention.project(torch.randn(6, S, 32))
+    x = torch.randn(6, count, 32)
+    direct = attention.out(attention.attend(attention.query(x), key, value, valid))
+    assert close(attention._attend_folded(x, key, value, valid), direct)
+    assert close(attention(x, key, value, valid), direct)
+
+
+def test_the_first_layers_table_changes_nothing(network):
+    """In training the projections are made for each question, in use once for each code where that is less."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.dropped = 0
+    memory = encode(network, *histories(4))
+    codes, mask = questions(4, 40)
+    fast = network.eval().denoise(codes, mask, memory)
+    assert close(network.train().denoise(codes, mask, memory), fast)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_plain_products_equal_the_fused_kernel(count):
+    torch.manual_seed(1)
+    attention = Attention(32, 4)
+    x = torch.randn(6, count, 32)
+    query, key_value = attention.query(x), attention.key_value(x)
+    assert close(attention.attend_few(query, key_value), attention.attend(query, *attention.split(key_value)))
