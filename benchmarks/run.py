@@ -194,30 +194,33 @@ class Bench:
     def scaling(self, workload: Path) -> list[dict[str, Any]]:
         """Our decode time against digits, beam, history length and catalogue size, on synthetic SIDs."""
         del workload
-        base = {"items": 10_000, "n_digits": 4, "codebook_size": 256, "history": 8}
+        base = {"items": 10_000, "n_digits": 4, "codebook_size": 256, "history": 8, "beam": 64}
         changes: dict[str, list[int]] = {
             "n_digits": [4, 8, 16, 32],
+            "n_digits in 4 steps": [4, 8, 16, 32],
             "beam": [16, 32, 64, 128, 256],
             "history": [2, 8, 16, 32, 50],
             "items": [10_000, 100_000, 1_000_000],
         }
         cases = []
         for factor, values in changes.items():
+            name, _, few_steps = factor.partition(" ")
             for value in values:
-                settings = base | ({factor: value} if factor != "beam" else {})
-                path = self.folder / f"{factor}-{value}.npz"
-                synthetic_workload(path, **settings, users=16, seed=0)
+                settings = base | {name: value}
+                beam = settings.pop("beam")
+                path = self.folder / "synthetic.npz"
+                synthetic_workload(path, **settings, users=8, seed=0)
                 worker = Worker(sys.executable, "ours.py", self.arguments.threads, path, PAPER)
-                beam = value if factor == "beam" else 64
-                request = {"do": "decode", "batch": 8, "beam": beam, "constrained": True}
+                request = {"do": "decode", "batch": 8, "beam": beam, "constrained": True, "steps": 4 if few_steps else None}
                 found = self.compare({"ours": worker}, "users", request, {}, 3)
                 worker.close()
                 cases.append({"factor": factor, "value": value, **found})
                 print(json.dumps(cases[-1]), flush=True)
-        for factor in changes:
-            points = [(c["value"], c["ours"]["ms_per_user"]) for c in cases if c.get("factor") == factor]
-            x, y = np.log(np.array(points, dtype=float)).T
-            cases.append({"factor": factor, "fitted_exponent": round(float(np.polyfit(x, y, 1)[0]), 2)})
+            x, y = np.log(
+                [(c["value"], c["ours"]["ms_per_user"]) for c in cases if c["factor"] == factor and "ours" in c]
+            ).T
+            fitted = {"fitted_exponent": round(float(np.polyfit(x, y, 1)[0]), 2)}
+            cases.append({"factor": factor, **fitted, "times_first_to_last": round(float(np.exp(y[-1] - y[0])), 2)})
         return cases
 
     def floor_of_training(self, workload: Path) -> dict[str, Any]:

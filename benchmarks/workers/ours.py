@@ -62,11 +62,13 @@ class Ours:
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         self.optimiser.step()
 
-    def decode(self, batch: int, beam: int, constrained: bool, first: int = 0, k: int = 10) -> dict[str, Any]:
+    def decode(
+        self, batch: int, beam: int, constrained: bool, first: int = 0, k: int = 10, steps: int | None = None
+    ) -> dict[str, Any]:
         """The k best items of some users, from histories to item positions."""
         chosen = self.work.histories[first : first + batch]
         offsets = np.cumsum([0] + [len(history) for history in chosen])
-        ranker = Ranker(self.network, AnyOrderBeam(beam=beam, constrained=constrained), self.catalogue)
+        ranker = Ranker(self.network, AnyOrderBeam(beam=beam, constrained=constrained, steps=steps), self.catalogue)
         items, _ = ranker.rank(Ragged(np.concatenate(chosen), offsets), k, exclude_seen=False)
         return {"users": len(chosen), "found": int((items >= 0).sum())}
 
