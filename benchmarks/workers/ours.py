@@ -12,10 +12,11 @@ from diffgrm.catalogue import Catalogue
 from diffgrm.data.batches import Batch, collate
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
-from diffgrm.decoding.ranker import Ranker, evaluating
-from diffgrm.losses import masked_cross_entropy
+from diffgrm.decoding.ranker import Ranker
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
+from diffgrm.recipe import LossSettings
+from diffgrm.training import batch_loss
 
 
 class Ours:
@@ -45,21 +46,10 @@ class Ours:
         return {"targets": len(examples)}
 
     def _step(self, batch: Batch) -> None:
-        network, codes = self.network, self.catalogue.all_codes
-        items, index = batch.history.unique(return_inverse=True)
-        item_codes, target = codes[items], codes[batch.target]
-
-        def probe(codes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad(), evaluating(network):
-                return network.denoise(codes, mask, network.encode_history(item_codes, index, batch.valid))
-
-        views = self.noising.views(target, probe, self.generator)
-        memory = network.encode_history(item_codes, index, batch.valid)
-        logits = network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory)
-        loss = masked_cross_entropy(logits, target, views, label_smoothing=0.1)
+        loss = batch_loss(self.network, self.noising, LossSettings(), self.catalogue.all_codes, batch, self.generator)
         self.optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
 
     def decode(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -61,5 +60,6 @@ def resident() -> float:
 
 
 def peak() -> float:
-    """Most MiB that this process has ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    """Most MiB that this process has held since it began (what ``getrusage`` says may be its parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**10

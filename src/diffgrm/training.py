@@ -107,20 +107,7 @@ class DiffusionTask(L.LightningModule):
 
     def batch_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Loss of a batch in the network's present mode (dropout on in training)."""
-        network: Any = self.network
-        items, index = batch.history.unique(return_inverse=True)
-        item_codes, target = self.codes[items], self.codes[batch.target]
-
-        def probe(codes: Tensor, mask: Tensor) -> Tensor:
-            with torch.no_grad(), evaluating(network):
-                return network.denoise(codes, mask, network.encode_history(item_codes, index, batch.valid))
-
-        views = self.noising.views(target, probe, generator)
-        memory = network.encode_history(item_codes, index, batch.valid)
-        logits = network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory)
-        return masked_cross_entropy(
-            logits, target, views, reduction=self.loss.reduction, label_smoothing=self.loss.label_smoothing
-        )
+        return batch_loss(self.network, self.noising, self.loss, self.codes, batch, generator)
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss of the epoch."""
@@ -179,6 +166,28 @@ class DiffusionTask(L.LightningModule):
                 "cannot resume: the checkpoint belongs to other data, semantic IDs or training settings than these; resume "
                 "with the recipe and tables the run began with, or start in another run folder"
             )
+
+
+def batch_loss(
+    network: Any, noising: NoisingSchedule, loss: LossSettings, codes: Tensor, batch: Batch, generator: torch.Generator
+) -> Tensor:
+    """The loss of a batch: noise the target, denoise it, compare.
+
+    Args:
+        codes: [I, n] codes of all items.
+        generator: draws the masks of schedules that draw.
+    """
+    items, index = batch.history.unique(return_inverse=True)
+    item_codes, target = codes[items], codes[batch.target]
+
+    def probe(codes: Tensor, mask: Tensor) -> Tensor:
+        with torch.no_grad(), evaluating(network):
+            return network.denoise(codes, mask, network.encode_history(item_codes, index, batch.valid))
+
+    views = noising.views(target, probe, generator)
+    memory = network.encode_history(item_codes, index, batch.valid)
+    logits = network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory)
+    return masked_cross_entropy(logits, target, views, reduction=loss.reduction, label_smoothing=loss.label_smoothing)
 
 
 @contextmanager
