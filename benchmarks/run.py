@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffgrm import leave_one_out
 from real_data import machine
-from workload import real_workload, synthetic_workload
+from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 
 HERE = Path(__file__).parent
 PAPER = {"width": 256, "heads": 4, "encoder_layers": 1, "decoder_layers": 4, "feed_forward": 1024}  # Beauty
@@ -125,8 +126,6 @@ class Bench:
         for constrained in (False, True):
             for batch in (1, 32):
                 for beam in self.arguments.beams:
-                    if constrained and beam > 128:
-                        continue  # the peer needs minutes a batch
                     request = {"do": "decode", "batch": batch, "beam": beam, "constrained": constrained}
                     found = self.compare(workers, "users", request, request, 3 if batch == 32 else None)
                     case = {"batch": batch, "beam": beam, "constrained": constrained, **found}
@@ -149,7 +148,7 @@ class Bench:
         return close(workers, cases)
 
     def evaluate(self, workload: Path) -> list[dict[str, Any]]:
-        """Ranking test users one beam 128 search each; the ratio holds for all users alike."""
+        """Ranking test users, one beam 128 search each; a sample stands for all of them."""
         workers = self.workers(workload)
         ours = {"do": "evaluate", "users": 128, "beam": 128}
         found = self.compare(workers, "users", ours, ours | {"users": 8}, 3)
@@ -173,15 +172,7 @@ class Bench:
     def tokenise(self, workload: Path) -> list[dict[str, Any]]:
         """Seconds to fit the tokenizer and give every item its own SID."""
         del workload
-        from diffgrm import InteractionDataset, leave_one_out, toy_world
-        from workload import semantic_ids
-
-        data = self.arguments.data
-        dataset = (
-            toy_world(users=3000, items=1200).dataset
-            if data is None
-            else InteractionDataset.from_tables(data / "interactions.parquet", data / "items.parquet", name=data.name)
-        )
+        dataset = dataset_of(self.arguments.data)
         in_training = leave_one_out(dataset).item_counts > 0
         semantic_ids(dataset, in_training, 0)  # fills the cache of text embeddings
         values = []
@@ -275,7 +266,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--beams", type=int, nargs="*", default=[32, 128, 256, 512])
     arguments = parser.parse_args()
-    data = f" --data DATA/{arguments.data.name}" if arguments.data else ""
+    given = [f"--data DATA/{arguments.data.name}"] if arguments.data else []
+    for name in ("repeats", "beams"):
+        value = getattr(arguments, name)
+        if value != parser.get_default(name):
+            given.append(f"--{name} " + " ".join(map(str, value if isinstance(value, list) else [value])))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "workload.npz"
@@ -283,7 +278,7 @@ def main() -> None:
         cases = getattr(Bench(arguments, Path(folder)), arguments.question)(path)
     content = {
         "question": arguments.question,
-        "command": f"python benchmarks/run.py {arguments.question}" + data,
+        "command": " ".join([f"python benchmarks/run.py {arguments.question}", *given]),
         "peer": PEER if arguments.peer_python else None,
         "sizes": PAPER,
         "workload": facts,

@@ -19,10 +19,7 @@ def real_workload(path: Path, data: Path | None, examples: int, users: int, seed
             least two items of history (Cornac's rule).
         users: test histories, drawn at random.
     """
-    if data is None:
-        dataset = toy_world(users=3000, items=1200, seed=seed).dataset
-    else:
-        dataset = InteractionDataset.from_tables(data / "interactions.parquet", data / "items.parquet", name=data.name)
+    dataset = dataset_of(data)
     split = leave_one_out(dataset)
     codes, codebook_size = semantic_ids(dataset, split.item_counts > 0, seed)
     generator = np.random.default_rng(seed)
@@ -41,6 +38,13 @@ def real_workload(path: Path, data: Path | None, examples: int, users: int, seed
         train.values[targets],
         dataset.name,
     )
+
+
+def dataset_of(data: Path | None) -> InteractionDataset:
+    """The dataset of a folder; the toy storefront where there is none."""
+    if data is None:
+        return toy_world(users=3000, items=1200).dataset
+    return InteractionDataset.from_tables(data / "interactions.parquet", data / "items.parquet", name=data.name)
 
 
 def semantic_ids(dataset: InteractionDataset, in_training: np.ndarray, seed: int) -> tuple[np.ndarray, int]:

@@ -83,7 +83,7 @@ class Attention(nn.Module):
     def attend_few(self, query: Tensor, key_value: Tensor) -> Tensor:
         """Projected queries [B, n, d] over keys and values [B, n, 2d] of the same few places, before the output layer.
 
-        On the CPU four digits are too few for the fused kernel: plain products take a third of its time.
+        On the CPU four digits are too few for the fused kernel to pay: plain products are faster.
         """
         if query.shape[1] > FEW or query.device.type != "cpu":
             return self.attend(query, *self.split(key_value))
