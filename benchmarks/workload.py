@@ -43,14 +43,14 @@ def real_workload(path: Path, data: Path | None, examples: int, users: int, seed
 def dataset_of(data: Path | None) -> InteractionDataset:
     """The dataset of a folder; the toy storefront where there is none."""
     if data is None:
-        return toy_world(users=3000, items=1200).dataset
+        return toy_world(users=3000).dataset
     return InteractionDataset.from_tables(data / "interactions.parquet", data / "items.parquet", name=data.name)
 
 
 def semantic_ids(dataset: InteractionDataset, in_training: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
     """The paper's tokenizer over LSA vectors, every item its own SID."""
     items = dataset.item_table
-    size = 256 if in_training.sum() >= 2560 else 64
+    size = 256 if in_training.sum() >= 2560 else 32
     recipe = Recipe(embedding={"name": "lsa", "width": 256}, tokenizer={"codebook_size": size, "pca_width": 256})
     if len(items) < 3000:
         recipe = recipe.override(["embedding.width=64", "tokenizer.pca_width=32"])
