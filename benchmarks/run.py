@@ -187,11 +187,11 @@ class Bench:
         del workload
         base = {"items": 10_000, "n_digits": 4, "codebook_size": 256, "history": 8, "beam": 64}
         changes: dict[str, list[int]] = {
-            "n_digits": [4, 8, 16, 32],
-            "n_digits in 4 steps": [4, 8, 16, 32],
-            "beam": [16, 32, 64, 128, 256],
+            "n_digits": [4, 8, 16, 32, 64],
+            "n_digits in 4 steps": [4, 8, 16, 32, 64],
+            "beam": [16, 32, 64, 128, 256, 512],
             "history": [2, 8, 16, 32, 50],
-            "items": [10_000, 100_000, 1_000_000],
+            "items": [10_000, 100_000, 1_000_000, 10_000_000],
         }
         cases = []
         for factor, values in changes.items():
@@ -200,12 +200,13 @@ class Bench:
                 settings = base | {name: value}
                 beam = settings.pop("beam")
                 path = self.folder / "synthetic.npz"
-                synthetic_workload(path, **settings, users=8, seed=0)
+                synthetic_workload(path, **settings, users=4, seed=0)
                 worker = Worker(sys.executable, "ours.py", self.arguments.threads, path, PAPER)
-                request = {"do": "decode", "batch": 8, "beam": beam, "constrained": True, "steps": 4 if few_steps else None}
+                request = {"do": "decode", "batch": 4, "beam": beam, "constrained": True, "steps": 4 if few_steps else None}
+                first = worker.ask(**request)  # makes the catalogue's tables
                 found = self.compare({"ours": worker}, "users", request, {}, 3)
                 worker.close()
-                cases.append({"factor": factor, "value": value, **found})
+                cases.append({"factor": factor, "value": value, "first_decode_mb": first.get("peak_mb"), **found})
                 print(json.dumps(cases[-1]), flush=True)
             x, y = np.log(
                 [(c["value"], c["ours"]["ms_per_user"]) for c in cases if c["factor"] == factor and "ours" in c]
