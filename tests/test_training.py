@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffgrm import DiffGRMRecommender, toy_world
+from diffgrm import DiffGRMRecommender, leave_one_out, toy_world
 from diffgrm.recipe import LossSettings, TrainingSettings
 from diffgrm.schema import MissingExtraError, RecipeError, TrainingError
-from diffgrm.training import DiffusionTask
+from diffgrm.training.diffusion import DiffusionObjective
+from diffgrm.training.loop import TrainingTask
 
 EPOCHS = ["training.epochs=4", "training.schedule=constant"]
 
@@ -64,13 +65,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, tiny_r
         import os, signal, torch
         torch.set_num_threads(1)
         from diffgrm import DiffGRMRecommender, Recipe, toy_world
-        from diffgrm.training import DiffusionTask
-        step = DiffusionTask.training_step
+        from diffgrm.training.loop import TrainingTask
+        step = TrainingTask.training_step
         def dying(self, batch, index):
             if self.current_epoch == 2 and index == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
             return step(self, batch, index)
-        DiffusionTask.training_step = dying
+        TrainingTask.training_step = dying
         recipe = Recipe.from_yaml({str(recipe)!r})
         DiffGRMRecommender(recipe).fit(toy_world(users=120, seed=1).dataset, run_folder={str(run)!r}, progress=False)
     """
@@ -93,13 +94,16 @@ def test_a_run_folder_in_use_and_one_without_a_checkpoint_are_refused(whole, toy
 
 
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(toy, tiny_recipe, tmp_path, monkeypatch):
-    original = DiffusionTask.batch_loss
+    original = DiffusionObjective.loss
+
+    epochs = []
+    monkeypatch.setattr(TrainingTask, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
 
     def failing(self, batch, generator):
         loss = original(self, batch, generator)
-        return loss * torch.nan if self.current_epoch == 2 else loss
+        return loss * torch.nan if epochs[-1] == 2 else loss
 
-    monkeypatch.setattr(DiffusionTask, "batch_loss", failing)
+    monkeypatch.setattr(DiffusionObjective, "loss", failing)
     with pytest.raises(
         TrainingError, match=r"the loss became nan at step \d+ \(epoch 2\).*last good checkpoint is kept"
     ) as error:
@@ -111,8 +115,8 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(to
 
 
 def test_training_stops_early_when_validation_no_longer_improves(toy, tiny_recipe, monkeypatch):
-    monkeypatch.setattr("diffgrm.training.ndcg", lambda ranks, k: np.zeros(len(ranks)))
-    monkeypatch.setattr("diffgrm.training.recall", lambda ranks, k: np.zeros(len(ranks)))
+    monkeypatch.setattr("diffgrm.training.loop.ndcg", lambda ranks, k: np.zeros(len(ranks)))
+    monkeypatch.setattr("diffgrm.training.loop.recall", lambda ranks, k: np.zeros(len(ranks)))
     recipe = tiny_recipe.override(["training.epochs=50", "training.patience=2"])
     assert DiffGRMRecommender(recipe).fit(toy, progress=False).facts["epochs"] <= 4
 
@@ -131,7 +135,8 @@ def test_the_weights_of_the_best_validation_are_kept(toy, tiny_recipe, tmp_path)
 def task(steps=100, **settings):
     training = TrainingSettings(**{"warmup_steps": 10, **settings})
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
-    return DiffusionTask(network, None, LossSettings(), training, torch.zeros(1, 1), None, None, 2, steps, 0)
+    objective = DiffusionObjective(network, None, LossSettings(), torch.zeros(1, 1), 2, None)
+    return TrainingTask(objective, training, None, steps, 0)
 
 
 def test_the_learning_rate_warms_up_and_follows_the_cosine_to_zero():
@@ -157,7 +162,7 @@ def test_a_missing_logger_names_its_install_line(toy, tiny_recipe, monkeypatch):
     def missing(*args, **kwargs):
         raise ModuleNotFoundError("tensorboard")
 
-    monkeypatch.setattr("diffgrm.training.TensorBoardLogger", missing)
+    monkeypatch.setattr("diffgrm.training.loop.TensorBoardLogger", missing)
     recipe = tiny_recipe.override(["training.loggers=[tensorboard]"])
     with pytest.raises(MissingExtraError, match=r"pip install 'diffgrm\[tensorboard\]'"):
         DiffGRMRecommender(recipe).fit(toy, progress=False)
@@ -218,14 +223,55 @@ def test_several_devices_need_a_common_run_folder(toy, tiny_recipe):
 
 def test_every_epoch_has_an_order_of_its_own(toy, tiny_recipe, monkeypatch):
     seen = []
-    step = DiffusionTask.training_step
+    step = TrainingTask.training_step
 
     def recording(self, batch, index):
         seen.append((self.current_epoch, tuple(batch.target.tolist())))
         return step(self, batch, index)
 
-    monkeypatch.setattr(DiffusionTask, "training_step", recording)
+    monkeypatch.setattr(TrainingTask, "training_step", recording)
     DiffGRMRecommender(tiny_recipe.override(["training.epochs=2"])).fit(toy, progress=False)
     first, second = ({targets for epoch, targets in seen if epoch == e} for e in (0, 1))
     assert first and not first & second
     assert sorted(t for row in first for t in row) == sorted(t for row in second for t in row)
+
+
+def test_the_difficulty_of_every_digit_is_logged(whole):
+    recommender, run = whole
+    rows = list(csv.DictReader(next(run.glob("logs/part_*/metrics.csv")).open()))
+    for digit in range(recommender.semantic_ids.n_digits):
+        values = [float(row[f"val_digit_{digit}_nll"]) for row in rows if row.get(f"val_digit_{digit}_nll")]
+        assert len(values) == 4 and all(0 < v < 10 for v in values)
+
+
+def test_the_logged_difficulty_is_the_loss_of_the_fully_masked_target(whole, toy):
+    recommender, _ = whole
+    sids, split = recommender.semantic_ids, leave_one_out(toy)
+    codes = torch.from_numpy(sids.codes.astype(np.int64))
+    decoder = recommender.ranker().decoder
+    objective = DiffusionObjective(recommender.network, None, LossSettings(), codes, sids.codebook_size, decoder)
+    found = objective.observe(split.validation)
+    total = torch.zeros(sids.n_digits)
+    for user in range(len(split.validation)):
+        history = torch.from_numpy(split.validation.histories[user][-recommender.network.max_len :])
+        valid = torch.ones(1, len(history), dtype=torch.bool)
+        memory = recommender.network.encode_history(codes[history], torch.arange(len(history))[None], valid)
+        hidden = torch.ones(1, 1, sids.n_digits, dtype=torch.bool)
+        log_p = recommender.network.denoise(hidden.long(), hidden, memory)[0, 0].log_softmax(-1)
+        target = codes[split.validation.targets[user][0]]
+        total -= log_p.gather(1, target[:, None])[:, 0].detach()
+    wanted = (total / len(split.validation)).tolist()
+    assert list(found.values()) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_causal_encoder_trains_on_shared_histories(toy, tiny_recipe, tmp_path):
+    recipe = tiny_recipe.override(["model.history=causal", "training.epochs=2"])
+    recommender = DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path, progress=False)
+    assert recommender.network.causal and len(recommender.recommend(users=["user 0"], k=3)) == 3
+    rows = list(csv.DictReader(next(tmp_path.glob("logs/part_*/metrics.csv")).open()))
+    first, second = (float(row["train_loss"]) for row in rows if row.get("train_loss"))
+    assert second < first
+    with pytest.raises(TrainingError, match="cannot resume"):
+        DiffGRMRecommender(recipe.override(["model.history=bidirectional"])).fit(
+            toy, run_folder=tmp_path, resume=True, progress=False
+        )

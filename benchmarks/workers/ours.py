@@ -9,14 +9,14 @@ import torch
 from protocol import Workload, serve
 
 from diffgrm.catalogue import Catalogue
-from diffgrm.data.batches import Batch, collate
+from diffgrm.data.batches import Batch, Histories
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.decoding.ranker import Ranker
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
 from diffgrm.recipe import LossSettings
-from diffgrm.training import batch_loss
+from diffgrm.training.diffusion import batch_loss
 
 
 class Ours:
@@ -41,8 +41,9 @@ class Ours:
             chosen = examples[start : start + batch]
             offsets = np.cumsum([0] + [len(history) for history, _ in chosen])
             events = np.concatenate([history for history, _ in chosen])
-            history, valid = collate(events, offsets[:-1], offsets[1:])
-            self._step(Batch(history, valid, torch.tensor([target for _, target in chosen])))
+            histories = Histories.collate(events, offsets[:-1], offsets[1:])
+            target, length = torch.tensor([target for _, target in chosen]), torch.from_numpy(np.diff(offsets)[:, None])
+            self._step(Batch(histories, target, torch.arange(len(chosen)), length))
         return {"targets": len(examples)}
 
     def _step(self, batch: Batch) -> None:

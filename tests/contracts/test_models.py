@@ -11,10 +11,11 @@ GENERATOR = torch.Generator().manual_seed(0)
 N, K, S = 3, 8, 5
 
 
-@pytest.fixture(params=names("model"))
+@pytest.fixture(params=[*((name, {}) for name in names("model")), ("diffgrm", {"history": "causal"})], ids=str)
 def network(request):
     torch.manual_seed(0)
-    return resolve("model", request.param)(n_digits=N, codebook_size=K).eval()
+    name, settings = request.param
+    return resolve("model", name)(n_digits=N, codebook_size=K, **settings).eval()
 
 
 def encode(network, codes, valid):

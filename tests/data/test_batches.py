@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
@@ -12,8 +13,12 @@ TRAIN = Ragged.from_lists([GENERATOR.integers(0, 99, size) for size in GENERATOR
 def pairs(batches):
     """Every (history, target) of an epoch."""
     for batch in batches:
-        for history, valid, target in zip(*batch, strict=True):
-            yield tuple(history[valid].tolist()), int(target)
+        items, index, valid = batch.histories
+        history, slots = items[index], batch.length.shape[1]
+        for target, slot, length in zip(batch.target, batch.slot, batch.length.flatten()[batch.slot], strict=True):
+            row = slot // slots
+            assert 0 < length <= valid[row].sum()
+            yield tuple(history[row, :length].tolist()), int(target)
 
 
 def wanted(max_len):
@@ -38,7 +43,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 def test_little_is_padded():
     batches = TrainingBatches(TRAIN, 50, 32, seed=0)
-    cells, real = zip(*((b.valid.numel(), int(b.valid.sum())) for b in batches), strict=True)
+    cells, real = zip(*((b.histories.valid.numel(), int(b.histories.valid.sum())) for b in batches), strict=True)
     naive = 50 * sum(len(b.target) for b in batches)
     assert sum(real) / sum(cells) > 0.9 and sum(cells) < naive / 2
 
@@ -52,3 +57,34 @@ def test_devices_share_every_batch_and_see_the_same_data_together():
         assert together == [sorted(b.target.tolist()) for b in alone]
     assert sorted(t for step in together for t in step) == sorted(t for b in alone for t in b.target.tolist())
     assert all(len(b.target) > 0 for s in shares for b in s)
+
+
+@pytest.mark.parametrize("max_len", [1, 2, 7, 10, 50])
+def test_shared_stretches_serve_every_target_once_with_at_least_half_of_its_window(max_len):
+    batches = TrainingBatches(TRAIN, max_len, batch_size=64, seed=0, shared=True)
+    found = sorted(pairs(batches))
+    assert [t for _, t in sorted(found, key=lambda pair: pair[1])] == sorted(t for _, t in wanted(max_len))
+    rows = [TRAIN[i].tolist() for i in range(len(TRAIN))]
+    least = {
+        (tuple(row[max(0, t - length) : t]), row[t])
+        for row in rows
+        for t in range(1, len(row))
+        for length in range(min(t, (max_len + 1) // 2), max_len + 1)
+    }
+    assert set(found) <= least
+
+
+def test_shared_batches_hold_about_as_many_targets_as_asked():
+    for batch_size in (8, 64, 200):
+        batches = TrainingBatches(TRAIN, 10, batch_size, seed=0, shared=True)
+        sizes = [len(b.target) for b in batches]
+        assert len(sizes) == len(batches) and min(sizes) > 0
+        assert max(sizes) < 2 * max(batch_size, 10) + 10
+        assert sum(sizes) == len(wanted(10))
+
+
+def test_shared_batches_are_shared_among_devices_too():
+    shares = [list(TrainingBatches(TRAIN, 10, 32, seed=0, shared=True, rank=r, devices=3)) for r in range(3)]
+    together = sorted(int(t) for share in shares for b in share for t in b.target)
+    assert together == sorted(t for _, t in wanted(10))
+    assert len({len(share) for share in shares}) == 1 and all(len(b.target) > 0 for s in shares for b in s)

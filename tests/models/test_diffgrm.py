@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from contracts.test_models import close, encode, histories, questions
-from diffgrm.data.batches import Batch
+from diffgrm.data.batches import TrainingBatches
+from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.ranker import evaluating
 from diffgrm.losses import masked_cross_entropy
 from diffgrm.models.blocks import Attention, Dropout
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
+from diffgrm.recipe import LossSettings
 from diffgrm.schema import RecipeError
+from diffgrm.training.diffusion import batch_loss
 
 GENERATOR = torch.Generator().manual_seed(0)
 N, K, S = 3, 8, 5
@@ -62,9 +65,8 @@ def test_every_parameter_learns():
     network = DiffGRM(N, K, width=16, heads=2, max_len=S)
     codes, valid = histories(8)
     target = torch.randint(0, K, (8, N), generator=GENERATOR)
-    batch = Batch(codes, valid, target)
     views = ConfidenceNoising().views(target, lambda c, m: network.denoise(c, m, encode(network, codes, valid)), GENERATOR)
-    memory = encode(network, batch.history, batch.valid)
+    memory = encode(network, codes, valid)
     masked_cross_entropy(
         network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory), target, views
     ).backward()
@@ -116,6 +118,7 @@ def test_folding_matrices_into_the_history_changes_nothing(count):
     _, valid = histories(6)
     key, value = attention.project(torch.randn(6, S, 32))
     x = torch.randn(6, count, 32)
+    valid = valid[:, None]
     direct = attention.out(attention.attend(attention.query(x), key, value, valid))
     assert close(attention._attend_folded(x, key, value, valid), direct)
     assert close(attention(x, key, value, valid), direct)
@@ -139,3 +142,44 @@ def test_plain_products_equal_the_fused_kernel(count):
     x = torch.randn(6, count, 32)
     query, key_value = attention.query(x), attention.key_value(x)
     assert close(attention.attend_few(query, key_value), attention.attend(query, *attention.split(key_value)))
+
+
+@pytest.mark.parametrize("decoder_layers", [1, 2])
+def test_one_causal_pass_serves_every_target_as_a_pass_of_its_own_would(decoder_layers):
+    """Packed and unpacked: the slots of a shared history against histories cut off where each slot ends."""
+    torch.manual_seed(0)
+    network = DiffGRM(N, K, width=16, heads=2, max_len=S, history="causal", decoder_layers=decoder_layers).eval()
+    codes, valid = histories(6)
+    length = torch.arange(1, S + 1).expand(6, -1) * (torch.arange(S) < valid.sum(1, keepdim=True))
+    ask_codes, ask_mask = questions(6, 3 * S)
+    together = network.denoise(ask_codes, ask_mask, encode(network, codes, valid).slots(length))
+    for row, slot in (length > 0).nonzero().tolist():
+        alone = encode(network, codes[row : row + 1, : slot + 1], torch.ones(1, slot + 1, dtype=torch.bool))
+        mine = slice(3 * slot, 3 * slot + 3)
+        wanted = network.denoise(ask_codes[row : row + 1, mine], ask_mask[row : row + 1, mine], alone)
+        assert close(together[row, mine], wanted[0])
+
+
+def test_the_loss_of_shared_histories_is_the_loss_of_single_ones():
+    """One batch of three users' stretches, and the same targets as ten rows."""
+    torch.manual_seed(0)
+    network = DiffGRM(N, K, width=16, heads=2, max_len=S, history="causal").eval()
+    codes = torch.randint(0, K, (12, N), generator=GENERATOR)
+    events = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]])
+    found = []
+    for shared in (True, False):
+        (batch,) = TrainingBatches(events, S, 64, seed=0, shared=shared)
+        assert len(batch.target) == 9 and len(batch.length) == (3 if shared else 9)
+        found.append(batch_loss(network, ConfidenceNoising(), LossSettings(), codes, batch, GENERATOR))
+    assert found[0].item() == pytest.approx(found[1].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [4, 40])
+def test_questions_that_see_different_parts_of_a_history_fold_too(count):
+    torch.manual_seed(1)
+    attention = Attention(32, 4)
+    key, value = attention.project(torch.randn(6, S, 32))
+    x = torch.randn(6, count, 32)
+    valid = torch.arange(S) < torch.randint(1, S + 1, (6, count, 1))
+    direct = attention.out(attention.attend(attention.query(x), key, value, valid))
+    assert close(attention._attend_folded(x, key, value, valid), direct)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from diffgrm.catalogue import Catalogue, Excluded
-from diffgrm.data.batches import collate
+from diffgrm.data.batches import Histories
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.base import Decoded, Decoder, Task
 
@@ -59,23 +59,31 @@ class Ranker:
     def decode(self, histories: Ragged, k: int, exclude_seen: bool) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Batches of users of similar history length: their row numbers, and what the decoder found for them."""
         device = self.catalogue.codes.device
-        max_len = cast(int, self.network.max_len)
-        starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - max_len)
-        order = np.argsort(histories.offsets[1:] - starts, kind="stable")
-        logits_of_one = self.catalogue.n_digits * self.catalogue.codebook_size * self.decoder.rows(len(self.catalogue), k)
-        step = max(1, LOGITS_AT_ONCE // logits_of_one)
-        encode, denoise = cast(Any, self.network).encode_history, cast(Any, self.network).denoise
+        denoise = cast(Any, self.network).denoise
         with torch.no_grad(), evaluating(self.network):
-            for first in range(0, len(order), step):
-                users = order[first : first + step]
-                history, valid = collate(histories.values, starts[users], histories.offsets[1:][users])
+            for users, memory in self.encoded(histories, self.decoder.rows(len(self.catalogue), k)):
                 excluded = (
                     Excluded.from_ragged(histories.rows(users), self.catalogue.n_items, device) if exclude_seen else None
                 )
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
-                items, index = history.to(device).unique(return_inverse=True)
-                memory = encode(self.catalogue.all_codes[items], index, valid.to(device))
                 yield users, self.decoder.decode(Task(denoise, memory, self.catalogue, k, excluded, seeds))
+
+    def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:
+        """Batches of users of similar history length: their row numbers, and their encoded histories.
+
+        Args:
+            rows: questions that will be asked of each user at once; they bound the batch.
+        """
+        max_len = cast(int, self.network.max_len)
+        starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - max_len)
+        order = np.argsort(histories.offsets[1:] - starts, kind="stable")
+        step = max(1, LOGITS_AT_ONCE // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
+        for first in range(0, len(order), step):
+            users = order[first : first + step]
+            items, places, valid = Histories.collate(histories.values, starts[users], histories.offsets[1:][users]).to(
+                self.catalogue.codes.device
+            )
+            yield users, cast(Any, self.network).encode_history(self.catalogue.all_codes[items], places, valid)
 
 
 @contextmanager

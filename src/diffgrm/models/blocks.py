@@ -53,14 +53,21 @@ class Attention(nn.Module):
         key, value = key_value.chunk(2, dim=-1)
         return self._heads(key), self._heads(value)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Projected queries [B, T, d] over keys and values, before the output layer; ``valid`` [B, S]: not padded."""
-        mask = None if valid is None else valid[:, None, None, :]
-        y = F.scaled_dot_product_attention(self._heads(query), key, value, attn_mask=mask)
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Projected queries [B, T, d] over keys and values, before the output layer.
+
+        Args:
+            valid: [B, 1 or T, S] what each question may look at; None is everything.
+            causal: question t looks at the places up to t.
+        """
+        mask = None if valid is None else valid[:, None]
+        y = F.scaled_dot_product_attention(self._heads(query), key, value, attn_mask=mask, is_causal=causal)
         return y.transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
-        """Attend from x [B, T, d] to keys and values; ``valid`` [B, S] is false where padded.
+        """Attend from x [B, T, d] to keys and values; ``valid`` [B, 1 or T, S]: what each question may look at.
 
         With many questions to a short history it is cheaper to multiply the query and output matrices into keys and values
         than into the questions; the product is the same.
@@ -75,8 +82,11 @@ class Attention(nn.Module):
         weight = self.query.weight.unflatten(0, (self.heads, -1))  # [h, d/h, d]
         folded_key = torch.einsum("bhse,hed->bdhs", key, weight).flatten(2)  # [B, d, h S]
         bias = torch.einsum("bhse,he->bhs", key, self.query.bias.unflatten(0, (self.heads, -1)))
-        bias = bias.masked_fill(~valid[:, None], -torch.inf).flatten(1)[:, None]  # [B, 1, h S]
-        score = torch.baddbmm(bias, x, folded_key).unflatten(2, (self.heads, -1))  # [B, T, h, S]
+        if valid.shape[1] == 1:  # the same for all questions
+            bias = bias.masked_fill(~valid, -torch.inf)
+        score = torch.baddbmm(bias.flatten(1)[:, None], x, folded_key).unflatten(2, (self.heads, -1))  # [B, T, h, S]
+        if valid.shape[1] > 1:
+            score = score.masked_fill(~valid[:, :, None], -torch.inf)
         folded_value = torch.einsum("bhse,dhe->bhsd", value, self.out.weight.unflatten(1, (self.heads, -1))).flatten(1, 2)
         return torch.baddbmm(self.out.bias, score.softmax(-1).flatten(2), folded_value)
 
@@ -109,7 +119,7 @@ class FeedForward(nn.Sequential):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention over the history, then feed-forward."""
+    """Self-attention over the history, to both sides or backwards only (``causal``), then feed-forward."""
 
     def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
@@ -117,10 +127,14 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """X [B, S, d], valid [B, S] -> [B, S, d]."""
+    def forward(self, x: Tensor, valid: Tensor, causal: bool = False) -> Tensor:
+        """X [B, S, d], valid [B, S] (the first places of each row) -> [B, S, d].
+
+        Backwards, no real place sees a padded one, so there is nothing to mask.
+        """
         y = self.attention_norm(x)
-        y = self.attention.attend(self.attention.query(y), *self.attention.project(y), valid)
+        mask = None if causal else valid[:, None]
+        y = self.attention.attend(self.attention.query(y), *self.attention.project(y), mask, causal)
         x = x + self.drop(self.attention.out(y))
         return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
 
@@ -157,7 +171,7 @@ class DecoderLayer(nn.Module):
 
         Args:
             projected: ``project_digits`` of x.
-            key, value: of the history; valid: [B, S].
+            key, value: of the history; valid: [B, 1 or Q n, S] what each digit may look at.
             wanted: [B, C] places among the Q n digits; only those come out, [B, C, d].
         """
         query, key_value = (part.flatten(0, 1) for part in projected)  # [B Q, n, ...]
@@ -165,6 +179,7 @@ class DecoderLayer(nn.Module):
         shape, x = x.shape, x.flatten(1, 2)
         if wanted is not None:
             x, y = pick(x, wanted), pick(y, wanted)
+            valid = valid if valid.shape[1] == 1 else pick(valid, wanted)
         x = x + self.drop(self.digits.out(y))
         x = x + self.drop(self.history(self.history_norm(x), key, value, valid))
         x = x + self.drop(self.feed_forward(self.feed_forward_norm(x)))

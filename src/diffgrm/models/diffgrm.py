@@ -22,7 +22,7 @@ class Memory:
 
     Attributes:
         keys, values: one [B, heads, S, d/heads] a decoder layer.
-        valid: [B, S] bool.
+        valid: [B, T, S] bool, what each of T slots may look at; T is 1 unless a history is shared by several targets.
     """
 
     keys: tuple[Tensor, ...]
@@ -35,6 +35,11 @@ class Memory:
     def rows(self, chosen: Tensor) -> Memory:
         """The chosen users [b]."""
         return Memory(tuple(k[chosen] for k in self.keys), tuple(v[chosen] for v in self.values), self.valid[chosen])
+
+    def slots(self, length: Tensor) -> Memory:
+        """For T targets a user, of which each knows the first ``length`` [B, T] items (1 at least) of the history."""
+        place = torch.arange(self.valid.shape[2], device=length.device)
+        return Memory(self.keys, self.values, place < length.clamp(min=1)[..., None])
 
 
 class DiffGRM(nn.Module):
@@ -55,6 +60,11 @@ class DiffGRM(nn.Module):
         feed_forward: Annotated[int, Field(ge=1), "hidden width of the feed-forward layers"] = 512,
         dropout: Annotated[float, Field(ge=0, lt=1), "dropout rate"] = 0.1,
         max_len: Annotated[int, Field(ge=1), "most recent history items that are looked at"] = 50,
+        history: Annotated[
+            Literal["bidirectional", "causal"],
+            "bidirectional: every target has its own pass over the items before it (paper); causal: items look back only, "
+            "so one pass serves all targets of a user in training",
+        ] = "bidirectional",
         init: Annotated[
             Literal["scaled", "release"],
             "scaled: weights by fan-in, item vectors normalised; release: every weight at std 0.02, as published",
@@ -64,11 +74,12 @@ class DiffGRM(nn.Module):
         if width % heads:
             raise RecipeError(f"model.width {width} is not a multiple of model.heads {heads}")
         self.n_digits, self.codebook_size, self.max_len = n_digits, codebook_size, max_len
+        self.causal = history == "causal"
         scaled = init == "scaled"
         self.input_scale = width**0.5 if scaled else 1.0
         self.codes = nn.Parameter(torch.empty(n_digits * codebook_size, width))  # one table of K rows a digit
         self.masked = nn.Parameter(torch.empty(n_digits, width))  # what a masked digit looks like
-        self.position = nn.Parameter(torch.empty(max_len, width))  # 0 is the most recent item
+        self.position = nn.Parameter(torch.empty(max_len, width))  # 0 is the most recent item; the first one if causal
         self.item = nn.Sequential(nn.Linear(n_digits * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.item_norm = nn.LayerNorm(width) if scaled else nn.Identity()
         sizes = (width, heads, feed_forward, dropout)
@@ -111,13 +122,14 @@ class DiffGRM(nn.Module):
             valid: [B, S] bool, true for the first positions of each row, at least one a row.
         """
         items = self.item_norm(self.item(self._embed(item_codes).flatten(1)))  # [M, d]
-        age = valid.sum(1, keepdim=True) - 1 - torch.arange(index.shape[1], device=index.device)  # [B, S]
-        x = self.drop(items[index] + self.position[age.clamp(min=0)])
+        place = torch.arange(index.shape[1], device=index.device)
+        age = (valid.sum(1, keepdim=True) - 1 - place).clamp(min=0)  # [B, S]
+        x = self.drop(items[index] + self.position[place if self.causal else age])
         for layer in self.encoder:
-            x = layer(x, valid)
+            x = layer(x, valid, self.causal)
         x = self.encoder_norm(x)
         projected = [cast(DecoderLayer, layer).history.project(x) for layer in self.decoder]
-        return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), valid)
+        return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), valid[:, None])
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:
         """Logits of every digit, given the digits that are known. Used alike by probing, loss and decoding.
@@ -125,7 +137,7 @@ class DiffGRM(nn.Module):
         Args:
             codes: [B, Q, n] digits, any value where masked.
             mask: [B, Q, n] bool, true where the digit is unknown.
-            memory: of B users.
+            memory: of B users; with T slots, Q is T times the questions of each slot, slot after slot.
 
         Returns:
             [B, Q, n, K] logits (equation 8: hidden state times the digit's own code table); of a known digit they are 0,
@@ -135,14 +147,16 @@ class DiffGRM(nn.Module):
         table = torch.cat([self.codes, self.masked]) * self.input_scale  # [n K + n, d]
         x = self.drop(nn.functional.embedding(token, table))
         wanted = _places(mask.flatten(1))  # [B, C]
-        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        layers, valid = [cast(DecoderLayer, layer) for layer in self.decoder], memory.valid
+        if valid.shape[1] > 1:
+            valid = valid.repeat_interleave(token[0].numel() // valid.shape[1], dim=1)  # [B, Q n, S]
         for layer, key, value in zip(layers, memory.keys, memory.values, strict=True):
             if layer is layers[0] and not self.training and token.numel() > len(table):
                 q, kv = layer.project_digits(table)  # once for each digit and code, not for each question
                 projected = nn.functional.embedding(token, q), nn.functional.embedding(token, kv)
             else:
                 projected = layer.project_digits(x)
-            x = layer(x, projected, key, value, memory.valid, wanted if layer is layers[-1] else None)
+            x = layer(x, projected, key, value, valid, wanted if layer is layers[-1] else None)
         x = self.decoder_norm(x)  # [B, C, d]
         x = _put_back(x, wanted, mask)  # [B, Q, n, d]
         tables = self.codes.view(self.n_digits, self.codebook_size, -1)

@@ -27,6 +27,7 @@ from diffgrm.semantic_ids import SemanticIds, TokenizerReport
 from diffgrm.storage import State
 from diffgrm.tokenizers.base import Tokenizer
 from diffgrm.training import train
+from diffgrm.training.diffusion import DiffusionObjective
 
 logger = logging.getLogger(__name__)
 
@@ -78,15 +79,17 @@ class DiffGRMRecommender(Recommender):
             network = recipe.model.build("model", n_digits=sids.n_digits, codebook_size=sids.codebook_size)
         with tempfile.TemporaryDirectory() as temporary:
             result = train(
-                network,
-                recipe.noising.build("noising"),
-                recipe.validation_decoder.build("decoding", seed=recipe.seed),
-                codes=sids.codes,
-                codebook_size=sids.codebook_size,
+                DiffusionObjective(
+                    network,
+                    recipe.noising.build("noising"),
+                    recipe.loss,
+                    torch.from_numpy(sids.codes.astype(np.int64)),
+                    sids.codebook_size,
+                    recipe.validation_decoder.build("decoding", seed=recipe.seed),
+                ),
                 events=split.train,
                 validation=split.validation,
                 max_len=network.max_len,
-                loss=recipe.loss,
                 settings=recipe.training,
                 seed=recipe.seed,
                 run_folder=run_folder or Path(temporary) / "run",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import warnings
@@ -18,24 +16,21 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diffgrm.catalogue import Catalogue
 from diffgrm.data.batches import Batch, TrainingBatches
 from diffgrm.data.dataset import EvaluationSet, Ragged
-from diffgrm.decoding.base import Decoder
-from diffgrm.decoding.ranker import Ranker, evaluating
 from diffgrm.evaluation import ndcg, ranks_in_lists, recall, selection_score
-from diffgrm.losses import masked_cross_entropy
-from diffgrm.noising.base import NoisingSchedule
-from diffgrm.recipe import LossSettings, TrainingSettings
+from diffgrm.recipe import TrainingSettings
 from diffgrm.schema import MissingExtraError, TrainingError
+from diffgrm.training.objective import Objective, digest
 
 logger = logging.getLogger(__name__)
 
 MONITOR = "val_score"
 LAST, BEST = "last.ckpt", "best.ckpt"
+CHECK_EVERY = 20  # steps between two looks at the losses on a GPU
 
 
 @dataclass(frozen=True)
@@ -54,39 +49,28 @@ class TrainingResult:
     validation: dict[str, float]
 
 
-class DiffusionTask(L.LightningModule):
-    """Noise the target, denoise it, and compare: one optimiser step of DiffGRM.
+class TrainingTask(L.LightningModule):
+    """Optimiser steps, validations and checkpoints of an objective.
 
     Args:
-        network: has ``encode_history`` and ``denoise``.
-        codes: [I, n] codes of all items.
-        catalogue: what validation recommends from.
         steps: planned optimiser steps, where the cosine ends.
         fingerprint: of everything that determines the losses; a checkpoint of another one is refused.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        noising: NoisingSchedule,
-        loss: LossSettings,
+        objective: Objective,
         settings: TrainingSettings,
-        codes: Tensor,
-        decoder: Decoder,
         validation: EvaluationSet,
-        codebook_size: int,
         steps: int,
         seed: int,
         fingerprint: str = "",
     ) -> None:
         super().__init__()
-        self.network, self.noising, self.loss, self.settings = network, noising, loss, settings
-        self.decoder, self.validation, self.codebook_size = decoder, validation, codebook_size
-        self.steps, self.seed = steps, seed
-        self.codes: Tensor
-        self.register_buffer("codes", codes, persistent=False)
-        self.fingerprint = fingerprint
-        self.losses: list[Tensor] = []
+        self.objective, self.settings, self.validation = objective, settings, validation
+        self.steps, self.seed, self.fingerprint = steps, seed, fingerprint
+        self.losses: list[tuple[int, Tensor]] = []  # step and loss, of this epoch
+        self.checked = 0  # losses that are known to be finite
         self.latest: dict[str, float] = {}
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -94,30 +78,39 @@ class DiffusionTask(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of one batch. All randomness comes from (seed, step, rank), so a resumed run repeats itself."""
         with seeded(self.seed, self.global_step, self.global_rank, self.device) as generator:
-            loss = self.batch_loss(batch, generator)
-        if not torch.isfinite(loss):
+            loss = self.objective.loss(batch, generator)
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.losses.append((self.global_step, loss.detach()))
+        if self.device.type == "cpu" or len(self.losses) - self.checked >= CHECK_EVERY:
+            self._check_losses()
+        return loss
+
+    def _check_losses(self) -> None:
+        """Stop if a loss is not a number. To look is to wait for the device, so GPUs are asked every few steps only."""
+        new = self.losses[self.checked :]
+        if new and not torch.isfinite(torch.stack([loss for _, loss in new])).all():
+            step, loss = next((step, loss) for step, loss in new if not torch.isfinite(loss))
             raise TrainingError(
-                f"the loss became {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); training stopped "
+                f"the loss became {loss.item()} at step {step} (epoch {self.current_epoch}); training stopped "
                 "and the last good checkpoint is kept. Lower training.learning_rate, lengthen training.warmup_steps or "
                 "set training.precision=32"
             )
-        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
-        self.losses.append(loss.detach())
-        return loss
+        self.checked = len(self.losses)
 
-    def batch_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Loss of a batch in the network's present mode (dropout on in training)."""
-        return batch_loss(self.network, self.noising, self.loss, self.codes, batch, generator)
+    def on_validation_start(self) -> None:
+        """No checkpoint is written of weights that followed a loss that is not a number."""
+        self._check_losses()
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss of the epoch."""
-        self.log("train_loss", torch.stack(self.losses).mean(), sync_dist=True)
+        self.log("train_loss", torch.stack([loss for _, loss in self.losses]).mean(), sync_dist=True)
         self.losses.clear()
+        self.checked = 0
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up, then cosine or constant; weight decay on matrices only."""
-        matrices = [p for p in self.network.parameters() if p.ndim >= 2]
-        others = [p for p in self.network.parameters() if p.ndim < 2]
+        matrices = [p for p in self.objective.network.parameters() if p.ndim >= 2]
+        others = [p for p in self.objective.network.parameters() if p.ndim < 2]
         groups = [
             {"params": matrices, "weight_decay": self.settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -141,10 +134,7 @@ class DiffusionTask(L.LightningModule):
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """Rank the validation users, by item, history filtered."""
         users = np.arange(self.global_rank, len(self.validation), self.trainer.world_size)
-        catalogue = Catalogue(self.codes, self.codebook_size)
-        lists, _ = Ranker(self.network, self.decoder, catalogue).rank(
-            self.validation.histories.rows(users), 10, exclude_seen=True
-        )
+        lists = self.objective.rank(self.validation.histories.rows(users), 10)
         ranks = ranks_in_lists(lists, self.validation.targets.rows(users))
         sums = torch.tensor([ndcg(ranks, 10).sum(), recall(ranks, 10).sum(), len(users)], dtype=torch.float64)
         gathered: Any = self.all_gather(sums.float().to(self.device))
@@ -152,6 +142,7 @@ class DiffusionTask(L.LightningModule):
         ndcg_10, recall_10 = (total[:2] / total[2]).tolist()
         metrics = {"val_ndcg@10": ndcg_10, "val_recall@10": recall_10, MONITOR: selection_score(ndcg_10, recall_10)}
         self.log_dict(metrics, prog_bar=True, batch_size=1)
+        self.log_dict(self.objective.observe(self.validation), batch_size=1, sync_dist=True)
         self.latest = metrics
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -168,28 +159,6 @@ class DiffusionTask(L.LightningModule):
             )
 
 
-def batch_loss(
-    network: Any, noising: NoisingSchedule, loss: LossSettings, codes: Tensor, batch: Batch, generator: torch.Generator
-) -> Tensor:
-    """The loss of a batch: noise the target, denoise it, compare.
-
-    Args:
-        codes: [I, n] codes of all items.
-        generator: draws the masks of schedules that draw.
-    """
-    items, index = batch.history.unique(return_inverse=True)
-    item_codes, target = codes[items], codes[batch.target]
-
-    def probe(codes: Tensor, mask: Tensor) -> Tensor:
-        with torch.no_grad(), evaluating(network):
-            return network.denoise(codes, mask, network.encode_history(item_codes, index, batch.valid))
-
-    views = noising.views(target, probe, generator)
-    memory = network.encode_history(item_codes, index, batch.valid)
-    logits = network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory)
-    return masked_cross_entropy(logits, target, views, reduction=loss.reduction, label_smoothing=loss.label_smoothing)
-
-
 @contextmanager
 def seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[torch.Generator]:
     """Dropout and masks follow (seed, step, rank) inside the block; the global random state is put back after it."""
@@ -201,28 +170,22 @@ def seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[to
 
 
 def train(
-    network: nn.Module,
-    noising: NoisingSchedule,
-    decoder: Decoder,
+    objective: Objective,
     *,
-    codes: np.ndarray,
-    codebook_size: int,
     events: Ragged,
     validation: EvaluationSet,
     max_len: int,
-    loss: LossSettings,
     settings: TrainingSettings,
     seed: int,
     run_folder: Path,
     resume: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
-    """Train a network in place; it ends with the weights of the best validation.
+    """Train an objective's network in place; it ends with the weights of the best validation.
 
     Args:
-        decoder: decodes during validation.
-        codes: [I, n] codes of all items.
         events: training events per user, oldest first.
+        max_len: most items of a history.
         run_folder: gets ``last.ckpt`` and ``best.ckpt`` after every validation, and the logs.
         resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted.
         progress: show a progress bar.
@@ -240,21 +203,13 @@ def train(
         )
     run_folder.mkdir(parents=True, exist_ok=True)
     validation = validation.sample(settings.validation_users, seed)
-    batches_per_epoch = len(TrainingBatches(events, max_len, settings.batch_size, seed, devices=settings.devices))
-    task = DiffusionTask(
-        network,
-        noising,
-        loss,
-        settings,
-        torch.from_numpy(codes.astype(np.int64)),
-        decoder,
-        validation,
-        codebook_size,
-        steps=batches_per_epoch * settings.epochs,
-        seed=seed,
-        fingerprint=_fingerprint(codes, events, max_len, loss, settings, noising, seed),
+    data = _Data(events, max_len, settings, seed, objective.shared)
+    kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "strategy"})
+    fingerprint = digest(
+        [*objective.identity(), objective.shared, max_len, seed, sorted(kept.items()), events.values, events.offsets]
     )
-    data = _Data(events, max_len, settings, seed)
+    steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
+    task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
     checkpoint = ModelCheckpoint(
         run_folder,
         filename=BEST.removesuffix(".ckpt"),
@@ -288,8 +243,10 @@ def train(
         )
         trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
     best = torch.load(Path(str(checkpoint.dirpath)) / BEST, map_location="cpu", weights_only=False)
-    prefix = "network."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)})
+    prefix = "objective.network."
+    objective.network.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
+    )
     validation_metrics: dict[str, float] = best["validation"]
     return TrainingResult(validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics)
 
@@ -297,44 +254,24 @@ def train(
 class _Data(L.LightningDataModule):
     """Training batches of this process, and one token validation batch (the task ranks all users in it)."""
 
-    def __init__(self, events: Ragged, max_len: int, settings: TrainingSettings, seed: int) -> None:
+    def __init__(self, events: Ragged, max_len: int, settings: TrainingSettings, seed: int, shared: bool) -> None:
         super().__init__()
-        self.events, self.max_len, self.settings, self.seed = events, max_len, settings, seed
+        self.events, self.max_len, self.batch_size, self.seed = events, max_len, settings.batch_size, seed
+        self.shared = shared
+
+    def batches(self, rank: int, devices: int) -> TrainingBatches:
+        """Batches of one of several processes."""
+        return TrainingBatches(self.events, self.max_len, self.batch_size, self.seed, self.shared, rank, devices)
 
     def train_dataloader(self) -> TrainingBatches:
         """Batches of this process."""
         assert self.trainer is not None
-        return TrainingBatches(
-            self.events,
-            self.max_len,
-            self.settings.batch_size,
-            self.seed,
-            rank=self.trainer.global_rank,
-            devices=self.trainer.world_size,
-        )
+        return self.batches(self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader:
         """One token batch."""
         token: Any = [0]
         return DataLoader(token)
-
-
-def _fingerprint(
-    codes: np.ndarray,
-    events: Ragged,
-    max_len: int,
-    loss: LossSettings,
-    settings: TrainingSettings,
-    noising: NoisingSchedule,
-    seed: int,
-) -> str:
-    """A hash of all that the losses of a run follow from, but for the network, whose shapes speak for themselves."""
-    kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "strategy"})
-    facts = [max_len, seed, loss.model_dump(), kept, f"{type(noising).__qualname__}{sorted(vars(noising).items())}"]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for array in (codes, events.values, events.offsets):
-        digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
-    return digest.hexdigest()
 
 
 def _precision(settings: TrainingSettings) -> Any:
