@@ -180,7 +180,7 @@ class Recipe(BaseModel):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**_with_default_parts(values))
         except ValidationError as error:
             raise RecipeError("the recipe has problems:\n" + bullet_list(_explain(error))) from None
 
@@ -270,6 +270,19 @@ class Recipe(BaseModel):
                     yield SettingRow(f"{name}.{key}", type_name, getattr(value, key), inner.description or "")
             else:
                 yield SettingRow(name, registry.readable_type(field.annotation), value, field.description or "")
+
+
+def _with_default_parts(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe, with the names of parts that its recommender has instead of the usual ones."""
+    try:
+        chosen: Any = registry.resolve("recommender", str(values.get("recommender", "diffgrm")))
+    except RecipeError:
+        return values  # said with the other problems
+    for kind, name in getattr(chosen, "defaults", {}).items():
+        given = values.get(kind, {})
+        if isinstance(given, Mapping):
+            values = {**values, kind: {"name": name, **given}}
+    return values
 
 
 def rows_of_other_parts(recipe: Recipe) -> Iterator[SettingRow]:

@@ -43,6 +43,7 @@ class Recommender(ABC):
 
     name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]] = ()  # recipe sections that the method uses besides the common ones
+    defaults: ClassVar[dict[str, str]] = {}  # names of parts that differ from the recipe's defaults: {"model": "sasrec"}
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         self.recipe = recipe or Recipe(recommender=self.registered_name())

@@ -11,35 +11,23 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Split
 from diffgrm.decoding.ranker import Ranker
-from diffgrm.embeddings.base import ItemEncoder, embed_items
 from diffgrm.recipe import Recipe
-from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.query import Query
-from diffgrm.schema import Columns, ModelFolderError, TrainingError
-from diffgrm.semantic_ids import SemanticIds, TokenizerReport
-from diffgrm.storage import State
-from diffgrm.tokenizers.base import Tokenizer
+from diffgrm.recommenders.semantic import SemanticRecommender
+from diffgrm.recommenders.weights import load_network, save_network
+from diffgrm.schema import Columns, TrainingError
 from diffgrm.training import train
 from diffgrm.training.diffusion import DiffusionObjective
 
 logger = logging.getLogger(__name__)
 
-NETWORK, SIDS, TOKENIZER, ENCODER = (
-    "model.safetensors",
-    "semantic_ids.safetensors",
-    "tokenizer.safetensors",
-    "encoder.safetensors",
-)
 
-
-class DiffGRMRecommender(Recommender):
+class DiffGRMRecommender(SemanticRecommender):
     """Masked diffusion over semantic IDs.
 
     Example:
@@ -51,14 +39,10 @@ class DiffGRMRecommender(Recommender):
     """
 
     name = "diffgrm"
-    sections = ("embedding", "tokenizer", "semantic_ids", "model", "noising", "loss", "training", "decoding")
+    sections = (*SemanticRecommender.sections, "model", "noising", "loss", "training", "decoding")
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)
-        self.encoder: ItemEncoder | None = None
-        self.tokenizer: Tokenizer | None = None
-        self.semantic_ids: SemanticIds | None = None
-        self.report: TokenizerReport | None = None
         self.network: nn.Module | None = None
         # Of the whole catalogue and of the last filter that was asked for: their tables are worth keeping.
         self._ranker: Ranker | None = None
@@ -67,9 +51,7 @@ class DiffGRMRecommender(Recommender):
     # ---- fit ----------------------------------------------------------------------------------------------------
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
-        self._tokenize(split)
-        assert self.semantic_ids is not None
-        recipe, sids = self.recipe, self.semantic_ids
+        recipe, sids = self.recipe, self._tokenize(split)
         if run_folder is None and recipe.training.devices > 1:
             raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
         for part in (recipe.decoding, recipe.validation_decoder):
@@ -105,25 +87,7 @@ class DiffGRMRecommender(Recommender):
             "validation": result.validation,
         }
 
-    def _tokenize(self, split: Split) -> None:
-        """Embed the items, fit the tokenizer on those that occur in training, and give every item its SID."""
-        recipe, items = self.recipe, split.dataset.item_table
-        in_training = split.item_counts > 0
-        self.encoder = recipe.embedding.build("embedding", seed=recipe.seed)
-        embeddings = embed_items(self.encoder, items, in_training)
-        self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed)
-        self.tokenizer.fit(embeddings[in_training])
-        self.semantic_ids, self.report = SemanticIds.build(self.tokenizer, embeddings, recipe.semantic_ids.collisions)
-        self.facts["tokenizer_report"] = dict(self.report.rows())
-
     # ---- recommend ----------------------------------------------------------------------------------------------
-
-    def sid_numbers(self, item_ids: pl.Series) -> np.ndarray:
-        """[N] the number of each item's SID; items that share one have equal numbers, unknown items get -2."""
-        self._check_fitted()
-        assert self.semantic_ids is not None
-        positions = self.items.positions(item_ids)
-        return np.where(positions >= 0, self.semantic_ids.sid_of_item()[positions], -2)
 
     def to(self, device: str) -> Self:
         """See :meth:`Recommender.to`."""
@@ -199,24 +163,14 @@ class DiffGRMRecommender(Recommender):
     # ---- save and load ------------------------------------------------------------------------------------------
 
     def _save_files(self, folder: Path) -> None:
-        assert self.network is not None and self.semantic_ids is not None
-        assert self.tokenizer is not None and self.encoder is not None
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        save_file(weights, folder / NETWORK)
-        self.semantic_ids.save(folder / SIDS)
-        self.tokenizer.state().save(folder / TOKENIZER)
-        self.encoder.state().save(folder / ENCODER)
+        super()._save_files(folder)
+        assert self.network is not None
+        save_network(self.network, folder)
 
     def _load_files(self, folder: Path) -> None:
-        recipe = self.recipe
-        self.semantic_ids = SemanticIds.load(folder / SIDS)
-        self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed).load_state(State.load(folder / TOKENIZER))
-        self.encoder = recipe.embedding.build("embedding", seed=recipe.seed).load_state(State.load(folder / ENCODER))
-        network = recipe.model.build(
-            "model", n_digits=self.semantic_ids.n_digits, codebook_size=self.semantic_ids.codebook_size
+        super()._load_files(folder)
+        assert self.semantic_ids is not None
+        sids = self.semantic_ids
+        self.network = load_network(
+            self.recipe.model.build("model", n_digits=sids.n_digits, codebook_size=sids.codebook_size), folder
         )
-        try:
-            network.load_state_dict(load_file(folder / NETWORK))
-        except (SafetensorError, RuntimeError) as error:
-            raise ModelFolderError(f"{folder / NETWORK} does not fit the recipe beside it: {error}") from error
-        self.network = network.eval()

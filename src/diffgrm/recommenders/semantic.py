@@ -1,0 +1,63 @@
+"""What recommenders over semantic IDs share: texts to vectors to semantic IDs, and their files (floor 5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data.dataset import Split
+from diffgrm.embeddings.base import ItemEncoder, embed_items
+from diffgrm.recipe import Recipe
+from diffgrm.recommenders.base import Recommender
+from diffgrm.semantic_ids import SemanticIds, TokenizerReport
+from diffgrm.storage import State
+from diffgrm.tokenizers.base import Tokenizer
+
+SIDS, TOKENIZER, ENCODER = "semantic_ids.safetensors", "tokenizer.safetensors", "encoder.safetensors"
+
+
+class SemanticRecommender(Recommender):
+    """A recommender whose items have semantic IDs. Subclasses call ``_tokenize`` at the start of ``_fit``."""
+
+    sections: ClassVar[tuple[str, ...]] = ("embedding", "tokenizer", "semantic_ids")
+
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        super().__init__(recipe)
+        self.encoder: ItemEncoder | None = None
+        self.tokenizer: Tokenizer | None = None
+        self.semantic_ids: SemanticIds | None = None
+        self.report: TokenizerReport | None = None
+
+    def _tokenize(self, split: Split) -> SemanticIds:
+        """Embed the items, fit the tokenizer on those that occur in training, and give every item its SID."""
+        recipe, items = self.recipe, split.dataset.item_table
+        in_training = split.item_counts > 0
+        self.encoder = recipe.embedding.build("embedding", seed=recipe.seed)
+        embeddings = embed_items(self.encoder, items, in_training)
+        self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed)
+        self.tokenizer.fit(embeddings[in_training])
+        self.semantic_ids, self.report = SemanticIds.build(self.tokenizer, embeddings, recipe.semantic_ids.collisions)
+        self.facts["tokenizer_report"] = dict(self.report.rows())
+        return self.semantic_ids
+
+    def sid_numbers(self, item_ids: pl.Series) -> np.ndarray:
+        """[N] the number of each item's SID; items that share one have equal numbers, unknown items get -2."""
+        self._check_fitted()
+        assert self.semantic_ids is not None
+        positions = self.items.positions(item_ids)
+        return np.where(positions >= 0, self.semantic_ids.sid_of_item()[positions], -2)
+
+    def _save_files(self, folder: Path) -> None:
+        assert self.semantic_ids is not None and self.tokenizer is not None and self.encoder is not None
+        self.semantic_ids.save(folder / SIDS)
+        self.tokenizer.state().save(folder / TOKENIZER)
+        self.encoder.state().save(folder / ENCODER)
+
+    def _load_files(self, folder: Path) -> None:
+        recipe = self.recipe
+        self.semantic_ids = SemanticIds.load(folder / SIDS)
+        self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed).load_state(State.load(folder / TOKENIZER))
+        self.encoder = recipe.embedding.build("embedding", seed=recipe.seed).load_state(State.load(folder / ENCODER))
