@@ -180,6 +180,28 @@ class Catalogue:
             keep &= ~excluded.contains(user[row], self.items[match])
         return row[keep], match[keep]
 
+    def only_item(self, codes: Tensor, known: Tensor, excluded: Excluded | None = None) -> Tensor:
+        """The item of every partial SID that only one item fits which its user may get.
+
+        Args:
+            codes: [B, M, n] partial SIDs, any value where unknown.
+            known: [B, M, n] bool, with as many known digits in every row, one at least.
+
+        Returns:
+            [B, M] item positions, -1 where no item fits, or several.
+        """
+        batch, rows, n = codes.shape
+        user = torch.arange(batch, device=codes.device).repeat_interleave(rows)
+        codes, known = codes.view(-1, n), known.view(-1, n)
+        fits = torch.zeros(len(codes), dtype=torch.long, device=codes.device)
+        item = fits - 1
+        low, length = self._stretches(codes, known, int(known[0].sum()))
+        for block in _blocks(length, LIST_BLOCK):
+            row, match = self._matches(codes[block], known[block], low[block], length[block], user[block], excluded)
+            fits[block] = fits[block].scatter_add(0, row, torch.ones_like(row))
+            item[block] = item[block].scatter(0, row, self.items[match])
+        return torch.where(fits == 1, item, -1).view(batch, rows)
+
     # ---- complete SIDs ------------------------------------------------------------------------------------------
 
     def items_of(self, codes: Tensor, excluded: Excluded | None = None) -> Tensor:

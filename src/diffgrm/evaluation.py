@@ -169,7 +169,8 @@ def evaluate(
         raise DataError("there are no users to evaluate: the split keeps no events for this set")
     ks = sorted({*ks, 10})
     k = min(max(ks), len(items))
-    sid_numbers = recommender.sid_numbers(items.series) if hasattr(recommender, "recommend_sids") else None
+    with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
+    sid_numbers = with_sids.sid_numbers(items.series) if with_sids else None
     tail = long_tail(item_counts)
     tally = _Tally(len(items), ks)
     ranks: dict[str, list[np.ndarray]] = {"filtered": [], "unfiltered": [], "sid": []}

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 LAST_PARTS = 4  # the last digit is filled in for a quarter of the beams at a time
 FEWEST_BEAMS = 64  # but not for fewer beams of all users than this: small questions cost as much as larger ones
+COPIES = 4  # candidates a beam that are looked at where several may fit the same item
 DOUBLINGS = 3  # how often a beam is doubled that finds fewer items than there are
 
 
@@ -32,12 +33,14 @@ class Beams:
     """W partial SIDs of each of B users, best first.
 
     Attributes:
-        codes: [B, W, n], 0 where unknown; known: [B, W, n] bool; score: [B, W], -inf where there is no beam.
+        codes: [B, W, n], 0 where unknown.
+        step: [B, W, n] int64, in which step each digit was filled; -1 where unknown.
+        score: [B, W], -inf where there is no beam.
         name: [B, W] int64, equal for equal partial SIDs.
     """
 
     codes: Tensor
-    known: Tensor
+    step: Tensor
     score: Tensor
     name: Tensor
 
@@ -46,11 +49,44 @@ class Beams:
         """One beam a user, with nothing known."""
         codes = torch.zeros(batch, 1, n, dtype=torch.long, device=device)
         zeros = torch.zeros(batch, 1, device=device)
-        return cls(codes, codes.bool(), zeros, zeros.long())
+        return cls(codes, codes - 1, zeros, zeros.long())
+
+    @classmethod
+    def none(cls, batch: int, count: int, n: int, device: torch.device) -> Beams:
+        """``count`` places a user where no beam is yet."""
+        zeros = torch.zeros(batch, count, dtype=torch.long, device=device)
+        codes = zeros[..., None].expand(-1, -1, n)
+        return cls(codes, codes, torch.full((batch, count), -torch.inf, device=device), zeros)
+
+    @property
+    def known(self) -> Tensor:
+        """[B, W, n] bool, which digits are filled."""
+        return self.step >= 0
 
     def some(self, users: Tensor, beams: slice) -> Beams:
         """Some beams of some users [b]."""
-        return Beams(*(part[users, beams] for part in (self.codes, self.known, self.score, self.name)))
+        return Beams(*(part[users, beams] for part in self._parts))
+
+    def best(self, other: Beams, count: int) -> Beams:
+        """The best ``count`` distinct ones of these and others."""
+        both = Beams(*(torch.cat(pair, 1) for pair in zip(self._parts, other._parts, strict=True)))
+        score, keep = best_distinct(both.score, both.name, count)
+        return replace(both.take(keep), score=score)
+
+    def take(self, keep: Tensor) -> Beams:
+        """The beams ``keep`` [B, M] of every user."""
+        pick = keep[..., None].expand(-1, -1, self.codes.shape[2])
+        return Beams(
+            self.codes.gather(1, pick), self.step.gather(1, pick), self.score.gather(1, keep), self.name.gather(1, keep)
+        )
+
+    def put(self, users: Tensor, new: Beams) -> Beams:
+        """With other beams for some users [b]."""
+        return Beams(*(old.index_copy(0, users, part) for old, part in zip(self._parts, new._parts, strict=True)))
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.codes, self.step, self.score, self.name
 
 
 class AnyOrderBeam(Decoder):
@@ -74,15 +110,22 @@ class AnyOrderBeam(Decoder):
         constrained: Annotated[
             bool, "true: the catalogue rules out codes at every step; false: SIDs without an item are dropped at the end"
         ] = True,
+        finish: Annotated[
+            Literal["digits", "items"],
+            "digits: every digit is filled step by step (paper); items: as soon as a partial SID fits one item only, its "
+            "other digits are scored together, and what fits the same item counts once (for long SIDs: far fewer steps)",
+        ] = "digits",
         seed: int = 0,
     ) -> None:
-        self.beam, self.steps, self.order, self.merge = beam, steps, order, merge
+        self.beam, self.steps, self.order, self.merge, self.finish = beam, steps, order, merge, finish
         self.constrained, self.seed = constrained, seed
 
     def check(self, n_digits: int, n_items: int) -> None:
         """See :meth:`Decoder.check`."""
         if self.steps is not None and self.steps > n_digits:
             raise RecipeError(f"decoding.steps {self.steps} is more than the {n_digits} digits of a semantic ID")
+        if self.finish == "items" and not self.constrained:
+            raise RecipeError("decoding.finish items needs decoding.constrained true: only the catalogue knows the items")
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`Decoder.rows`."""
@@ -121,48 +164,59 @@ class AnyOrderBeam(Decoder):
         words = code_words(n, catalogue.codebook_size, device)
         order = order or self.order
         fill_order = self._fill_order(order, task.seeds, n)
-        beams = Beams.empty(batch, n, device)
+        beams, done = Beams.empty(batch, n, device), Beams.none(batch, task.k, n, device)
         filled = 0
-        for digits in digits_per_step(n, self.steps or n):
+        for step, digits in enumerate(digits_per_step(n, self.steps or n)):
             if filled == n - 1 and self.constrained and self.merge == "best_path":
-                return self._last_digit(task, beams, words)
+                return self._last_digit(task, beams, done, words, step)
             log_p = _log_p(task, beams)
+            if self.finish == "items" and filled > 1:
+                beams, done, goes_on = _finish(task, beams, done, log_p, step)
+                if beams.score.shape[1] == 0:
+                    return items_from_sids(task, done.codes, done.score, done.step)
+                log_p = log_p.gather(1, goes_on[..., None, None].expand(-1, -1, *log_p.shape[2:]))
             for number in range(digits):
                 turn = None if order == "confidence" else fill_order[:, filled]
-                beams, parent = self._fill_one(task, beams, log_p, words, turn, filled, width)
+                beams, parent = self._fill_one(task, beams, log_p, words, turn, filled, width, step)
                 filled += 1
                 if number < digits - 1:
                     log_p = log_p.gather(1, parent[..., None, None].expand(-1, -1, *log_p.shape[2:]))
-        return items_from_sids(task, beams.codes, beams.score)
+        if self.finish == "items":
+            beams = done.best(beams, task.k)
+        return items_from_sids(task, beams.codes, beams.score, beams.step)
 
-    def _last_digit(self, task: Task, beams: Beams, words: Tensor) -> Decoded:
+    def _last_digit(self, task: Task, beams: Beams, done: Beams, words: Tensor, step: int) -> Decoded:
         """The k best complete SIDs of beams that lack one digit, asking the network for as few beams as will do.
 
         A score only falls as digits are filled. The best beams go first; once k complete SIDs score above the next beam,
         no later beam can add to them. The answer is that of asking for all beams.
+
+        Args:
+            done: complete SIDs so far, k a user.
         """
         batch, width, n = beams.codes.shape
         size = max(-(-width // LAST_PARTS), -(-FEWEST_BEAMS // batch))
-        codes = beams.codes.new_zeros(batch, task.k, n)
-        name = beams.name.new_zeros(batch, task.k)
-        score = beams.score.new_full((batch, task.k), -torch.inf)
         for start in range(0, width, size):
             next_score = beams.score[:, start]
-            users = ((next_score >= score[:, -1]) & (next_score > -torch.inf)).nonzero()[:, 0]
+            users = ((next_score >= done.score[:, -1]) & (next_score > -torch.inf)).nonzero()[:, 0]
             if len(users) == 0:
                 break
             some = task if len(users) == batch else _some_users(task, users)
             part = beams.some(users, slice(start, start + size))
-            part, _ = self._fill_one(some, part, _log_p(some, part), words, None, n - 1, task.k)
-            names = torch.cat([name[users], part.name], 1)
-            score[users], keep = best_distinct(torch.cat([score[users], part.score], 1), names, task.k)
-            name[users] = names.gather(1, keep)
-            both = torch.cat([codes[users], part.codes], 1)
-            codes[users] = both.gather(1, keep[..., None].expand(-1, -1, n))
-        return items_from_sids(task, codes, score)
+            part, _ = self._fill_one(some, part, _log_p(some, part), words, None, n - 1, task.k, step)
+            done = done.put(users, done.some(users, slice(None)).best(part, task.k))
+        return items_from_sids(task, done.codes, done.score, done.step)
 
     def _fill_one(
-        self, task: Task, beams: Beams, log_p: Tensor, words: Tensor, turn: Tensor | None, filled: int, width: int
+        self,
+        task: Task,
+        beams: Beams,
+        log_p: Tensor,
+        words: Tensor,
+        turn: Tensor | None,
+        filled: int,
+        width: int,
+        step: int,
     ) -> tuple[Beams, Tensor]:
         """Every beam with one digit more, the best ``width`` distinct ones; and which beam each comes from [B, W].
 
@@ -170,6 +224,7 @@ class AnyOrderBeam(Decoder):
             log_p: [B, W, n, K] what the network says of the beams.
             turn: [B] the digit whose turn it is; None leaves it to the scores.
             filled: digits known so far.
+            step: number of the step.
         """
         n = beams.codes.shape[2]
         K = task.catalogue.codebook_size
@@ -177,21 +232,29 @@ class AnyOrderBeam(Decoder):
         total = total.masked_fill_(~self._open(task, beams, turn), -torch.inf).flatten(1)  # [B, W n K]
         # A partial SID of s digits has at most s parents, so among the best s W are at least W distinct ones.
         paths = filled + 1 if turn is None else 1
-        score, index = total.topk(min(width * paths, total.shape[1]), dim=1)
+        by_item = self.finish == "items" and 1 <= filled < n - 1
+        most = max(paths, COPIES) if by_item else paths
+        score, index = total.topk(min(width * most, total.shape[1]), dim=1)
         source, flat = index // (n * K), index % (n * K)
-        name = beams.name.gather(1, source) + words.view(-1)[flat]
-        if paths > 1:
-            first = first_of_each(name)
-            if self.merge == "sum_paths":
-                score = _sum_over_equal(score, name)
-            score = score.masked_fill(~first, -torch.inf)
-            score, keep = score.topk(min(width, score.shape[1]), dim=1)
-            source, flat, name = source.gather(1, keep), flat.gather(1, keep), name.gather(1, keep)
         place = (flat // K)[..., None]
         pick = source[..., None].expand(-1, -1, n)
         codes = beams.codes.gather(1, pick).scatter(2, place, (flat % K)[..., None])
-        known = beams.known.gather(1, pick).scatter(2, place, True)
-        return Beams(codes, known, score, name), source
+        steps = beams.step.gather(1, pick).scatter(2, place, step)
+        new = Beams(codes, steps, score, beams.name.gather(1, source) + words.view(-1)[flat])
+        if most == 1:
+            return new, source
+        name = new.name
+        if self.merge == "sum_paths":
+            score = _sum_over_equal(score, name)
+        if by_item:
+            item = task.catalogue.only_item(codes, new.known, task.excluded)
+            name = torch.where(item >= 0, -2 - item, name)
+        score = score.masked_fill(~first_of_each(name), -torch.inf)
+        score, keep = score.topk(min(width, score.shape[1]), dim=1)
+        if by_item:  # few may be left
+            live = max(1, int((score > -torch.inf).sum(1).max()))
+            score, keep = score[:, :live], keep[:, :live]
+        return replace(new.take(keep), score=score), source.gather(1, keep)
 
     def _open(self, task: Task, beams: Beams, turn: Tensor | None) -> Tensor:
         """[B, W, n, K] (or broadcastable) whether a (digit, code) may be filled next."""
@@ -215,6 +278,29 @@ class AnyOrderBeam(Decoder):
 def _log_p(task: Task, beams: Beams) -> Tensor:
     """[B, W, n, K] what the network says of the beams."""
     return task.denoise(beams.codes, ~beams.known, task.memory).float().log_softmax(-1)
+
+
+def _finish(task: Task, beams: Beams, done: Beams, log_p: Tensor, step: int) -> tuple[Beams, Beams, Tensor]:
+    """Take out the beams that fit one item only: their other digits are scored together.
+
+    A score only falls, so beams that score less than the k-th complete SID end here too.
+
+    Args:
+        done: complete SIDs so far, k a user.
+
+    Returns:
+        The beams that go on, as many as the user with most has; the complete SIDs; and which beams go on [B, W'].
+    """
+    item = task.catalogue.only_item(beams.codes, beams.known, task.excluded)
+    codes = task.catalogue.all_codes[item.clamp(min=0)]  # [B, W, n]
+    rest = log_p.gather(3, codes[..., None])[..., 0].masked_fill(beams.known, 0).sum(2)
+    score = (beams.score + rest).masked_fill(item < 0, -torch.inf)
+    steps = torch.where(beams.known, beams.step, step)
+    done = done.best(Beams(codes, steps, score, task.catalogue.words(codes)), task.k)
+    over = (item >= 0) | (beams.score < done.score[:, -1:]) | (beams.score == -torch.inf)
+    goes_on = over.int().argsort(dim=1, stable=True)[:, : int((~over).sum(1).max())]
+    beams = replace(beams, score=beams.score.masked_fill(over, -torch.inf))
+    return beams.take(goes_on), done, goes_on
 
 
 def best_distinct(score: Tensor, name: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -269,4 +355,4 @@ def _completed(first: Decoded, more: Decoded) -> Decoded:
     order = (~keep).int().argsort(dim=1, stable=True)[:, :k]
     items = torch.where(keep, items, -1).gather(1, order)
     scores = scores.masked_fill(~keep, -torch.inf).gather(1, order).cummin(1).values
-    return Decoded(items, scores, first.codes, first.sid_scores, first.legal)
+    return Decoded(items, scores, first.codes, first.sid_scores, first.legal, first.steps)

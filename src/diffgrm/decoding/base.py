@@ -47,6 +47,7 @@ class Decoded(NamedTuple):
         codes: [B, M, n] the distinct complete SIDs behind them, best first (M may differ from k).
         sid_scores: [B, M], -inf where there is no SID.
         legal: [B, M] bool, whether the SID stands for at least one item that the user may get.
+        steps: [B, M, n] the step (from 0) in which each digit of the SID was filled; all 0 where decoding has no order.
     """
 
     items: Tensor
@@ -54,6 +55,7 @@ class Decoded(NamedTuple):
     codes: Tensor
     sid_scores: Tensor
     legal: Tensor
+    steps: Tensor
 
     def rows(self, chosen: Tensor) -> Decoded:
         """The answers for some users [b]."""
@@ -66,9 +68,10 @@ class Decoded(NamedTuple):
         return Decoded(*(a.index_copy(0, chosen, b) for a, b in zip(old, new, strict=True)))
 
     def _widened(self, columns: int) -> Decoded:
-        codes = torch.nn.functional.pad(self.codes, (0, 0, 0, columns - self.codes.shape[1]))
+        more = (0, 0, 0, columns - self.codes.shape[1])
+        codes, steps = torch.nn.functional.pad(self.codes, more), torch.nn.functional.pad(self.steps, more)
         sid_scores, legal = pad_columns(self.sid_scores, columns, -torch.inf), pad_columns(self.legal, columns, False)
-        return Decoded(self.items, self.scores, codes, sid_scores, legal)
+        return Decoded(self.items, self.scores, codes, sid_scores, legal, steps)
 
 
 class Decoder(ABC):
@@ -90,12 +93,14 @@ class Decoder(ABC):
         """The best ``task.k`` items of every user: real, distinct, allowed; fewer where fewer are possible."""
 
 
-def items_from_sids(task: Task, codes: Tensor, scores: Tensor) -> Decoded:
+def items_from_sids(task: Task, codes: Tensor, scores: Tensor, steps: Tensor | None = None) -> Decoded:
     """Turn distinct complete SIDs, best first, into items. SIDs of several items give all of them.
 
     Args:
         codes: [B, M, n], scores: [B, M], -inf where there is no SID.
+        steps: [B, M, n] when each digit was filled; None: all at once.
     """
+    steps = torch.zeros_like(codes) if steps is None else steps
     found = task.catalogue.items_of(codes, task.excluded)  # [B, M, G]
     found = torch.where(scores[..., None] > -torch.inf, found, -1)
     legal = (found >= 0).any(-1)
@@ -104,7 +109,7 @@ def items_from_sids(task: Task, codes: Tensor, scores: Tensor) -> Decoded:
     items = flat.gather(1, order)
     item_scores = scores[..., None].expand_as(found).flatten(1).gather(1, order)
     items, item_scores = pad_columns(items, task.k, -1), pad_columns(item_scores, task.k, -torch.inf)
-    return Decoded(items, item_scores.masked_fill(items < 0, -torch.inf), codes, scores, legal)
+    return Decoded(items, item_scores.masked_fill(items < 0, -torch.inf), codes, scores, legal, steps)
 
 
 def pad_columns(x: Tensor, columns: int, value: float) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from diffgrm.catalogue import Catalogue
-from diffgrm.data.dataset import Split
+from diffgrm.data.dataset import Ragged, Split
 from diffgrm.decoding.ranker import Ranker
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.query import Query
@@ -153,6 +153,26 @@ class DiffGRMRecommender(SemanticRecommender):
                 Columns.RANK: np.concatenate(ranks).astype(np.int32),
             }
         )
+
+    def fill_order(self, histories: Ragged) -> np.ndarray:
+        """Which digit of the best item is filled when, over many users.
+
+        Args:
+            histories: item positions of every user, oldest first.
+
+        Returns:
+            [n, n] share of users whose best item had digit j (row) filled in step s (column).
+        """
+        ranker = self.ranker()
+        n = ranker.catalogue.n_digits
+        counts = np.zeros((n, n))
+        for _, decoded in ranker.decode(histories, 1, exclude_seen=True):
+            found = decoded.items[:, 0] >= 0
+            first = decoded.legal.int().argmax(1)
+            steps = decoded.steps[torch.arange(len(first), device=first.device), first][found].cpu().numpy()
+            for digit in range(n):
+                counts[digit] += np.bincount(steps[:, digit], minlength=n)
+        return counts / max(counts[0].sum(), 1)
 
     def _recipe_changed(self) -> None:
         self._forget_rankers()
