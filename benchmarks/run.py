@@ -2,8 +2,8 @@
 
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
-QUESTION is one of train, decode, latency, evaluate, memory, tokenise, scaling. Each implementation lives in a process of
-its own with the same threads; they take turns, and the ratio is the median of the ratios of neighbouring turns (the peer's
+QUESTION is one of train, history, decode, latency, evaluate, memory, tokenise, scaling. Each implementation lives in a process
+of its own with the same threads; they take turns, and the ratio is the median of the ratios of neighbouring turns (the peer's
 time over ours). The peer runs in its own environment: ``make peer`` makes one, ``--peer-python`` names it; without it only
 we are measured. Weights are random: nothing measured here depends on them but how early the last digit stops asking.
 """
@@ -36,7 +36,7 @@ PEER = "cornac 3.0.1 DiffGRM"
 class Worker:
     """A process that holds one implementation (see ``workers/protocol.py``)."""
 
-    def __init__(self, python: str, script: str, threads: int, workload: Path, sizes: dict[str, int]) -> None:
+    def __init__(self, python: str, script: str, threads: int, workload: Path, sizes: dict[str, Any]) -> None:
         environment = os.environ | {"BENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
             [python, str(HERE / "workers" / script)],
@@ -119,6 +119,16 @@ class Bench:
             cases.append({"batch": batch, **found, "floor": self.floor_of_training(workload)})
         return close(workers, cases)
 
+    def history(self, workload: Path) -> list[dict[str, Any]]:
+        """Our training with a causal encoder ("ours") against the bidirectional one ("peer"), on all targets of users."""
+        workers = {
+            name: Worker(sys.executable, "ours.py", self.arguments.threads, workload, PAPER | {"history": history})
+            for name, history in (("ours", "causal"), ("peer", "bidirectional"))
+        }
+        request = {"do": "train_users", "batch": 256, "steps": 4}
+        found = self.compare(workers, "targets", request, request)
+        return close(workers, [{"batch": 256, "ours_is": "causal", "peer_is": "ours, bidirectional", **found}])
+
     def decode(self, workload: Path) -> list[dict[str, Any]]:
         """Users a second, batch 1 and 32, several beams, with and without the catalogue's constraint."""
         workers = self.workers(workload)
@@ -187,22 +197,28 @@ class Bench:
         del workload
         base = {"items": 10_000, "n_digits": 4, "codebook_size": 256, "history": 8, "beam": 64}
         changes: dict[str, list[int]] = {
-            "n_digits": [4, 8, 16, 32, 64],
-            "n_digits in 4 steps": [4, 8, 16, 32, 64],
+            "n_digits": [4, 8, 16],
+            "n_digits, finish=items": [4, 8, 16, 32, 64],
             "beam": [16, 32, 64, 128, 256, 512],
             "history": [2, 8, 16, 32, 50],
             "items": [10_000, 100_000, 1_000_000, 10_000_000],
         }
         cases = []
         for factor, values in changes.items():
-            name, _, few_steps = factor.partition(" ")
+            name, _, few_steps = factor.partition(", ")
             for value in values:
                 settings = base | {name: value}
                 beam = settings.pop("beam")
                 path = self.folder / "synthetic.npz"
                 synthetic_workload(path, **settings, users=4, seed=0)
                 worker = Worker(sys.executable, "ours.py", self.arguments.threads, path, PAPER)
-                request = {"do": "decode", "batch": 4, "beam": beam, "constrained": True, "steps": 4 if few_steps else None}
+                request = {
+                    "do": "decode",
+                    "batch": 4,
+                    "beam": beam,
+                    "constrained": True,
+                    "finish": "items" if few_steps else "digits",
+                }
                 first = worker.ask(**request)  # makes the catalogue's tables
                 found = self.compare({"ours": worker}, "users", request, {}, 3)
                 worker.close()
@@ -253,7 +269,7 @@ def close(workers: dict[str, Worker], cases: list[dict[str, Any]]) -> list[dict[
     return cases
 
 
-QUESTIONS = ("train", "decode", "latency", "evaluate", "memory", "tokenise", "scaling")
+QUESTIONS = ("train", "history", "decode", "latency", "evaluate", "memory", "tokenise", "scaling")
 
 
 def main() -> None:

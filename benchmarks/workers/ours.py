@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from protocol import Workload, serve
 
 from diffgrm.catalogue import Catalogue
-from diffgrm.data.batches import Batch, Histories
+from diffgrm.data.batches import Batch, Histories, TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.decoding.ranker import Ranker
@@ -22,8 +22,8 @@ from diffgrm.training.diffusion import batch_loss
 class Ours:
     """The network, its optimiser and a workload."""
 
-    def load(self, workload: str, seed: int = 0, **sizes: int) -> None:
-        """Build the network. ``sizes``: width, heads, encoder_layers, decoder_layers, feed_forward."""
+    def load(self, workload: str, seed: int = 0, **sizes: Any) -> None:
+        """Build the network. ``sizes``: width, heads, encoder_layers, decoder_layers, feed_forward, history."""
         self.work = Workload(workload)
         torch.manual_seed(seed)
         codes = torch.from_numpy(self.work.codes.astype(np.int64))
@@ -46,6 +46,19 @@ class Ours:
             self._step(Batch(histories, target, torch.arange(len(chosen)), length))
         return {"targets": len(examples)}
 
+    def train_users(self, batch: int, steps: int) -> dict[str, Any]:
+        """Some optimiser steps on all targets of the users; a causal encoder encodes a user once."""
+        self.network.train()
+        offsets = np.cumsum([0] + [len(history) for history in self.work.histories])
+        events = Ragged(np.concatenate(self.work.histories), offsets)
+        batches = TrainingBatches(events, self.network.max_len, batch, 0, shared=self.network.causal)
+        targets = 0
+        for number in batches.plan(0)[:steps]:
+            one = batches.batch(number)
+            self._step(one)
+            targets += len(one.target)
+        return {"targets": targets}
+
     def _step(self, batch: Batch) -> None:
         loss = batch_loss(self.network, self.noising, LossSettings(), self.catalogue.all_codes, batch, self.generator)
         self.optimiser.zero_grad()
@@ -54,12 +67,20 @@ class Ours:
         self.optimiser.step()
 
     def decode(
-        self, batch: int, beam: int, constrained: bool, first: int = 0, k: int = 10, steps: int | None = None
+        self,
+        batch: int,
+        beam: int,
+        constrained: bool,
+        first: int = 0,
+        k: int = 10,
+        steps: int | None = None,
+        finish: Literal["digits", "items"] = "digits",
     ) -> dict[str, Any]:
         """The k best items of some users, from histories to item positions."""
         chosen = self.work.histories[first : first + batch]
         offsets = np.cumsum([0] + [len(history) for history in chosen])
-        ranker = Ranker(self.network, AnyOrderBeam(beam=beam, constrained=constrained, steps=steps), self.catalogue)
+        decoder = AnyOrderBeam(beam=beam, constrained=constrained, steps=steps, finish=finish)
+        ranker = Ranker(self.network, decoder, self.catalogue)
         items, _ = ranker.rank(Ragged(np.concatenate(chosen), offsets), k, exclude_seen=False)
         return {"users": len(chosen), "found": int((items >= 0).sum())}
 
@@ -70,4 +91,12 @@ class Ours:
 
 if __name__ == "__main__":
     worker = Ours()
-    serve({"load": worker.load, "train": worker.train, "decode": worker.decode, "evaluate": worker.evaluate})
+    serve(
+        {
+            "load": worker.load,
+            "train": worker.train,
+            "train_users": worker.train_users,
+            "decode": worker.decode,
+            "evaluate": worker.evaluate,
+        }
+    )
