@@ -2,10 +2,11 @@
 
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
-QUESTION is one of train, history, decode, latency, evaluate, memory, tokenise, scaling. Each implementation lives in a process
-of its own with the same threads; they take turns, and the ratio is the median of the ratios of neighbouring turns (the peer's
-time over ours). The peer runs in its own environment: ``make peer`` makes one, ``--peer-python`` names it; without it only
-we are measured. Weights are random: nothing measured here depends on them but how early the last digit stops asking.
+QUESTION is one of train, history, compile, decode, latency, evaluate, memory, tokenise, scaling. Each implementation lives
+in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of neighbouring
+turns (the peer's time over ours). The peer runs in its own environment: ``make peer`` makes one, ``--peer-python`` names
+it; without it only we are measured. Weights are random: nothing measured here depends on them but how early the last digit
+stops asking.
 """
 
 from __future__ import annotations
@@ -128,6 +129,24 @@ class Bench:
         request = {"do": "train_users", "batch": 256, "steps": 4}
         found = self.compare(workers, "targets", request, request)
         return close(workers, [{"batch": 256, "ours_is": "causal", "peer_is": "ours, bidirectional", **found}])
+
+    def compile(self, workload: Path) -> list[dict[str, Any]]:
+        """Our compiled network ("ours") against the eager one ("peer"); the time to compile is the first turn's."""
+        cases = []
+        for request, unit in (
+            ({"do": "decode", "batch": 32, "beam": 128, "constrained": True}, "users"),
+            ({"do": "decode", "batch": 1, "beam": 32, "constrained": True}, "users"),
+            ({"do": "train", "batch": 256, "steps": 4}, "targets"),
+        ):
+            workers = {
+                name: Worker(sys.executable, "ours.py", self.arguments.threads, workload, PAPER | {"compiled": compiled})
+                for name, compiled in (("ours", True), ("peer", False))
+            }
+            seconds = {name: worker.ask(**request)["seconds"] for name, worker in workers.items()}
+            case = {**request, "ours_is": "compiled", "peer_is": "ours, eager", "first_turn_seconds": seconds}
+            cases += close(workers, [{**case, **self.compare(workers, unit, request, request)}])
+            print(json.dumps(cases[-1]), flush=True)
+        return cases
 
     def decode(self, workload: Path) -> list[dict[str, Any]]:
         """Users a second, batch 1 and 32, several beams, with and without the catalogue's constraint."""
@@ -269,7 +288,7 @@ def close(workers: dict[str, Worker], cases: list[dict[str, Any]]) -> list[dict[
     return cases
 
 
-QUESTIONS = ("train", "history", "decode", "latency", "evaluate", "memory", "tokenise", "scaling")
+QUESTIONS = ("train", "history", "compile", "decode", "latency", "evaluate", "memory", "tokenise", "scaling")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from diffgrm.data.batches import Batch, Histories, TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.decoding.ranker import Ranker
+from diffgrm.models.compiled import compile_denoise
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
 from diffgrm.recipe import LossSettings
@@ -22,12 +23,14 @@ from diffgrm.training.diffusion import batch_loss
 class Ours:
     """The network, its optimiser and a workload."""
 
-    def load(self, workload: str, seed: int = 0, **sizes: Any) -> None:
+    def load(self, workload: str, seed: int = 0, compiled: bool = False, **sizes: Any) -> None:
         """Build the network. ``sizes``: width, heads, encoder_layers, decoder_layers, feed_forward, history."""
         self.work = Workload(workload)
         torch.manual_seed(seed)
         codes = torch.from_numpy(self.work.codes.astype(np.int64))
         self.network = DiffGRM(codes.shape[1], self.work.codebook_size, dropout=0.1, max_len=50, **sizes)
+        if compiled:
+            compile_denoise(self.network)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
         self.catalogue = Catalogue(codes, self.work.codebook_size)
         self.noising, self.generator = ConfidenceNoising(), torch.Generator().manual_seed(seed)

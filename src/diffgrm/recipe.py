@@ -113,6 +113,9 @@ class TrainingSettings(Section):
     )
     patience: int = Field(10, ge=1, description="validations without improvement before training stops")
     precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else 32-bit")
+    compile: bool = Field(
+        False, description="run the network through torch.compile: faster steps after minutes of compiling (long runs)"
+    )
     accelerator: str = Field("auto", description="Lightning accelerator: auto, cpu, gpu...")
     devices: int = Field(1, ge=1, description="number of devices (processes)")
     strategy: str = Field("auto", description="Lightning strategy: auto, ddp...")

@@ -9,6 +9,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.ranker import evaluating
 from diffgrm.losses import masked_cross_entropy
 from diffgrm.models.blocks import Attention, Dropout
+from diffgrm.models.compiled import compile_denoise
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
 from diffgrm.recipe import LossSettings
@@ -183,3 +184,19 @@ def test_questions_that_see_different_parts_of_a_history_fold_too(count):
     valid = torch.arange(S) < torch.randint(1, S + 1, (6, count, 1))
     direct = attention.out(attention.attend(attention.query(x), key, value, valid))
     assert close(attention._attend_folded(x, key, value, valid), direct)
+
+
+def test_compiled_and_eager_give_the_same_logits_and_gradients():
+    """Through the part of torch.compile that reads the code; benchmarks/run.py compile tries the code it generates."""
+    torch.manual_seed(0)
+    network = DiffGRM(N, K, width=16, heads=2, dropout=0.0, decoder_layers=1)
+    ask, (codes, valid), found = questions(4, 5), histories(4), []
+    for backend in (None, "eager"):
+        if backend:
+            compile_denoise(network, backend)
+        network.zero_grad()
+        logits = network.denoise(*ask, encode(network, codes, valid))
+        logits.square().mean().backward()
+        found.append((logits.detach(), network.codes.grad.clone()))
+    assert close(found[0][0], found[1][0]) and close(found[0][1], found[1][1])
+    assert not any("denoise" in name for name in network.state_dict())
