@@ -13,7 +13,7 @@ from diffgrm.data.batches import Batch, Histories, TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.compiled import compile_denoise
+from diffgrm.models.compiled import compile_layers
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
 from diffgrm.recipe import LossSettings
@@ -30,7 +30,7 @@ class Ours:
         codes = torch.from_numpy(self.work.codes.astype(np.int64))
         self.network = DiffGRM(codes.shape[1], self.work.codebook_size, dropout=0.1, max_len=50, **sizes)
         if compiled:
-            compile_denoise(self.network)
+            compile_layers(self.network)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
         self.catalogue = Catalogue(codes, self.work.codebook_size)
         self.noising, self.generator = ConfidenceNoising(), torch.Generator().manual_seed(seed)

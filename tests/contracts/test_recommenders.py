@@ -184,3 +184,21 @@ def test_it_can_be_evaluated(recommender, toy):
     metrics = evaluate(recommender, split.test, toy.items, split.item_counts).metrics
     assert metrics["validity"] == metrics["distinctness"] == 1
     assert 0 <= metrics["ndcg@10"] <= metrics["recall@10"] <= 1
+
+
+def test_half_the_precision_in_use_leaves_the_saved_model_as_it_was(recommender, tmp_path):
+    folder = recommender.save(tmp_path / "model")
+    histories = [[f"item {i}", f"item {3 * i + 1}"] for i in range(30)]
+    exact = recommender.recommend(histories, k=10)
+    coarse_recommender = diffgrm.load(folder).to("cpu", "bf16")
+    coarse = coarse_recommender.recommend(histories, k=10)
+    assert coarse.join(exact, on=["user_id", "item_id"]).height > 0.9 * exact.height
+    again = diffgrm.load(coarse_recommender.save(tmp_path / "again"))
+    assert again.recommend(histories, k=10).equals(exact)
+    assert coarse_recommender.to("cpu").recommend(histories, k=10).equals(exact)
+
+
+def test_an_unknown_precision_is_refused(recommender, tmp_path):
+    fresh = diffgrm.load(recommender.save(tmp_path / "model"))
+    with pytest.raises(DiffGRMError, match="precision is '16'; expected '32' or 'bf16'"):
+        fresh.to("cpu", "16")

@@ -87,6 +87,8 @@ def test_one_pass_does_not_depend_on_the_block(network):
         AnyOrderBeam(beam=4, order="random"),
         AnyOrderBeam(beam=4, steps=2),
         AnyOrderBeam(beam=4, steps=1),
+        AnyOrderBeam(beam=4, steps=2, group="random"),
+        AnyOrderBeam(beam=4, threshold=0.3),
         AnyOrderBeam(beam=1),
         OnePass(),
         Exhaustive(),
@@ -367,3 +369,40 @@ def test_steps_tell_the_order_of_the_best_path(network, finish):
 def test_a_fixed_order_fills_digit_after_digit(network):
     _, decoded = next(Ranker(network, AnyOrderBeam(order="fixed"), catalogue()).decode(HISTORIES, 3, exclude_seen=False))
     assert (decoded.steps[:, :3] == torch.arange(3)).all()
+
+
+def test_steps_of_random_size_fill_every_digit():
+    sizes = [AnyOrderBeam(steps=4, group="random", seed=seed)._group_sizes(32) for seed in range(20)]
+    assert all(len(s) == 4 and sum(s) == 32 and min(s) >= 1 for s in sizes)
+    assert len({tuple(s) for s in sizes}) > 10
+    assert AnyOrderBeam(steps=3, group="random")._group_sizes(3) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"finish": "items"}, {"merge": "sum_paths"}, {"order": "fixed"}], ids=str)
+def test_a_threshold_that_is_never_reached_fills_one_digit_a_step_and_one_that_always_is_fills_all(network, settings):
+    step_by_step, at_once = AnyOrderBeam(beam=8, **settings), AnyOrderBeam(beam=8, steps=1, **settings)
+    for decoder, threshold in ((step_by_step, 1.0), (at_once, 1e-9)):
+        items, scores = rank(network, decoder)
+        found, found_scores = rank(network, AnyOrderBeam(beam=8, threshold=threshold, **settings))
+        assert (found == items).all() and np.allclose(found_scores, scores, atol=1e-5)
+
+
+def test_with_a_threshold_sure_digits_are_filled_together():
+    """A network that is sure of digits 0 and 2, and of digit 1 only once it knows them."""
+
+    def denoise(codes, mask, memory):
+        logits = torch.zeros(*mask.shape, 4)
+        logits[..., 0, 1] = logits[..., 2, 3] = 5
+        known = ~mask[..., 0] & ~mask[..., 2]
+        logits[..., 1, 2] = torch.where(known, 5.0, 0.5)
+        return logits * mask[..., None]
+
+    seeds = torch.zeros(1, dtype=torch.long)
+    task = Task(denoise, torch.zeros(1, 1), Catalogue(torch.from_numpy(CODES), 4), 1, None, seeds)
+    decoded = AnyOrderBeam(beam=4, threshold=0.9).decode(task)
+    assert decoded.codes[0, 0].tolist() == [1, 2, 3] and decoded.steps[0, 0].tolist() == [0, 1, 0]
+
+
+def test_steps_and_threshold_together_are_refused(network):
+    with pytest.raises(RecipeError, match=r"decoding\.steps and decoding\.threshold both say"):
+        rank(network, AnyOrderBeam(steps=2, threshold=0.5))

@@ -8,8 +8,8 @@ from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.ranker import evaluating
 from diffgrm.losses import masked_cross_entropy
-from diffgrm.models.blocks import Attention, Dropout
-from diffgrm.models.compiled import compile_denoise
+from diffgrm.models.blocks import Attention, Dropout, Residual
+from diffgrm.models.compiled import compile_layers
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
 from diffgrm.recipe import LossSettings
@@ -110,19 +110,41 @@ def test_dropout_gradients_follow_the_mask():
     assert torch.equal(x.grad, y.detach())
 
 
+@pytest.mark.parametrize("slots", [False, True], ids=["one history for all", "a part of it for each"])
 @pytest.mark.parametrize("count", [1, 3, 50])
-def test_folding_matrices_into_the_history_changes_nothing(count):
+def test_folding_matrices_into_the_history_changes_nothing(count, slots):
     torch.manual_seed(1)
     attention = Attention(32, 4)
     torch.nn.init.normal_(attention.query.bias)
     torch.nn.init.normal_(attention.out.bias)
     _, valid = histories(6)
+    valid = torch.arange(S) < torch.randint(1, S + 1, (6, count, 1)) if slots else valid[:, None]
     key, value = attention.project(torch.randn(6, S, 32))
     x = torch.randn(6, count, 32)
-    valid = valid[:, None]
     direct = attention.out(attention.attend(attention.query(x), key, value, valid))
-    assert close(attention._attend_folded(x, key, value, valid), direct)
-    assert close(attention(x, key, value, valid), direct)
+    folded = attention.fold(key, value)
+    assert close(attention.weigh(x, folded, valid) @ folded.value + attention.out.bias, direct)
+
+
+def test_sums_written_over_the_stream_are_the_sums_that_are_learnt_from():
+    torch.manual_seed(1)
+    add, layer = Residual(0.0), torch.nn.Linear(8, 6)
+    x, y, a, b = torch.randn(4, 5, 6), torch.randn(4, 5, 8), torch.randn(4, 5, 3), torch.randn(4, 3, 6)
+    kept = x.clone()
+    learnt = add.linear(x, layer, y), add.product(x, layer.bias, a, b)
+    assert torch.equal(x, kept)
+    with torch.no_grad():
+        add.eval()
+        assert close(add.linear(x.clone(), layer, y), learnt[0]) and close(add.product(x, layer.bias, a, b), learnt[1])
+    assert close(x, learnt[1]) and not close(x, kept)
+
+
+def test_dropout_acts_without_gradients_too():
+    torch.manual_seed(1)
+    add, layer = Residual(0.5), torch.nn.Linear(64, 64)
+    with torch.no_grad():
+        added = add.linear(torch.zeros(1, 64), layer, torch.ones(1, 64))
+    assert 10 < (added == 0).sum() < 54
 
 
 def test_the_first_layers_table_changes_nothing(network):
@@ -133,16 +155,8 @@ def test_the_first_layers_table_changes_nothing(network):
     memory = encode(network, *histories(4))
     codes, mask = questions(4, 40)
     fast = network.eval().denoise(codes, mask, memory)
+    assert memory.table
     assert close(network.train().denoise(codes, mask, memory), fast)
-
-
-@pytest.mark.parametrize("count", [1, 2, 4, 7])
-def test_plain_products_equal_the_fused_kernel(count):
-    torch.manual_seed(1)
-    attention = Attention(32, 4)
-    x = torch.randn(6, count, 32)
-    query, key_value = attention.query(x), attention.key_value(x)
-    assert close(attention.attend_few(query, key_value), attention.attend(query, *attention.split(key_value)))
 
 
 @pytest.mark.parametrize("decoder_layers", [1, 2])
@@ -175,15 +189,16 @@ def test_the_loss_of_shared_histories_is_the_loss_of_single_ones():
     assert found[0].item() == pytest.approx(found[1].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("count", [4, 40])
-def test_questions_that_see_different_parts_of_a_history_fold_too(count):
-    torch.manual_seed(1)
-    attention = Attention(32, 4)
-    key, value = attention.project(torch.randn(6, S, 32))
-    x = torch.randn(6, count, 32)
-    valid = torch.arange(S) < torch.randint(1, S + 1, (6, count, 1))
-    direct = attention.out(attention.attend(attention.query(x), key, value, valid))
-    assert close(attention._attend_folded(x, key, value, valid), direct)
+def test_what_is_kept_with_a_memory_belongs_to_its_rows(network):
+    """Folded keys and code tables are made once for a batch; chosen users take their part of them along."""
+    memory = encode(network, *histories(6))
+    codes, mask = questions(6, 40)
+    whole = network.denoise(codes, mask, memory)
+    assert memory.folded and memory.table
+    chosen = torch.tensor([4, 1])
+    assert close(network.denoise(codes[chosen], mask[chosen], memory.rows(chosen)), whole[chosen])
+    few = slice(0, 2)
+    assert close(network.denoise(codes[:, few], mask[:, few], memory), whole[:, few])
 
 
 def test_compiled_and_eager_give_the_same_logits_and_gradients():
@@ -193,10 +208,21 @@ def test_compiled_and_eager_give_the_same_logits_and_gradients():
     ask, (codes, valid), found = questions(4, 5), histories(4), []
     for backend in (None, "eager"):
         if backend:
-            compile_denoise(network, backend)
+            compile_layers(network, backend)
         network.zero_grad()
         logits = network.denoise(*ask, encode(network, codes, valid))
         logits.square().mean().backward()
         found.append((logits.detach(), network.codes.grad.clone()))
     assert close(found[0][0], found[1][0]) and close(found[0][1], found[1][1])
     assert not any("denoise" in name for name in network.state_dict())
+
+
+def test_mixed_precision_serves_validation_too(network):
+    """Lightning validates inside autocast, where sums must not be written over a stream of another precision."""
+    codes, mask = questions(4, 40)
+    memory = encode(network, *histories(4))
+    with torch.no_grad():
+        exact = network.denoise(codes, mask, memory)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = network.denoise(codes, mask, encode(network, *histories(4)))
+    assert mixed.shape == exact.shape and mixed.isfinite().all()

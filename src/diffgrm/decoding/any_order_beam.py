@@ -9,15 +9,17 @@ orders count once; and selection stays global through the last digit.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from diffgrm.catalogue import code_words
-from diffgrm.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids
+from diffgrm.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, joined
 from diffgrm.schema import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -98,6 +100,16 @@ class AnyOrderBeam(Decoder):
         steps: Annotated[
             int | None, Field(ge=1), "times the network is asked; fewer than n fills several digits a step; null: n"
         ] = None,
+        group: Annotated[
+            Literal["even", "random"],
+            "how many digits each of fewer steps fills: as even as can be, or sizes drawn once at random",
+        ] = "even",
+        threshold: Annotated[
+            float | None,
+            Field(gt=0, le=1),
+            "instead of steps: every step fills as many digits as have a code of at least this probability in the user's "
+            "best beam, one at least; users are decoded one by one",
+        ] = None,
         order: Annotated[
             Literal["confidence", "fixed", "random"],
             "confidence: most probable digit first, each beam its own (paper); fixed: digit 0, 1, 2...; random: one order "
@@ -117,13 +129,16 @@ class AnyOrderBeam(Decoder):
         ] = "digits",
         seed: int = 0,
     ) -> None:
-        self.beam, self.steps, self.order, self.merge, self.finish = beam, steps, order, merge, finish
+        self.beam, self.steps, self.group, self.threshold = beam, steps, group, threshold
+        self.order, self.merge, self.finish = order, merge, finish
         self.constrained, self.seed = constrained, seed
 
     def check(self, n_digits: int, n_items: int) -> None:
         """See :meth:`Decoder.check`."""
         if self.steps is not None and self.steps > n_digits:
             raise RecipeError(f"decoding.steps {self.steps} is more than the {n_digits} digits of a semantic ID")
+        if self.steps is not None and self.threshold is not None:
+            raise RecipeError("decoding.steps and decoding.threshold both say how many digits a step fills; leave one out")
         if self.finish == "items" and not self.constrained:
             raise RecipeError("decoding.finish items needs decoding.constrained true: only the catalogue knows the items")
 
@@ -140,6 +155,9 @@ class AnyOrderBeam(Decoder):
         partial ones) gets the list completed by a search in fixed order, where every beam leads to items of its own.
         """
         self.check(task.catalogue.n_digits, len(task.catalogue))
+        if self.threshold is not None and len(task.memory) > 1:  # their steps differ
+            users = torch.arange(len(task.memory), device=task.seeds.device)[:, None]
+            return joined([self.decode(_some_users(task, user)) for user in users])
         width = max(self.beam, task.k)
         decoded = self._search(task, width)
         if not self.constrained:
@@ -165,8 +183,9 @@ class AnyOrderBeam(Decoder):
         order = order or self.order
         fill_order = self._fill_order(order, task.seeds, n)
         beams, done = Beams.empty(batch, n, device), Beams.none(batch, task.k, n, device)
-        filled = 0
-        for step, digits in enumerate(digits_per_step(n, self.steps or n)):
+        sizes = self._group_sizes(n)
+        filled = step = 0
+        while filled < n:
             if filled == n - 1 and self.constrained and self.merge == "best_path":
                 return self._last_digit(task, beams, done, words, step)
             log_p = _log_p(task, beams)
@@ -175,12 +194,14 @@ class AnyOrderBeam(Decoder):
                 if beams.score.shape[1] == 0:
                     return items_from_sids(task, done.codes, done.score, done.step)
                 log_p = log_p.gather(1, goes_on[..., None, None].expand(-1, -1, *log_p.shape[2:]))
+            digits = sizes[step] if self.threshold is None else _sure_digits(beams, log_p, self.threshold)
             for number in range(digits):
                 turn = None if order == "confidence" else fill_order[:, filled]
                 beams, parent = self._fill_one(task, beams, log_p, words, turn, filled, width, step)
                 filled += 1
                 if number < digits - 1:
                     log_p = log_p.gather(1, parent[..., None, None].expand(-1, -1, *log_p.shape[2:]))
+            step += 1
         if self.finish == "items":
             beams = done.best(beams, task.k)
         return items_from_sids(task, beams.codes, beams.score, beams.step)
@@ -267,6 +288,14 @@ class AnyOrderBeam(Decoder):
             open_ = open_ & its_turn[:, None, :, None]
         return open_
 
+    def _group_sizes(self, n: int) -> list[int]:
+        """How many digits each step fills."""
+        steps = self.steps or n
+        if self.group == "even" or steps == n:
+            return digits_per_step(n, steps)
+        cuts = np.random.default_rng(self.seed).choice(n - 1, steps - 1, replace=False) + 1
+        return np.diff([0, *sorted(cuts.tolist()), n]).tolist()
+
     def _fill_order(self, order: str, seeds: Tensor, n: int) -> Tensor:
         """[B, n] the digit that is filled s-th, where the order is given beforehand."""
         digits = torch.arange(n, device=seeds.device)
@@ -278,6 +307,12 @@ class AnyOrderBeam(Decoder):
 def _log_p(task: Task, beams: Beams) -> Tensor:
     """[B, W, n, K] what the network says of the beams."""
     return task.denoise(beams.codes, ~beams.known, task.memory).float().log_softmax(-1)
+
+
+def _sure_digits(beams: Beams, log_p: Tensor, threshold: float) -> int:
+    """How many unknown digits of one user's best beam have a code of at least this probability; one at least."""
+    sure = (log_p[0, 0].amax(-1) >= math.log(threshold)) & ~beams.known[0, 0]
+    return max(1, int(sure.sum()))
 
 
 def _finish(task: Task, beams: Beams, done: Beams, log_p: Tensor, step: int) -> tuple[Beams, Beams, Tensor]:

@@ -64,10 +64,11 @@ class Decoded(NamedTuple):
     def replaced(self, chosen: Tensor, new: Decoded) -> Decoded:
         """With other answers for some users [b]; the SID columns grow to the wider of the two."""
         columns = max(self.codes.shape[1], new.codes.shape[1])
-        old, new = self._widened(columns), new._widened(columns)
+        old, new = self.widened(columns), new.widened(columns)
         return Decoded(*(a.index_copy(0, chosen, b) for a, b in zip(old, new, strict=True)))
 
-    def _widened(self, columns: int) -> Decoded:
+    def widened(self, columns: int) -> Decoded:
+        """With this many SID columns, the new ones empty."""
         more = (0, 0, 0, columns - self.codes.shape[1])
         codes, steps = torch.nn.functional.pad(self.codes, more), torch.nn.functional.pad(self.steps, more)
         sid_scores, legal = pad_columns(self.sid_scores, columns, -torch.inf), pad_columns(self.legal, columns, False)
@@ -110,6 +111,12 @@ def items_from_sids(task: Task, codes: Tensor, scores: Tensor, steps: Tensor | N
     item_scores = scores[..., None].expand_as(found).flatten(1).gather(1, order)
     items, item_scores = pad_columns(items, task.k, -1), pad_columns(item_scores, task.k, -torch.inf)
     return Decoded(items, item_scores.masked_fill(items < 0, -torch.inf), codes, scores, legal, steps)
+
+
+def joined(answers: list[Decoded]) -> Decoded:
+    """The answers for several batches as one."""
+    columns = max(answer.codes.shape[1] for answer in answers)
+    return Decoded(*map(torch.cat, zip(*(answer.widened(columns) for answer in answers), strict=True)))
 
 
 def pad_columns(x: Tensor, columns: int, value: float) -> Tensor:

@@ -6,11 +6,11 @@ attention weights, so that the fused attention kernels serve training too.
 
 from __future__ import annotations
 
+from typing import NamedTuple, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-FEW = 5  # so many places or fewer attend to one another by plain products
 
 
 class Dropout(nn.Module):
@@ -32,6 +32,19 @@ class Dropout(nn.Module):
         words = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 7) // 8,))
         keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
         return x * keep * (256 / (256 - self.dropped))
+
+
+class Folded(NamedTuple):
+    """Keys and values of a short history with the query and output matrices multiplied in.
+
+    Attributes:
+        key, value: [B, heads S, d].
+        bias: [B, heads, S] what the query's bias adds to each score.
+    """
+
+    key: Tensor
+    bias: Tensor
+    value: Tensor
 
 
 class Attention(nn.Module):
@@ -66,41 +79,33 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(self._heads(query), key, value, attn_mask=mask, is_causal=causal)
         return y.transpose(1, 2).flatten(2)
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
-        """Attend from x [B, T, d] to keys and values; ``valid`` [B, 1 or T, S]: what each question may look at.
+    def folding_pays(self, questions: int, places: int) -> bool:
+        """Whether it is cheaper to multiply the query and output matrices into the keys and values of a history than into
+        the questions; the product is the same."""
+        width = self.query.in_features
+        return questions * (width + places) > places * (width + questions * self.heads)
 
-        With many questions to a short history it is cheaper to multiply the query and output matrices into keys and values
-        than into the questions; the product is the same.
-        """
-        T, width, S = x.shape[1], x.shape[2], key.shape[2]
-        if T * (width + S) <= S * (width + T * self.heads):
-            return self.out(self.attend(self.query(x), key, value, valid))
-        return self._attend_folded(x, key, value, valid)
-
-    def _attend_folded(self, x: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+    def fold(self, key: Tensor, value: Tensor) -> Folded:
+        """Keys and values [B, heads, S, d/heads] with the query and output matrices multiplied in."""
         key = key * key.shape[-1] ** -0.5
-        weight = self.query.weight.unflatten(0, (self.heads, -1))  # [h, d/h, d]
-        folded_key = torch.einsum("bhse,hed->bdhs", key, weight).flatten(2)  # [B, d, h S]
+        folded_key = torch.einsum("bhse,hed->bhsd", key, self.query.weight.unflatten(0, (self.heads, -1)))
         bias = torch.einsum("bhse,he->bhs", key, self.query.bias.unflatten(0, (self.heads, -1)))
+        folded_value = torch.einsum("bhse,dhe->bhsd", value, self.out.weight.unflatten(1, (self.heads, -1)))
+        return Folded(folded_key.flatten(1, 2), bias, folded_value.flatten(1, 2))
+
+    def weigh(self, x: Tensor, folded: Folded, valid: Tensor) -> Tensor:
+        """How much every question of x [B, T, d] takes of each row of ``folded.value``: [B, T, heads S].
+
+        Places stand before questions inside, since a softmax over few neighbours is slow on the CPU.
+        """
+        bias = folded.bias
         if valid.shape[1] == 1:  # the same for all questions
             bias = bias.masked_fill(~valid, -torch.inf)
-        score = torch.baddbmm(bias.flatten(1)[:, None], x, folded_key).unflatten(2, (self.heads, -1))  # [B, T, h, S]
+        score = torch.baddbmm(bias.flatten(1)[..., None], folded.key, x.transpose(1, 2))  # [B, h S, T]
+        score = score.unflatten(1, (self.heads, -1))
         if valid.shape[1] > 1:
-            score = score.masked_fill(~valid[:, :, None], -torch.inf)
-        folded_value = torch.einsum("bhse,dhe->bhsd", value, self.out.weight.unflatten(1, (self.heads, -1))).flatten(1, 2)
-        return torch.baddbmm(self.out.bias, score.softmax(-1).flatten(2), folded_value)
-
-    def attend_few(self, query: Tensor, key_value: Tensor) -> Tensor:
-        """Projected queries [B, n, d] over keys and values [B, n, 2d] of the same few places, before the output layer.
-
-        On the CPU four digits are too few for the fused kernel to pay: plain products are faster.
-        """
-        if query.shape[1] > FEW or query.device.type != "cpu":
-            return self.attend(query, *self.split(key_value))
-        key, value = (part.unflatten(-1, (self.heads, -1)) for part in key_value.chunk(2, dim=-1))  # [B, n, h, d/h]
-        query = query.unflatten(-1, (self.heads, -1)) * key.shape[-1] ** -0.5
-        score = (query[:, :, None] * key[:, None]).sum(-1)  # [B, n, n, h]
-        return (score.softmax(2)[..., None] * value[:, None]).sum(2).flatten(2)
+            score = score.masked_fill(~valid.transpose(1, 2)[:, None], -torch.inf)
+        return score.softmax(2).flatten(1, 2).transpose(1, 2)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, d/heads]
@@ -113,9 +118,45 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     @property
-    def out(self) -> nn.Module:
+    def out(self) -> nn.Linear:
         """The layer that writes to the residual stream."""
-        return self[-1]
+        return cast(nn.Linear, self[2])
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """X [..., d] -> [..., hidden], what ``out`` takes."""
+        x = self[0](x)
+        return self[1](x) if torch.is_grad_enabled() or torch.compiler.is_compiling() else torch.ops.aten.gelu_(x)
+
+
+class Residual(nn.Module):
+    """Adds what a sublayer says to the residual stream, with dropout.
+
+    Where nothing is learnt the sum is written over the stream: a product that adds to what is there saves two passes over
+    memory and their allocations, which is a fifth of decoding on the CPU.
+    """
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.drop = Dropout(dropout)
+
+    def linear(self, x: Tensor, layer: nn.Linear, y: Tensor) -> Tensor:
+        """X + layer(y), for x and y [..., d]; x may be overwritten."""
+        if self._keeps(x):
+            return x + self.drop(layer(y))
+        x.add_(layer.bias)
+        x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), layer.weight.t())
+        return x
+
+    def product(self, x: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """X + bias + a b, for x [B, T, d], a [B, T, m] and b [B, m, d]; x may be overwritten."""
+        if self._keeps(x):
+            return x + self.drop(torch.baddbmm(bias, a, b))
+        return x.add_(bias).baddbmm_(a, b)
+
+    def _keeps(self, x: Tensor) -> bool:
+        """Whether x is still needed, the sum is made in another precision, or a compiler sees to the memory."""
+        learning = torch.is_grad_enabled() or self.drop.training
+        return learning or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
 
 
 class EncoderLayer(nn.Module):
@@ -125,22 +166,22 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads)
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
-        self.drop = Dropout(dropout)
+        self.add = Residual(dropout)
 
     def forward(self, x: Tensor, valid: Tensor, causal: bool = False) -> Tensor:
-        """X [B, S, d], valid [B, S] (the first places of each row) -> [B, S, d].
+        """X [B, S, d] (may be overwritten), valid [B, S] (the first places of each row) -> [B, S, d].
 
         Backwards, no real place sees a padded one, so there is nothing to mask.
         """
         y = self.attention_norm(x)
         mask = None if causal else valid[:, None]
         y = self.attention.attend(self.attention.query(y), *self.attention.project(y), mask, causal)
-        x = x + self.drop(self.attention.out(y))
-        return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.add.linear(x, self.attention.out, y)
+        return self.add.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
 
 
 class DecoderLayer(nn.Module):
-    """Non-causal self-attention over the n digits, cross-attention over the history, feed-forward.
+    """Non-causal self-attention over the n digits, cross-attention over the encoded history, feed-forward.
 
     Q partial SIDs of one user are folded into the query axis of the cross-attention: the history's keys and values are
     neither copied nor projected again.
@@ -151,7 +192,7 @@ class DecoderLayer(nn.Module):
         self.digits_norm, self.digits = nn.LayerNorm(width), Attention(width, heads)
         self.history_norm, self.history = nn.LayerNorm(width), Attention(width, heads)
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
-        self.drop = Dropout(dropout)
+        self.add = Residual(dropout)
 
     def project_digits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [..., d], keys and values [..., 2d] of the attention over the digits, for digits x [..., d]."""
@@ -161,28 +202,34 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        projected: tuple[Tensor, Tensor],
-        key: Tensor,
-        value: Tensor,
+        history: tuple[Tensor, Tensor] | Folded,
         valid: Tensor,
         wanted: Tensor | None = None,
+        projected: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """X [B, Q, n, d] -> [B, Q, n, d].
+        """X [B, Q, n, d] (may be overwritten) -> [B, Q, n, d].
 
         Args:
-            projected: ``project_digits`` of x.
-            key, value: of the history; valid: [B, 1 or Q n, S] what each digit may look at.
+            history: its keys and values, plain or folded; valid: [B, 1 or Q n, S] what each digit may look at.
             wanted: [B, C] places among the Q n digits; only those come out, [B, C, d].
+            projected: ``project_digits`` of x, where it is known.
         """
+        projected = projected or self.project_digits(x)
         query, key_value = (part.flatten(0, 1) for part in projected)  # [B Q, n, ...]
-        y = self.digits.attend_few(query, key_value).view(x.shape).flatten(1, 2)  # [B, Q n, d]
+        y = self.digits.attend(query, *self.digits.split(key_value)).view(x.shape).flatten(1, 2)  # [B, Q n, d]
         shape, x = x.shape, x.flatten(1, 2)
         if wanted is not None:
             x, y = pick(x, wanted), pick(y, wanted)
             valid = valid if valid.shape[1] == 1 else pick(valid, wanted)
-        x = x + self.drop(self.digits.out(y))
-        x = x + self.drop(self.history(self.history_norm(x), key, value, valid))
-        x = x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.add.linear(x, self.digits.out, y)
+        y = self.history_norm(x)
+        if isinstance(history, Folded):
+            weight = self.history.weigh(y, history, valid)
+            x = self.add.product(x, self.history.out.bias, weight, history.value)
+        else:
+            y = self.history.attend(self.history.query(y), *history, valid)
+            x = self.add.linear(x, self.history.out, y)
+        x = self.add.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
         return x if wanted is not None else x.view(shape)
 
 
@@ -198,6 +245,6 @@ def scale_by_fan_in(module: nn.Module, layers: int) -> None:
             nn.init.normal_(part.weight, std=part.in_features**-0.5)
             nn.init.zeros_(part.bias)
     for part in module.modules():
-        if isinstance(part, Attention | FeedForward) and isinstance(part.out, nn.Linear):
+        if isinstance(part, Attention | FeedForward):
             with torch.no_grad():
                 part.out.weight.mul_((2 * layers) ** -0.5)

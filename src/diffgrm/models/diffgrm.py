@@ -5,14 +5,15 @@ Letters: B batch, S history length, n digits, K codes, Q partial SIDs a user (vi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.models.blocks import DecoderLayer, Dropout, EncoderLayer, scale_by_fan_in
+from diffgrm.models.blocks import Attention, DecoderLayer, Dropout, EncoderLayer, Folded, scale_by_fan_in
 from diffgrm.schema import RecipeError
 
 
@@ -23,23 +24,38 @@ class Memory:
     Attributes:
         keys, values: one [B, heads, S, d/heads] a decoder layer.
         valid: [B, T, S] bool, what each of T slots may look at; T is 1 unless a history is shared by several targets.
+        folded: by number of decoder layer, the same keys and values folded, once they have been needed so.
+        table: vectors of all codes and the first decoder layer's projections of them, once they have been needed.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     valid: Tensor
+    folded: dict[int, Folded] = field(default_factory=dict)
+    table: list[Tensor] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.valid)
 
     def rows(self, chosen: Tensor) -> Memory:
         """The chosen users [b]."""
-        return Memory(tuple(k[chosen] for k in self.keys), tuple(v[chosen] for v in self.values), self.valid[chosen])
+        folded = {layer: Folded(*(part[chosen] for part in whole)) for layer, whole in self.folded.items()}
+        keys, values = (tuple(part[chosen] for part in whole) for whole in (self.keys, self.values))
+        return Memory(keys, values, self.valid[chosen], folded, self.table)
+
+    def history(self, layer: int, attention: Attention, questions: int) -> tuple[Tensor, Tensor] | Folded:
+        """What a decoder layer attends to, folded where that is cheaper for so many questions or has been done before."""
+        key, value = self.keys[layer], self.values[layer]
+        if layer not in self.folded:
+            if not attention.folding_pays(questions, key.shape[2]):
+                return key, value
+            self.folded[layer] = attention.fold(key, value)
+        return self.folded[layer]
 
     def slots(self, length: Tensor) -> Memory:
         """For T targets a user, of which each knows the first ``length`` [B, T] items (1 at least) of the history."""
         place = torch.arange(self.valid.shape[2], device=length.device)
-        return Memory(self.keys, self.values, place < length.clamp(min=1)[..., None])
+        return replace(self, valid=place < length.clamp(min=1)[..., None])
 
 
 class DiffGRM(nn.Module):
@@ -110,7 +126,7 @@ class DiffGRM(nn.Module):
 
     def _embed(self, codes: Tensor) -> Tensor:
         """Codes [..., n] -> [..., n, d]."""
-        return nn.functional.embedding(codes + self.digit_start, self.codes) * self.input_scale
+        return F.embedding(codes + self.digit_start, self.codes) * self.input_scale
 
     def encode_history(self, item_codes: Tensor, index: Tensor, valid: Tensor) -> Memory:
         """Histories -> memory for the decoder. Each distinct item of the batch is turned into a vector once.
@@ -128,8 +144,16 @@ class DiffGRM(nn.Module):
         for layer in self.encoder:
             x = layer(x, valid, self.causal)
         x = self.encoder_norm(x)
-        projected = [cast(DecoderLayer, layer).history.project(x) for layer in self.decoder]
+        projected = [layer.history.project(x) for layer in self._layers]
         return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), valid[:, None])
+
+    def _table(self) -> Tensor:
+        """[n K + n, d] what enters the decoder for every code, and for every masked digit."""
+        return torch.cat([self.codes, self.masked]) * self.input_scale
+
+    @property
+    def _layers(self) -> list[DecoderLayer]:
+        return [cast(DecoderLayer, layer) for layer in self.decoder]
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:
         """Logits of every digit, given the digits that are known. Used alike by probing, loss and decoding.
@@ -144,23 +168,29 @@ class DiffGRM(nn.Module):
             since nobody asks for them and the last layer leaves them out.
         """
         token = torch.where(mask, self.mask_token, codes + self.digit_start)  # [B, Q, n]
-        table = torch.cat([self.codes, self.masked]) * self.input_scale  # [n K + n, d]
-        x = self.drop(nn.functional.embedding(token, table))
+        x, projected = self._enter(token, memory)
         wanted = _places(mask.flatten(1))  # [B, C]
-        layers, valid = [cast(DecoderLayer, layer) for layer in self.decoder], memory.valid
+        layers, valid = self._layers, memory.valid
         if valid.shape[1] > 1:
             valid = valid.repeat_interleave(token[0].numel() // valid.shape[1], dim=1)  # [B, Q n, S]
-        for layer, key, value in zip(layers, memory.keys, memory.values, strict=True):
-            if layer is layers[0] and not self.training and token.numel() > len(table):
-                q, kv = layer.project_digits(table)  # once for each digit and code, not for each question
-                projected = nn.functional.embedding(token, q), nn.functional.embedding(token, kv)
-            else:
-                projected = layer.project_digits(x)
-            x = layer(x, projected, key, value, valid, wanted if layer is layers[-1] else None)
+        for number, layer in enumerate(layers):
+            history = memory.history(number, layer.history, token[0].numel())
+            x = layer(x, history, valid, wanted if layer is layers[-1] else None, projected if number == 0 else None)
         x = self.decoder_norm(x)  # [B, C, d]
         x = _put_back(x, wanted, mask)  # [B, Q, n, d]
         tables = self.codes.view(self.n_digits, self.codebook_size, -1)
-        return torch.einsum("bqnd,nkd->bqnk", x, tables)
+        return torch.einsum("bqnd,nkd->bqnk", x.float(), tables.float())
+
+    def _enter(self, token: Tensor, memory: Memory) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Vectors [B, Q, n, d] of digits; and what the first layer's attention makes of them, where that is made once for
+        each code: outside training, with more digits than codes."""
+        if self.training or (not memory.table and token.numel() <= self.codes.shape[0]):
+            return self.drop(F.embedding(token, self._table())), None
+        if not memory.table:
+            table = self._table()
+            memory.table.extend((table, *self._layers[0].project_digits(table)))
+        x, query, key_value = (F.embedding(token, part) for part in memory.table)
+        return x, (query, key_value)
 
 
 def _places(mask: Tensor) -> Tensor | None:

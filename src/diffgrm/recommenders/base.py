@@ -130,8 +130,16 @@ class Recommender(ABC):
     @abstractmethod
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None: ...
 
-    def to(self, device: str) -> Self:
-        """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the recommender."""
+    def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
+        """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the recommender.
+
+        Args:
+            precision: of the network in use: ``"32"``; or ``"bf16"``, faster on GPUs and on CPUs with matrix units (AMX),
+                with scores that differ in the second or third decimal, so that now and then neighbours in a list change
+                places. What is saved stays in 32 bits.
+        """
+        if precision not in ("32", "bf16"):
+            raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
         return self
 
     # ---- recommend ----------------------------------------------------------------------------------------------

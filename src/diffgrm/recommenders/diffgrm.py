@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from torch import nn
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Ragged, Split
 from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.compiled import compile_denoise, compiled
+from diffgrm.models.compiled import compile_layers, compiled
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.query import Query
 from diffgrm.recommenders.semantic import SemanticRecommender
@@ -46,6 +47,7 @@ class DiffGRMRecommender(SemanticRecommender):
         super().__init__(recipe)
         self.network: nn.Module | None = None
         # Of the whole catalogue and of the last filter that was asked for: their tables are worth keeping.
+        self._precision = "32"
         self._ranker: Ranker | None = None
         self._restricted: tuple[np.ndarray, Ranker] | None = None
 
@@ -90,13 +92,15 @@ class DiffGRMRecommender(SemanticRecommender):
 
     # ---- recommend ----------------------------------------------------------------------------------------------
 
-    def to(self, device: str) -> Self:
+    def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
         """See :meth:`Recommender.to`."""
         self._check_fitted()
         assert self.network is not None
+        super().to(device, precision)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.network.to(device)
+        self._precision = precision
         self._forget_rankers()
         return self
 
@@ -104,7 +108,8 @@ class DiffGRMRecommender(SemanticRecommender):
         """Run the network through ``torch.compile`` in this process: faster answers after minutes of compiling."""
         self._check_fitted()
         assert self.network is not None
-        compile_denoise(self.network)
+        compile_layers(self.network)
+        self._forget_rankers()
         return self
 
     def ranker(self, allowed: np.ndarray | None = None) -> Ranker:
@@ -119,7 +124,8 @@ class DiffGRMRecommender(SemanticRecommender):
         if self._ranker is None:
             codes = torch.from_numpy(self.semantic_ids.codes.astype(np.int64)).to(device)
             decoder = self.recipe.decoding.build("decoding", seed=self.recipe.seed)
-            self._ranker = Ranker(self.network, decoder, Catalogue(codes, self.semantic_ids.codebook_size))
+            network = self.network if self._precision == "32" else copy.deepcopy(self.network).to(torch.bfloat16)
+            self._ranker = Ranker(network, decoder, Catalogue(codes, self.semantic_ids.codebook_size))
         if allowed is None:
             return self._ranker
         if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
