@@ -27,7 +27,7 @@ class Ours:
         """Build the network. ``sizes``: width, heads, encoder_layers, decoder_layers, feed_forward, history."""
         self.work = Workload(workload)
         torch.manual_seed(seed)
-        codes = torch.from_numpy(self.work.codes.astype(np.int64))
+        self.codes = codes = torch.from_numpy(self.work.codes.astype(np.int64))
         self.network = DiffGRM(codes.shape[1], self.work.codebook_size, dropout=0.1, max_len=50, **sizes)
         if compiled:
             compile_layers(self.network)
@@ -63,7 +63,7 @@ class Ours:
         return {"targets": targets}
 
     def _step(self, batch: Batch) -> None:
-        loss = batch_loss(self.network, self.noising, LossSettings(), self.catalogue.all_codes, batch, self.generator)
+        loss = batch_loss(self.network, self.noising, LossSettings(), self.codes, batch, self.generator)
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

@@ -4,8 +4,8 @@ Three tables answer it without walking over the catalogue:
 
 - nothing known: how many items have each (digit, code);
 - one digit known: how many items have each pair of (digit, code)s, where n K is small enough for such a table;
-- more known: the items that match two of the known digits, a contiguous stretch of a sorted list, of which the other
-  known digits keep some. With two digits known, few items are left in most catalogues.
+- more known: the items that match two of the known digits, a contiguous stretch of a sorted list whose ends stand in a
+  table, of which the other known digits keep some. With two digits known, few items are left in most catalogues.
 
 Excluded items (a user's history) are subtracted from the counts and dropped from the lists, so they cost no rebuild.
 """
@@ -23,6 +23,7 @@ from diffgrm.data.dataset import Ragged
 
 PAIR_TABLE_LIMIT = 4096  # largest n K with a table of pair counts (64 MiB of int32)
 PAIR_INDEX_DIGITS = 8  # most digits with a sorted list a pair; longer SIDs keep a sorted list a digit
+PAIR_ENDS_LIMIT = 2**26  # largest number of pairs of codes, over all pairs of digits, with a sorted list a pair
 LIST_BLOCK = 2**22  # matching items looked at together
 
 
@@ -74,14 +75,14 @@ class Catalogue:
     """
 
     def __init__(self, codes: Tensor, codebook_size: int, recommendable: Tensor | None = None) -> None:
-        self.all_codes = codes.long()
         self.n_digits, self.codebook_size = codes.shape[1], codebook_size
+        # [I, n], small, since they are the largest table; not bytes, which PyTorch would take for a mask as an index.
+        self._codes = codes.to(torch.int16 if codebook_size <= 2**15 else torch.int32)
         if recommendable is None:
             recommendable = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
-        self.items = recommendable.nonzero()[:, 0]  # [R] positions
-        self.codes = self.all_codes[self.items]  # [R, n]
         self.recommendable = recommendable
-        self.flat = self.codes + torch.arange(self.n_digits, device=codes.device) * codebook_size  # [R, n]
+        self.items = recommendable.nonzero()[:, 0].int()  # [R] positions
+        self.codes = self._codes if len(self.items) == len(codes) else self._codes[self.items]  # [R, n]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -89,11 +90,15 @@ class Catalogue:
     @property
     def n_items(self) -> int:
         """Items of the whole catalogue, recommendable or not."""
-        return len(self.all_codes)
+        return len(self._codes)
+
+    def codes_of(self, items: Tensor) -> Tensor:
+        """[..., n] int64 codes of item positions [...]."""
+        return self._codes[items].long()
 
     def restricted(self, recommendable: Tensor) -> Catalogue:
         """The catalogue of the items for which ``recommendable`` [I] is true."""
-        return Catalogue(self.all_codes, self.codebook_size, recommendable & self.recommendable)
+        return Catalogue(self._codes, self.codebook_size, recommendable & self.recommendable)
 
     def possible(self, excluded: Excluded | None, users: int) -> Tensor:
         """[users] how many items each user could get."""
@@ -144,7 +149,7 @@ class Catalogue:
         left = pairs[digit * self.codebook_size + code]  # [R, n K], a copy
         if excluded is not None:
             row, item = self._excluded_rows(user, excluded)
-            same = self.all_codes[item].gather(1, digit[row][:, None])[:, 0] == code[row]
+            same = self._codes[item].gather(1, digit[row][:, None])[:, 0] == code[row]
             self._subtract(left, row[same], item[same])
         return left > 0
 
@@ -156,8 +161,7 @@ class Catalogue:
 
     def _subtract(self, left: Tensor, row: Tensor, item: Tensor) -> None:
         """Take one off the counts [rows, n K] of every (digit, code) of each (row, item)."""
-        flat = self.all_codes[item] + torch.arange(self.n_digits, device=item.device) * self.codebook_size
-        where = row[:, None] * left.shape[1] + flat
+        where = row[:, None] * left.shape[1] + self._flat(self._codes[item])
         left.view(-1).scatter_add_(0, where.flatten(), left.new_full((), -1).expand(where.numel()))
 
     def _from_lists(self, codes: Tensor, known: Tensor, count: int, user: Tensor, excluded: Excluded | None) -> Tensor:
@@ -165,7 +169,7 @@ class Catalogue:
         low, length = self._stretches(codes, known, count)
         for block in _blocks(length, LIST_BLOCK):
             row, match = self._matches(codes[block], known[block], low[block], length[block], user[block], excluded)
-            result[block].view(-1)[(row[:, None] * result.shape[1] + self.flat[match]).flatten()] = True
+            result[block].view(-1)[(row[:, None] * result.shape[1] + self._flat(self.codes[match])).flatten()] = True
         return result
 
     def _matches(
@@ -177,7 +181,7 @@ class Catalogue:
         match = self._list[start + torch.arange(len(row), device=codes.device)].long()
         keep = ((self.codes[match] == codes[row]) | ~known[row]).all(1)
         if excluded is not None:
-            keep &= ~excluded.contains(user[row], self.items[match])
+            keep &= ~excluded.contains(user[row], self.items[match].long())
         return row[keep], match[keep]
 
     def only_item(self, codes: Tensor, known: Tensor, excluded: Excluded | None = None) -> Tensor:
@@ -199,7 +203,7 @@ class Catalogue:
         for block in _blocks(length, LIST_BLOCK):
             row, match = self._matches(codes[block], known[block], low[block], length[block], user[block], excluded)
             fits[block] = fits[block].scatter_add(0, row, torch.ones_like(row))
-            item[block] = item[block].scatter(0, row, self.items[match])
+            item[block] = item[block].scatter(0, row, self.items[match].long())
         return torch.where(fits == 1, item, -1).view(batch, rows)
 
     # ---- complete SIDs ------------------------------------------------------------------------------------------
@@ -220,79 +224,102 @@ class Catalogue:
         place = low[:, None] + offset
         row = self._sid_rows[place.clamp(max=max(len(self) - 1, 0))]
         found = (place < len(self)) & (self.codes[row] == codes.flatten(0, 1)[:, None]).all(-1)
-        item = torch.where(found, self.items[row], -1)
+        item = torch.where(found, self.items[row].long(), -1)
         if excluded is not None:
             user = torch.arange(batch, device=codes.device).repeat_interleave(beams)[:, None].expand_as(item)
             bad = excluded.contains(user.reshape(-1), item.clamp(min=0).reshape(-1)).view_as(item)
             item = torch.where(bad, -1, item)
         return item.view(batch, beams, -1)
 
+    def _flat(self, codes: Tensor) -> Tensor:
+        """[..., n] numbers of (digit, code)s among all n K."""
+        return codes + torch.arange(self.n_digits, device=codes.device) * self.codebook_size
+
     # ---- tables, each made at first use -------------------------------------------------------------------------
 
     @cached_property
     def _counts(self) -> Tensor:
         """[1, n K] items that have each (digit, code)."""
-        return torch.bincount(self.flat.flatten(), minlength=self.n_digits * self.codebook_size).int()[None]
+        counts = [torch.bincount(column, minlength=self.codebook_size) for column in self.codes.T]
+        return torch.cat(counts).int()[None]
 
     @cached_property
     def _pair_counts(self) -> Tensor | None:
         """[n K, n K] items that have both (digit, code)s; None where it would be too large."""
-        size = self.n_digits * self.codebook_size
-        if size > PAIR_TABLE_LIMIT:
+        n, K = self.n_digits, self.codebook_size
+        if n * K > PAIR_TABLE_LIMIT:
             return None
-        counts = torch.zeros(size * size, dtype=torch.int32, device=self.codes.device)
-        for first in range(self.n_digits):
-            where = (self.flat[:, first, None] * size + self.flat).flatten()
-            counts.scatter_add_(0, where, counts.new_ones(()).expand(len(where)))
-        return counts.view(size, size)
+        counts = torch.empty(n, K, n, K, dtype=torch.int32, device=self.codes.device)
+        for a in range(n):
+            for b in range(a, n):
+                both = torch.bincount(self._pair(a, b), minlength=K * K).view(K, K).int()
+                counts[a, :, b], counts[b, :, a] = both, both.T
+        return counts.view(n * K, n * K)
+
+    def _pair(self, a: int, b: int) -> Tensor:
+        """[R] number of the pair of codes at two digits, the first counting more."""
+        return self.codes[:, a].long() * self.codebook_size + self.codes[:, b]
 
     @cached_property
     def _groupings(self) -> list[tuple[int, int]]:
-        """What the lists are sorted by: each digit alone, written (j, j), and, of short SIDs, each pair of digits."""
-        pairs = combinations(range(self.n_digits), 2) if self.n_digits <= PAIR_INDEX_DIGITS else ()
-        return [*((j, j) for j in range(self.n_digits)), *pairs]
+        """What the lists are sorted by: pairs of digits, each digit first in one at least; or single digits, as (j, j)."""
+        n, K = self.n_digits, self.codebook_size
+        pairs = [*combinations(range(n), 2)]
+        if n < 3 or n > PAIR_INDEX_DIGITS or len(pairs) * K * K > PAIR_ENDS_LIMIT:
+            return [(j, j) for j in range(n)]
+        pairs[n - 2] = (n - 1, 0)  # instead of (0, n - 1)
+        return pairs
+
+    @property
+    def _in_pairs(self) -> bool:
+        return self._groupings[0][0] != self._groupings[0][1]
 
     @cached_property
     def _sorted_lists(self) -> tuple[Tensor, Tensor]:
-        """Keys and places in ``self.items``, sorted by key: one stretch of length R for each grouping."""
-        space = self.codebook_size**2
-        keys, places = [], []
+        """For each grouping the places in ``self.items`` in order of its codes, R each, one after the other; and where in
+        them the stretch of every pair of codes (or code) ends, with a leading start: [groupings, K^2 + 1 (or K + 1)]."""
+        size, codes = len(self), self.codebook_size ** (1 + self._in_pairs)
+        lists = torch.empty(len(self._groupings) * size, dtype=torch.int32, device=self.codes.device)
+        ends = torch.zeros(len(self._groupings), codes + 1, dtype=torch.long, device=self.codes.device)
         for number, (a, b) in enumerate(self._groupings):
-            key, place = (self.codes[:, a] * self.codebook_size + self.codes[:, b]).sort(stable=True)
-            keys.append(key + number * space)
-            places.append(place.int())
-        return torch.cat(keys), torch.cat(places)
+            key = self._pair(a, b) if self._in_pairs else self.codes[:, a].long()
+            lists[number * size : (number + 1) * size] = key.argsort(stable=True)
+            ends[number, 1:] = torch.bincount(key, minlength=codes).cumsum(0)
+            ends[number] += number * size
+        return lists, ends
 
     @property
     def _list(self) -> Tensor:
-        return self._sorted_lists[1]
+        return self._sorted_lists[0]
 
     @cached_property
-    def _grouping_number(self) -> Tensor:
-        """[n, n] number of the grouping of two digits."""
+    def _grouping_of(self) -> Tensor:
+        """[n, n] number of the grouping of two digits; on the diagonal, of one that the digit comes first in."""
         table = torch.zeros(self.n_digits, self.n_digits, dtype=torch.long)
         for number, (a, b) in enumerate(self._groupings):
-            table[a, b] = table[b, a] = number
+            table[a, b] = table[b, a] = table[a, a] = number
         return table.to(self.codes.device)
 
     def _stretches(self, codes: Tensor, known: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """First place and length of the stretch of ``_list`` that holds all items matching each row."""
-        K = self.codebook_size
-        a = b = self._rarest_known(codes, known)
-        if self.n_digits <= PAIR_INDEX_DIGITS and count > 1:
-            a, b = known.int().argsort(dim=1, descending=True, stable=True)[:, :2].unbind(1)  # the first two known
-        key = self._grouping_number[a, b] * K * K
-        key += codes.gather(1, a[:, None])[:, 0] * K + codes.gather(1, b[:, None])[:, 0]
-        keys = self._sorted_lists[0]
-        low = torch.searchsorted(keys, key)
-        return low, torch.searchsorted(keys, key, right=True) - low
+        K, ends, codes = self.codebook_size, self._sorted_lists[1], codes.clamp(0, self.codebook_size - 1)
+        if not self._in_pairs or count == 1:
+            digit = self._rarest_known(codes, known)
+            number, code = self._grouping_of[digit, digit], codes.gather(1, digit[:, None])[:, 0]
+            each = K if self._in_pairs else 1  # keys of a code
+            first, last = code * each, (code + 1) * each
+        else:
+            pair = known.int().argsort(dim=1, descending=True, stable=True)[:, :2]  # the first two known
+            number = self._grouping_of[pair[:, 0], pair[:, 1]]
+            order = torch.tensor(self._groupings, device=codes.device)[number]  # [rows, 2]
+            first = (codes.gather(1, order) * torch.tensor([K, 1], device=codes.device)).sum(1)
+            last = first + 1
+        low = ends[number, first]
+        return low, ends[number, last] - low
 
     def _rarest_known(self, codes: Tensor, known: Tensor) -> Tensor:
         """[rows] the known digit whose code the fewest items have."""
-        flat = (
-            codes.clamp(0, self.codebook_size - 1) + torch.arange(self.n_digits, device=codes.device) * self.codebook_size
-        )
-        counts = self._counts[0][flat].masked_fill(~known, torch.iinfo(torch.int32).max)
+        counts = self._counts[0][self._flat(codes)].masked_fill(~known, torch.iinfo(torch.int32).max)
         return counts.argmin(1)
 
     @cached_property
@@ -301,18 +328,22 @@ class Catalogue:
 
     def words(self, codes: Tensor) -> Tensor:
         """One int64 a complete SID: [..., n] -> [...]."""
-        return self._word_table[torch.arange(self.n_digits, device=codes.device), codes].sum(-1)
+        words = torch.zeros(codes.shape[:-1], dtype=torch.long, device=codes.device)
+        for digit in range(self.n_digits):
+            words += self._word_table[digit, codes[..., digit].long()]
+        return words
 
     @cached_property
     def _sid_order(self) -> tuple[Tensor, Tensor]:
-        return self.words(self.codes).sort(stable=True)
+        keys, rows = self.words(self.codes).sort(stable=True)
+        return keys, rows.int()
 
     @cached_property
     def distinct_codes(self) -> Tensor:
         """[D, n] the different SIDs of the recommendable items."""
         first = torch.ones(len(self), dtype=torch.bool, device=self.codes.device)
         first[1:] = self._sid_keys[1:] != self._sid_keys[:-1]
-        return self.codes[self._sid_rows[first]]
+        return self.codes[self._sid_rows[first]].long()
 
     @property
     def _sid_keys(self) -> Tensor:

@@ -52,11 +52,11 @@ def test_the_oracle_equals_the_definition(network):
     cat = catalogue()
     ranker = Ranker(network, Exhaustive(), cat)
     _, decoded = next(ranker.decode(HISTORIES.rows(np.array([1])), 5, exclude_seen=False))
-    history = cat.all_codes[torch.from_numpy(HISTORIES[1])]
+    history = cat.codes_of(torch.from_numpy(HISTORIES[1]))
     with torch.no_grad():
         memory = network.eval().encode_history(history, torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool))
         for place in range(5):
-            code = cat.all_codes[decoded.items[0, place]]
+            code = cat.codes_of(decoded.items[0, place])
             best = -math.inf
             for order in itertools.permutations(range(3)):
                 mask, total = torch.ones(1, 1, 3, dtype=torch.bool), 0.0
@@ -261,7 +261,7 @@ def finished_by_hand(network, cat, history, width):
     fit the item alone while one digit fewer does not, or does with one digit known."""
     best = {}
     with torch.no_grad():
-        codes = cat.all_codes[torch.from_numpy(history)]
+        codes = cat.codes_of(torch.from_numpy(history))
         memory = network.eval().encode_history(codes, torch.arange(len(history))[None], torch.ones(1, len(history)).bool())
 
         def log_p(known):
@@ -275,21 +275,21 @@ def finished_by_hand(network, cat, history, width):
             new = {}
             for state, score in states.items():
                 known = dict(state)
-                fits = [i for i in range(len(cat)) if all(cat.all_codes[i][d] == v for d, v in known.items())]
+                fits = [i for i in range(len(cat)) if all(cat.codes[i][d] == v for d, v in known.items())]
                 lp = log_p(known)
                 if filled > 1 and len(fits) == 1:
-                    code = cat.all_codes[fits[0]].tolist()
+                    code = cat.codes[fits[0]].tolist()
                     total = score + sum(lp[d, code[d]].item() for d in range(3) if d not in known)
                     best[fits[0]] = max(best.get(fits[0], -math.inf), total)
                     continue
                 for item in fits:
                     for digit in set(range(3)) - set(known):
-                        value = int(cat.all_codes[item][digit])
+                        value = int(cat.codes[item][digit])
                         grown = tuple(sorted({**known, digit: value}.items()))
                         new[grown] = max(new.get(grown, -math.inf), score + lp[digit, value].item())
             states = new
         for state, score in states.items():
-            item = next(i for i in range(len(cat)) if all(cat.all_codes[i][d] == v for d, v in state))
+            item = next(i for i in range(len(cat)) if all(cat.codes[i][d] == v for d, v in state))
             best[item] = max(best.get(item, -math.inf), score)
     return best
 
@@ -351,7 +351,7 @@ def test_steps_tell_the_order_of_the_best_path(network, finish):
     decoder = AnyOrderBeam(beam=600, finish=finish)
     rows = HISTORIES.rows(np.array([1]))
     _, decoded = next(Ranker(network, decoder, cat).decode(rows, 8, exclude_seen=False))
-    history = cat.all_codes[torch.from_numpy(HISTORIES[1])]
+    history = cat.codes_of(torch.from_numpy(HISTORIES[1]))
     with torch.no_grad():
         memory = network.eval().encode_history(history, torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool))
         for place in range(8):

@@ -327,7 +327,7 @@ def _finish(task: Task, beams: Beams, done: Beams, log_p: Tensor, step: int) -> 
         The beams that go on, as many as the user with most has; the complete SIDs; and which beams go on [B, W'].
     """
     item = task.catalogue.only_item(beams.codes, beams.known, task.excluded)
-    codes = task.catalogue.all_codes[item.clamp(min=0)]  # [B, W, n]
+    codes = task.catalogue.codes_of(item.clamp(min=0))  # [B, W, n]
     rest = log_p.gather(3, codes[..., None])[..., 0].masked_fill(beams.known, 0).sum(2)
     score = (beams.score + rest).masked_fill(item < 0, -torch.inf)
     steps = torch.where(beams.known, beams.step, step)

@@ -45,7 +45,7 @@ class Exhaustive(Decoder):
         catalogue, n = task.catalogue, task.catalogue.n_digits
         self.check(n, len(catalogue))
         batch, device = len(task.memory), catalogue.codes.device
-        codes = catalogue.codes.expand(batch, -1, -1)  # [B, R, n]
+        codes = catalogue.codes.long().expand(batch, -1, -1)  # [B, R, n]
         scores = {0: torch.zeros(batch, len(catalogue), device=device)}
         for subset in range(2**n - 1):
             known = torch.tensor([subset >> j & 1 for j in range(n)], dtype=torch.bool, device=device)

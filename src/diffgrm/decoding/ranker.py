@@ -85,7 +85,7 @@ class Ranker:
             items, places, valid = Histories.collate(histories.values, starts[users], histories.offsets[1:][users]).to(
                 self.catalogue.codes.device
             )
-            yield users, cast(Any, self.network).encode_history(self.catalogue.all_codes[items], places, valid)
+            yield users, cast(Any, self.network).encode_history(self.catalogue.codes_of(items), places, valid)
 
 
 @contextmanager

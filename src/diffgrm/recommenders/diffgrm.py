@@ -148,7 +148,8 @@ class DiffGRMRecommender(SemanticRecommender):
         user_ids, positions = self._histories(histories, None, "error")
         ranker = self.ranker()
         numbers = self.sid_numbers(self.items.series)
-        number_of = dict(zip(ranker.catalogue.words(ranker.catalogue.all_codes).tolist(), numbers, strict=True))
+        everything = ranker.catalogue.codes_of(torch.arange(len(numbers), device=ranker.catalogue.codes.device))
+        number_of = dict(zip(ranker.catalogue.words(everything).tolist(), numbers, strict=True))
         users, sids, scores, ranks = [], [], [], []
         for rows, decoded in ranker.decode(positions, k, exclude_seen=False):
             order = (~decoded.legal).int().argsort(dim=1, stable=True)[:, :k]
