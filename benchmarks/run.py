@@ -2,11 +2,13 @@
 
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
-QUESTION is one of train, history, compile, decode, latency, evaluate, memory, tokenise, scaling. Each implementation lives
-in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of neighbouring
-turns (the peer's time over ours). The peer runs in its own environment: ``make peer`` makes one, ``--peer-python`` names
-it; without it only we are measured. Weights are random: nothing measured here depends on them but how early the last digit
-stops asking.
+QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling. Each implementation
+lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
+neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peer`` makes one,
+``--peer-python`` names it; without it only we are measured.
+
+Nothing measured here depends on the weights but how early the last digit of a constrained search stops asking. ``--model``
+takes semantic IDs, sizes and (for us) weights from a fitted model; without it weights are random and the sizes the paper's.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+import diffgrm
 from diffgrm import leave_one_out
+from diffgrm.recommenders.weights import NETWORK
 from real_data import machine
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 
@@ -70,18 +75,21 @@ class Worker:
 class Bench:
     """Both workers, and how often a measurement is repeated."""
 
-    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, arguments: argparse.Namespace, folder: Path, sizes: dict[str, int]) -> None:
         self.arguments, self.folder = arguments, folder
+        self.sizes, self.fitted = sizes, {"weights": str(arguments.model / NETWORK)} if arguments.model else {}
 
-    def workers(self, workload: Path, sizes: dict[str, int] = PAPER) -> dict[str, Worker]:
+    def workers(self, workload: Path) -> dict[str, Worker]:
         """Fresh processes: ours, and the peer where there is one."""
-        scripts = {"ours": (sys.executable, "ours.py")}
+        workers = {"ours": self.our_worker(workload, **self.fitted)}
         if self.arguments.peer_python:
-            scripts["peer"] = (self.arguments.peer_python, "cornac_diffgrm.py")
-        return {
-            name: Worker(python, script, self.arguments.threads, workload, sizes)
-            for name, (python, script) in scripts.items()
-        }
+            python = self.arguments.peer_python
+            workers["peer"] = Worker(python, "cornac_diffgrm.py", self.arguments.threads, workload, self.sizes)
+        return workers
+
+    def our_worker(self, workload: Path, **settings: Any) -> Worker:
+        """A fresh process of ours."""
+        return Worker(sys.executable, "ours.py", self.arguments.threads, workload, self.sizes | settings)
 
     def compare(
         self, workers: dict[str, Worker], unit: str, ours: dict[str, Any], peer: dict[str, Any], repeats: int | None = None
@@ -117,15 +125,14 @@ class Bench:
         for batch, steps, peer_steps in ((256, 8, 1),):
             ours = {"do": "train", "batch": batch, "steps": steps}
             found = self.compare(workers, "targets", ours, ours | {"steps": peer_steps})
-            cases.append({"batch": batch, **found, "floor": self.floor_of_training(workload)})
+            floor = self.floor(workload, "target", 8 * 256, lambda ours: ours.train(256, 8))
+            cases.append({"batch": batch, **found, "floor": floor})
         return close(workers, cases)
 
     def history(self, workload: Path) -> list[dict[str, Any]]:
         """Our training with a causal encoder ("ours") against the bidirectional one ("peer"), on all targets of users."""
-        workers = {
-            name: Worker(sys.executable, "ours.py", self.arguments.threads, workload, PAPER | {"history": history})
-            for name, history in (("ours", "causal"), ("peer", "bidirectional"))
-        }
+        pairs = (("ours", "causal"), ("peer", "bidirectional"))
+        workers = {name: self.our_worker(workload, history=history) for name, history in pairs}
         request = {"do": "train_users", "batch": 256, "steps": 4}
         found = self.compare(workers, "targets", request, request)
         return close(workers, [{"batch": 256, "ours_is": "causal", "peer_is": "ours, bidirectional", **found}])
@@ -138,10 +145,7 @@ class Bench:
             ({"do": "decode", "batch": 1, "beam": 32, "constrained": True}, "users"),
             ({"do": "train", "batch": 256, "steps": 4}, "targets"),
         ):
-            workers = {
-                name: Worker(sys.executable, "ours.py", self.arguments.threads, workload, PAPER | {"compiled": compiled})
-                for name, compiled in (("ours", True), ("peer", False))
-            }
+            workers = {name: self.our_worker(workload, compiled=name == "ours", **self.fitted) for name in ("ours", "peer")}
             seconds = {name: worker.ask(**request)["seconds"] for name, worker in workers.items()}
             case = {**request, "ours_is": "compiled", "peer_is": "ours, eager", "first_turn_seconds": seconds}
             cases += close(workers, [{**case, **self.compare(workers, unit, request, request)}])
@@ -158,8 +162,23 @@ class Bench:
                     request = {"do": "decode", "batch": batch, "beam": beam, "constrained": constrained}
                     found = self.compare(workers, "users", request, request, 3 if batch == 32 else None)
                     case = {"batch": batch, "beam": beam, "constrained": constrained, **found}
+                    case["floor"] = self.floor(
+                        workload, "user", batch, lambda ours, b=batch, w=beam, c=constrained: ours.decode(b, w, c)
+                    )
                     print(json.dumps(case), flush=True)
                     cases.append(case)
+        return close(workers, cases)
+
+    def bf16(self, workload: Path) -> list[dict[str, Any]]:
+        """Our network in bf16 ("ours") against 32 bits ("peer")."""
+        workers = {name: self.our_worker(workload, bf16=name == "ours", **self.fitted) for name in ("ours", "peer")}
+        cases = []
+        for constrained in (False, True):
+            for batch, beam in ((1, 32), (32, 128)):
+                request = {"do": "decode", "batch": batch, "beam": beam, "constrained": constrained}
+                found = self.compare(workers, "users", request, request)
+                case = {"batch": batch, "beam": beam, "constrained": constrained}
+                cases.append({**case, "ours_is": "bf16", "peer_is": "ours, 32 bits", **found})
         return close(workers, cases)
 
     def latency(self, workload: Path) -> list[dict[str, Any]]:
@@ -215,58 +234,62 @@ class Bench:
         """Our decode time against digits, beam, history length and catalogue size, on synthetic SIDs."""
         del workload
         base = {"items": 10_000, "n_digits": 4, "codebook_size": 256, "history": 8, "beam": 64}
+        digits, ways = [4, 8, 16, 32, 64], {"steps=4": {"steps": 4}, "finish=items": {"finish": "items"}}
         changes: dict[str, list[int]] = {
-            "n_digits": [4, 8, 16],
-            "n_digits, finish=items": [4, 8, 16, 32, 64],
+            "n_digits": digits[:3],
+            **{f"n_digits, {way}": digits for way in (*ways, "one pass")},
             "beam": [16, 32, 64, 128, 256, 512],
             "history": [2, 8, 16, 32, 50],
             "items": [10_000, 100_000, 1_000_000, 10_000_000],
         }
         cases = []
         for factor, values in changes.items():
-            name, _, few_steps = factor.partition(", ")
+            name, _, way = factor.partition(", ")
             for value in values:
                 settings = base | {name: value}
                 beam = settings.pop("beam")
                 path = self.folder / "synthetic.npz"
                 synthetic_workload(path, **settings, users=4, seed=0)
-                worker = Worker(sys.executable, "ours.py", self.arguments.threads, path, PAPER)
-                request = {
-                    "do": "decode",
-                    "batch": 4,
-                    "beam": beam,
-                    "constrained": True,
-                    "finish": "items" if few_steps else "digits",
-                }
+                worker = self.our_worker(path)
+                request = {"do": "decode", "batch": 4, "beam": beam, "constrained": True}
+                request |= {"one_pass": True} if way == "one pass" else ways.get(way, {})
                 first = worker.ask(**request)  # makes the catalogue's tables
                 found = self.compare({"ours": worker}, "users", request, {}, 3)
                 worker.close()
                 cases.append({"factor": factor, "value": value, "first_decode_mb": first.get("peak_mb"), **found})
                 print(json.dumps(cases[-1]), flush=True)
-            x, y = np.log(
-                [(c["value"], c["ours"]["ms_per_user"]) for c in cases if c["factor"] == factor and "ours" in c]
-            ).T
+            points = [(c["value"], c["ours"]["ms_per_user"]) for c in cases if c["factor"] == factor and "ours" in c]
+            x, y = np.log(points).T
             fitted = {"fitted_exponent": round(float(np.polyfit(x, y, 1)[0]), 2)}
             cases.append({"factor": factor, **fitted, "times_first_to_last": round(float(np.exp(y[-1] - y[0])), 2)})
         return cases
 
-    def floor_of_training(self, workload: Path) -> dict[str, Any]:
-        """Operations of our step over what this machine's matrix product reaches: the least time a target can take."""
+    def floor(self, workload: Path, unit: str, count: int, work: Callable[[Any], Any]) -> dict[str, Any]:
+        """Operations of our work over what this machine's matrix product reaches: the least time it can take.
+
+        Args:
+            count: units (targets, users) that the work serves.
+        """
         sys.path.insert(0, str(HERE / "workers"))
         from ours import Ours
         from torch.utils.flop_counter import FlopCounterMode
 
         torch.set_num_threads(self.arguments.threads)
         ours = Ours()
-        ours.load(str(workload), **PAPER)
-        with FlopCounterMode(display=False) as counter:
-            ours.train(256, 8)
-        per_target = counter.get_total_flops() / 2048
+        ours.load(str(workload), **self.sizes, **self.fitted)
+        aten = torch.ops.aten
+        in_place = {
+            aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1],
+            aten.baddbmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * a[2] * b[2],
+        }
+        with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+            work(ours)
+        per_unit = counter.get_total_flops() / count
         speed = matrix_speed()
         return {
-            "mflop_per_target": round(per_target / 1e6, 1),
+            f"mflop_per_{unit}": round(per_unit / 1e6, 1),
             "machine_gflop_per_second": round(speed / 1e9, 1),
-            "least_ms_per_target": round(1e3 * per_target / speed, 3),
+            f"least_ms_per_{unit}": round(1e3 * per_unit / speed, 3),
         }
 
 
@@ -288,7 +311,7 @@ def close(workers: dict[str, Worker], cases: list[dict[str, Any]]) -> list[dict[
     return cases
 
 
-QUESTIONS = ("train", "history", "compile", "decode", "latency", "evaluate", "memory", "tokenise", "scaling")
+QUESTIONS = ("train", "history", "compile", "decode", "bf16", "latency", "evaluate", "memory", "tokenise", "scaling")
 
 
 def main() -> None:
@@ -296,6 +319,7 @@ def main() -> None:
     parser.add_argument("question", choices=QUESTIONS)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, help="dataset folder; without it the toy storefront")
+    parser.add_argument("--model", type=Path, help="fitted DiffGRM of that dataset: semantic IDs, sizes and weights")
     default = HERE.parent / ".venv-cornac" / "bin" / "python"
     parser.add_argument("--peer-python", default=str(default) if default.exists() else None)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -303,20 +327,26 @@ def main() -> None:
     parser.add_argument("--beams", type=int, nargs="*", default=[32, 128, 256, 512])
     arguments = parser.parse_args()
     given = [f"--data DATA/{arguments.data.name}"] if arguments.data else []
+    given += ["--model MODEL"] if arguments.model else []
     for name in ("repeats", "beams"):
         value = getattr(arguments, name)
         if value != parser.get_default(name):
             given.append(f"--{name} " + " ".join(map(str, value if isinstance(value, list) else [value])))
     started = time.perf_counter()
+    sizes, sids = PAPER, None
+    if arguments.model:
+        fitted = diffgrm.load(arguments.model)
+        sizes, sids = {name: fitted.recipe.model.options[name] for name in PAPER}, fitted.semantic_ids
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "workload.npz"
-        facts = real_workload(path, arguments.data, examples=2048, users=512, seed=0)
-        cases = getattr(Bench(arguments, Path(folder)), arguments.question)(path)
+        facts = real_workload(path, arguments.data, examples=2048, users=512, seed=0, sids=sids)
+        cases = getattr(Bench(arguments, Path(folder), sizes), arguments.question)(path)
     content = {
         "question": arguments.question,
         "command": " ".join([f"python benchmarks/run.py {arguments.question}", *given]),
         "peer": PEER if arguments.peer_python else None,
-        "sizes": PAPER,
+        "sizes": sizes,
+        "weights": "fitted" if arguments.model else "random",
         "workload": facts,
         "threads": arguments.threads,
         "repeats": arguments.repeats,

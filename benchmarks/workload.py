@@ -11,17 +11,23 @@ from diffgrm.embeddings.base import embed_items
 from diffgrm.semantic_ids import SemanticIds
 
 
-def real_workload(path: Path, data: Path | None, examples: int, users: int, seed: int) -> dict[str, object]:
+def real_workload(
+    path: Path, data: Path | None, examples: int, users: int, seed: int, sids: SemanticIds | None = None
+) -> dict[str, object]:
     """Write the workload of a dataset folder (None: the toy storefront) and say what is in it.
 
     Args:
+        sids: semantic IDs of its items; None: made here.
         examples: training examples, drawn at random from all (history, next item) pairs of the training events, with at
             least two items of history (Cornac's rule).
         users: test histories, drawn at random.
     """
     dataset = dataset_of(data)
     split = leave_one_out(dataset)
-    codes, codebook_size = semantic_ids(dataset, split.item_counts > 0, seed)
+    if sids is None:
+        codes, codebook_size = semantic_ids(dataset, split.item_counts > 0, seed)
+    else:
+        codes, codebook_size = sids.codes, sids.codebook_size
     generator = np.random.default_rng(seed)
     rows = generator.choice(len(split.test), min(users, len(split.test)), replace=False)
     train = split.train

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from protocol import Workload, serve
+from safetensors.torch import load_file
 
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.batches import Batch, Histories, TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
+from diffgrm.decoding.one_pass import OnePass
 from diffgrm.decoding.ranker import Ranker
 from diffgrm.models.compiled import compile_layers
 from diffgrm.models.diffgrm import DiffGRM
@@ -23,14 +25,25 @@ from diffgrm.training.diffusion import batch_loss
 class Ours:
     """The network, its optimiser and a workload."""
 
-    def load(self, workload: str, seed: int = 0, compiled: bool = False, **sizes: Any) -> None:
-        """Build the network. ``sizes``: width, heads, encoder_layers, decoder_layers, feed_forward, history."""
+    def load(
+        self, workload: str, seed: int = 0, compiled: bool = False, bf16: bool = False, weights: str = "", **sizes: Any
+    ) -> None:
+        """Build the network.
+
+        Args:
+            compiled, bf16: how it is run; weights: file of a fitted network, else they are random.
+            sizes: width, heads, encoder_layers, decoder_layers, feed_forward, history.
+        """
         self.work = Workload(workload)
         torch.manual_seed(seed)
         self.codes = codes = torch.from_numpy(self.work.codes.astype(np.int64))
         self.network = DiffGRM(codes.shape[1], self.work.codebook_size, dropout=0.1, max_len=50, **sizes)
+        if weights:
+            self.network.load_state_dict(load_file(weights))
         if compiled:
             compile_layers(self.network)
+        if bf16:
+            self.network.to(torch.bfloat16)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
         self.catalogue = Catalogue(codes, self.work.codebook_size)
         self.noising, self.generator = ConfidenceNoising(), torch.Generator().manual_seed(seed)
@@ -76,13 +89,13 @@ class Ours:
         constrained: bool,
         first: int = 0,
         k: int = 10,
-        steps: int | None = None,
-        finish: Literal["digits", "items"] = "digits",
+        one_pass: bool = False,
+        **settings: Any,
     ) -> dict[str, Any]:
-        """The k best items of some users, from histories to item positions."""
+        """The k best items of some users, from histories to item positions; ``settings``: more of the beam search."""
         chosen = self.work.histories[first : first + batch]
         offsets = np.cumsum([0] + [len(history) for history in chosen])
-        decoder = AnyOrderBeam(beam=beam, constrained=constrained, steps=steps, finish=finish)
+        decoder = OnePass() if one_pass else AnyOrderBeam(beam=beam, constrained=constrained, **settings)
         ranker = Ranker(self.network, decoder, self.catalogue)
         items, _ = ranker.rank(Ragged(np.concatenate(chosen), offsets), k, exclude_seen=False)
         return {"users": len(chosen), "found": int((items >= 0).sum())}
