@@ -30,7 +30,7 @@ import torch
 
 import diffgrm
 from diffgrm import leave_one_out
-from diffgrm.recommenders.weights import NETWORK
+from diffgrm.recommenders.network import NETWORK
 from real_data import machine
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 

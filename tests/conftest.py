@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, toy_world
+from diffgrm.registry import settings
 
 TINY = {
     "embedding": {"name": "lsa", "width": 32},
@@ -37,6 +38,18 @@ def _quiet_machine(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_recipe() -> Recipe:
     return Recipe.from_dict(TINY)
+
+
+def small_recipe(name: str) -> Recipe:
+    """A recipe for any recommender that fits in seconds: of the tiny settings those that it knows."""
+    plain = Recipe(recommender=name)
+    raw: dict = {"recommender": name}
+    for section in set(TINY) & set(plain.sections):
+        raw[section] = TINY[section]
+        if section == "model":
+            known = settings("model", plain.model.name)
+            raw[section] = {key: value for key, value in TINY[section].items() if key in known}
+    return Recipe.from_dict(raw)
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,25 @@ class LossSettings(Section):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread over all codes of a digit")
 
 
+class ItemLossSettings(Section):
+    """How whole items are told apart in training."""
+
+    kind: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
+        "softmax",
+        description="softmax: over all items; sampled_softmax: over the target and negatives shared by the batch; bce: "
+        "each target against negatives of its own; gbce: the same, calibrated for few negatives",
+    )
+    negatives: int = Field(256, ge=1, description="negatives: of a batch (sampled_softmax) or of each target (bce, gbce)")
+    negative_power: float = Field(
+        0.0, ge=0, le=1, description="negatives are drawn by training events to this power; 0: every item alike"
+    )
+    logq: bool = Field(True, description="sampled_softmax: correct scores for how often their item is drawn")
+    calibration: float = Field(0.75, ge=0, le=1, description="gbce: t, from plain BCE (0) to fully calibrated (1)")
+    cosine: bool = Field(False, description="compare directions only: scores are cosines over the temperature")
+    temperature: float = Field(1.0, gt=0, description="scores are divided by it")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="softmax: probability mass spread over all items")
+
+
 class TrainingSettings(Section):
     """The training loop."""
 
@@ -177,6 +196,7 @@ class Recipe(BaseModel):
     model: Annotated[Part, _part("model", "diffgrm")] = "diffgrm"  # type: ignore[assignment]
     noising: Annotated[Part, _part("noising", "confidence")] = "confidence"  # type: ignore[assignment]
     loss: LossSettings = LossSettings()  # type: ignore[call-arg]
+    item_loss: ItemLossSettings = ItemLossSettings()  # type: ignore[call-arg]
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
     decoding: Annotated[Part, _part("decoding", "any_order_beam")] = "any_order_beam"  # type: ignore[assignment]
     evaluation: EvaluationSettings = EvaluationSettings()  # type: ignore[call-arg]

@@ -31,6 +31,9 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "model": {
         "diffgrm": "diffgrm.models.diffgrm:DiffGRM",
+        "sasrec": "diffgrm.models.sasrec:SASRec",
+        "item_knn": "diffgrm.models.neighbours:ItemKNN",
+        "text_knn": "diffgrm.models.neighbours:TextKNN",
     },
     "noising": {
         "confidence": "diffgrm.noising.confidence:ConfidenceNoising",
@@ -45,6 +48,10 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "recommender": {
         "diffgrm": "diffgrm.recommenders.diffgrm:DiffGRMRecommender",
+        "sasrec": "diffgrm.recommenders.sasrec:SASRecRecommender",
+        "sid_sasrec": "diffgrm.recommenders.sasrec:SidSASRecRecommender",
+        "item_knn": "diffgrm.recommenders.neighbours:ItemKNNRecommender",
+        "text_knn": "diffgrm.recommenders.neighbours:TextKNNRecommender",
         "popularity": "diffgrm.recommenders.popularity:PopularityRecommender",
         "random": "diffgrm.recommenders.random:RandomRecommender",
     },

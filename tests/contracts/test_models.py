@@ -11,7 +11,10 @@ GENERATOR = torch.Generator().manual_seed(0)
 N, K, S = 3, 8, 5
 
 
-@pytest.fixture(params=[*((name, {}) for name in names("model")), ("diffgrm", {"history": "causal"})], ids=str)
+DENOISING = [name for name in names("model") if hasattr(resolve("model", name), "denoise")]
+
+
+@pytest.fixture(params=[*((name, {}) for name in DENOISING), ("diffgrm", {"history": "causal"})], ids=str)
 def network(request):
     torch.manual_seed(0)
     name, settings = request.param

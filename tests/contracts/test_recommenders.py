@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 import diffgrm
+from conftest import small_recipe
 from diffgrm import Recipe, evaluate, leave_one_out
 from diffgrm.registry import names, resolve
 from diffgrm.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
@@ -17,7 +18,7 @@ HISTORY = ["item 3", "item 77", "item 410"]
 def recommender(request, toy, fitted):
     if request.param == "diffgrm":
         return fitted
-    return resolve("recommender", request.param)(Recipe(recommender=request.param)).fit(toy, progress=False)
+    return resolve("recommender", request.param)(small_recipe(request.param)).fit(toy, progress=False)
 
 
 def test_the_answer_is_a_table_of_real_distinct_unseen_items(recommender, toy):
@@ -165,7 +166,7 @@ def test_a_saved_recommender_gives_the_same_answers(recommender, tmp_path):
 
 
 def test_a_model_of_another_kind_is_not_taken_for_this_one(recommender, toy, tmp_path):
-    other = next(n for n in names("recommender") if n != recommender.recipe.recommender and n != "diffgrm")
+    other = "random" if recommender.recipe.recommender == "popularity" else "popularity"
     folder = resolve("recommender", other)().fit(toy).save(tmp_path / "other")
     with pytest.raises(ModelFolderError, match=f"not a {type(recommender).__name__}; use diffgrm.load"):
         type(recommender).load(folder)

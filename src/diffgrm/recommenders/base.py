@@ -20,10 +20,10 @@ import polars as pl
 
 from diffgrm import model_folder, registry
 from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split, make_split
+from diffgrm.query import Query
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.histories import read_histories
-from diffgrm.recommenders.query import Query
 from diffgrm.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 
 logger = logging.getLogger(__name__)

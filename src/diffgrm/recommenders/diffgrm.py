@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
 
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Ragged, Split
 from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.compiled import compile_layers, compiled
+from diffgrm.query import Query
 from diffgrm.recipe import Recipe
-from diffgrm.recommenders.query import Query
+from diffgrm.recommenders.network import NetworkRecommender
 from diffgrm.recommenders.semantic import SemanticRecommender
-from diffgrm.recommenders.weights import load_network, save_network
-from diffgrm.schema import Columns, TrainingError
-from diffgrm.training import train
+from diffgrm.schema import Columns
 from diffgrm.training.diffusion import DiffusionObjective
 
-logger = logging.getLogger(__name__)
 
-
-class DiffGRMRecommender(SemanticRecommender):
+class DiffGRMRecommender(SemanticRecommender, NetworkRecommender):
     """Masked diffusion over semantic IDs.
 
     Example:
@@ -45,9 +37,7 @@ class DiffGRMRecommender(SemanticRecommender):
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)
-        self.network: nn.Module | None = None
         # Of the whole catalogue and of the last filter that was asked for: their tables are worth keeping.
-        self._precision = "32"
         self._ranker: Ranker | None = None
         self._restricted: tuple[np.ndarray, Ranker] | None = None
 
@@ -55,62 +45,20 @@ class DiffGRMRecommender(SemanticRecommender):
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
         recipe, sids = self.recipe, self._tokenize(split)
-        if run_folder is None and recipe.training.devices > 1:
-            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
-        for part in (recipe.decoding, recipe.validation_decoder):
-            part.build("decoding", seed=recipe.seed).check(sids.n_digits, len(sids))
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
-            network = recipe.model.build("model", n_digits=sids.n_digits, codebook_size=sids.codebook_size)
-        with tempfile.TemporaryDirectory() as temporary, compiled(network, recipe.training.compile):
-            result = train(
-                DiffusionObjective(
-                    network,
-                    recipe.noising.build("noising"),
-                    recipe.loss,
-                    torch.from_numpy(sids.codes.astype(np.int64)),
-                    sids.codebook_size,
-                    recipe.validation_decoder.build("decoding", seed=recipe.seed),
-                ),
-                events=split.train,
-                validation=split.validation,
-                max_len=network.max_len,
-                settings=recipe.training,
-                seed=recipe.seed,
-                run_folder=run_folder or Path(temporary) / "run",
-                resume=resume,
-                progress=progress,
-            )
-        self.network = network.eval()
-        self._forget_rankers()
-        self.facts |= {
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "epochs": result.epochs,
-            "steps": result.steps,
-            "validation": result.validation,
-        }
+        decoder = recipe.validation_decoder.build("decoding", seed=recipe.seed)
+        for part in (recipe.decoding.build("decoding", seed=recipe.seed), decoder):
+            part.check(sids.n_digits, len(sids))
+        objective = DiffusionObjective(
+            self._new_network(),
+            recipe.noising.build("noising"),
+            recipe.loss,
+            torch.from_numpy(sids.codes.astype(np.int64)),
+            sids.codebook_size,
+            decoder,
+        )
+        self._train(objective, split, run_folder, resume, progress)
 
     # ---- recommend ----------------------------------------------------------------------------------------------
-
-    def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
-        """See :meth:`Recommender.to`."""
-        self._check_fitted()
-        assert self.network is not None
-        super().to(device, precision)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.network.to(device)
-        self._precision = precision
-        self._forget_rankers()
-        return self
-
-    def compile(self) -> Self:
-        """Run the network through ``torch.compile`` in this process: faster answers after minutes of compiling."""
-        self._check_fitted()
-        assert self.network is not None
-        compile_layers(self.network)
-        self._forget_rankers()
-        return self
 
     def ranker(self, allowed: np.ndarray | None = None) -> Ranker:
         """Network, decoder and catalogue, ready to rank item positions.
@@ -118,14 +66,13 @@ class DiffGRMRecommender(SemanticRecommender):
         Args:
             allowed: [I] bool, items that may be recommended; None is all.
         """
-        self._check_fitted()
-        assert self.network is not None and self.semantic_ids is not None
-        device = next(self.network.parameters()).device
+        network, sids = self.network_in_use, self.semantic_ids
+        assert sids is not None
+        device = next(network.parameters()).device
         if self._ranker is None:
-            codes = torch.from_numpy(self.semantic_ids.codes.astype(np.int64)).to(device)
+            codes = torch.from_numpy(sids.codes.astype(np.int64)).to(device)
             decoder = self.recipe.decoding.build("decoding", seed=self.recipe.seed)
-            network = self.network if self._precision == "32" else copy.deepcopy(self.network).to(torch.bfloat16)
-            self._ranker = Ranker(network, decoder, Catalogue(codes, self.semantic_ids.codebook_size))
+            self._ranker = Ranker(network, decoder, Catalogue(codes, sids.codebook_size))
         if allowed is None:
             return self._ranker
         if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
@@ -189,23 +136,6 @@ class DiffGRMRecommender(SemanticRecommender):
                 counts[digit] += np.bincount(steps[:, digit], minlength=n)
         return counts / max(counts[0].sum(), 1)
 
-    def _recipe_changed(self) -> None:
-        self._forget_rankers()
-
-    def _forget_rankers(self) -> None:
+    def _changed(self) -> None:
+        super()._changed()
         self._ranker = self._restricted = None
-
-    # ---- save and load ------------------------------------------------------------------------------------------
-
-    def _save_files(self, folder: Path) -> None:
-        super()._save_files(folder)
-        assert self.network is not None
-        save_network(self.network, folder)
-
-    def _load_files(self, folder: Path) -> None:
-        super()._load_files(folder)
-        assert self.semantic_ids is not None
-        sids = self.semantic_ids
-        self.network = load_network(
-            self.recipe.model.build("model", n_digits=sids.n_digits, codebook_size=sids.codebook_size), folder
-        )

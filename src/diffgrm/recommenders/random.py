@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from diffgrm.data.dataset import Split
+from diffgrm.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.query import Query, top_k_of_scores
 
 
 class RandomRecommender(Recommender):

@@ -31,6 +31,11 @@ class SemanticRecommender(Recommender):
         self.semantic_ids: SemanticIds | None = None
         self.report: TokenizerReport | None = None
 
+    def _sizes(self) -> dict[str, int]:
+        """Arguments of a network over semantic IDs."""
+        assert self.semantic_ids is not None
+        return {"n_digits": self.semantic_ids.n_digits, "codebook_size": self.semantic_ids.codebook_size}
+
     def _tokenize(self, split: Split) -> SemanticIds:
         """Embed the items, fit the tokenizer on those that occur in training, and give every item its SID."""
         recipe, items = self.recipe, split.dataset.item_table
@@ -51,6 +56,7 @@ class SemanticRecommender(Recommender):
         return np.where(positions >= 0, self.semantic_ids.sid_of_item()[positions], -2)
 
     def _save_files(self, folder: Path) -> None:
+        super()._save_files(folder)
         assert self.semantic_ids is not None and self.tokenizer is not None and self.encoder is not None
         self.semantic_ids.save(folder / SIDS)
         self.tokenizer.state().save(folder / TOKENIZER)
@@ -61,3 +67,4 @@ class SemanticRecommender(Recommender):
         self.semantic_ids = SemanticIds.load(folder / SIDS)
         self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed).load_state(State.load(folder / TOKENIZER))
         self.encoder = recipe.embedding.build("embedding", seed=recipe.seed).load_state(State.load(folder / ENCODER))
+        super()._load_files(folder)  # a network needs the sizes of the semantic IDs

@@ -1,4 +1,4 @@
-"""Query: what a recommender is asked, in integers; and the answer of methods that score every item (floor 5)."""
+"""Query: what a recommender is asked, in integers; and the answer of methods that score every item (floor 1)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,78 @@
+"""Neighbourhood models: what goes with the items of a history, by co-occurrence or by text (floor 3). No gradients."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import Field
+
+from diffgrm.data.dataset import Ragged
+
+
+def recency_weights(histories: Ragged, last: int | None, decay: float, n_items: int) -> sp.csr_array:
+    """[U, I] weight of each item in each user's history: ``decay`` to the number of items after it, 0 beyond ``last``.
+
+    >>> recency_weights(Ragged.from_lists([[0, 2, 1]]), 2, 0.5, 3).toarray().tolist()
+    [[0.0, 1.0, 0.5]]
+    """
+    age = histories.row_index_from_end()
+    weight = np.where(age < (last or np.inf), float(decay) ** age, 0.0)
+    user = np.repeat(np.arange(len(histories)), histories.lengths)
+    return sp.coo_array((weight, (user, histories.values)), shape=(len(histories), n_items)).tocsr()
+
+
+class ItemKNN:
+    """Cosine of co-occurrence: items that the same users met (Sarwar et al., 2001), recent history counting more."""
+
+    def __init__(
+        self,
+        neighbours: Annotated[int, Field(ge=1), "most similar items kept for each item"] = 100,
+        shrink: Annotated[float, Field(ge=0), "added to the product of norms, so that few users mean little"] = 20.0,
+        last: Annotated[int | None, Field(ge=1), "most recent history items that count; null: all"] = None,
+        decay: Annotated[float, Field(gt=0, le=1), "weight of a history item over that of the next newer one"] = 0.8,
+    ) -> None:
+        self.neighbours, self.shrink, self.last, self.decay = neighbours, shrink, last, decay
+
+    def fit(self, train: Ragged, n_items: int) -> sp.csr_array:
+        """[I, I] similarity of each item (row) to its neighbours.
+
+        Args:
+            train: training events of every user.
+        """
+        user = np.repeat(np.arange(len(train)), train.lengths)
+        met = sp.coo_array((np.ones(len(user)), (user, train.values)), shape=(len(train), n_items)).tocsr()
+        met.data[:] = 1.0  # however often
+        together = sp.coo_array(met.T @ met)
+        norm = np.sqrt(np.asarray(met.sum(0)).ravel())
+        row, column = together.coords
+        value = together.data / (norm[row] * norm[column] + self.shrink)
+        keep = row != column
+        row, column, value = row[keep], column[keep], value[keep]
+        order = np.lexsort((column, -value, row))  # each row's best first
+        row, column, value = row[order], column[order], value[order]
+        start = np.searchsorted(row, np.arange(n_items))
+        best = np.arange(len(row)) - start[row] < self.neighbours
+        return sp.coo_array((value[best], (row[best], column[best])), shape=(n_items, n_items)).tocsr()
+
+    def scores(self, histories: Ragged, similarity: sp.csr_array) -> np.ndarray:
+        """[U, I] sum over the history of weight times similarity."""
+        weights = recency_weights(histories, self.last, self.decay, similarity.shape[0])
+        return (weights @ similarity).toarray().astype(np.float32)
+
+
+class TextKNN:
+    """Cosine of item vectors to the recent history's."""
+
+    def __init__(
+        self,
+        last: Annotated[int | None, Field(ge=1), "most recent history items that count; null: all"] = 3,
+        decay: Annotated[float, Field(gt=0, le=1), "weight of a history item over that of the next newer one"] = 0.7,
+    ) -> None:
+        self.last, self.decay = last, decay
+
+    def scores(self, histories: Ragged, vectors: np.ndarray) -> np.ndarray:
+        """[U, I] weighted mean of cosines; ``vectors`` [I, e] are L2-normalised."""
+        weights = recency_weights(histories, self.last, self.decay, len(vectors))
+        return ((weights @ vectors) @ vectors.T / weights.sum(1)[:, None]).astype(np.float32)

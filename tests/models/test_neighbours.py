@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diffgrm.data.dataset import Ragged
+from diffgrm.models.neighbours import ItemKNN, TextKNN
+
+TRAIN = Ragged.from_lists([[0, 1, 2], [0, 1, 1], [1, 2], [3], []])
+
+
+def test_similarity_is_the_shrunk_cosine_of_who_met_what():
+    found = ItemKNN(shrink=0).fit(TRAIN, 5).toarray()
+    assert found[0, 1] == pytest.approx(2 / np.sqrt(2 * 3)) and found[1, 2] == pytest.approx(2 / np.sqrt(3 * 2))
+    assert found[0, 2] == pytest.approx(1 / 2)
+    assert (np.diag(found) == 0).all() and (found[3:] == 0).all() and np.allclose(found, found.T)
+    assert ItemKNN(shrink=2).fit(TRAIN, 5).toarray()[0, 1] == pytest.approx(2 / (np.sqrt(6) + 2))
+
+
+def test_only_the_best_neighbours_are_kept():
+    found = ItemKNN(shrink=0, neighbours=1).fit(TRAIN, 5).toarray()
+    assert (found > 0).sum(1).max() == 1 and found[0, 1] > 0 and found[0, 2] == 0
+
+
+def test_recent_items_count_more():
+    model = ItemKNN(shrink=0, decay=0.5)
+    similarity = model.fit(TRAIN, 5)
+    scores = model.scores(Ragged.from_lists([[3, 0], [0, 3], [0, 2]]), similarity)
+    assert np.allclose(scores[0], similarity.toarray()[0]) and np.allclose(scores[1], 0.5 * similarity.toarray()[0])
+    assert np.allclose(scores[2], 0.5 * similarity.toarray()[0] + similarity.toarray()[2])
+
+
+def test_text_neighbours_are_those_of_the_weighted_history():
+    vectors = np.eye(3, dtype=np.float32)
+    scores = TextKNN(last=2, decay=0.5).scores(Ragged.from_lists([[2, 0, 1]]), vectors)
+    assert np.allclose(scores, [[1 / 3, 2 / 3, 0]])
