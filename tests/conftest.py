@@ -45,10 +45,12 @@ def small_recipe(name: str) -> Recipe:
     plain = Recipe(recommender=name)
     raw: dict = {"recommender": name}
     for section in set(TINY) & set(plain.sections):
-        raw[section] = TINY[section]
-        if section == "model":
-            known = settings("model", plain.model.name)
+        raw[section] = dict(TINY[section])
+        if section in ("model", "decoding"):
+            known = settings(section, getattr(plain, section).name)
             raw[section] = {key: value for key, value in TINY[section].items() if key in known}
+    if not raw.get("decoding"):
+        raw.get("training", {}).pop("validation_decoding", None)
     return Recipe.from_dict(raw)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffgrm import DiffGRMRecommender, leave_one_out, toy_world
+from diffgrm import DiffGRMRecommender, Recipe, leave_one_out, toy_world
 from diffgrm.recipe import LossSettings, TrainingSettings
+from diffgrm.registry import resolve
 from diffgrm.schema import MissingExtraError, RecipeError, TrainingError
 from diffgrm.training.diffusion import DiffusionObjective
 from diffgrm.training.loop import TrainingTask
@@ -211,7 +212,7 @@ def test_a_run_is_not_resumed_with_other_data_or_settings(whole, toy, tiny_recip
 
 
 def test_a_decoder_that_cannot_work_is_refused_before_training(toy, tiny_recipe, monkeypatch):
-    monkeypatch.setattr("diffgrm.recommenders.diffgrm.train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr("diffgrm.recommenders.network.train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(RecipeError, match=r"decoding\.steps 9 is more than the 3 digits"):
         DiffGRMRecommender(tiny_recipe.override(["decoding.steps=9"])).fit(toy)
 
@@ -275,3 +276,17 @@ def test_a_causal_encoder_trains_on_shared_histories(toy, tiny_recipe, tmp_path)
         DiffGRMRecommender(recipe.override(["model.history=bidirectional"])).fit(
             toy, run_folder=tmp_path, resume=True, progress=False
         )
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ({"decoding": "left_to_right"}, "decoding 'left_to_right' asks for next_digit, which model 'diffgrm' lacks"),
+        ({"model": "sasrec"}, "the recommender 'diffgrm' trains denoise, which model 'sasrec' lacks"),
+        ({"recommender": "autoregressive", "decoding": "any_order_beam"}, "asks for denoise, which model 'autoregressive'"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused_before_anything_is_made(raw, text, toy):
+    recipe = Recipe.from_dict(raw)
+    with pytest.raises(RecipeError, match=text):
+        resolve("recommender", recipe.recommender)(recipe).fit(toy)

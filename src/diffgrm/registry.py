@@ -31,6 +31,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "model": {
         "diffgrm": "diffgrm.models.diffgrm:DiffGRM",
+        "autoregressive": "diffgrm.models.autoregressive:Autoregressive",
         "sasrec": "diffgrm.models.sasrec:SASRec",
         "item_knn": "diffgrm.models.neighbours:ItemKNN",
         "text_knn": "diffgrm.models.neighbours:TextKNN",
@@ -44,10 +45,13 @@ PARTS: dict[str, dict[str, str]] = {
     "decoding": {
         "any_order_beam": "diffgrm.decoding.any_order_beam:AnyOrderBeam",
         "one_pass": "diffgrm.decoding.one_pass:OnePass",
+        "left_to_right": "diffgrm.decoding.left_to_right:LeftToRight",
         "exhaustive": "diffgrm.decoding.exhaustive:Exhaustive",
     },
     "recommender": {
         "diffgrm": "diffgrm.recommenders.diffgrm:DiffGRMRecommender",
+        "autoregressive": "diffgrm.recommenders.autoregressive:AutoregressiveRecommender",
+        "one_pass": "diffgrm.recommenders.one_pass:OnePassRecommender",
         "sasrec": "diffgrm.recommenders.sasrec:SASRecRecommender",
         "sid_sasrec": "diffgrm.recommenders.sasrec:SidSASRecRecommender",
         "item_knn": "diffgrm.recommenders.neighbours:ItemKNNRecommender",

@@ -9,6 +9,7 @@ import torch
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.ranker import Ranker
+from diffgrm.models.autoregressive import Autoregressive
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.registry import names, resolve
 
@@ -20,13 +21,18 @@ HISTORIES = Ragged.from_lists([GENERATOR.integers(0, 50, size) for size in (1, 4
 
 @pytest.fixture(scope="module")
 def network():
+    """By the function that a decoder asks of it."""
     torch.manual_seed(1)
-    return DiffGRM(3, 4, width=16, heads=2)
+    return {"denoise": DiffGRM(3, 4, width=16, heads=2), "next_digit": Autoregressive(3, 4, width=16, heads=2)}
+
+
+def ranker(network, name, catalogue):
+    decoder = resolve("decoding", name)()
+    return Ranker(network[decoder.asks], decoder, catalogue)
 
 
 def rank(network, name, histories=HISTORIES, k=6, exclude_seen=True, allowed=None):
-    catalogue = Catalogue(CODES, 4, allowed)
-    return Ranker(network, resolve("decoding", name)(), catalogue).rank(histories, k, exclude_seen)
+    return ranker(network, name, Catalogue(CODES, 4, allowed)).rank(histories, k, exclude_seen)
 
 
 @ALL
@@ -63,18 +69,17 @@ def test_one_history_or_many_give_the_same_answer(network, name):
 
 @ALL
 def test_the_global_random_state_and_the_mode_of_the_network_are_left_alone(network, name):
-    network.train()
+    asked = network[resolve("decoding", name).asks].train()
     state = torch.random.get_rng_state()
     rank(network, name)
-    assert (torch.random.get_rng_state() == state).all() and network.training
+    assert (torch.random.get_rng_state() == state).all() and asked.training
 
 
 @ALL
 def test_the_sids_behind_the_items_are_distinct_even_where_items_share_them(network, name):
     shared = CODES[torch.from_numpy(GENERATOR.integers(0, 50, 70))]
     for codes in (CODES, shared):
-        ranker = Ranker(network, resolve("decoding", name)(), Catalogue(codes, 4))
-        for _, decoded in ranker.decode(HISTORIES, 6, exclude_seen=True):
+        for _, decoded in ranker(network, name, Catalogue(codes, 4)).decode(HISTORIES, 6, exclude_seen=True):
             for row in range(len(decoded.items)):
                 live = decoded.sid_scores[row] > -torch.inf
                 sids = decoded.codes[row][live].tolist()

@@ -82,7 +82,7 @@ def test_scaled_initialisation_lets_content_speak_louder_than_position():
 
     def content_over_position(network):
         codes = torch.randint(0, 256, (64, 5, 4), generator=GENERATOR)
-        items = network.item_norm(network.item(network._embed(codes).flatten(2)))
+        items = network.item_norm(network.item(network.embed(codes).flatten(2)))
         return (items.std() / network.position.std()).item()
 
     assert content_over_position(scaled) > 3 and content_over_position(release) < 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from diffgrm.catalogue import Catalogue, Excluded
 
 Denoise = Callable[[Tensor, Tensor, Any], Tensor]
 """``denoise(codes [B, Q, n], mask [B, Q, n], memory) -> logits [B, Q, n, K]``."""
+NextDigit = Callable[[Tensor | None, Any, Any], tuple[Tensor, Any]]
+"""``next_digit(code [B, Q], prefix, memory) -> logits [B, Q, K], prefix``."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Task:
     """What to decode for a batch of B users.
 
     Attributes:
-        denoise: the network's one function.
+        ask: the one function of the network that the decoder asks for (:attr:`Decoder.asks`).
         memory: encoded histories; ``len(memory)`` is B and ``memory.rows(chosen)`` are some of them.
         catalogue: recommendable items.
         k: items wanted for each user.
@@ -30,12 +32,22 @@ class Task:
             depend on who else is in the batch.
     """
 
-    denoise: Denoise
+    ask: Any
     memory: Any
     catalogue: Catalogue
     k: int
     excluded: Excluded | None
     seeds: Tensor
+
+    @property
+    def denoise(self) -> Denoise:
+        """``ask`` of a masked-diffusion network."""
+        return self.ask
+
+    @property
+    def next_digit(self) -> NextDigit:
+        """``ask`` of an autoregressive network."""
+        return self.ask
 
 
 class Decoded(NamedTuple):
@@ -76,7 +88,13 @@ class Decoded(NamedTuple):
 
 
 class Decoder(ABC):
-    """Finds the items of highest score. Sees the network only through ``denoise``."""
+    """Finds the items of highest score. Sees the network only through one function.
+
+    Attributes:
+        asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
+    """
+
+    asks: ClassVar[str] = "denoise"
 
     def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the decoder cannot work with, before anything is trained for it.

@@ -26,7 +26,7 @@ class Ranker:
     """A network, a decoder and a catalogue, ready to rank.
 
     Attributes:
-        network: has ``encode_history``, ``denoise`` and ``max_len``.
+        network: has ``encode_history``, ``max_len`` and the function that the decoder asks.
         decoder: how SIDs are searched.
         catalogue: recommendable items, on the device of the network.
     """
@@ -60,14 +60,14 @@ class Ranker:
     def decode(self, histories: Ragged, k: int, exclude_seen: bool) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Batches of users of similar history length: their row numbers, and what the decoder found for them."""
         device = self.catalogue.codes.device
-        denoise = cast(Any, self.network).denoise
+        ask = getattr(self.network, self.decoder.asks)
         with torch.no_grad(), evaluating(self.network):
             for users, memory in self.encoded(histories, self.decoder.rows(len(self.catalogue), k)):
                 excluded = (
                     Excluded.from_ragged(histories.rows(users), self.catalogue.n_items, device) if exclude_seen else None
                 )
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
-                yield users, self.decoder.decode(Task(denoise, memory, self.catalogue, k, excluded, seeds))
+                yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds))
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:
         """Batches of users of similar history length: their row numbers, and their encoded histories.

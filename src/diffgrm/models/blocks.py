@@ -185,10 +185,14 @@ class DecoderLayer(nn.Module):
 
     Q partial SIDs of one user are folded into the query axis of the cross-attention: the history's keys and values are
     neither copied nor projected again.
+
+    Args:
+        causal: a digit sees only those before it (for networks that fill digits from left to right).
     """
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         self.digits_norm, self.digits = nn.LayerNorm(width), Attention(width, heads)
         self.history_norm, self.history = nn.LayerNorm(width), Attention(width, heads)
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
@@ -214,13 +218,35 @@ class DecoderLayer(nn.Module):
             wanted: [B, C] places among the Q n digits; only those come out, [B, C, d].
             projected: ``project_digits`` of x, where it is known.
         """
-        projected = projected or self.project_digits(x)
-        query, key_value = (part.flatten(0, 1) for part in projected)  # [B Q, n, ...]
-        y = self.digits.attend(query, *self.digits.split(key_value)).view(x.shape).flatten(1, 2)  # [B, Q n, d]
+        query, key_value = (part.flatten(0, 1) for part in projected or self.project_digits(x))  # [B Q, n, ...]
+        y = self.digits.attend(query, *self.digits.split(key_value), causal=self.causal)
+        y = y.view(x.shape).flatten(1, 2)  # [B, Q n, d]
         shape, x = x.shape, x.flatten(1, 2)
         if wanted is not None:
             x, y = pick(x, wanted), pick(y, wanted)
             valid = valid if valid.shape[1] == 1 else pick(valid, wanted)
+        x = self._after(x, y, history, valid)
+        return x if wanted is not None else x.view(shape)
+
+    def extend(
+        self, x: Tensor, past: Tensor | None, history: tuple[Tensor, Tensor] | Folded, valid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One more digit of partial SIDs whose earlier digits are not looked at again.
+
+        Args:
+            x: [B, Q, d] the new digits (may be overwritten).
+            past: [B, Q, j, 2d] keys and values of the digits before them, as the last call gave them; None for the first.
+
+        Returns:
+            [B, Q, d], and keys and values [B, Q, j + 1, 2d].
+        """
+        query, key_value = self.project_digits(x)
+        past = key_value[:, :, None] if past is None else torch.cat([past, key_value[:, :, None]], 2)
+        y = self.digits.attend(query.flatten(0, 1)[:, None], *self.digits.split(past.flatten(0, 1)))
+        return self._after(x, y.view(x.shape), history, valid), past
+
+    def _after(self, x: Tensor, y: Tensor, history: tuple[Tensor, Tensor] | Folded, valid: Tensor) -> Tensor:
+        """What follows the attention over the digits, which gave y: x and y [B, C, d] -> [B, C, d]."""
         x = self.add.linear(x, self.digits.out, y)
         y = self.history_norm(x)
         if isinstance(history, Folded):
@@ -229,8 +255,7 @@ class DecoderLayer(nn.Module):
         else:
             y = self.history.attend(self.history.query(y), *history, valid)
             x = self.add.linear(x, self.history.out, y)
-        x = self.add.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
-        return x if wanted is not None else x.view(shape)
+        return self.add.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:

@@ -1,0 +1,26 @@
+"""Semantic IDs from left to right: what DiffGRM does without its any-order part (floor 5)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from diffgrm.decoding.base import Decoder
+from diffgrm.recommenders.generative import GenerativeRecommender
+from diffgrm.training import Objective
+from diffgrm.training.autoregressive import AutoregressiveObjective
+
+
+class AutoregressiveRecommender(GenerativeRecommender):
+    """Generates the digits of the next item one after the other, as TIGER does (Rajput et al., 2023).
+
+    Digits need an order for that: ``tokenizer.name=residual_kmeans`` has one, OPQ's is arbitrary.
+    """
+
+    name = "autoregressive"
+    learns = "predict"
+    defaults: ClassVar[dict[str, str]] = {"model": "autoregressive", "decoding": "left_to_right"}
+
+    def _objective(self, network: Any, codes: Tensor, codebook_size: int, decoder: Decoder) -> Objective:
+        return AutoregressiveObjective(network, self.recipe.loss, codes, codebook_size, decoder)

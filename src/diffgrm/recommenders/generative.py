@@ -1,0 +1,139 @@
+"""What recommenders that decode semantic IDs share: from a network over SIDs to ranked items (floor 5)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from diffgrm import registry
+from diffgrm.catalogue import Catalogue
+from diffgrm.data.dataset import Split
+from diffgrm.decoding.base import Decoder
+from diffgrm.decoding.ranker import Ranker
+from diffgrm.query import Query
+from diffgrm.recipe import Recipe
+from diffgrm.recommenders.network import NetworkRecommender
+from diffgrm.recommenders.semantic import SemanticRecommender
+from diffgrm.schema import Columns, RecipeError
+from diffgrm.training import Objective
+
+
+class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
+    """A network over semantic IDs and a decoder; methods say what the network is trained for (``_objective``).
+
+    Attributes:
+        learns: the function of the network that training calls.
+    """
+
+    learns: ClassVar[str]
+
+    sections: ClassVar[tuple[str, ...]] = (*SemanticRecommender.sections, "model", "loss", "training", "decoding")
+
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        super().__init__(recipe)
+        # Of the whole catalogue and of the last filter that was asked for: their tables are worth keeping.
+        self._ranker: Ranker | None = None
+        self._restricted: tuple[np.ndarray, Ranker] | None = None
+
+    # ---- fit ----------------------------------------------------------------------------------------------------
+
+    def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
+        recipe = self.recipe
+        decoder = recipe.validation_decoder.build("decoding", seed=recipe.seed)
+        self._check_parts(decoder)
+        sids = self._tokenize(split)
+        for part in (recipe.decoding.build("decoding", seed=recipe.seed), decoder):
+            part.check(sids.n_digits, len(sids))
+        codes = torch.from_numpy(sids.codes.astype(np.int64))
+        objective = self._objective(self._new_network(), codes, sids.codebook_size, decoder)
+        self._train(objective, split, run_folder, resume, progress)
+
+    def _check_parts(self, decoder: Decoder) -> None:
+        """Refuse a network that cannot be trained or decoded in this way, before anything is made for it."""
+        recipe = self.recipe
+        model, lacks = registry.resolve("model", recipe.model.name), f"which model {recipe.model.name!r} lacks"
+        if not hasattr(model, self.learns):
+            raise RecipeError(f"the recommender {recipe.recommender!r} trains {self.learns}, {lacks}")
+        if not hasattr(model, decoder.asks):
+            raise RecipeError(
+                f"decoding {recipe.decoding.name!r} asks for {decoder.asks}, {lacks}; left_to_right goes with the model "
+                "autoregressive, the others with diffgrm"
+            )
+
+    @abstractmethod
+    def _objective(self, network: Any, codes: Tensor, codebook_size: int, decoder: Decoder) -> Objective:
+        """What a new network is trained for.
+
+        Args:
+            codes: [I, n] of all items.
+            decoder: ranks during validation.
+        """
+
+    # ---- recommend ----------------------------------------------------------------------------------------------
+
+    def ranker(self, allowed: np.ndarray | None = None) -> Ranker:
+        """Network, decoder and catalogue, ready to rank item positions.
+
+        Args:
+            allowed: [I] bool, items that may be recommended; None is all.
+        """
+        network, sids = self.network_in_use, self.semantic_ids
+        assert sids is not None
+        device = next(network.parameters()).device
+        if self._ranker is None:
+            codes = torch.from_numpy(sids.codes.astype(np.int64)).to(device)
+            decoder = self.recipe.decoding.build("decoding", seed=self.recipe.seed)
+            self._ranker = Ranker(network, decoder, Catalogue(codes, sids.codebook_size))
+        if allowed is None:
+            return self._ranker
+        if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
+            catalogue = self._ranker.catalogue.restricted(torch.from_numpy(allowed).to(device))
+            self._restricted = allowed, replace(self._ranker, catalogue=catalogue)
+        return self._restricted[1]
+
+    def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
+        ranker = self.ranker(query.allowed)
+        return ranker.rank(query.histories, query.k, query.exclude_seen, query.progress)
+
+    def recommend_sids(self, histories: Any, k: int = 10) -> pl.DataFrame:
+        """The k best semantic IDs for each history, unfiltered: what the paper counts.
+
+        SIDs come from the beam as it ends, so that a narrow beam over shared SIDs may hold fewer than k.
+
+        Returns:
+            user_id, sid (as numbered by :attr:`sid_numbers`), score, rank.
+        """
+        user_ids, positions = self._histories(histories, None, "error")
+        ranker = self.ranker()
+        numbers = self.sid_numbers(self.items.series)
+        everything = ranker.catalogue.codes_of(torch.arange(len(numbers), device=ranker.catalogue.codes.device))
+        number_of = dict(zip(ranker.catalogue.words(everything).tolist(), numbers, strict=True))
+        users, sids, scores, ranks = [], [], [], []
+        for rows, decoded in ranker.decode(positions, k, exclude_seen=False):
+            order = (~decoded.legal).int().argsort(dim=1, stable=True)[:, :k]
+            legal = decoded.legal.gather(1, order).cpu().numpy()
+            words = ranker.catalogue.words(decoded.codes).gather(1, order).cpu().numpy()
+            row, column = np.nonzero(legal)
+            users.append(rows[row])
+            sids.append([number_of[word] for word in words[row, column].tolist()])
+            scores.append(decoded.sid_scores.gather(1, order).cpu().numpy()[row, column])
+            ranks.append(column + 1)
+        return pl.DataFrame(
+            {
+                Columns.USER: user_ids.gather(np.concatenate(users)),
+                "sid": np.concatenate(sids).astype(np.int64),
+                Columns.SCORE: np.concatenate(scores),
+                Columns.RANK: np.concatenate(ranks).astype(np.int32),
+            }
+        )
+
+    def _changed(self) -> None:
+        super()._changed()
+        self._ranker = self._restricted = None

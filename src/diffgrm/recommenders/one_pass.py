@@ -1,0 +1,17 @@
+"""All digits at once: independent digits and exact scores for every item, as in RPG (floor 5)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+
+
+class OnePassRecommender(DiffGRMRecommender):
+    """Learns every digit while all are hidden, and ranks the whole catalogue by the sum of their log-probabilities.
+
+    What DiffGRM is without diffusion; like RPG (Hou et al., 2025) in its independent digits, but scored exactly.
+    """
+
+    name = "one_pass"
+    defaults: ClassVar[dict[str, str]] = {"noising": "full_mask", "decoding": "one_pass"}

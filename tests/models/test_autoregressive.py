@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.test_models import close, encode, histories
+from diffgrm.catalogue import Catalogue
+from diffgrm.data.batches import TrainingBatches
+from diffgrm.data.dataset import Ragged
+from diffgrm.decoding.left_to_right import LeftToRight
+from diffgrm.decoding.ranker import Ranker
+from diffgrm.models.autoregressive import Autoregressive
+from diffgrm.recipe import LossSettings
+from diffgrm.training.autoregressive import AutoregressiveObjective
+
+N, K, S = 3, 8, 5
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(params=["bidirectional", "causal"])
+def network(request):
+    torch.manual_seed(0)
+    return Autoregressive(N, K, width=16, heads=2, decoder_layers=2, max_len=S, history=request.param).eval()
+
+
+def test_no_digit_sees_itself_or_what_comes_after_it(network):
+    memory = encode(network, *histories(4))
+    codes = torch.randint(0, K, (4, 6, N), generator=GENERATOR)
+    logits = network.predict(codes, memory)
+    for digit in range(N):
+        other = codes.clone()
+        other[..., digit] = (codes[..., digit] + 1) % K
+        changed = network.predict(other, memory)
+        assert close(changed[..., : digit + 1, :], logits[..., : digit + 1, :])
+        assert digit == N - 1 or not close(changed[..., digit + 1 :, :], logits[..., digit + 1 :, :])
+
+
+@pytest.mark.parametrize("beams", [5, 60], ids=["history as it is", "history folded"])
+def test_digit_by_digit_with_the_cache_is_what_teacher_forcing_says(network, beams):
+    codes, valid = histories(4)
+    asked = torch.randint(0, K, (4, beams, N), generator=GENERATOR)
+    with torch.no_grad():
+        wanted = network.predict(asked, encode(network, codes, valid))
+        memory = encode(network, codes, valid)
+        logits, prefix = network.next_digit(None, None, memory)
+        assert logits.shape == (4, 1, K) and close(logits.expand(-1, beams, -1), wanted[..., 0, :])
+        prefix = prefix.take(torch.zeros(4, beams, dtype=torch.long))
+        for digit in range(1, N):
+            logits, prefix = network.next_digit(asked[..., digit - 1], prefix, memory)
+            assert close(logits, wanted[..., digit, :])
+            order = torch.randperm(beams, generator=GENERATOR).expand(4, -1)  # beams change places
+            prefix, asked, wanted = prefix.take(order), asked[:, order[0]], wanted[:, order[0]]
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_a_wide_beam_ranks_every_item_by_its_likelihood(network, constrained):
+    every = np.array(list(itertools.product(range(K), repeat=N)))
+    catalogue = Catalogue(torch.from_numpy(every[np.random.default_rng(0).choice(len(every), 60, replace=False)]), K)
+    rows = Ragged.from_lists([[1, 2, 3], [4], [50, 51, 52, 53, 54, 55]])
+    decoder = LeftToRight(beam=600, constrained=constrained)
+    items, scores = Ranker(network, decoder, catalogue).rank(rows, 57, exclude_seen=True)
+    objective = AutoregressiveObjective(network, LossSettings(), catalogue.codes.long(), K, decoder)
+    with torch.no_grad():
+        for row in range(3):
+            history = catalogue.codes_of(torch.from_numpy(rows[row][-S:]))
+            memory = network.encode_history(history, torch.arange(len(history))[None], torch.ones(1, len(history)).bool())
+            log_p = objective.log_likelihood(catalogue.codes.long(), memory.rows(torch.zeros(60, dtype=torch.long))).sum(1)
+            log_p[rows[row]] = -torch.inf
+            found = items[row][items[row] >= 0]
+            assert len(found) == min(57, 60 - len(rows[row]))
+            assert np.allclose(scores[row][: len(found)], log_p.topk(len(found)).values, atol=1e-4)
+
+
+def test_the_loss_of_shared_histories_is_the_loss_of_single_ones():
+    torch.manual_seed(0)
+    network = Autoregressive(N, K, width=16, heads=2, max_len=S, history="causal").eval()
+    codes = torch.randint(0, K, (12, N), generator=GENERATOR)
+    objective = AutoregressiveObjective(network, LossSettings(), codes, K, LeftToRight())
+    events, found = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]]), []
+    for shared in (True, False):
+        (batch,) = TrainingBatches(events, S, 64, seed=0, shared=shared)
+        found.append(objective.loss(batch, GENERATOR).item())
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_every_parameter_learns(network):
+    codes = torch.randint(0, K, (12, N), generator=GENERATOR)
+    objective = AutoregressiveObjective(network, LossSettings(), codes, K, LeftToRight())
+    events = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]])
+    (batch,) = TrainingBatches(events, S, 64, seed=0, shared=objective.shared)
+    objective.loss(batch, GENERATOR).backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
