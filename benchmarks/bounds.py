@@ -18,7 +18,7 @@ import diffgrm
 from diffgrm import InteractionDataset, leave_one_out
 from diffgrm.decoding import any_order_beam
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
-from real_data import machine
+from diffgrm.machine import machine
 
 
 class Watched(AnyOrderBeam):

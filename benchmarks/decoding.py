@@ -22,7 +22,7 @@ from diffgrm import InteractionDataset, leave_one_out
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.decoding.one_pass import OnePass
 from diffgrm.evaluation import ndcg, ranks_in_lists, recall
-from real_data import machine
+from diffgrm.machine import machine
 
 
 def ways(n_digits: int, beam: int) -> dict[str, Any]:

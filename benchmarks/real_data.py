@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -20,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 import diffgrm
 from diffgrm import DiffGRMRecommender, InteractionDataset, PopularityRecommender, RandomRecommender, Recipe, evaluate
 from diffgrm.console import progress_bar, show_metrics
 from diffgrm.data.dataset import make_split
+from diffgrm.machine import machine
 from diffgrm.recommenders import Recommender
 
 
@@ -61,26 +58,6 @@ def by_bin(values: np.ndarray, edges: list[int], per_user: pl.DataFrame) -> dict
                 "ndcg@10": round(float(gain[here].mean()), 4),
             }
     return found
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were made on."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "src", "recipes"], capture_output=True, text=True, check=False
-    )
-    return {
-        "commit": commit + (" with changes" if changed.stdout.strip() else ""),
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "diffgrm": diffgrm.__version__,
-    }
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ import torch
 
 import diffgrm
 from diffgrm import leave_one_out
+from diffgrm.machine import machine
 from diffgrm.recommenders.network import NETWORK
-from real_data import machine
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 
 HERE = Path(__file__).parent

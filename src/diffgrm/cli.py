@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from typer.core import TyperCommand
 
-from diffgrm.schema import Columns, DataError, DiffGRMError, RecipeError
+from diffgrm.schema import Columns, DataError, DiffGRMError, RecipeError, bullet_list
 
 if TYPE_CHECKING:
     from diffgrm.data.dataset import InteractionDataset
@@ -281,6 +281,39 @@ def datasets(
         data.event_table().write_parquet(out / "interactions.parquet")
         data.item_table.write_parquet(out / "items.parquet")
         console.print(f"Written to {out}/interactions.parquet and {out}/items.parquet")
+
+
+@app.command()
+def bench(
+    suite: Annotated[Path, typer.Argument(help="Suite YAML: datasets, runs and seeds (see suites/).")],
+    out: Annotated[Path, typer.Option(help="Folder of fitted models, results and tables; a killed suite goes on there.")],
+    quiet: Quiet = False,
+) -> None:
+    """Run a suite of recommenders on equal terms and write its tables: results.json, results.csv, results.md."""
+    from diffgrm.bench.runner import Runner
+    from diffgrm.bench.suite import Suite
+    from diffgrm.bench.tables import write_tables
+    from diffgrm.console import console, show_runs
+    from diffgrm.machine import machine
+
+    wanted = Suite.from_yaml(suite)
+    out.mkdir(parents=True, exist_ok=True)
+    failed = Runner(wanted, out, lambda line: console.print(line, highlight=False), progress=not quiet).run()
+    rows = write_tables(wanted, out, machine())
+    show_runs(rows)
+    console.print(f"Tables: {out}/results.md, results.csv, results.json. A page with figures: diffgrm report {out}")
+    if failed:
+        problems = bullet_list(f"{what}: {why}" for what, why in failed.items())
+        raise DiffGRMError(f"some runs failed; mend them and run the suite again:\n{problems}")
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(help="Folder of a suite that has run.")]) -> None:
+    """Write OUT/report.html: one page with the tables and figures of a suite."""
+    from diffgrm.console import console
+    from diffgrm.reporting.page import write_report
+
+    console.print(f"Written: {write_report(out)}")
 
 
 @app.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter
+from typing import Any
 
 import polars as pl
 from rich.console import Console
@@ -75,6 +76,35 @@ def show_metrics(title: str, by_model: Mapping[str, Mapping[str, float]], names:
             cells = [f"[bold]{c}[/]" if v == best else c for c, v in zip(cells, values, strict=True)]
         table.add_row(name, *cells)
     console.print(table)
+
+
+def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The runs of a suite, a table for each dataset, best first."""
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        table = Table(title=dataset, title_justify="left")
+        for name in (
+            "run",
+            "seeds",
+            "Recall@10",
+            "NDCG@10",
+            "NDCG@10 unfiltered",
+            "difference (95%)",
+            "fit, s",
+            "ms a list",
+        ):
+            table.add_column(name, justify="left" if name == "run" else "right")
+        mine = [row for row in rows if row["dataset"] == dataset]
+        for row in sorted(mine, key=lambda row: -row["metrics"]["ndcg@10"]):
+            metrics, difference = row["metrics"], row.get("difference", {}).get("ndcg@10")
+            table.add_row(
+                row["run"],
+                str(len(row["seeds"])),
+                *(f"{metrics[name]:.4f}" for name in ("recall@10", "ndcg@10", "ndcg@10_unfiltered")),
+                "" if difference is None else "{:+.4f} ({:+.4f} to {:+.4f})".format(*difference.values()),
+                "" if row["fit_seconds"] is None else f"{row['fit_seconds']:.0f}",
+                f"{row['ms_per_list']:.2f}",
+            )
+        console.print(table)
 
 
 def show_recommendations(recommendations: pl.DataFrame, item_table: pl.DataFrame, users: int = 5) -> None:

@@ -70,3 +70,14 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def digest(facts: list[Any]) -> str:
+    """A hash of facts that ``repr`` tells apart, and of arrays."""
+    found = hashlib.sha256()
+    for fact in facts:
+        if isinstance(fact, np.ndarray):
+            found.update(f"{fact.dtype}{fact.shape}".encode() + np.ascontiguousarray(fact).tobytes())
+        else:
+            found.update(repr(fact).encode() + b"\0")
+    return found.hexdigest()

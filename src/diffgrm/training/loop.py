@@ -24,7 +24,8 @@ from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation import ndcg, ranks_in_lists, recall, selection_score
 from diffgrm.recipe import TrainingSettings
 from diffgrm.schema import MissingExtraError, TrainingError
-from diffgrm.training.objective import Objective, digest
+from diffgrm.storage import digest
+from diffgrm.training.objective import Objective
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -47,14 +46,3 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def identity(self) -> list[Any]:
         """Facts and arrays from which the losses follow, but for the network, whose shapes speak for themselves."""
-
-
-def digest(facts: list[Any]) -> str:
-    """A hash of facts that ``repr`` tells apart, and of arrays."""
-    found = hashlib.sha256()
-    for fact in facts:
-        if isinstance(fact, np.ndarray):
-            found.update(f"{fact.dtype}{fact.shape}".encode() + np.ascontiguousarray(fact).tobytes())
-        else:
-            found.update(repr(fact).encode() + b"\0")
-    return found.hexdigest()

@@ -1,0 +1,1 @@
+"""Suites of runs: recommenders on equal terms, with tables and intervals."""
