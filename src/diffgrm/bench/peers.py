@@ -6,6 +6,7 @@ A peer is a script that is run by its own Python with a folder as its one argume
     validation.parquet  user_id, item_id: the event after each user's last one in train
     histories.parquet   user_id, item_id, in order of time: what stands before each test event
     items.parquet       item_id, and the digits of semantic IDs where the suite names a run whose they are
+    vectors.npy         item vectors, where the suite names a run whose they are
     settings.json       seed, k, and the settings of the suite
 
 and the script leaves filtered.parquet and unfiltered.parquet there (user_id, item_id, rank from 1, with and without the
@@ -49,12 +50,13 @@ def run_peer(
     split: Split,
     settings: dict[str, Any],
     codes: np.ndarray | None = None,
+    vectors: np.ndarray | None = None,
 ) -> Lists:
     """Let a peer learn from the training events and rank for the test users.
 
     Args:
         settings: for the script, ``seed`` among them.
-        codes: [I, n] semantic IDs for peers that need them.
+        codes: [I, n] semantic IDs, and vectors: [I, e] item vectors, for peers that need them.
 
     Raises:
         DiffGRMError: no such environment, or the script failed; with the end of what it said.
@@ -64,6 +66,8 @@ def run_peer(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _export(folder, dataset, split, settings, codes)
+        if vectors is not None:
+            np.save(folder / "vectors.npy", vectors)
         started = time.perf_counter()
         done = subprocess.run([str(python), str(script), str(folder)], capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -15,16 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
 from diffgrm import registry
 from diffgrm.bench.peers import Lists, run_peer
-from diffgrm.bench.suite import Run, Suite
+from diffgrm.bench.suite import LATE, Run, Suite
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
 from diffgrm.data.sources import load_source
+from diffgrm.embeddings.base import embed_items
 from diffgrm.evaluation import evaluate, selection_score
 from diffgrm.recipe import DataSettings, Recipe
 from diffgrm.recommenders.base import Recommender, load
@@ -33,8 +34,7 @@ from diffgrm.storage import atomic_file, digest
 
 logger = logging.getLogger(__name__)
 
-RESULT, RANKS = "result.json", "ranks.parquet"
-LATE = ("decoding", "evaluation")  # sections that can change without a new fit
+RESULT, RANKS, VALIDATION = "result.json", "ranks.parquet", "validation.json"
 OBSERVED = 1000  # validation users whose fill order is looked at
 
 
@@ -140,18 +140,21 @@ class Runner:
         if spec.peer is not None:
             facts = [world.identity, seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
             cell = Cell(world.name, run, seed, None, folder, digest(facts))
+            fit = None
         else:
-            recipe = self.suite.recipe(run, world.name, self._choice(world, run), seed)
-            cell = Cell(world.name, run, seed, recipe, folder, digest([world.identity, recipe.to_dict()]))
+            choice = self._choice(world, run)
+            recipe = self.suite.recipe(run, world.name, choice, seed)
+            fit = self.suite.recipe(self.suite.fitted_by(run), world.name, choice, seed)
+            cell = Cell(world.name, run, seed, recipe, folder, digest([world.identity, recipe.to_dict(), fit.to_dict()]))
         if cell.done:
             self.finished += 1
             self.say(f"[{self._count()}] {label}: done before")
             return
-        recommender = self._peer(world, spec, seed) if cell.recipe is None else self._fitted(world, cell.recipe)
+        recommender = self._peer(world, spec, seed) if fit is None else self._fitted(world, fit, cell.recipe)
         content, ranks = measure(recommender, world)
-        if cell.recipe is not None:
+        if fit is not None:
             assert isinstance(recommender, Recommender)
-            content |= observe(recommender, world, self._model_folder(world, cell.recipe).with_suffix(".run"))
+            content |= observe(recommender, world, self._model_folder(world, fit).with_suffix(".run"))
         content |= {"choice": self.chosen.get((world.name, self.suite.base(run)), {}), "peer": cell.recipe is None}
         write(cell, content, ranks)
         self.finished += 1
@@ -159,13 +162,17 @@ class Runner:
         self.say(f"[{self._count()}] {label}: NDCG@10 {metric:.4f} ({content['facts'].get('fit_seconds', 0):.0f} s to fit)")
 
     def _peer(self, world: World, spec: Run, seed: int) -> Lists:
-        settings, codes = {**spec.changes, **spec.on.get(world.name, {}), "seed": seed}, None
+        settings, codes, vectors = {**spec.changes, **spec.on.get(world.name, {}), "seed": seed}, None, None
         if (owner := settings.pop("semantic_ids_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, self._choice(world, owner), seed)
-            codes = getattr(self._fitted(world, recipe), "semantic_ids").codes  # noqa: B009
+            codes = cast(Any, self._fitted(world, recipe)).semantic_ids.codes
+        if (owner := settings.pop("vectors_of", None)) is not None:
+            recipe = self.suite.recipe(owner, world.name, {}, seed)
+            encoder = recipe.embedding.build("embedding", seed=seed)
+            vectors = embed_items(encoder, world.dataset.item_table, world.split.item_counts > 0)
         assert spec.peer is not None
         python = self.suite.path(spec.python or Path(".venv/bin/python"))
-        return run_peer(self.suite.path(spec.peer), python, world.dataset, world.split, settings, codes)
+        return run_peer(self.suite.path(spec.peer), python, world.dataset, world.split, settings, codes, vectors)
 
     def _count(self) -> str:
         cells = len(list(self._order())) * len(self.suite.datasets)
@@ -180,13 +187,31 @@ class Runner:
             scores = []
             for choice in choices:
                 recipe = self.suite.recipe(base, world.name, choice, self.suite.seeds[0])
-                scores.append(validation_score(self._fitted(world, recipe), world))
+                scores.append(self._validation_score(world, recipe))
                 self.say(f"{world.name}, {base}: {choice} has {scores[-1]:.4f} on validation")
             self.chosen[world.name, base] = choices[int(np.argmax(scores))]
         return self.chosen.get((world.name, base), choices[0])
 
-    def _fitted(self, world: World, recipe: Recipe) -> Recommender:
-        """The recommender, fitted now or before; a fit that was killed goes on where it stopped."""
+    def _validation_score(self, world: World, recipe: Recipe) -> float:
+        """0.8 NDCG@10 + 0.2 Recall@10 on validation, history filtered: what training found, else found now and kept."""
+        kept = self._model_folder(world, recipe) / VALIDATION
+        if kept.is_file():
+            return float(json.loads(kept.read_text())["val_score"])
+        recommender = self._fitted(world, recipe)
+        if validation := recommender.facts.get("validation"):
+            score = float(validation["val_score"])
+        else:
+            metrics = evaluate(recommender, world.split.validation, world.dataset.items, world.split.item_counts).metrics
+            score = selection_score(metrics["ndcg@10"], metrics["recall@10"])
+        with atomic_file(kept) as path:
+            path.write_text(json.dumps({"val_score": score}) + "\n", encoding="utf-8")
+        return score
+
+    def _fitted(self, world: World, recipe: Recipe, used_as: Recipe | None = None) -> Recommender:
+        """The recommender, fitted now or before, with the decoding of another recipe if one is given.
+
+        A fit that was killed goes on where it stopped.
+        """
         folder = self._model_folder(world, recipe)
         if not folder.is_dir():
             run = folder.with_suffix(".run")
@@ -198,10 +223,10 @@ class Runner:
             recommender.save(folder)
             for checkpoint in ("last.ckpt", "best.ckpt"):
                 (run / checkpoint).unlink(missing_ok=True)
-        loaded = load(folder)
-        if "decoding" not in recipe.sections:
+        loaded, used_as = load(folder), used_as or recipe
+        if "decoding" not in used_as.sections:
             return loaded
-        decoding = recipe.to_dict()["decoding"]
+        decoding = used_as.to_dict()["decoding"]
         overrides = [f"decoding.{key}={json.dumps(value)}" for key, value in decoding.items()]
         return loaded.override(overrides)
 
@@ -211,14 +236,6 @@ class Runner:
 
 
 # ---- measuring --------------------------------------------------------------------------------------------------------
-
-
-def validation_score(recommender: Recommender, world: World) -> float:
-    """0.8 NDCG@10 + 0.2 Recall@10 on validation, history filtered: what training found, else found now."""
-    if validation := recommender.facts.get("validation"):
-        return float(validation["val_score"])
-    metrics = evaluate(recommender, world.split.validation, world.dataset.items, world.split.item_counts).metrics
-    return selection_score(metrics["ndcg@10"], metrics["recall@10"])
 
 
 def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFrame]:

@@ -30,6 +30,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from diffgrm.recipe import Recipe, apply_overrides
 from diffgrm.schema import RecipeError, bullet_list, did_you_mean
 
+LATE = ("decoding", "evaluation")  # sections of a recipe that can change without a new fit
+
 
 class Run(BaseModel):
     """How one run of a suite is set up; whatever is not named here are sections of a recipe."""
@@ -136,15 +138,26 @@ class Suite(BaseModel):
         if run.recipe is not None:
             raw = Recipe.from_yaml(self.path(run.recipe)).to_dict()
         if run.like is not None:
-            raw = self._raw(run.like, dataset, {})
+            raw = self._raw(run.like, dataset, {} if run.choose else choice)
         for changes in (run.changes, run.on.get(dataset, {})):
             raw = apply_overrides(raw, _overrides(changes))
+        if self.base(name) != name:
+            return raw
         return apply_overrides(raw, [f"{key}={json.dumps(value)}" for key, value in choice.items()])
 
     def base(self, name: str) -> str:
         """The run whose choice by validation this one takes over: itself, or the one it is like."""
         run = self.runs[name]
         return name if run.choose or run.like is None else self.base(run.like)
+
+    def fitted_by(self, name: str) -> str:
+        """The run whose fit this one uses: itself, or the one it is like where only decoding or evaluation differs."""
+        run = self.runs[name]
+        changed = {*run.changes, *(section for changes in run.on.values() for section in changes)}
+        changed |= {key.split(".")[0] for key in run.choose}
+        if run.like is None or run.recipe is not None or not changed <= set(LATE):
+            return name
+        return self.fitted_by(run.like)
 
 
 def _overrides(changes: Mapping[str, Any]) -> Iterable[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -19,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.catalogue import code_words
-from diffgrm.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, joined
+from diffgrm.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, joined, some_users
 from diffgrm.schema import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Beams:
         """``count`` places a user where no beam is yet."""
         zeros = torch.zeros(batch, count, dtype=torch.long, device=device)
         codes = zeros[..., None].expand(-1, -1, n)
-        return cls(codes, codes, torch.full((batch, count), -torch.inf, device=device), zeros)
+        return cls(codes, codes - 1, torch.full((batch, count), -torch.inf, device=device), zeros)
 
     @property
     def known(self) -> Tensor:
@@ -148,40 +149,21 @@ class AnyOrderBeam(Decoder):
 
     @torch.no_grad()
     def decode(self, task: Task) -> Decoded:
-        """See :meth:`Decoder.decode`.
-
-        A beam may end in fewer than k items though more are possible, since many partial SIDs lead to one item. It is
-        doubled a few times for the users it fails; who is still short then (long SIDs, of which one item has very many
-        partial ones) gets the list completed by a search in fixed order, where every beam leads to items of its own.
-        """
+        """See :meth:`Decoder.decode`."""
         self.check(task.catalogue.n_digits, len(task.catalogue))
         if self.threshold is not None and len(task.memory) > 1:  # their steps differ
             users = torch.arange(len(task.memory), device=task.seeds.device)[:, None]
-            return joined([self.decode(_some_users(task, user)) for user in users])
+            return joined([self.decode(some_users(task, user)) for user in users])
         width = max(self.beam, task.k)
-        decoded = self._search(task, width)
         if not self.constrained:
-            return decoded
-        wanted = task.catalogue.possible(task.excluded, len(task.memory)).clamp(max=task.k)
-        for doubling in range(1, DOUBLINGS + 2):
-            short = ((decoded.items >= 0).sum(1) < wanted).nonzero()[:, 0]
-            if len(short) == 0:
-                break
-            some = _some_users(task, short)
-            if doubling <= DOUBLINGS:
-                found = self._search(some, width * 2**doubling)
-            else:
-                found = _completed(decoded.rows(short), self._search(some, width, order="fixed"))
-            logger.debug("%d users had fewer items than possible (attempt %d)", len(short), doubling)
-            decoded = decoded.replaced(short, found)
-        return decoded
+            return self._search(task, width)
+        return until_enough(task, width, self._search)
 
-    def _search(self, task: Task, width: int, order: str | None = None) -> Decoded:
+    def _search(self, task: Task, width: int) -> Decoded:
         catalogue, n = task.catalogue, task.catalogue.n_digits
         batch, device = len(task.memory), task.seeds.device
         words = code_words(n, catalogue.codebook_size, device)
-        order = order or self.order
-        fill_order = self._fill_order(order, task.seeds, n)
+        fill_order = self._fill_order(task.seeds, n)
         beams, done = Beams.empty(batch, n, device), Beams.none(batch, task.k, n, device)
         sizes = self._group_sizes(n)
         filled = step = 0
@@ -196,7 +178,7 @@ class AnyOrderBeam(Decoder):
                 log_p = log_p.gather(1, goes_on[..., None, None].expand(-1, -1, *log_p.shape[2:]))
             digits = sizes[step] if self.threshold is None else _sure_digits(beams, log_p, self.threshold)
             for number in range(digits):
-                turn = None if order == "confidence" else fill_order[:, filled]
+                turn = None if self.order == "confidence" else fill_order[:, filled]
                 beams, parent = self._fill_one(task, beams, log_p, words, turn, filled, width, step)
                 filled += 1
                 if number < digits - 1:
@@ -222,7 +204,7 @@ class AnyOrderBeam(Decoder):
             users = ((next_score >= done.score[:, -1]) & (next_score > -torch.inf)).nonzero()[:, 0]
             if len(users) == 0:
                 break
-            some = task if len(users) == batch else _some_users(task, users)
+            some = task if len(users) == batch else some_users(task, users)
             part = beams.some(users, slice(start, start + size))
             part, _ = self._fill_one(some, part, _log_p(some, part), words, None, n - 1, task.k, step)
             done = done.put(users, done.some(users, slice(None)).best(part, task.k))
@@ -296,10 +278,10 @@ class AnyOrderBeam(Decoder):
         cuts = np.random.default_rng(self.seed).choice(n - 1, steps - 1, replace=False) + 1
         return np.diff([0, *sorted(cuts.tolist()), n]).tolist()
 
-    def _fill_order(self, order: str, seeds: Tensor, n: int) -> Tensor:
+    def _fill_order(self, seeds: Tensor, n: int) -> Tensor:
         """[B, n] the digit that is filled s-th, where the order is given beforehand."""
         digits = torch.arange(n, device=seeds.device)
-        if order != "random":
+        if self.order != "random":
             return digits.expand(len(seeds), -1)
         return _mix(_mix(seeds + self.seed)[:, None] + digits).argsort(1)
 
@@ -377,9 +359,27 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 31)
 
 
-def _some_users(task: Task, chosen: Tensor) -> Task:
-    excluded = None if task.excluded is None else task.excluded.rows(chosen)
-    return replace(task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen])
+def until_enough(task: Task, width: int, search: Callable[[Task, int], Decoded]) -> Decoded:
+    """What a constrained search finds, made as wide as it takes for every user to get k items, if so many are possible.
+
+    A beam may end in fewer, since many partial SIDs lead to one item. It is doubled a few times for the users it fails; who
+    is still short then (long SIDs, of which one item has very many partial ones) gets the list completed by a search in
+    fixed order, where every beam leads to items of its own.
+    """
+    decoded = search(task, width)
+    wanted = task.catalogue.possible(task.excluded, len(task.memory)).clamp(max=task.k)
+    for doubling in range(1, DOUBLINGS + 2):
+        short = ((decoded.items >= 0).sum(1) < wanted).nonzero()[:, 0]
+        if len(short) == 0:
+            break
+        some = some_users(task, short)
+        if doubling <= DOUBLINGS:
+            found = search(some, width * 2**doubling)
+        else:
+            found = _completed(decoded.rows(short), AnyOrderBeam(order="fixed")._search(some, width))
+        logger.debug("%d users had fewer items than possible (attempt %d)", len(short), doubling)
+        decoded = decoded.replaced(short, found)
+    return decoded
 
 
 def _completed(first: Decoded, more: Decoded) -> Decoded:

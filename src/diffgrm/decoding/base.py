@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -129,6 +129,12 @@ def items_from_sids(task: Task, codes: Tensor, scores: Tensor, steps: Tensor | N
     item_scores = scores[..., None].expand_as(found).flatten(1).gather(1, order)
     items, item_scores = pad_columns(items, task.k, -1), pad_columns(item_scores, task.k, -torch.inf)
     return Decoded(items, item_scores.masked_fill(items < 0, -torch.inf), codes, scores, legal, steps)
+
+
+def some_users(task: Task, chosen: Tensor) -> Task:
+    """The task of some users [b]."""
+    excluded = None if task.excluded is None else task.excluded.rows(chosen)
+    return replace(task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen])
 
 
 def joined(answers: list[Decoded]) -> Decoded:

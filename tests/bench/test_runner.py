@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections import Counter
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from diffgrm import leave_one_out, toy_world
+from diffgrm.bench import runner as module
+from diffgrm.bench.runner import Runner
+from diffgrm.bench.statistics import interval_of_difference, user_gains
+from diffgrm.bench.suite import Suite
+from diffgrm.bench.tables import write_tables
+from diffgrm.recommenders.base import Recommender
+from diffgrm.reporting.page import write_report
+from diffgrm.schema import DataError
+
+TRAINING = {"batch_size": 64, "epochs": 2, "warmup_steps": 5, "learning_rate": 0.01}
+SIDS = {"tokenizer": {"n_digits": 3, "codebook_size": 16, "iterations": 3}, "embedding": {"width": 16}}
+RUNS = {
+    "popularity": {"recommender": "popularity"},
+    "neighbours": {"recommender": "item_knn", "choose": {"model.decay": [0.2, 0.9]}},
+    "sasrec": {"recommender": "sasrec", "model": {"width": 16, "max_len": 8}, "training": TRAINING},
+    "diffgrm": {
+        "recommender": "diffgrm",
+        **SIDS,
+        "model": {"width": 16, "heads": 2, "decoder_layers": 1, "feed_forward": 16, "max_len": 8},
+        "training": {**TRAINING, "validation_decoding": {"beam": 8}},
+        "decoding": {"beam": 10},
+    },
+    "narrow": {"like": "diffgrm", "decoding": {"beam": 4}},
+    "one <pass>": {"like": "diffgrm", "decoding": {"name": "one_pass"}},
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return toy_world(users=90, seed=2).dataset
+
+
+@pytest.fixture
+def suite(tmp_path, world):
+    return make_suite(tmp_path, world)
+
+
+def make_suite(folder, world, runs=RUNS, **changes):
+    home = folder / "data" / "small"
+    home.mkdir(parents=True, exist_ok=True)
+    world.event_table().write_parquet(home / "interactions.parquet")
+    world.item_table.write_parquet(home / "items.parquet")
+    raw = {"datasets": ["small"], "folders": ["data"], "seeds": [0, 1], "reference": "sasrec", "runs": runs, **changes}
+    (folder / "suite.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    return Suite.from_yaml(folder / "suite.yaml")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, world):
+    """The folder of a suite that has run, and what was asked of ``evaluate`` and ``fit`` meanwhile."""
+    folder = tmp_path_factory.mktemp("suite")
+    suite, asked, fitted, lines = make_suite(folder, world), Counter(), Counter(), []
+    test = leave_one_out(world).test
+    evaluate, fit = module.evaluate, Recommender.fit
+
+    def counting_evaluate(recommender, evaluation_set, *args, **kwargs):
+        same = (evaluation_set.targets.values == test.targets.values).all()
+        asked[recommender.recipe.recommender, "test" if same else "validation"] += 1
+        return evaluate(recommender, evaluation_set, *args, **kwargs)
+
+    def counting_fit(self, *args, **kwargs):
+        fitted[self.recipe.recommender] += 1
+        return fit(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "evaluate", counting_evaluate)
+        patch.setattr(Recommender, "fit", counting_fit)
+        assert Runner(suite, folder / "out", lines.append, progress=False).run() == {}
+    return folder, suite, asked, fitted, lines
+
+
+def test_test_is_looked_at_once_for_each_cell_and_validation_chooses(ran):
+    folder, _, asked, _, lines = ran
+    assert asked["item_knn", "test"] == 2 and asked["item_knn", "validation"] == 2  # one choice of two, two seeds
+    assert asked["sasrec", "test"] == 2 and asked["diffgrm", "test"] == 6 and asked["sasrec", "validation"] == 0
+    scores = {float(line.split("has ")[1].split()[0]): line for line in lines if "on validation" in line}
+    result = json.loads((folder / "out" / "runs" / "small" / "neighbours" / "seed-0" / "result.json").read_text())
+    assert str(result["choice"]) in scores[max(scores)] and result["recipe"]["model"]["decay"] in (0.2, 0.9)
+
+
+def test_runs_that_differ_in_decoding_share_a_fit(ran):
+    _, _, _, fitted, _ = ran
+    assert fitted == {"popularity": 2, "item_knn": 3, "sasrec": 2, "diffgrm": 2}  # knn: both choices, then the second seed
+
+
+def test_a_suite_that_has_run_does_nothing_more(ran, monkeypatch):
+    folder, suite, *_ = ran
+    monkeypatch.setattr(module, "evaluate", lambda *args, **kwargs: pytest.fail("evaluated again"))
+    monkeypatch.setattr(Recommender, "fit", lambda *args, **kwargs: pytest.fail("fitted again"))
+    lines = []
+    Runner(suite, folder / "out", lines.append, progress=False).run()
+    assert sum("done before" in line for line in lines) == 12
+
+
+def test_a_killed_suite_goes_on_where_it_stopped(suite, tmp_path, monkeypatch):
+    evaluate, done = module.evaluate, []
+
+    def stop_at_the_third(recommender, *args, **kwargs):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(recommender.recipe.recommender)
+        return evaluate(recommender, *args, **kwargs)
+
+    monkeypatch.setattr(module, "evaluate", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
+    finished = {path.parent for path in (tmp_path / "out").rglob("result.json")}
+    assert finished
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    lines = []
+    assert Runner(suite, tmp_path / "out", lines.append, progress=False).run() == {}
+    assert sum("done before" in line for line in lines) == len(finished)
+    assert len(list((tmp_path / "out").rglob("result.json"))) == 12
+
+
+def test_a_changed_run_is_done_again_and_others_are_not(ran, world, tmp_path):
+    folder, *_ = ran
+    changed = {**RUNS, "sasrec": {**RUNS["sasrec"], "model": {"width": 8, "max_len": 8}}}
+    suite, lines = make_suite(folder, world, changed, seeds=[0]), []
+    Runner(suite, folder / "out", lines.append, progress=False).run()
+    assert sum("done before" in line for line in lines) == 5
+    make_suite(folder, world)
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(tmp_path, world):
+    runs = {"sasrec": {**RUNS["sasrec"], "training": {**TRAINING, "learning_rate": 1e30}}, "popularity": RUNS["popularity"]}
+    suite = make_suite(tmp_path, world, runs, datasets=["nowhere", "small"], seeds=[0])
+    failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
+    assert "no dataset 'nowhere'" in failed["nowhere"] and "small, sasrec, seed 0" in failed
+    assert (tmp_path / "out" / "runs" / "small" / "popularity" / "seed-0" / "result.json").is_file()
+
+
+def test_tables_hold_means_spread_and_paired_differences(ran):
+    folder, suite, *_ = ran
+    rows = write_tables(suite, folder / "out", {"cpu": "any"})
+    by_run = {row["run"]: row for row in rows}
+    assert list(by_run) == list(RUNS) and by_run["sasrec"].get("difference") is None
+    row = by_run["diffgrm"]
+    cells = [folder / "out" / "runs" / "small" / "diffgrm" / f"seed-{seed}" for seed in (0, 1)]
+    values = [json.loads((cell / "result.json").read_text())["metrics"]["ndcg@10"] for cell in cells]
+    assert row["metrics"]["ndcg@10"] == pytest.approx(np.mean(values))
+    assert row["standard_deviation"]["ndcg@10"] == pytest.approx(np.std(values, ddof=1))
+    difference = row["difference"]["ndcg@10"]
+    wanted = row["metrics"]["ndcg@10"] - by_run["sasrec"]["metrics"]["ndcg@10"]
+    assert difference["mean"] == pytest.approx(wanted) and difference["low"] <= wanted <= difference["high"]
+    table = pl.read_csv(folder / "out" / "results.csv")
+    assert table["run"].to_list() == list(RUNS) and table["ndcg@10"][3] == pytest.approx(row["metrics"]["ndcg@10"])
+    text = (folder / "out" / "results.md").read_text()
+    assert "| narrow | 2 |" in text and json.loads((folder / "out" / "results.json").read_text())["reference"] == "sasrec"
+
+
+def test_the_page_stands_alone_and_shows_every_run(ran):
+    folder, suite, *_ = ran
+    write_tables(suite, folder / "out", {"cpu": "any"})
+    page = write_report(folder / "out").read_text()
+    assert page.count("<svg") >= 7 and "one &lt;pass&gt;" in page and "one <pass>" not in page
+    for outside in ('src="http', 'href="http', "@import", "<script", "<link"):
+        assert outside not in page
+    assert "Chosen on validation: neighbours" in page
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"holds no results\.json; run the suite first"):
+        write_report(tmp_path)
+
+
+def test_the_interval_covers_the_mean_and_narrows_with_users():
+    generator = np.random.default_rng(0)
+    few, many = generator.normal(0.1, 1, 100), generator.normal(0.1, 1, 10_000)
+    widths = [np.subtract(*interval_of_difference(x, np.zeros_like(x))[::-1]) for x in (few, many)]
+    assert widths[0] == pytest.approx(2 * 1.96 * few.std() / 10, rel=0.1)
+    assert widths[1] == pytest.approx(widths[0] / 10, rel=0.3)
+
+
+def test_gains_are_per_user_and_mean_over_seeds():
+    tables = [pl.DataFrame({"user_id": ["a", "a", "b"], "rank": ranks}) for ranks in ([1, 0, 2], [1, 0, 0])]
+    assert user_gains(tables, "recall@10").tolist() == [0.5, 0.5]
+
+
+def test_a_peer_is_scored_by_our_evaluation(tmp_path, world):
+    """A peer that recommends the most frequent items is worth what our popularity is worth."""
+    script = tmp_path / "peer.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, sys
+            from pathlib import Path
+            import polars as pl
+            folder = Path(sys.argv[1])
+            settings = json.loads((folder / "settings.json").read_text())
+            items, train = pl.read_parquet(folder / "items.parquet"), pl.read_parquet(folder / "train.parquet")
+            counts = items.join(train.group_by("item_id").len(), on="item_id", how="left", maintain_order="left")
+            order = counts.with_columns(pl.col("len").fill_null(0)).sort("len", descending=True, maintain_order=True)
+            histories = pl.read_parquet(folder / "histories.parquet")
+            every = histories.select("user_id").unique(maintain_order=True).join(order.select("item_id"), how="cross")
+            for name, table in (("unfiltered", every), ("filtered", every.join(histories, on=["user_id", "item_id"],
+                                                                            how="anti", maintain_order="left"))):
+                ranked = table.with_columns(rank=pl.int_range(1, pl.len() + 1).over("user_id"))
+                ranked.filter(pl.col("rank") <= settings["k"]).write_parquet(folder / f"{name}.parquet")
+            (folder / "facts.json").write_text(json.dumps({"parameters": 0, "said": settings["width"]}))
+            """
+        )
+    )
+    runs = {"popularity": RUNS["popularity"], "peer": {"peer": "peer.py", "python": sys.executable, "width": 3}}
+    suite = make_suite(tmp_path, world, runs, reference="popularity", seeds=[0])
+    assert Runner(suite, tmp_path / "out", lambda line: None, progress=False).run() == {}
+    ours, theirs = write_tables(suite, tmp_path / "out", {})
+    for name, value in theirs["metrics"].items():
+        assert ours["metrics"][name] == pytest.approx(value), name
+    assert theirs["peer"]
+
+
+def test_a_peer_that_fails_says_why(tmp_path, world):
+    (tmp_path / "peer.py").write_text("raise SystemExit('no such luck')")
+    runs = {
+        "popularity": RUNS["popularity"],
+        "peer": {"peer": "peer.py", "python": sys.executable},
+        "absent": {"peer": "peer.py", "python": "nowhere/python"},
+    }
+    suite = make_suite(tmp_path, world, runs, reference="popularity", seeds=[0])
+    failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
+    assert "no such luck" in failed["small, peer, seed 0"] and "make peers" in failed["small, absent, seed 0"]

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from diffgrm.bench.suite import Suite
+from diffgrm.schema import RecipeError
+
+PLAIN = {
+    "datasets": ["toy", "other"],
+    "seeds": [3, 4],
+    "reference": "base",
+    "runs": {
+        "base": {"recommender": "sasrec", "model": {"width": 16}, "choose": {"model.dropout": [0.1, 0.5], "seed": [0]}},
+        "wide": {"like": "base", "model": {"width": 64}, "on": {"other": {"training": {"epochs": 7}}}},
+        "words": {"recommender": "text_knn", "seeds": [9]},
+    },
+}
+
+
+def suite(tmp_path, **changes):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**PLAIN, **changes}))
+    return Suite.from_yaml(path)
+
+
+def test_runs_are_recipes_with_changes_for_datasets_and_seeds(tmp_path):
+    found = suite(tmp_path)
+    assert found.name == "small"
+    recipe = found.recipe("wide", "other", {"model.dropout": 0.5}, seed=4)
+    assert recipe.recommender == "sasrec" and recipe.seed == 4
+    assert recipe.model.options["width"] == 64 and recipe.model.options["dropout"] == 0.5
+    assert recipe.training.epochs == 7 and found.recipe("wide", "toy", {}, 3).training.epochs == 100
+
+
+def test_choices_are_every_combination_and_belong_to_the_run_that_others_are_like(tmp_path):
+    found = suite(tmp_path)
+    assert found.choices("base") == [{"model.dropout": 0.1, "seed": 0}, {"model.dropout": 0.5, "seed": 0}]
+    assert found.choices("words") == [{}] and found.base("wide") == "base" and found.base("words") == "words"
+
+
+def test_a_run_may_start_from_a_recipe_file_beside_the_suite(tmp_path):
+    (tmp_path / "start.yaml").write_text("recommender: item_knn\nmodel: {neighbours: 7}\n")
+    runs = {"base": {"recipe": "start.yaml", "model": {"decay": 0.5}}}
+    options = suite(tmp_path, runs=runs).recipe("base", "toy", {}, 0).model.options
+    assert options["neighbours"] == 7 and options["decay"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"reference": "bse"}, "reference 'bse' is not among the runs; did you mean 'base'"),
+        ({"runs": {"base": {"like": "bas"}}}, "'base' is like 'bas', which is no run; did you mean 'base'"),
+        ({"runs": {"base": {"like": "b"}, "b": {"like": "base"}}}, "is like itself"),
+        ({"runs": {"base": {"recommender": "sasrec", "on": {"tyo": {}}}}}, "has changes for 'tyo'; did you mean 'toy'"),
+        ({"runs": {"base": {"recommender": "sasrec", "model": {"widht": 3}}}}, "did you mean 'width'"),
+        ({"runs": {"base": {"recommender": "sasrec", "choose": {"model.width": [16, -1]}}}}, "model.width = -1"),
+        ({"datasets": []}, "datasets"),
+        ({"dataset": ["toy"]}, "dataset"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_runs(tmp_path, changes, text):
+    with pytest.raises(RecipeError, match=text):
+        suite(tmp_path, **changes)
+
+
+def test_files_that_are_no_suites_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match="there is no suite file"):
+        Suite.from_yaml(tmp_path / "nowhere.yaml")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(RecipeError, match="expected a mapping with datasets and runs, found list"):
+        Suite.from_yaml(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Suite.from_yaml(tmp_path / "broken.yaml")
+
+
+def test_the_shipped_suites_are_valid():
+    from pathlib import Path
+
+    folder = Path(__file__).resolve().parents[2] / "suites"
+    assert {path.stem for path in folder.glob("*.yaml")} >= {"quick"}
+    for path in folder.glob("*.yaml"):
+        Suite.from_yaml(path)

@@ -1,0 +1,56 @@
+"""Nothing is learnt from held-out events: no model, no tokenizer and no text encoder."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from conftest import small_recipe
+from diffgrm import InteractionDataset, toy_world
+from diffgrm.registry import names, resolve
+
+FUTURE = "item 479"  # the planted item
+SMALL_SIDS = ["tokenizer.n_digits=3", "tokenizer.codebook_size=16"]
+
+
+def planted(dataset: InteractionDataset, last: int) -> InteractionDataset:
+    """The dataset with the future item in place of every user's event that has ``last`` others behind it."""
+    table = dataset.event_table().with_columns(behind=pl.len().over("user_id") - 1 - pl.int_range(pl.len()).over("user_id"))
+    long_enough = pl.len().over("user_id") >= 3
+    chosen = (pl.col("behind") == last) & long_enough
+    table = table.with_columns(item_id=pl.when(chosen).then(pl.lit(FUTURE)).otherwise("item_id"))
+    return InteractionDataset.from_tables(table.drop("behind"), dataset.item_table)
+
+
+@pytest.fixture(scope="module")
+def world():
+    dataset = toy_world(users=60, seed=4).dataset
+    table = dataset.event_table().filter(pl.col("item_id") != FUTURE)  # nobody meets it otherwise
+    return InteractionDataset.from_tables(table, dataset.item_table)
+
+
+def learnt(recommender, folder):
+    """Every file that holds what a recommender has learnt."""
+    recommender.save(folder)
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize("name", names("recommender"))
+def test_a_planted_test_event_changes_nothing_that_is_learnt(name, world, tmp_path):
+    found = []
+    for number, dataset in enumerate((world, planted(world, last=0))):
+        recommender = resolve("recommender", name)(small_recipe(name)).fit(dataset, progress=False)
+        found.append((learnt(recommender, tmp_path / str(number)), recommender.item_counts.tolist()))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", names("tokenizer"))
+def test_a_planted_validation_event_changes_no_semantic_id(name, world, tmp_path):
+    """Validation may choose the epoch, so weights may differ; what comes before training may not."""
+    found = []
+    for number, dataset in enumerate((world, planted(world, last=1))):
+        recipe = small_recipe("diffgrm").override([f"tokenizer.name={name}", "training.epochs=1", *SMALL_SIDS])
+        recommender = resolve("recommender", "diffgrm")(recipe).fit(dataset, progress=False)
+        files = learnt(recommender, tmp_path / str(number))
+        found.append({part: content for part, content in files.items() if part != "model.safetensors"})
+    assert found[0] == found[1] and len(found[0]) == 3
