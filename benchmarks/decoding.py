@@ -20,6 +20,7 @@ import numpy as np
 import diffgrm
 from diffgrm import InteractionDataset, leave_one_out
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
+from diffgrm.decoding.catalogue_beam import CatalogueBeam
 from diffgrm.decoding.one_pass import OnePass
 from diffgrm.evaluation import ndcg, ranks_in_lists, recall
 from diffgrm.machine import machine
@@ -31,6 +32,7 @@ def ways(n_digits: int, beam: int) -> dict[str, Any]:
     return {
         f"CPD, {n_digits} steps": AnyOrderBeam(beam=beam),
         "finish=items": AnyOrderBeam(beam=beam, finish="items"),
+        **{f"catalogue_beam, beam {width}": CatalogueBeam(beam=width) for width in (32, 64, 128, 512)},
         **{f"steps={steps}": AnyOrderBeam(beam=beam, steps=steps) for steps in few},
         "one pass over the catalogue": OnePass(),
         "fixed order": AnyOrderBeam(beam=beam, order="fixed"),

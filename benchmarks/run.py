@@ -14,6 +14,7 @@ takes semantic IDs, sizes and (for us) weights from a fitted model; without it w
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -167,6 +168,12 @@ class Bench:
                     )
                     print(json.dumps(case), flush=True)
                     cases.append(case)
+        for batch, beam, peer_beam in ((1, 32, 32), (1, 128, 128), (32, 32, 32), (32, 32, 128), (32, 128, 128)):
+            request = {"do": "decode", "batch": batch, "beam": beam, "constrained": True}
+            peer = request | {"beam": peer_beam}
+            found = self.compare(workers, "users", request | {"decoder": "catalogue_beam"}, peer, 3)
+            cases.append({"batch": batch, "beam": beam, "peer_beam": peer_beam, "decoder": "catalogue_beam", **found})
+            print(json.dumps(cases[-1]), flush=True)
         return close(workers, cases)
 
     def bf16(self, workload: Path) -> list[dict[str, Any]]:
@@ -185,22 +192,26 @@ class Bench:
         """Milliseconds for one user, warm, constrained, a different user each time."""
         workers = self.workers(workload)
         cases = []
-        for beam in (16, 32, 128):
+        for decoder, beam in itertools.product(("any_order_beam", "catalogue_beam"), (16, 32, 128)):
             worker, values = workers["ours"], []
             for user in range(10 * self.arguments.repeats + 5):
-                answer = worker.ask(do="decode", batch=1, beam=beam, constrained=True, first=user)
+                answer = worker.ask(do="decode", batch=1, beam=beam, constrained=True, first=user, decoder=decoder)
                 values.append(1e3 * answer["seconds"])
             values = values[5:]
             p50, p95 = np.percentile(values, [50, 95])
-            cases.append({"beam": beam, "ours": {"median_ms": round(p50, 1), "p95_ms": round(p95, 1)}})
+            found = {"median_ms": round(p50, 1), "p95_ms": round(p95, 1)}
+            cases.append({"decoder": decoder, "beam": beam, "ours": found})
         return close(workers, cases)
 
     def evaluate(self, workload: Path) -> list[dict[str, Any]]:
-        """Ranking test users, one beam 128 search each; a sample stands for all of them."""
+        """Ranking test users, the peer by one beam 128 search each; a sample stands for all of them."""
         workers = self.workers(workload)
-        ours = {"do": "evaluate", "users": 128, "beam": 128}
-        found = self.compare(workers, "users", ours, ours | {"users": 8}, 3)
-        return close(workers, [{"beam": 128, **found}])
+        cases = []
+        for decoder, beam in (("any_order_beam", 128), ("catalogue_beam", 128), ("catalogue_beam", 32)):
+            ours = {"do": "evaluate", "users": 128, "beam": beam, "decoder": decoder}
+            found = self.compare(workers, "users", ours, {"do": "evaluate", "users": 8, "beam": 128}, 3)
+            cases.append({"decoder": decoder, "beam": beam, "peer_beam": 128, **found})
+        return close(workers, cases)
 
     def memory(self, workload: Path) -> list[dict[str, Any]]:
         """Peak memory that decoding adds to a process that holds the model; a fresh process for each case."""
@@ -234,10 +245,15 @@ class Bench:
         """Our decode time against digits, beam, history length and catalogue size, on synthetic SIDs."""
         del workload
         base = {"items": 10_000, "n_digits": 4, "codebook_size": 256, "history": 8, "beam": 64}
-        digits, ways = [4, 8, 16, 32, 64], {"steps=4": {"steps": 4}, "finish=items": {"finish": "items"}}
+        digits = [4, 8, 16, 32, 64]
+        ways: dict[str, dict[str, Any]] = {
+            "4 steps, finish=items": {"steps": 4, "finish": "items"},
+            "catalogue_beam": {"decoder": "catalogue_beam"},
+            "one pass": {"decoder": "one_pass"},
+        }
         changes: dict[str, list[int]] = {
             "n_digits": digits[:3],
-            **{f"n_digits, {way}": digits for way in (*ways, "one pass")},
+            **{f"n_digits, {way}": digits for way in ways},
             "beam": [16, 32, 64, 128, 256, 512],
             "history": [2, 8, 16, 32, 50],
             "items": [10_000, 100_000, 1_000_000, 10_000_000],
@@ -252,7 +268,7 @@ class Bench:
                 synthetic_workload(path, **settings, users=4, seed=0)
                 worker = self.our_worker(path)
                 request = {"do": "decode", "batch": 4, "beam": beam, "constrained": True}
-                request |= {"one_pass": True} if way == "one pass" else ways.get(way, {})
+                request |= ways.get(way, {})
                 first = worker.ask(**request)  # makes the catalogue's tables
                 found = self.compare({"ours": worker}, "users", request, {}, 3)
                 worker.close()

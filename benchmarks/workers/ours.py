@@ -13,6 +13,8 @@ from diffgrm.catalogue import Catalogue
 from diffgrm.data.batches import Batch, Histories, TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.any_order_beam import AnyOrderBeam
+from diffgrm.decoding.base import Decoder
+from diffgrm.decoding.catalogue_beam import CatalogueBeam
 from diffgrm.decoding.one_pass import OnePass
 from diffgrm.decoding.ranker import Ranker
 from diffgrm.models.compiled import compile_layers
@@ -89,20 +91,27 @@ class Ours:
         constrained: bool,
         first: int = 0,
         k: int = 10,
-        one_pass: bool = False,
+        decoder: str = "any_order_beam",
         **settings: Any,
     ) -> dict[str, Any]:
-        """The k best items of some users, from histories to item positions; ``settings``: more of the beam search."""
+        """The k best items of some users, from histories to item positions; ``settings``: more of the beam search.
+
+        Decoders: any_order_beam, catalogue_beam (which knows no unconstrained search) and one_pass (which has no beam).
+        """
         chosen = self.work.histories[first : first + batch]
         offsets = np.cumsum([0] + [len(history) for history in chosen])
-        decoder = OnePass() if one_pass else AnyOrderBeam(beam=beam, constrained=constrained, **settings)
-        ranker = Ranker(self.network, decoder, self.catalogue)
+        search: Decoder
+        if decoder == "any_order_beam":
+            search = AnyOrderBeam(beam=beam, constrained=constrained, **settings)
+        else:
+            search = CatalogueBeam(beam=beam) if decoder == "catalogue_beam" else OnePass()
+        ranker = Ranker(self.network, search, self.catalogue)
         items, _ = ranker.rank(Ragged(np.concatenate(chosen), offsets), k, exclude_seen=False)
         return {"users": len(chosen), "found": int((items >= 0).sum())}
 
-    def evaluate(self, users: int, beam: int, first: int = 0) -> dict[str, Any]:
+    def evaluate(self, users: int, beam: int, first: int = 0, decoder: str = "any_order_beam") -> dict[str, Any]:
         """Ranked lists for some users as evaluation makes them."""
-        return self.decode(users, beam, constrained=True, first=first)
+        return self.decode(users, beam, constrained=True, first=first, decoder=decoder)
 
 
 if __name__ == "__main__":

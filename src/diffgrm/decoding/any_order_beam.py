@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 LAST_PARTS = 4  # the last digit is filled in for a quarter of the beams at a time
 FEWEST_BEAMS = 64  # but not for fewer beams of all users than this: small questions cost as much as larger ones
 COPIES = 4  # candidates a beam that are looked at where several may fit the same item
-DOUBLINGS = 3  # how often a beam is doubled that finds fewer items than there are
+DOUBLINGS = 1  # how often a beam is doubled that finds fewer items than there are
 
 
 @dataclass(frozen=True)
@@ -362,9 +362,9 @@ def _mix(x: Tensor) -> Tensor:
 def until_enough(task: Task, width: int, search: Callable[[Task, int], Decoded]) -> Decoded:
     """What a constrained search finds, made as wide as it takes for every user to get k items, if so many are possible.
 
-    A beam may end in fewer, since many partial SIDs lead to one item. It is doubled a few times for the users it fails; who
-    is still short then (long SIDs, of which one item has very many partial ones) gets the list completed by a search in
-    fixed order, where every beam leads to items of its own.
+    A beam may end in fewer, since many partial SIDs lead to one item. It is doubled for the users it fails; who is still
+    short then (long SIDs, of which one item has very many partial ones) gets the list completed by a search in fixed
+    order, where every beam leads to items of its own.
     """
     decoded = search(task, width)
     wanted = task.catalogue.possible(task.excluded, len(task.memory)).clamp(max=task.k)
