@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install format peer
+.PHONY: demo test check install format peers
 
 demo: install  ## Fit on the generated storefront and show what comes out.
 	$(BIN)/diffgrm demo
@@ -21,10 +21,15 @@ format: install  ## Put the code into its one format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-peer:  ## The implementation that benchmarks/run.py measures beside ours, in an environment of its own.
-	$(PYTHON) -m venv .venv-cornac
-	.venv-cornac/bin/python -m pip install -q -c constraints.txt torch
-	.venv-cornac/bin/python -m pip install -q -c constraints.txt cornac==3.0.1
+peers: .venv-cornac/.installed .venv-rectools/.installed  ## Other implementations, each in an environment of its own.
+
+.venv-cornac/.installed: PEER = cornac==3.0.1 pandas pyarrow
+.venv-rectools/.installed: PEER = 'rectools[torch]==0.19.0'
+.venv-%/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install -q -c constraints.txt torch
+	.venv-$*/bin/python -m pip install -q -c constraints.txt $(PEER)
+	@touch $@
 
 install: $(VENV)/.installed
 

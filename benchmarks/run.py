@@ -4,7 +4,7 @@
 
 QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling. Each implementation
 lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
-neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peer`` makes one,
+neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peers`` makes one,
 ``--peer-python`` names it; without it only we are measured.
 
 Nothing measured here depends on the weights but how early the last digit of a constrained search stops asking. ``--model``

@@ -60,27 +60,71 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
         codes[copies[1:]] = _nearest_free(tokenizer, embeddings, original, copies, keys, taken)  # one of them may stay
         taken = np.sort(np.concatenate([taken, keys(codes[copies[1:]])]))
         waiting = np.setdiff1d(waiting, copies[1:])
-    length, first_round = FIRST_LIST, True
+    if waiting.size:
+        codes[waiting] = _settled(tokenizer, embeddings[waiting], original[waiting], keys, taken, own[waiting])
+    if len(np.unique(codes, axis=0)) != n_items:  # two codes with one hash: one chance in 10^9 for 100,000 items
+        raise TokenizerError("two semantic IDs got the same hash; use another tokenizer seed")
+    return Repaired(codes, (codes != original).any(1))
+
+
+def place(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Distinct codes [N, n] for items that come later: free ones nearest to them; those that are taken stay.
+
+    Args:
+        tokenizer, embeddings, codes: as in :func:`reassign`, of the new items.
+        taken: [T, n] distinct codes of the items that are there.
+
+    Raises:
+        TokenizerError: as in :func:`reassign`.
+    """
+    n_digits = codes.shape[1]
+    room = tokenizer.codebook_size**n_digits - len(taken)
+    if room < len(codes):
+        raise TokenizerError(
+            f"{len(codes)} new items cannot have a semantic ID each: {n_digits} digits of {tokenizer.codebook_size} codes "
+            f"leave {room} beside the {len(taken)} in use; fit again with a larger tokenizer.n_digits or codebook_size"
+        )
+    keys = CodeKeys(n_digits, tokenizer.codebook_size)
+    codes, occupied = codes.astype(np.int32), np.sort(keys(taken))
+    return _settled(tokenizer, embeddings, codes, keys, occupied, None) if len(codes) else codes
+
+
+def _settled(
+    tokenizer: Tokenizer,
+    embeddings: np.ndarray,
+    original: np.ndarray,
+    keys: CodeKeys,
+    taken: np.ndarray,
+    homes: np.ndarray | None,
+) -> np.ndarray:
+    """Distinct codes [N, n] for items whose codes clash.
+
+    Args:
+        original: [N, n] what the tokenizer gave.
+        taken: keys that are in use, sorted.
+        homes: [N] keys of the items' own codes, which one item each may keep though they are in use; None: none may.
+    """
+    codes, waiting = original.copy(), np.arange(len(original))
+    room = tokenizer.codebook_size ** codes.shape[1]
+    length, first_round = FIRST_LIST, homes is not None
     while waiting.size:
         candidates, costs = _free_candidates(tokenizer, embeddings[waiting], original[waiting], keys, taken, length)
         if not first_round and length >= min(LONGEST_LIST, room):
             stuck = int((costs[:, 0] == np.inf).sum())
             if stuck:
                 raise TokenizerError(
-                    f"the code space is too crowded: {n_items} items in {room} codes, and {stuck} items find none free "
-                    f"among the {length} nearest; raise tokenizer.n_digits or tokenizer.codebook_size"
+                    f"the code space is too crowded: {len(taken)} of {room} codes are in use, and {stuck} items find none "
+                    f"free among the {length} nearest; raise tokenizer.n_digits or tokenizer.codebook_size"
                 )
-        homes = own[waiting] if first_round else None
-        placed, chosen = _assign(keys(candidates), costs, homes)
+        own = homes[waiting] if first_round and homes is not None else None
+        placed, chosen = _assign(keys(candidates), costs, own)
         stays = placed & (chosen < 0)
         goes = np.flatnonzero(placed & ~stays)
         codes[waiting[goes]] = candidates[goes, chosen[goes]]
         taken = np.sort(np.concatenate([taken, keys(codes[waiting[goes]])]))
         waiting = waiting[~placed]
         length, first_round = min(2 * length, LONGEST_LIST, room), False
-    if len(np.unique(codes, axis=0)) != n_items:  # two codes with one hash: one chance in 10^9 for 100,000 items
-        raise TokenizerError("two semantic IDs got the same hash; use another tokenizer seed")
-    return Repaired(codes, (codes != original).any(1))
+    return codes
 
 
 def _large_groups_of_copies(embeddings: np.ndarray, items: np.ndarray) -> list[np.ndarray]:

@@ -79,29 +79,19 @@ def show_metrics(title: str, by_model: Mapping[str, Mapping[str, float]], names:
 
 
 def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The runs of a suite, a table for each dataset, best first."""
+    """The runs of a suite, a table for each dataset, best first: Recall and NDCG (unf.: unfiltered), milliseconds a list."""
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         table = Table(title=dataset, title_justify="left")
-        for name in (
-            "run",
-            "seeds",
-            "Recall@10",
-            "NDCG@10",
-            "NDCG@10 unfiltered",
-            "difference (95%)",
-            "fit, s",
-            "ms a list",
-        ):
-            table.add_column(name, justify="left" if name == "run" else "right")
+        table.add_column("run", min_width=20, overflow="fold")
+        for name in ("R@10", "N@10", "N@10 unf.", "difference in N@10 (95%)", "ms"):
+            table.add_column(name, justify="right", no_wrap=name != "difference in N@10 (95%)")
         mine = [row for row in rows if row["dataset"] == dataset]
         for row in sorted(mine, key=lambda row: -row["metrics"]["ndcg@10"]):
             metrics, difference = row["metrics"], row.get("difference", {}).get("ndcg@10")
             table.add_row(
                 row["run"],
-                str(len(row["seeds"])),
                 *(f"{metrics[name]:.4f}" for name in ("recall@10", "ndcg@10", "ndcg@10_unfiltered")),
-                "" if difference is None else "{:+.4f} ({:+.4f} to {:+.4f})".format(*difference.values()),
-                "" if row["fit_seconds"] is None else f"{row['fit_seconds']:.0f}",
+                "" if difference is None else "{:+.4f} ({:+.4f}, {:+.4f})".format(*difference.values()),
                 f"{row['ms_per_list']:.2f}",
             )
         console.print(table)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from diffgrm.schema import ModelFolderError
 from diffgrm.storage import file_digest
 
@@ -55,6 +57,21 @@ def writing(folder: Path, facts: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the right to change a model folder; others that want it wait. Readers need no right.
+
+    Raises:
+        ModelFolderError: another process held it for a minute.
+    """
+    folder = folder.absolute()
+    try:
+        with FileLock(_sibling(folder, "lock"), timeout=60):
+            yield
+    except Timeout as error:
+        raise ModelFolderError(f"another process has been changing {folder} for a minute; try again later") from error
+
+
 def check_target(folder: Path) -> None:
     """Make sure that a model may be saved here; worth doing before a long fit.
 
@@ -81,10 +98,13 @@ def recover(folder: Path) -> None:
         old.replace(folder)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, check_files: bool = True) -> dict[str, Any]:
     """Check a model folder and return its manifest.
 
     Files that the manifest does not name (a hub's own files, say) are no concern.
+
+    Args:
+        check_files: read every file and compare it with the manifest.
 
     Raises:
         ModelFolderError: no such folder, not a model, a newer format, or files that are missing, truncated or changed.
@@ -99,7 +119,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}); upgrade with: pip install -U diffgrm"
         )
     problems = []
-    for name, wanted in manifest["files"].items():
+    for name, wanted in manifest["files"].items() if check_files else ():
         path = folder / name
         if not path.is_file():
             problems.append(f"{name} is missing")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import inspect
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from diffgrm.collisions import reassign
+from diffgrm.collisions import place, reassign
 from diffgrm.embeddings.base import normalise
 from diffgrm.schema import ModelFolderError, TokenizerError
-from diffgrm.storage import State
+from diffgrm.storage import State, atomic_file, cache_folder, digest, file_digest
 from diffgrm.tokenizers.base import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ class TokenizerReport:
     error_before_repair: float
     neighbour_agreement: float
     chance_agreement: float
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From what :meth:`to_dict` gave."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -104,6 +114,40 @@ class SemanticIds:
         ids = cls(codes, tokenizer.codebook_size, collisions)
         return ids, _report(tokenizer, embeddings, found, codes)
 
+    def extended(self, tokenizer: Tokenizer, embeddings: np.ndarray) -> SemanticIds:
+        """With items that come later, behind those that are there, whose SIDs do not move.
+
+        With ``reassign``, new items get the free SIDs nearest to them.
+
+        Args:
+            tokenizer: the fitted one.
+            embeddings: [N, e] of the new items.
+
+        Raises:
+            TokenizerError: no free SIDs are left for them.
+        """
+        codes = tokenizer.encode(embeddings)
+        if self.collisions == "reassign":
+            codes = place(tokenizer, embeddings, codes, self.codes)
+        return replace(self, codes=np.concatenate([self.codes, codes.astype(self.codes.dtype)]))
+
+    def moved(self, items: np.ndarray, tokenizer: Tokenizer, embeddings: np.ndarray) -> SemanticIds:
+        """With SIDs made anew for some items [N], whose own SIDs become free; the others' do not move.
+
+        Args:
+            embeddings: [N, e] of those items.
+        """
+        stay = np.ones(len(self), dtype=bool)
+        stay[items] = False
+        found = tokenizer.encode(embeddings)
+        if self.collisions == "reassign" and stay.any():
+            found = place(tokenizer, embeddings, found, self.codes[stay])
+        elif self.collisions == "reassign":
+            found = reassign(tokenizer, embeddings, found).codes
+        codes = self.codes.copy()
+        codes[items] = found
+        return replace(self, codes=codes)
+
     def __len__(self) -> int:
         return len(self.codes)
 
@@ -133,6 +177,54 @@ class SemanticIds:
             return cls(state.arrays["codes"], state.facts["codebook_size"], state.facts["collisions"])
         except (KeyError, TokenizerError) as error:
             raise ModelFolderError(f"{path} does not hold semantic IDs: {error}") from error
+
+
+def tokenize_items(
+    tokenizer: Tokenizer,
+    embeddings: np.ndarray,
+    in_training: np.ndarray,
+    collisions: str = "reassign",
+    *,
+    settings: dict[str, Any] | None = None,
+    cache: Path | None = None,
+) -> tuple[SemanticIds, TokenizerReport]:
+    """Fit a tokenizer on the training items and give all items their SIDs, through the cache.
+
+    Args:
+        embeddings: [I, e].
+        in_training: [I] bool, items that occur in training rows; nothing is learnt from the others.
+        settings: JSON-able, what the tokenizer was built with; with its code and seed, it is the key of the cache. None
+            does without the cache.
+        cache: folder of cached semantic IDs; None is the user's cache folder.
+
+    Raises:
+        TokenizerError: too few training items, or a code space too small for distinct SIDs.
+    """
+    if settings is None:
+        return SemanticIds.build(tokenizer.fit(embeddings[in_training]), embeddings, collisions)
+    kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
+    code = file_digest(Path(inspect.getfile(type(tokenizer))))  # an edited tokenizer makes its SIDs again
+    facts = [kind, code, json.dumps(settings, sort_keys=True), tokenizer.seed, collisions]
+    key = digest([*facts, embeddings, in_training])
+    path = (cache or cache_folder() / "semantic_ids") / f"{key}.safetensors"
+    if path.is_file():
+        try:
+            stored = State.load(path)
+        except ModelFolderError:
+            logger.warning("The cached semantic IDs %s are damaged; making them again.", path)
+        else:
+            codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
+            tokenizer.load_state(stored)
+            return SemanticIds(codes, tokenizer.codebook_size, collisions), TokenizerReport.from_dict(report)
+    ids, report = SemanticIds.build(tokenizer.fit(embeddings[in_training]), embeddings, collisions)
+    state = tokenizer.state()
+    try:
+        with atomic_file(path) as temporary:
+            arrays, facts = {**state.arrays, "semantic_ids": ids.codes}, {**state.facts, "report": report.to_dict()}
+            State(arrays, facts).save(temporary)
+    except OSError as error:
+        logger.warning("The semantic IDs could not be cached in %s: %s", path.parent, error)
+    return ids, report
 
 
 def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, codes: np.ndarray) -> TokenizerReport:

@@ -12,7 +12,7 @@ PLAIN = {
     "reference": "base",
     "runs": {
         "base": {"recommender": "sasrec", "model": {"width": 16}, "choose": {"model.dropout": [0.1, 0.5], "seed": [0]}},
-        "wide": {"like": "base", "model": {"width": 64}, "on": {"other": {"training": {"epochs": 7}}}},
+        "wide": {"like": "base", "model": {"width": 64}, "only_on": {"other": {"training": {"epochs": 7}}}},
         "words": {"recommender": "text_knn", "seeds": [9]},
     },
 }
@@ -52,7 +52,7 @@ def test_a_run_may_start_from_a_recipe_file_beside_the_suite(tmp_path):
         ({"reference": "bse"}, "reference 'bse' is not among the runs; did you mean 'base'"),
         ({"runs": {"base": {"like": "bas"}}}, "'base' is like 'bas', which is no run; did you mean 'base'"),
         ({"runs": {"base": {"like": "b"}, "b": {"like": "base"}}}, "is like itself"),
-        ({"runs": {"base": {"recommender": "sasrec", "on": {"tyo": {}}}}}, "has changes for 'tyo'; did you mean 'toy'"),
+        ({"runs": {"base": {"recommender": "sasrec", "only_on": {"tyo": {}}}}}, "has changes for 'tyo'; did you mean 'toy'"),
         ({"runs": {"base": {"recommender": "sasrec", "model": {"widht": 3}}}}, "did you mean 'width'"),
         ({"runs": {"base": {"recommender": "sasrec", "choose": {"model.width": [16, -1]}}}}, "model.width = -1"),
         ({"datasets": []}, "datasets"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffgrm.schema import ModelFolderError, TokenizerError
-from diffgrm.semantic_ids import SemanticIds
+from diffgrm.semantic_ids import SemanticIds, tokenize_items
 from diffgrm.tokenizers.opq import OPQTokenizer
 
 
@@ -69,3 +69,30 @@ def test_a_foreign_file_is_refused(tmp_path):
         SemanticIds.load(tmp_path / "sids.safetensors")
     with pytest.raises(ModelFolderError, match="is missing"):
         SemanticIds.load(tmp_path / "nowhere.safetensors")
+
+
+def test_semantic_ids_come_from_the_cache_when_nothing_changed(vectors, tmp_path, monkeypatch):
+    in_training, settings = np.arange(400) % 3 > 0, {"pca_width": 12, "iterations": 5}
+
+    def made(settings=settings, collisions="reassign", seed=0, in_training=in_training):
+        tokenizer = OPQTokenizer(4, 16, **settings, seed=seed)
+        return tokenizer, *tokenize_items(tokenizer, vectors, in_training, collisions, settings=settings, cache=tmp_path)
+
+    tokenizer, ids, report = made()
+    made(settings | {"iterations": 4}), made(collisions="share"), made(seed=1), made(in_training=in_training[::-1])
+    assert len(list(tmp_path.iterdir())) == 5
+    monkeypatch.setattr(OPQTokenizer, "_fit", lambda *_: pytest.fail("fitted again"))
+    again, ids_again, report_again = made()
+    assert (ids.codes == ids_again.codes).all() and report == report_again
+    assert (tokenizer.encode(vectors) == again.encode(vectors)).all()
+
+
+def test_damaged_cached_semantic_ids_are_made_again(vectors, tmp_path):
+    def made():
+        return tokenize_items(OPQTokenizer(4, 16, pca_width=12), vectors, np.ones(400, bool), settings={}, cache=tmp_path)
+
+    ids, _ = made()
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"not safetensors")
+    assert (made()[0].codes == ids.codes).all()
+    assert (made()[0].codes == ids.codes).all() and len(list(tmp_path.iterdir())) == 1

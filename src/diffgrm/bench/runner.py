@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,6 +88,7 @@ class World:
             dataset = load_source(name)
         data = DataSettings()  # type: ignore[call-arg]
         split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
+        split = replace(split, test=split.test.sample(suite.test_users, seed=0))
         ids = [dataset.users.series.to_list(), dataset.items.series.to_list(), dataset.item_table.hash_rows().sum()]
         return cls(name, dataset, split, digest([dataset.events.values, dataset.events.offsets, *ids]))
 
@@ -138,14 +139,15 @@ class Runner:
         spec = self.suite.runs[run]
         folder = self.out / "runs" / world.name / slug(run) / f"seed-{seed}"
         if spec.peer is not None:
-            facts = [world.identity, seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
+            facts = [world.identity, self.suite.test_users, seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
             cell = Cell(world.name, run, seed, None, folder, digest(facts))
             fit = None
         else:
             choice = self._choice(world, run)
             recipe = self.suite.recipe(run, world.name, choice, seed)
             fit = self.suite.recipe(self.suite.fitted_by(run), world.name, choice, seed)
-            cell = Cell(world.name, run, seed, recipe, folder, digest([world.identity, recipe.to_dict(), fit.to_dict()]))
+            facts = [world.identity, self.suite.test_users, recipe.to_dict(), fit.to_dict()]
+            cell = Cell(world.name, run, seed, recipe, folder, digest(facts))
         if cell.done:
             self.finished += 1
             self.say(f"[{self._count()}] {label}: done before")
@@ -162,7 +164,7 @@ class Runner:
         self.say(f"[{self._count()}] {label}: NDCG@10 {metric:.4f} ({content['facts'].get('fit_seconds', 0):.0f} s to fit)")
 
     def _peer(self, world: World, spec: Run, seed: int) -> Lists:
-        settings, codes, vectors = {**spec.changes, **spec.on.get(world.name, {}), "seed": seed}, None, None
+        settings, codes, vectors = {**spec.changes, **spec.only_on.get(world.name, {}), "seed": seed}, None, None
         if (owner := settings.pop("semantic_ids_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, self._choice(world, owner), seed)
             codes = cast(Any, self._fitted(world, recipe)).semantic_ids.codes

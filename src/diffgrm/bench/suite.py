@@ -4,6 +4,7 @@ name: quick
 datasets: [toy, movielens-100k]
 folders: [../data]          # where DATASET/interactions.parquet and items.parquet may lie, relative to this file
 seeds: [0, 1]
+test_users: 5000            # a sample of the test users; left out, all of them are ranked
 reference: sasrec           # differences and their intervals are to this run
 runs:
 popularity: {recommender: popularity}
@@ -12,8 +13,9 @@ recommender: sasrec
 choose: {model.dropout: [0.2, 0.5]}            # the best on validation, by the first seed, is the one that counts
 diffgrm:
 recipe: ../recipes/movielens-small.yaml        # a recipe file to start from, relative to this file
-on: {toy: {training: {epochs: 20}}}            # changes for single datasets
+only_on: {toy: {training: {epochs: 20}}}            # changes for single datasets
 narrow: {like: diffgrm, decoding: {beam: 16}}    # another run, changed; fitted again only if fitting changed
+other: {like: diffgrm, recommender: autoregressive, noising: null}    # null: without that section
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Run(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
     recipe: Path | None = None
     like: str | None = None
-    on: dict[str, dict[str, Any]] = {}
+    only_on: dict[str, dict[str, Any]] = {}
     choose: dict[str, list[Any]] = {}
     seeds: tuple[int, ...] | None = None
     peer: Path | None = None
@@ -59,6 +61,7 @@ class Suite(BaseModel):
     datasets: tuple[str, ...] = Field(min_length=1)
     folders: tuple[Path, ...] = ()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+    test_users: int | None = Field(None, ge=1)  # so many, the same for all runs, are ranked; null: all
     reference: str
     runs: dict[str, Run] = Field(min_length=1)
     _home: Path = PrivateAttr(default=Path())
@@ -101,7 +104,7 @@ class Suite(BaseModel):
                     raise ValueError(f"{name!r} is like itself")
                 seen.add(like)
                 like = self.runs[like].like
-            if strange := sorted(set(run.on) - set(self.datasets)):
+            if strange := sorted(set(run.only_on) - set(self.datasets)):
                 raise ValueError(f"{name!r} has changes for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
         return self
 
@@ -139,8 +142,10 @@ class Suite(BaseModel):
             raw = Recipe.from_yaml(self.path(run.recipe)).to_dict()
         if run.like is not None:
             raw = self._raw(run.like, dataset, {} if run.choose else choice)
-        for changes in (run.changes, run.on.get(dataset, {})):
-            raw = apply_overrides(raw, _overrides(changes))
+        for changes in (run.changes, run.only_on.get(dataset, {})):
+            unused = {section for section, value in changes.items() if value is None}
+            raw = {section: value for section, value in raw.items() if section not in unused}
+            raw = apply_overrides(raw, _overrides({name: value for name, value in changes.items() if name not in unused}))
         if self.base(name) != name:
             return raw
         return apply_overrides(raw, [f"{key}={json.dumps(value)}" for key, value in choice.items()])
@@ -153,7 +158,7 @@ class Suite(BaseModel):
     def fitted_by(self, name: str) -> str:
         """The run whose fit this one uses: itself, or the one it is like where only decoding or evaluation differs."""
         run = self.runs[name]
-        changed = {*run.changes, *(section for changes in run.on.values() for section in changes)}
+        changed = {*run.changes, *(section for changes in run.only_on.values() for section in changes)}
         changed |= {key.split(".")[0] for key in run.choose}
         if run.like is None or run.recipe is not None or not changed <= set(LATE):
             return name

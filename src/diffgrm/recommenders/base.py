@@ -5,6 +5,7 @@ The base class checks, maps ids and builds tables once; a method implements ``_f
 
 from __future__ import annotations
 
+import copy
 import datetime
 import logging
 import platform
@@ -24,11 +25,13 @@ from diffgrm.query import Query
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.histories import read_histories
+from diffgrm.recommenders.item_changes import changed_rows, new_rows, replaced
 from diffgrm.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 
 logger = logging.getLogger(__name__)
 
-ITEMS, RECIPE, COUNT = "items.parquet", "recipe.yaml", "training_events"
+ITEMS, RECIPE, COUNT, OFFERED = "items.parquet", "recipe.yaml", "training_events", "offered"
+READS = 5  # times that a model folder is read which others replace meanwhile
 
 
 class Recommender(ABC):
@@ -55,6 +58,7 @@ class Recommender(ABC):
         self._items: IdMap | None = None
         self._item_table: pl.DataFrame | None = None
         self._item_counts: np.ndarray | None = None
+        self._offered: np.ndarray | None = None  # [I] bool, items that may be recommended; None: all
         self._fitted_split: Split | None = None
         self.facts: dict[str, Any] = {}
 
@@ -91,7 +95,7 @@ class Recommender(ABC):
             validation_share=self.recipe.data.validation_share,
             test_share=self.recipe.data.test_share,
         )
-        self._items = None  # until all has gone well
+        self._items, self._offered = None, None  # until all has gone well
         self._item_counts = split.item_counts
         self.facts = {
             "dataset": dataset.name,
@@ -219,18 +223,52 @@ class Recommender(ABC):
         if self._items is None:
             raise DiffGRMError(f"this {type(self).__name__} is not fitted: call fit(dataset) or load(folder) first")
 
+    def similar_items(self, item: Any, k: int = 10) -> pl.DataFrame:
+        """The items most like one, by the vectors the method has of items (cosine), best first.
+
+        Returns:
+            item_id, score, rank (from 1), without the item itself and removed ones.
+
+        Raises:
+            DataError: k out of range, or an unknown item.
+            DiffGRMError: the method knows no likeness of items.
+        """
+        position = int(self.items.positions([item])[0])
+        if position < 0:
+            raise DataError(f"the item {item!r} is not in the catalogue")
+        allowed = self._allowed(k, None, None)
+        scores = self._likeness(position).astype(np.float32)
+        scores[position] = -np.inf
+        if allowed is not None:
+            scores[~allowed] = -np.inf
+        best = np.argsort(-scores, kind="stable")[:k]
+        best = best[scores[best] > -np.inf]
+        return pl.DataFrame(
+            {
+                Columns.ITEM: self.items.gather(best),
+                Columns.SCORE: scores[best],
+                Columns.RANK: np.arange(1, len(best) + 1, dtype=np.int32),
+            }
+        )
+
+    def _likeness(self, position: int) -> np.ndarray:
+        """[I] how like each item is to one."""
+        raise DiffGRMError(f"{self.recipe.recommender!r} knows no likeness of items")
+
     def _allowed(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise DataError(f"k is {k!r}; expected a whole number from 1")
         if k > len(self.items):
             raise DataError(f"k is {k}, but the catalogue has only {len(self.items)} items; ask for at most that many")
         if only is None and without is None:
-            return None
+            return self._offered
         allowed = np.full(len(self.items), only is None)
         if only is not None:
             allowed[self._known_positions(only, "only")] = True
         if without is not None:
             allowed[self._known_positions(without, "without")] = False
+        if self._offered is not None:
+            allowed &= self._offered
         if not allowed.any():
             raise DataError(
                 "the filters leave no item to recommend: 'only' names no catalogue item that 'without' does not forbid"
@@ -259,6 +297,104 @@ class Recommender(ABC):
             raise DataError(f"unknown users: {first_few(unknown)}; pass their histories=")
         return dataset.users.gather(rows), dataset.events.rows(rows)
 
+    # ---- items that come, go and change -------------------------------------------------------------------------
+
+    @property
+    def offered(self) -> np.ndarray:
+        """[I] bool, items that may be recommended: all but removed ones."""
+        return np.ones(len(self.items), dtype=bool) if self._offered is None else self._offered
+
+    def add_items(self, table: Any) -> Self:
+        """A recommender that knows more items and can recommend them at once; nothing is trained.
+
+        This recommender goes on as it was, so readers of it are not disturbed, and whoever wants the new one takes it.
+
+        Args:
+            table: item_id, text and what other columns the embedding reads, a row an item.
+
+        Raises:
+            DataError: unusable rows, or ids that are there already.
+            DiffGRMError: the method knows items by their events only.
+        """
+        rows = new_rows(table, self.item_table, self.items)
+        changed = self._copy()
+        changed._know(rows)
+        changed._item_table = pl.concat([self.item_table, rows])
+        changed._items = IdMap(changed._item_table[Columns.ITEM])
+        changed._item_counts = np.concatenate([self.item_counts, np.zeros(rows.height, self.item_counts.dtype)])
+        if self._offered is not None:
+            changed._offered = np.concatenate([self._offered, np.ones(rows.height, dtype=bool)])
+        return changed
+
+    def remove_items(self, ids: Iterable[Any]) -> Self:
+        """A recommender that recommends these items no more. Histories that hold them mean what they meant.
+
+        Raises:
+            DataError: unknown ids, or no item would be left.
+        """
+        return self._offering(ids, False)
+
+    def restore_items(self, ids: Iterable[Any]) -> Self:
+        """A recommender that recommends removed items again.
+
+        Raises:
+            DataError: unknown ids.
+        """
+        return self._offering(ids, True)
+
+    def update_items(self, table: Any, semantic_ids: Literal["keep", "move"]) -> Self:
+        """A recommender with other rows (text, title...) for items it knows.
+
+        Args:
+            table: as in :meth:`add_items`.
+            semantic_ids: ``"keep"``: what the method made of the old text stays, as is right where a text is only
+                corrected; ``"move"``: it is made anew from the new text, and the item may get another semantic ID.
+
+        Raises:
+            DataError: unusable rows, or unknown ids.
+        """
+        if semantic_ids not in ("keep", "move"):
+            raise DataError(f"semantic_ids is {semantic_ids!r}; expected 'keep' or 'move'")
+        positions, rows = changed_rows(table, self.item_table, self.items)
+        changed = self._copy()
+        if semantic_ids == "move":
+            changed._learn_again(positions, rows)
+        changed._item_table = replaced(self.item_table, positions, rows)
+        return changed
+
+    def _offering(self, ids: Iterable[Any], offered: bool) -> Self:
+        ids = list(ids)
+        positions = self.items.positions(ids)
+        if (positions < 0).any():
+            unknown = [i for i, p in zip(ids, positions, strict=True) if p < 0]
+            raise DataError(f"{len(unknown)} items are not in the catalogue: {first_few(unknown)}")
+        changed = self._copy()
+        changed._offered = self.offered.copy()
+        changed._offered[positions] = offered
+        if not changed._offered.any():
+            raise DataError("no item would be left to recommend; keep at least one")
+        if changed._offered.all():
+            changed._offered = None
+        return changed
+
+    def _copy(self) -> Self:
+        """The same recommender, free to change its catalogue."""
+        self._check_fitted()
+        changed = copy.copy(self)
+        changed.facts = self.facts | {"catalogue_version": self.facts.get("catalogue_version", 0) + 1}
+        changed._recipe_changed()
+        return changed
+
+    def _know(self, rows: pl.DataFrame) -> None:
+        """Take new items in, which get the positions behind those that are there."""
+        raise DiffGRMError(
+            f"{self.recipe.recommender!r} knows items by their events only and cannot add any; fit again, or use a method "
+            "that reads texts"
+        )
+
+    def _learn_again(self, positions: np.ndarray, rows: pl.DataFrame) -> None:
+        """Make anew what the method keeps of items [N] whose rows changed; methods that read no text keep nothing."""
+
     # ---- save and load ------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> Path:
@@ -272,7 +408,8 @@ class Recommender(ABC):
         facts = {"recommender": self.recipe.recommender, "facts": self.facts}
         with model_folder.writing(folder, facts) as new:
             (new / RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
-            self.item_table.with_columns(pl.Series(COUNT, self.item_counts)).write_parquet(new / ITEMS)
+            columns = pl.Series(COUNT, self.item_counts), pl.Series(OFFERED, self.offered)
+            self.item_table.with_columns(columns).write_parquet(new / ITEMS)
             self._save_files(new)
             card = model_card(type(self).__name__, self.facts, self.recipe.to_yaml(), self.items.ids([0])[0])
             (new / "README.md").write_text(card, encoding="utf-8")
@@ -286,7 +423,21 @@ class Recommender(ABC):
             ModelFolderError: not a model folder, one of another method, or one that is not whole.
         """
         folder = Path(folder)
-        manifest = model_folder.read_manifest(folder)
+        for _ in range(READS):
+            manifest = model_folder.read_manifest(folder)
+            try:
+                recommender = cls._read(folder, manifest)
+            except (ModelFolderError, OSError):
+                if model_folder.read_manifest(folder) == manifest:
+                    raise
+            else:
+                if model_folder.read_manifest(folder, check_files=False) == manifest:
+                    return recommender
+            logger.info("%s was replaced while it was read; reading it again", folder)
+        raise ModelFolderError(f"{folder} is replaced faster than it can be read; try again when it has settled")
+
+    @classmethod
+    def _read(cls, folder: Path, manifest: dict[str, Any]) -> Self:
         recipe = Recipe.from_yaml(folder / RECIPE)
         found = registry.resolve("recommender", recipe.recommender)
         if not issubclass(found, cls):
@@ -294,7 +445,9 @@ class Recommender(ABC):
         recommender = found(recipe)
         table = pl.read_parquet(folder / ITEMS)
         recommender._item_counts = table[COUNT].to_numpy()
-        recommender._item_table = table.drop(COUNT)
+        if OFFERED in table.columns and not table[OFFERED].all():
+            recommender._offered = table[OFFERED].to_numpy()
+        recommender._item_table = table.drop(COUNT, OFFERED, strict=False)
         recommender._items = IdMap(table[Columns.ITEM])
         recommender.facts = manifest["facts"]
         recommender._load_files(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 import scipy.sparse as sp
 
 from diffgrm.data.dataset import Split
@@ -36,6 +37,10 @@ class ItemKNNRecommender(Recommender):
         model, similarity = self.recipe.model.build("model"), self.similarity
         return top_k_of_scores(query, lambda rows: model.scores(query.histories.rows(rows), similarity))
 
+    def _likeness(self, position: int) -> np.ndarray:
+        assert self.similarity is not None
+        return self.similarity[[position]].toarray()[0]
+
     def _save_files(self, folder: Path) -> None:
         super()._save_files(folder)
         found = self.similarity
@@ -65,9 +70,22 @@ class TextKNNRecommender(Recommender):
         self.encoder = self.recipe.embedding.build("embedding", seed=self.recipe.seed)
         self.vectors = embed_items(self.encoder, split.dataset.item_table, split.item_counts > 0)
 
+    def _know(self, rows: pl.DataFrame) -> None:
+        assert self.vectors is not None and self.encoder is not None
+        self.vectors = np.concatenate([self.vectors, self.encoder.encode(rows)])
+
+    def _learn_again(self, positions: np.ndarray, rows: pl.DataFrame) -> None:
+        assert self.vectors is not None and self.encoder is not None
+        self.vectors = self.vectors.copy()
+        self.vectors[positions] = self.encoder.encode(rows)
+
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         model, vectors = self.recipe.model.build("model"), self.vectors
         return top_k_of_scores(query, lambda rows: model.scores(query.histories.rows(rows), vectors))
+
+    def _likeness(self, position: int) -> np.ndarray:
+        assert self.vectors is not None
+        return self.vectors @ self.vectors[position]
 
     def _save_files(self, folder: Path) -> None:
         super()._save_files(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from diffgrm.data.dataset import Split
 from diffgrm.query import Query, top_k_of_scores
@@ -18,6 +19,9 @@ class PopularityRecommender(Recommender):
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
         pass  # the base class keeps the counts
+
+    def _know(self, rows: pl.DataFrame) -> None:
+        pass  # nobody has met them yet
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         n_items = len(self.item_counts)

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from diffgrm.data.dataset import Split
 from diffgrm.query import Query, top_k_of_scores
@@ -19,6 +20,9 @@ class RandomRecommender(Recommender):
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
         pass  # nothing to learn
+
+    def _know(self, rows: pl.DataFrame) -> None:
+        pass  # nothing to know
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         def scores(rows: np.ndarray) -> np.ndarray:

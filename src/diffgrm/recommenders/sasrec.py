@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +48,13 @@ class SASRecRecommender(NetworkRecommender):
         """[I, n] digits by which the network knows each item: here one, the item's position."""
         assert self._item_counts is not None
         return torch.arange(len(self._item_counts))[:, None]
+
+    @torch.no_grad()
+    def _likeness(self, position: int) -> np.ndarray:
+        network: Any = self.network_in_use
+        vectors = network.item_vectors(self._digits().to(next(network.parameters()).device)).float()
+        vectors = torch.nn.functional.normalize(vectors, dim=1)
+        return (vectors @ vectors[position]).cpu().numpy()
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         network = self.network_in_use

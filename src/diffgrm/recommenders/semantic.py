@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Split
-from diffgrm.embeddings.base import ItemEncoder, embed_items
+from diffgrm.embeddings.base import ItemEncoder, embed_items, normalise
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.base import Recommender
-from diffgrm.semantic_ids import SemanticIds, TokenizerReport
+from diffgrm.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
 from diffgrm.storage import State
 from diffgrm.tokenizers.base import Tokenizer
 
@@ -30,6 +30,7 @@ class SemanticRecommender(Recommender):
         self.tokenizer: Tokenizer | None = None
         self.semantic_ids: SemanticIds | None = None
         self.report: TokenizerReport | None = None
+        self._vectors: np.ndarray | None = None  # [I, e] of all items, once they are asked for
 
     def _sizes(self) -> dict[str, int]:
         """Arguments of a network over semantic IDs."""
@@ -43,10 +44,33 @@ class SemanticRecommender(Recommender):
         self.encoder = recipe.embedding.build("embedding", seed=recipe.seed)
         embeddings = embed_items(self.encoder, items, in_training)
         self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed)
-        self.tokenizer.fit(embeddings[in_training])
-        self.semantic_ids, self.report = SemanticIds.build(self.tokenizer, embeddings, recipe.semantic_ids.collisions)
+        self.semantic_ids, self.report = tokenize_items(
+            self.tokenizer,
+            embeddings,
+            in_training,
+            recipe.semantic_ids.collisions,
+            settings={"name": recipe.tokenizer.name, **recipe.tokenizer.options},
+        )
         self.facts["tokenizer_report"] = dict(self.report.rows())
         return self.semantic_ids
+
+    def _know(self, rows: pl.DataFrame) -> None:
+        assert self.semantic_ids is not None and self.tokenizer is not None and self.encoder is not None
+        self.semantic_ids = self.semantic_ids.extended(self.tokenizer, self.encoder.encode(rows))
+
+    def _recipe_changed(self) -> None:
+        super()._recipe_changed()
+        self._vectors = None
+
+    def _learn_again(self, positions: np.ndarray, rows: pl.DataFrame) -> None:
+        assert self.semantic_ids is not None and self.tokenizer is not None and self.encoder is not None
+        self.semantic_ids = self.semantic_ids.moved(positions, self.tokenizer, self.encoder.encode(rows))
+
+    def _likeness(self, position: int) -> np.ndarray:
+        assert self.encoder is not None
+        if self._vectors is None:
+            self._vectors = normalise(self.encoder.encode(self.item_table))
+        return self._vectors @ self._vectors[position]
 
     def sid_numbers(self, item_ids: pl.Series) -> np.ndarray:
         """[N] the number of each item's SID; items that share one have equal numbers, unknown items get -2."""
