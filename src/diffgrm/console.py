@@ -79,7 +79,7 @@ def show_metrics(title: str, by_model: Mapping[str, Mapping[str, float]], names:
 
 
 def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The runs of a suite, a table for each dataset, best first: Recall and NDCG (unf.: unfiltered), milliseconds a list."""
+    """The runs of a suite, best first, a table for each dataset; unf. is unfiltered, ms are milliseconds a list."""
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         table = Table(title=dataset, title_justify="left")
         table.add_column("run", min_width=20, overflow="fold")

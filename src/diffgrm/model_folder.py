@@ -36,8 +36,13 @@ def writing(folder: Path, facts: dict[str, Any]) -> Iterator[Path]:
             what was there before stays whole.
     """
     folder = folder.absolute()
-    check_target(folder)
     new, old = _sibling(folder, "new"), _sibling(folder, "old")
+    with locked(folder):
+        check_target(folder)
+        yield from _write(folder, new, old, facts)
+
+
+def _write(folder: Path, new: Path, old: Path, facts: dict[str, Any]) -> Iterator[Path]:
     try:
         shutil.rmtree(new, ignore_errors=True)  # left over from a process that was killed
         new.mkdir(parents=True)
@@ -59,17 +64,19 @@ def writing(folder: Path, facts: dict[str, Any]) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the right to change a model folder; others that want it wait. Readers need no right.
+    """Hold the right to change a model folder; others that want it wait (the same thread may ask again). Readers need none.
 
     Raises:
         ModelFolderError: another process held it for a minute.
     """
     folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(_sibling(folder, "lock"), timeout=60):
-            yield
+        lock = FileLock(_sibling(folder, "lock"), timeout=60, is_singleton=True).acquire()
     except Timeout as error:
         raise ModelFolderError(f"another process has been changing {folder} for a minute; try again later") from error
+    with lock:
+        yield
 
 
 def check_target(folder: Path) -> None:
@@ -95,16 +102,24 @@ def recover(folder: Path) -> None:
     folder = folder.absolute()
     old = _sibling(folder, "old")
     if old.is_dir() and not folder.exists():
-        old.replace(folder)
+        with locked(folder):  # a save that is alive ends first
+            if old.is_dir() and not folder.exists():
+                old.replace(folder)
 
 
-def read_manifest(folder: Path, check_files: bool = True) -> dict[str, Any]:
+def version(folder: Path) -> tuple[int, ...] | None:
+    """What differs between two saves to one folder; None where there is no model."""
+    try:
+        found = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
     """Check a model folder and return its manifest.
 
     Files that the manifest does not name (a hub's own files, say) are no concern.
-
-    Args:
-        check_files: read every file and compare it with the manifest.
 
     Raises:
         ModelFolderError: no such folder, not a model, a newer format, or files that are missing, truncated or changed.
@@ -119,7 +134,7 @@ def read_manifest(folder: Path, check_files: bool = True) -> dict[str, Any]:
             f"{FORMAT_VERSION}); upgrade with: pip install -U diffgrm"
         )
     problems = []
-    for name, wanted in manifest["files"].items() if check_files else ():
+    for name, wanted in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             problems.append(f"{name} is missing")

@@ -56,7 +56,8 @@ class TokenizerReport:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From what :meth:`to_dict` gave."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -204,8 +205,8 @@ def tokenize_items(
         return SemanticIds.build(tokenizer.fit(embeddings[in_training]), embeddings, collisions)
     kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
     code = file_digest(Path(inspect.getfile(type(tokenizer))))  # an edited tokenizer makes its SIDs again
-    facts = [kind, code, json.dumps(settings, sort_keys=True), tokenizer.seed, collisions]
-    key = digest([*facts, embeddings, in_training])
+    identity = [kind, code, json.dumps(settings, sort_keys=True), tokenizer.seed, collisions]
+    key = digest([*identity, embeddings, in_training])
     path = (cache or cache_folder() / "semantic_ids") / f"{key}.safetensors"
     if path.is_file():
         try:

@@ -52,7 +52,10 @@ def test_a_run_may_start_from_a_recipe_file_beside_the_suite(tmp_path):
         ({"reference": "bse"}, "reference 'bse' is not among the runs; did you mean 'base'"),
         ({"runs": {"base": {"like": "bas"}}}, "'base' is like 'bas', which is no run; did you mean 'base'"),
         ({"runs": {"base": {"like": "b"}, "b": {"like": "base"}}}, "is like itself"),
-        ({"runs": {"base": {"recommender": "sasrec", "only_on": {"tyo": {}}}}}, "has changes for 'tyo'; did you mean 'toy'"),
+        (
+            {"runs": {"base": {"recommender": "sasrec", "only_on": {"tyo": {}}}}},
+            "has changes for 'tyo'; did you mean 'toy'",
+        ),
         ({"runs": {"base": {"recommender": "sasrec", "model": {"widht": 3}}}}, "did you mean 'width'"),
         ({"runs": {"base": {"recommender": "sasrec", "choose": {"model.width": [16, -1]}}}}, "model.width = -1"),
         ({"datasets": []}, "datasets"),

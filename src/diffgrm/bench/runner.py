@@ -139,15 +139,21 @@ class Runner:
         spec = self.suite.runs[run]
         folder = self.out / "runs" / world.name / slug(run) / f"seed-{seed}"
         if spec.peer is not None:
-            facts = [world.identity, self.suite.test_users, seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
+            facts = [
+                world.identity,
+                self.suite.test_users,
+                seed,
+                spec.model_dump_json(),
+                self.suite.path(spec.peer).read_text(encoding="utf-8"),
+            ]
             cell = Cell(world.name, run, seed, None, folder, digest(facts))
             fit = None
         else:
             choice = self._choice(world, run)
             recipe = self.suite.recipe(run, world.name, choice, seed)
             fit = self.suite.recipe(self.suite.fitted_by(run), world.name, choice, seed)
-            facts = [world.identity, self.suite.test_users, recipe.to_dict(), fit.to_dict()]
-            cell = Cell(world.name, run, seed, recipe, folder, digest(facts))
+            settings = recipe.to_dict(), fit.to_dict()
+            cell = Cell(world.name, run, seed, recipe, folder, digest([world.identity, self.suite.test_users, *settings]))
         if cell.done:
             self.finished += 1
             self.say(f"[{self._count()}] {label}: done before")

@@ -31,7 +31,7 @@ from diffgrm.schema import Columns, DataError, DiffGRMError, ModelFolderError, R
 logger = logging.getLogger(__name__)
 
 ITEMS, RECIPE, COUNT, OFFERED = "items.parquet", "recipe.yaml", "training_events", "offered"
-READS = 5  # times that a model folder is read which others replace meanwhile
+READS = 3  # times that a model folder is read which others replace meanwhile, before they are made to wait
 
 
 class Recommender(ABC):
@@ -424,17 +424,18 @@ class Recommender(ABC):
         """
         folder = Path(folder)
         for _ in range(READS):
-            manifest = model_folder.read_manifest(folder)
+            version = model_folder.version(folder)
             try:
-                recommender = cls._read(folder, manifest)
-            except (ModelFolderError, OSError):
-                if model_folder.read_manifest(folder) == manifest:
+                recommender = cls._read(folder, model_folder.read_manifest(folder))
+            except Exception:
+                if model_folder.version(folder) == version:
                     raise
             else:
-                if model_folder.read_manifest(folder, check_files=False) == manifest:
+                if model_folder.version(folder) == version:
                     return recommender
             logger.info("%s was replaced while it was read; reading it again", folder)
-        raise ModelFolderError(f"{folder} is replaced faster than it can be read; try again when it has settled")
+        with model_folder.locked(folder):  # those who replace it all the time wait now
+            return cls._read(folder, model_folder.read_manifest(folder))
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any]) -> Self:

@@ -58,6 +58,6 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> pl.DataFrame:
     missing = [name for name in item_table.columns if name not in rows.columns]
     rows = rows.with_columns(pl.lit(None).alias(name) for name in missing).select(item_table.columns)
     try:
-        return rows.cast(dict(item_table.schema))
+        return rows.cast(item_table.schema)
     except pl.exceptions.InvalidOperationError as error:
-        raise DataError(f"the new items do not go with the item table {dict(item_table.schema)}: {error}") from error
+        raise DataError(f"the new items do not go with the item table {item_table.schema}: {error}") from error
