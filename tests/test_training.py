@@ -57,11 +57,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, toy
     assert not same_weights(other, whole[0])
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, tiny_recipe):
-    """A process is killed for good in its third epoch; the resumed run has the losses and weights of the whole one."""
+@pytest.mark.parametrize("validate_every", [1, 2])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(validate_every, toy, tmp_path, tiny_recipe):
+    """A process is killed for good in its fourth epoch; the resumed run has the losses and weights of the whole one."""
     run = tmp_path / "run"
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(tiny_recipe.override(EPOCHS).to_yaml())
+    recipe, settings = tmp_path / "recipe.yaml", [*EPOCHS, f"training.validate_every={validate_every}"]
+    recipe.write_text(tiny_recipe.override(settings).to_yaml())
+    whole = DiffGRMRecommender(tiny_recipe.override(settings)).fit(toy, run_folder=tmp_path / "whole", progress=False)
     code = f"""
         import os, signal, torch
         torch.set_num_threads(1)
@@ -69,7 +71,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, tiny_r
         from diffgrm.training.loop import TrainingTask
         step = TrainingTask.training_step
         def dying(self, batch, index):
-            if self.current_epoch == 2 and index == 3:
+            if self.current_epoch == 3 and index == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
             return step(self, batch, index)
         TrainingTask.training_step = dying
@@ -78,13 +80,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, tiny_r
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
     assert killed.returncode == -9, killed.stderr.decode()
-    resumed = DiffGRMRecommender(tiny_recipe.override(EPOCHS)).fit(
+    resumed = DiffGRMRecommender(tiny_recipe.override(settings)).fit(
         toy_world(users=120, seed=1).dataset, run_folder=run, resume=True, progress=False
     )
-    wanted, found = losses(whole[1]), losses(run)
+    wanted, found = losses(tmp_path / "whole"), losses(run)
     later = [s for s in wanted if s >= max(wanted) // 2]
     assert later and all(found[s] == wanted[s] for s in later)
-    assert same_weights(resumed, whole[0])
+    assert same_weights(resumed, whole)
 
 
 def test_a_run_folder_in_use_and_one_without_a_checkpoint_are_refused(whole, toy, tiny_recipe, tmp_path):

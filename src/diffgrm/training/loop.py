@@ -103,7 +103,9 @@ class TrainingTask(L.LightningModule):
         self._check_losses()
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss of the epoch."""
+        """Log the mean loss of the epoch, unless a run resumes at its very end."""
+        if not self.losses:
+            return
         self.log("train_loss", torch.stack([loss for _, loss in self.losses]).mean(), sync_dist=True)
         self.losses.clear()
         self.checked = 0
