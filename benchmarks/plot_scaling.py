@@ -13,7 +13,9 @@ import matplotlib.pyplot as plt
 
 LABELS = {
     "n_digits": "digits n, one a step",
-    "n_digits, finish=items": "digits n, finish=items",
+    "n_digits, 4 steps, finish=items": "digits n, 4 steps, finish=items",
+    "n_digits, catalogue_beam": "digits n, catalogue_beam",
+    "n_digits, one pass": "digits n, one pass",
     "beam": "beam W",
     "history": "items of history S",
     "items": "items of the catalogue I",
