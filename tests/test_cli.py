@@ -7,6 +7,7 @@ import sys
 import polars as pl
 import pytest
 
+import diffgrm
 from diffgrm.cli import main
 
 
@@ -160,3 +161,22 @@ def test_columns_are_renamed_wherever_they_are(run, files, saved, tmp_path):
     assert code == 0 and pl.read_csv(tmp_path / "r.csv").height == 1200
     code, _, err = run("tokenize", "--items", files / "items.parquet", "--out", tmp_path / "s.csv", "--column", "nonsense")
     assert code == 2 and "--column is written OURS=YOURS" in err
+
+
+def test_items_come_and_go_from_the_command_line(run, fitted, tmp_path):
+    model, new = fitted.save(tmp_path / "model"), tmp_path / "new.csv"
+    fitted.item_table.head(2).with_columns(item_id=pl.Series(["new 0", "new 1"])).select("item_id", "text").write_csv(new)
+    items = len(fitted.items)
+    code, out, _ = run("items", "add", model, "--items", new)
+    assert code == 0 and f"Catalogue version 1 of {model}: {items + 2} items" in " ".join(out.split())
+    code, _, err = run("items", "add", model, "--items", new)
+    assert code == 2 and "in the catalogue already: new 0, new 1; use update_items" in " ".join(err.split())
+    assert run("items", "update", model, "--items", new, "--semantic-ids", "keep")[0] == 0
+    code, out, _ = run("items", "remove", model, "new 0", "item 1")
+    assert code == 0 and f"version 3 of {model}: {items + 2} items, {items} of them" in " ".join(out.split())
+    code, out, _ = run("similar", model, "new 1", "--k", "3")
+    assert code == 0 and "item 1 " not in out and "similar to new 1" in out
+    assert run("items", "restore", model, "item 1")[0] == 0
+    found = diffgrm.load(model)
+    assert found.facts["catalogue_version"] == 4 and found.items.positions(["new 1"]) == items + 1
+    assert run("items", "remove", model, "nothing")[0] == 2 and diffgrm.load(model).facts["catalogue_version"] == 4

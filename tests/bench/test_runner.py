@@ -16,6 +16,7 @@ from diffgrm.bench.runner import Runner
 from diffgrm.bench.statistics import interval_of_difference, user_gains
 from diffgrm.bench.suite import Suite
 from diffgrm.bench.tables import write_tables
+from diffgrm.cli import main
 from diffgrm.recommenders.base import Recommender
 from diffgrm.reporting.page import write_report
 from diffgrm.schema import DataError
@@ -233,3 +234,18 @@ def test_a_peer_that_fails_says_why(tmp_path, world):
     suite = make_suite(tmp_path, world, runs, reference="popularity", seeds=[0])
     failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
     assert "no such luck" in failed["small, peer, seed 0"] and "make peers" in failed["small, absent, seed 0"]
+
+
+def test_the_commands_run_a_suite_and_write_its_page(tmp_path, world, monkeypatch, capsys):
+    runs = {"popularity": RUNS["popularity"], "a random order of everything": {"recommender": "random"}}
+    make_suite(tmp_path, world, runs, reference="popularity", seeds=[0], test_users=40)
+    for command in (["bench", tmp_path / "suite.yaml", "--out", tmp_path / "out", "--quiet"], ["report", tmp_path / "out"]):
+        monkeypatch.setattr(sys, "argv", ["diffgrm", *map(str, command)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+    out = " ".join(capsys.readouterr().out.split())
+    assert "a random order" in out and "popularity" in out and "results.md" in out
+    assert (tmp_path / "out" / "report.html").is_file()
+    row = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][0]
+    assert row["users"] == 40
