@@ -230,7 +230,10 @@ class EvaluationSet:
         """At most ``count`` users, drawn without replacement; all of them for None."""
         if count is None or count >= len(self):
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False))
+        return self.rows(np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False)))
+
+    def rows(self, chosen: np.ndarray) -> EvaluationSet:
+        """Some users, by their place."""
         return EvaluationSet(self.user_ids.gather(chosen), self.histories.rows(chosen), self.targets.rows(chosen))
 
 

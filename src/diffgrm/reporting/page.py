@@ -56,6 +56,8 @@ def write_report(out: Path) -> Path:
         (json.loads(path.read_text(encoding="utf-8")), pl.read_parquet(path.with_name(RANKS)))
         for path in sorted((out / "runs").glob(f"*/*/*/{RESULT}"))
     ]
+    shown = {(row["dataset"], row["run"]) for row in summary["rows"]}  # not what an earlier version of the suite left
+    found = [(content, ranks) for content, ranks in found if (content["dataset"], content["run"]) in shown]
     datasets = list(dict.fromkeys(row["dataset"] for row in summary["rows"]))
     links = " ".join(f'<a href="#{_anchor(name)}">{html.escape(name)}</a>' for name in datasets)
     sections = "".join(_dataset(name, summary, [r for r in found if r[0]["dataset"] == name]) for name in datasets)

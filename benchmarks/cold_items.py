@@ -1,0 +1,99 @@
+"""How well items that were held out of training entirely are recommended once they are added, without training.
+
+    python benchmarks/cold_items.py RECIPE DATA/amazon-beauty --json docs/results/cold-items.json
+
+A tenth of the items (drawn by --seed) lose all their events before anything is fitted; then they are added with
+``add_items``. Measured on the test users whose held-out item is one of them, among the whole catalogue and among the
+cold items only, beside neighbours by text (which got the items in the same way) and beside the same recipe fitted with
+all events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from diffgrm import InteractionDataset, Recipe, leave_one_out
+from diffgrm.data.dataset import EvaluationSet
+from diffgrm.evaluation import ndcg, ranks_in_lists, recall
+from diffgrm.machine import machine
+from diffgrm.recommenders.base import Recommender
+from diffgrm.registry import resolve
+
+
+def fitted(recipe: Recipe, dataset: InteractionDataset) -> Recommender:
+    """A new recommender of the recipe."""
+    recommender: Recommender = resolve("recommender", recipe.recommender)(recipe)
+    return recommender.fit(dataset, progress=False)
+
+
+def measure(recommender: Recommender, dataset: InteractionDataset, test: EvaluationSet, cold: list[Any]) -> dict[str, Any]:
+    """Recall and NDCG at 10 of the test users, history filtered, by item."""
+    item_ids = dataset.items.series
+    histories = {number: item_ids.gather(test.histories[number]).to_list() for number in range(len(test))}
+    found: dict[str, Any] = {}
+    for name, only in (("whole catalogue", None), ("cold items only", cold)):
+        table = recommender.recommend(histories, k=10, only=only)
+        lists = np.full((len(test), 10), -1)
+        lists[table["user_id"].to_numpy(), table["rank"].to_numpy() - 1] = dataset.items.positions(table["item_id"])
+        ranks = ranks_in_lists(lists, test.targets)
+        found[name] = {
+            "recall@10": round(float(recall(ranks, 10).mean()), 4),
+            "ndcg@10": round(float(ndcg(ranks, 10).mean()), 4),
+            "places_with_a_cold_item": round(float(table["item_id"].is_in(cold).mean()), 4),
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("overrides", nargs="*", help="settings of the recipe, for example training.epochs=5")
+    parser.add_argument("--share", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    dataset = InteractionDataset.from_tables(arguments.data / "interactions.parquet", arguments.data / "items.parquet")
+    recipe = Recipe.from_yaml(arguments.recipe, arguments.overrides)
+    text_knn = Recipe.from_dict({"recommender": "text_knn", "embedding": recipe.to_dict()["embedding"]})
+    chosen = np.random.default_rng(arguments.seed).permutation(dataset.n_items)[: int(arguments.share * dataset.n_items)]
+    cold = dataset.items.gather(np.sort(chosen))
+    is_cold = pl.col("item_id").is_in(cold.implode())
+    warm = InteractionDataset.from_tables(dataset.event_table().filter(~is_cold), dataset.item_table.filter(~is_cold))
+    split = leave_one_out(dataset)
+    test = split.test.rows(np.flatnonzero(np.isin(split.test.targets.values, chosen)))
+    new = dataset.item_table.filter(is_cold)
+    found = {}
+    for name, recommender in (
+        ("text_knn, items added", lambda: fitted(text_knn, warm).add_items(new)),
+        (f"{recipe.recommender}, items added", lambda: fitted(recipe, warm).add_items(new)),
+        (f"{recipe.recommender}, fitted with their events", lambda: fitted(recipe, dataset)),
+    ):
+        found[name] = measure(recommender(), dataset, test, cold.to_list())
+        print(name, json.dumps(found[name]), flush=True)
+    content = {
+        "command": " ".join(
+            [f"python benchmarks/cold_items.py {arguments.recipe} DATA/{arguments.data.name}", *arguments.overrides]
+        ),
+        "seed": arguments.seed,
+        "items": dataset.n_items,
+        "cold_items": len(cold),
+        "users_with_a_cold_target": len(test),
+        "machine": machine(),
+        "seconds": round(time.perf_counter() - started, 1),
+        "found": found,
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
