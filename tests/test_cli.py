@@ -180,3 +180,8 @@ def test_items_come_and_go_from_the_command_line(run, fitted, tmp_path):
     found = diffgrm.load(model)
     assert found.facts["catalogue_version"] == 4 and found.items.positions(["new 1"]) == items + 1
     assert run("items", "remove", model, "nothing")[0] == 2 and diffgrm.load(model).facts["catalogue_version"] == 4
+
+
+def test_explain_shows_how_items_were_found(run, saved, tmp_path):
+    code, out, _ = run("explain", saved, "--history", "item 3", "--history", "item 77", "--k", "2")
+    assert code == 0 and "1. item" in out and "2. item" in out and "items left" in out

@@ -373,6 +373,25 @@ def restore(model: Model, ids: ItemIds) -> None:
 
 
 @app.command()
+def explain(
+    model: Model,
+    history: Annotated[list[str], typer.Option(help="Item ids, oldest first (repeat the option).")],
+    overrides: Overrides = None,
+    k: Annotated[int, typer.Option("--k", help="Number of items.")] = 3,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Do not leave out items of the history.")] = False,
+) -> None:
+    """Show how items were found: which digit was filled when, how sure the network was, and how many items were left."""
+    from diffgrm.console import show_explanation
+    from diffgrm.recommenders import load
+    from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+
+    recommender = load(model).override(overrides or [])
+    if not isinstance(recommender, DiffGRMRecommender):
+        raise DataError(f"{model} holds a {type(recommender).__name__}; only masked diffusion fills digits in an order")
+    show_explanation(recommender.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
+
+
+@app.command()
 def similar(
     model: Model,
     item: Annotated[str, typer.Argument(help="Item id.")],

@@ -113,3 +113,19 @@ def show_recommendations(recommendations: pl.DataFrame, item_table: pl.DataFrame
     more = joined[Columns.USER].n_unique() - users
     if more > 0:
         console.print(f"... and {more} more users (write all with --out FILE)")
+
+
+def show_explanation(explanation: pl.DataFrame, item_table: pl.DataFrame) -> None:
+    """How each item was found, a table each: what ``DiffGRMRecommender.explain`` gives."""
+    label = Columns.TITLE if Columns.TITLE in item_table.columns else Columns.TEXT
+    names = ("step", "digit", "code", "confidence", "likeliest other", "items left")
+    for (rank, item), rows in explanation.group_by(Columns.RANK, Columns.ITEM, maintain_order=True):
+        text = item_table.filter(pl.col(Columns.ITEM) == item)[label][0] or ""
+        table = Table(title=f"{rank}. {item}  {text[:60]}", title_justify="left")
+        for name in names:
+            table.add_column(name, justify="right")
+        for row in rows.iter_rows(named=True):
+            rival = f"{row['rival']} ({row['rival_confidence']:.1%})"
+            cells = str(row["step"]), str(row["digit"]), str(row["code"]), f"{row['confidence']:.1%}", rival
+            table.add_row(*cells, f"{row['items_left']:,}")
+        console.print(table)

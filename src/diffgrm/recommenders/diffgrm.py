@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.base import Decoder
+from diffgrm.decoding.ranker import evaluating
 from diffgrm.recommenders.generative import GenerativeRecommender
+from diffgrm.schema import Columns
 from diffgrm.training import Objective
 from diffgrm.training.diffusion import DiffusionObjective
 
@@ -53,3 +57,57 @@ class DiffGRMRecommender(GenerativeRecommender):
             for digit in range(n):
                 counts[digit] += np.bincount(steps[:, digit], minlength=n)
         return counts / max(counts[0].sum(), 1)
+
+    def explain(self, history: Iterable[Any], k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
+        """How the k best items of one history were found: which digit was filled when, and how sure the network was.
+
+        Args:
+            history: item ids, oldest first.
+
+        Returns:
+            rank, item_id, step (from 1), digit, code (both from 0), confidence (probability of the code among all K,
+            given what was known before the step), rival and rival_confidence (the likeliest other code), items_left
+            (items that may be recommended and fit what is known after the step). Digits of one step are in order of
+            confidence, and ``items_left`` counts them together.
+
+        Raises:
+            DataError: see :meth:`recommend`.
+        """
+        allowed = self._allowed(k, None, None)
+        _, positions = self._histories([list(history)], None, "error")
+        ranker = self.ranker(allowed)
+        _, decoded = next(ranker.decode(positions, k, exclude_seen))
+        items = decoded.items[0][decoded.items[0] >= 0]
+        codes = ranker.catalogue.codes_of(items)  # [M, n]
+        found = (decoded.codes[0][None] == codes[:, None]).all(-1).int().argmax(1)  # where each item's SID stands
+        steps = decoded.steps[0, found]
+        everything = ranker.catalogue.codes_of(torch.arange(len(self.items), device=codes.device))
+        may = torch.from_numpy(self.offered.copy()).to(codes.device)
+        if exclude_seen:
+            may[torch.from_numpy(np.unique(positions.values)).to(codes.device)] = False
+        rows: list[dict[str, Any]] = []
+        with torch.no_grad(), evaluating(ranker.network):
+            _, memory = next(ranker.encoded(positions, 1))
+            for rank, (item, code, step) in enumerate(zip(items.tolist(), codes, steps, strict=True), start=1):
+                for now in sorted(set(step.tolist())):
+                    hidden, new = step >= now, (step == now).nonzero()[:, 0]
+                    logits = ranker.network.denoise(code[None, None], hidden[None, None], memory)[0, 0]  # type: ignore[operator]
+                    p = logits.float().softmax(-1)
+                    own = p[new, code[new]]
+                    others = p[new].scatter(1, code[new, None], -1.0)
+                    fits = may & ((everything == code) | (step > now)).all(1)
+                    for place in own.argsort(descending=True).tolist():
+                        rows.append(
+                            {
+                                Columns.RANK: rank,
+                                Columns.ITEM: self.items.ids([item])[0],
+                                "step": now + 1,
+                                "digit": int(new[place]),
+                                "code": int(code[new[place]]),
+                                "confidence": float(own[place]),
+                                "rival": int(others[place].argmax()),
+                                "rival_confidence": float(others[place].max()),
+                                "items_left": int(fits.sum()),
+                            }
+                        )
+        return pl.DataFrame(rows)
