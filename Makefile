@@ -23,8 +23,8 @@ format: install  ## Put the code into its one format.
 
 peers: .venv-cornac/.installed .venv-rectools/.installed  ## Other implementations, each in an environment of its own.
 
-.venv-cornac/.installed: PEER = cornac==3.0.1 pandas pyarrow
-.venv-rectools/.installed: PEER = 'rectools[torch]==0.19.0'
+.venv-cornac/.installed: PEER = cornac==3.0.1 transformers pandas pyarrow
+.venv-rectools/.installed: PEER = 'rectools[torch]==0.19.0' 'pyarrow<20'
 .venv-%/.installed: constraints.txt
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install -q -c constraints.txt torch

@@ -82,7 +82,7 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
     """The runs of a suite, best first, a table for each dataset; unf. is unfiltered, ms are milliseconds a list."""
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         table = Table(title=dataset, title_justify="left")
-        table.add_column("run", min_width=20, overflow="fold")
+        table.add_column("run", min_width=16, overflow="fold")
         for name in ("R@10", "N@10", "N@10 unf.", "difference in N@10 (95%)", "ms"):
             table.add_column(name, justify="right", no_wrap=name != "difference in N@10 (95%)")
         mine = [row for row in rows if row["dataset"] == dataset]
