@@ -92,7 +92,7 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
                 row["run"],
                 *(f"{metrics[name]:.4f}" for name in ("recall@10", "ndcg@10", "ndcg@10_unfiltered")),
                 "" if difference is None else "{:+.4f} ({:+.4f}, {:+.4f})".format(*difference.values()),
-                f"{row['ms_per_list']:.2f}",
+                "" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}",
             )
         console.print(table)
 

@@ -221,7 +221,8 @@ def test_a_peer_is_scored_by_our_evaluation(tmp_path, world):
     ours, theirs = write_tables(suite, tmp_path / "out", {})
     for name, value in theirs["metrics"].items():
         assert ours["metrics"][name] == pytest.approx(value), name
-    assert theirs["peer"]
+    assert theirs["peer"] and theirs["ms_per_list"] is None and ours["ms_per_list"] > 0
+    assert "peer" in write_report(tmp_path / "out").read_text()
 
 
 def test_a_peer_that_fails_says_why(tmp_path, world):

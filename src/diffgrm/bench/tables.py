@@ -42,7 +42,7 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "parameters": contents[0]["facts"].get("parameters"),
             "epochs": _mean(c["facts"].get("epochs") for c in contents),
             "fit_seconds": _mean(c["facts"].get("fit_seconds") for c in contents),
-            "ms_per_list": _mean(c["ms_per_list"] for c in contents),
+            "ms_per_list": None if contents[0].get("peer") else _mean(c["ms_per_list"] for c in contents),
             "choice": contents[0].get("choice") or {},
             "peer": contents[0].get("peer", False),
         }
@@ -131,7 +131,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     cells.append("" if difference is None else "{:+.4f} ({:+.4f} to {:+.4f})".format(*difference.values()))
     cells.append(f"{row['parameters']:,}" if row["parameters"] else "")
     cells.append(f"{row['fit_seconds']:.0f} s" if row["fit_seconds"] is not None else "")
-    return [*cells, f"{row['ms_per_list']:.2f}"]
+    return [*cells, "" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}"]
 
 
 def short(value: float) -> str:

@@ -74,9 +74,9 @@ def metric_by_run(rows: list[dict[str, Any]], results: list[Result], metric: str
 
 
 def quality_against_time(rows: list[dict[str, Any]]) -> str:
-    """NDCG@10 over the time of one list; runs that differ in decoding only are joined."""
+    """NDCG@10 over the time of one list; runs that differ in decoding only are joined. Peers have no time of ours."""
     families: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["ms_per_list"] is not None):
         families.setdefault(row["family"], []).append(row)
 
     def draw(figure: Any, plt: Any) -> None:

@@ -130,7 +130,7 @@ def _table(rows: list[dict[str, Any]], reference: str) -> str:
             cells.append(f'<span class="{kind}">{text}</span>')
         cells.append(f"{row['parameters']:,}" if row["parameters"] else "")
         cells.append(f"{row['fit_seconds']:.0f}" if row["fit_seconds"] is not None else "")
-        cells.append(f"{row['ms_per_list']:.2f}")
+        cells.append("" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}")
         mark = ' class="reference"' if row["run"] == reference else ""
         body.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     header = "".join(f"<th>{name}</th>" for name in head)
