@@ -171,6 +171,8 @@ def test_the_page_stands_alone_and_shows_every_run(ran):
     for outside in ('src="http', 'href="http', "@import", "<script", "<link"):
         assert outside not in page
     assert "Chosen on validation: neighbours" in page
+    curves = page[page.index("How hard each digit is") : page.index("Use of the codes")]
+    assert "<!-- diffgrm -->" in curves and "<!-- narrow -->" not in curves  # runs of one fit share its curves
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

@@ -162,7 +162,8 @@ class Runner:
         content, ranks = measure(recommender, world)
         if fit is not None:
             assert isinstance(recommender, Recommender)
-            content |= observe(recommender, world, self._model_folder(world, fit).with_suffix(".run"))
+            model = self._model_folder(world, fit)
+            content |= {"model": model.name} | observe(recommender, world, model.with_suffix(".run"))
         content |= {"choice": self.chosen.get((world.name, self.suite.base(run)), {}), "peer": cell.recipe is None}
         write(cell, content, ranks)
         self.finished += 1

@@ -13,7 +13,7 @@ from diffgrm.bench.runner import RANKS, RESULT
 from diffgrm.bench.tables import SHOWN, short
 from diffgrm.reporting import figures
 from diffgrm.schema import DataError
-from diffgrm.storage import atomic_file, digest
+from diffgrm.storage import atomic_file
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d9dee3; --soft: #f4f6f8; --accent: #0072b2 }
@@ -56,8 +56,9 @@ def write_report(out: Path) -> Path:
         (json.loads(path.read_text(encoding="utf-8")), pl.read_parquet(path.with_name(RANKS)))
         for path in sorted((out / "runs").glob(f"*/*/*/{RESULT}"))
     ]
-    shown = {(row["dataset"], row["run"]) for row in summary["rows"]}  # not what an earlier version of the suite left
-    found = [(content, ranks) for content, ranks in found if (content["dataset"], content["run"]) in shown]
+    place = {(row["dataset"], row["run"]): number for number, row in enumerate(summary["rows"])}
+    found = [r for r in found if (r[0]["dataset"], r[0]["run"]) in place]  # not what an earlier version of the suite left
+    found.sort(key=lambda r: place[r[0]["dataset"], r[0]["run"]])
     datasets = list(dict.fromkeys(row["dataset"] for row in summary["rows"]))
     links = " ".join(f'<a href="#{_anchor(name)}">{html.escape(name)}</a>' for name in datasets)
     sections = "".join(_dataset(name, summary, [r for r in found if r[0]["dataset"] == name]) for name in datasets)
@@ -98,8 +99,8 @@ def _dataset(name: str, summary: dict[str, Any], results: list[figures.Result]) 
 def _family(run: str, results: list[figures.Result]) -> str:
     """A name that runs with one fitted model share."""
     for content, _ in results:
-        if content["run"] == run and content["recipe"]:
-            return digest([{k: v for k, v in content["recipe"].items() if k not in ("decoding", "evaluation")}])
+        if content["run"] == run and content.get("model"):
+            return str(content["model"])
     return run
 
 
