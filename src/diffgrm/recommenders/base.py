@@ -107,7 +107,7 @@ class Recommender(ABC):
         }
         self._fit(split, Path(run_folder) if run_folder is not None else None, resume, progress)
         self.facts |= {
-            "fit_seconds": round(time.perf_counter() - started, 1),
+            "fit_seconds": round(self.facts.pop("earlier_seconds", 0) + time.perf_counter() - started, 1),
             "fitted_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
             "versions": {package: _version(package) for package in ("diffgrm", "torch", "faiss-cpu", "polars")},

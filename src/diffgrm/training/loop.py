@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class TrainingResult:
     Attributes:
         best_score: 0.8 NDCG@10 + 0.2 Recall@10 on validation, of the weights the network now has.
         epochs, steps: how far training went.
+        earlier_seconds: what it took before it was resumed, up to the checkpoint; 0 if it was not.
         validation: the metrics of the best epoch.
     """
 
@@ -48,6 +50,7 @@ class TrainingResult:
     epochs: int
     steps: int
     validation: dict[str, float]
+    earlier_seconds: float
 
 
 class TrainingTask(L.LightningModule):
@@ -73,6 +76,7 @@ class TrainingTask(L.LightningModule):
         self.losses: list[tuple[int, Tensor]] = []  # step and loss, of this epoch
         self.checked = 0  # losses that are known to be finite
         self.latest: dict[str, float] = {}
+        self.started, self.earlier_seconds = time.perf_counter(), 0.0
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -151,6 +155,7 @@ class TrainingTask(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the validation metrics of these weights with them, and what the run is about."""
         checkpoint["validation"] = self.latest
+        checkpoint["seconds"] = self.earlier_seconds + time.perf_counter() - self.started
         checkpoint["fingerprint"] = self.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -160,6 +165,7 @@ class TrainingTask(L.LightningModule):
                 "cannot resume: the checkpoint belongs to other data, semantic IDs or training settings than these; resume "
                 "with the recipe and tables the run began with, or start in another run folder"
             )
+        self.earlier_seconds = checkpoint.get("seconds", 0.0)
 
 
 @contextmanager
@@ -251,7 +257,9 @@ def train(
         {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
     )
     validation_metrics: dict[str, float] = best["validation"]
-    return TrainingResult(validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics)
+    return TrainingResult(
+        validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics, task.earlier_seconds
+    )
 
 
 class _Data(L.LightningDataModule):
