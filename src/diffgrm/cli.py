@@ -236,7 +236,7 @@ def tokenize(
     from diffgrm.data.dataset import make_split
     from diffgrm.data.tables import load_frame, read_items, renamings_for
     from diffgrm.embeddings import embed_items
-    from diffgrm.semantic_ids import SemanticIds
+    from diffgrm.semantic_ids import tokenize_items
 
     chosen = _recipe(recipe, overrides)
     _check_output(out)
@@ -252,8 +252,8 @@ def tokenize(
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
         table, in_training = data.item_table, split.item_counts > 0
     embeddings = embed_items(chosen.embedding.build("embedding", seed=chosen.seed), table, in_training)
-    tokenizer = chosen.tokenizer.build("tokenizer", seed=chosen.seed).fit(embeddings[in_training])
-    sids, report = SemanticIds.build(tokenizer, embeddings, chosen.semantic_ids.collisions)
+    tokenizer, collisions = chosen.tokenizer.build("tokenizer", seed=chosen.seed), chosen.semantic_ids.collisions
+    sids, report = tokenize_items(tokenizer, embeddings, in_training, collisions, chosen.tokenizer.options)
     digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
     _write_table(table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
     show_report(report)

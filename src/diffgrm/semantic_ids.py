@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,10 +13,8 @@ import numpy as np
 from diffgrm.collisions import place, reassign
 from diffgrm.embeddings.base import normalise
 from diffgrm.schema import ModelFolderError, TokenizerError
-from diffgrm.storage import State, atomic_file, cache_folder, digest, file_digest
+from diffgrm.storage import State, cache_folder, cached, digest, file_digest
 from diffgrm.tokenizers.base import Tokenizer
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -184,9 +181,8 @@ def tokenize_items(
     tokenizer: Tokenizer,
     embeddings: np.ndarray,
     in_training: np.ndarray,
-    collisions: str = "reassign",
-    *,
-    settings: dict[str, Any] | None = None,
+    collisions: str,
+    settings: dict[str, Any],
     cache: Path | None = None,
 ) -> tuple[SemanticIds, TokenizerReport]:
     """Fit a tokenizer on the training items and give all items their SIDs, through the cache.
@@ -194,38 +190,26 @@ def tokenize_items(
     Args:
         embeddings: [I, e].
         in_training: [I] bool, items that occur in training rows; nothing is learnt from the others.
-        settings: JSON-able, what the tokenizer was built with; with its code and seed, it is the key of the cache. None
-            does without the cache.
+        settings: JSON-able, what the tokenizer was built with; with its code and seed, it is the key of the cache.
         cache: folder of cached semantic IDs; None is the user's cache folder.
 
     Raises:
         TokenizerError: too few training items, or a code space too small for distinct SIDs.
     """
-    if settings is None:
-        return SemanticIds.build(tokenizer.fit(embeddings[in_training]), embeddings, collisions)
     kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
     code = file_digest(Path(inspect.getfile(type(tokenizer))))  # an edited tokenizer makes its SIDs again
     identity = [kind, code, json.dumps(settings, sort_keys=True), tokenizer.seed, collisions]
-    key = digest([*identity, embeddings, in_training])
-    path = (cache or cache_folder() / "semantic_ids") / f"{key}.safetensors"
-    if path.is_file():
-        try:
-            stored = State.load(path)
-        except ModelFolderError:
-            logger.warning("The cached semantic IDs %s are damaged; making them again.", path)
-        else:
-            codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
-            tokenizer.load_state(stored)
-            return SemanticIds(codes, tokenizer.codebook_size, collisions), TokenizerReport.from_dict(report)
-    ids, report = SemanticIds.build(tokenizer.fit(embeddings[in_training]), embeddings, collisions)
-    state = tokenizer.state()
-    try:
-        with atomic_file(path) as temporary:
-            arrays, facts = {**state.arrays, "semantic_ids": ids.codes}, {**state.facts, "report": report.to_dict()}
-            State(arrays, facts).save(temporary)
-    except OSError as error:
-        logger.warning("The semantic IDs could not be cached in %s: %s", path.parent, error)
-    return ids, report
+    folder = cache or cache_folder() / "semantic_ids"
+
+    def make() -> State:
+        ids, report = SemanticIds.build(tokenizer.fit(embeddings[in_training]), embeddings, collisions)
+        state = tokenizer.state()
+        return State({**state.arrays, "semantic_ids": ids.codes}, {**state.facts, "report": report.to_dict()})
+
+    stored = cached(folder / f"{digest([*identity, embeddings, in_training])}.safetensors", "semantic IDs", make)
+    codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
+    tokenizer.load_state(stored)
+    return SemanticIds(codes, tokenizer.codebook_size, collisions), TokenizerReport.from_dict(report)
 
 
 def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, codes: np.ndarray) -> TokenizerReport:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from diffgrm.schema import ModelFolderError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,31 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cached(path: Path, what: str, make: Callable[[], State]) -> State:
+    """The state that a file of a cache keeps, else one made now and kept there.
+
+    A damaged file is made again; a cache that cannot be written costs a warning only.
+
+    Args:
+        what: its name in messages, such as ``"embeddings"``.
+    """
+    if path.is_file():
+        try:
+            found = State.load(path)
+        except ModelFolderError:
+            logger.warning("The cached %s %s are damaged; making them again.", what, path)
+        else:
+            logger.info("The %s come from the cache: %s", what, path)
+            return found
+    made = make()
+    try:
+        with atomic_file(path) as temporary:
+            made.save(temporary)
+    except OSError as error:
+        logger.warning("The %s could not be cached in %s: %s", what, path.parent, error)
+    return made
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

@@ -76,7 +76,7 @@ def test_semantic_ids_come_from_the_cache_when_nothing_changed(vectors, tmp_path
 
     def made(settings=settings, collisions="reassign", seed=0, in_training=in_training):
         tokenizer = OPQTokenizer(4, 16, **settings, seed=seed)
-        return tokenizer, *tokenize_items(tokenizer, vectors, in_training, collisions, settings=settings, cache=tmp_path)
+        return tokenizer, *tokenize_items(tokenizer, vectors, in_training, collisions, settings, tmp_path)
 
     tokenizer, ids, report = made()
     made(settings | {"iterations": 4}), made(collisions="share"), made(seed=1), made(in_training=~in_training)
@@ -89,7 +89,8 @@ def test_semantic_ids_come_from_the_cache_when_nothing_changed(vectors, tmp_path
 
 def test_damaged_cached_semantic_ids_are_made_again(vectors, tmp_path):
     def made():
-        return tokenize_items(OPQTokenizer(4, 16, pca_width=12), vectors, np.ones(400, bool), settings={}, cache=tmp_path)
+        tokenizer = OPQTokenizer(4, 16, pca_width=12)
+        return tokenize_items(tokenizer, vectors, np.ones(400, bool), "reassign", {}, tmp_path)
 
     ids, _ = made()
     (file,) = tmp_path.iterdir()

@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from diffgrm.schema import Columns, DataError, ModelFolderError, bullet_list, first_few
-from diffgrm.storage import State, atomic_file, cache_folder
+from diffgrm.schema import Columns, DataError, bullet_list, first_few
+from diffgrm.storage import State, cache_folder, cached
 
 logger = logging.getLogger(__name__)
 
@@ -68,28 +68,19 @@ def embed_items(
     Raises:
         DataError: vectors that are not finite or of the wrong shape.
     """
+
+    def make() -> State:
+        logger.info("Embedding %d items with %s ...", len(items), type(encoder).__name__)
+        found = encoder.fit(items.filter(in_training)).encode(items)
+        vectors, state = check_embeddings(found, len(items), items[Columns.ITEM]), encoder.state()
+        return State({**state.arrays, "embeddings": vectors}, state.facts)
+
     if not encoder.cached:
-        return check_embeddings(encoder.fit(items.filter(in_training)).encode(items), len(items), items[Columns.ITEM])
+        return make().arrays["embeddings"]
     folder = cache or cache_folder() / "embeddings"
-    path = folder / f"{_content_hash(encoder, items, in_training)}.safetensors"
-    if path.is_file():
-        try:
-            stored = State.load(path)
-        except ModelFolderError:
-            logger.warning("The cached embeddings %s are damaged; making them again.", path)
-        else:
-            logger.info("Embeddings of %d items from the cache: %s", len(items), path)
-            vectors = stored.arrays.pop("embeddings")
-            encoder.load_state(stored)
-            return vectors
-    logger.info("Embedding %d items with %s ...", len(items), type(encoder).__name__)
-    vectors = check_embeddings(encoder.fit(items.filter(in_training)).encode(items), len(items), items[Columns.ITEM])
-    state = encoder.state()
-    try:
-        with atomic_file(path) as temporary:
-            State({**state.arrays, "embeddings": vectors}, state.facts).save(temporary)
-    except OSError as error:
-        logger.warning("The embeddings could not be cached in %s: %s", folder, error)
+    stored = cached(folder / f"{_content_hash(encoder, items, in_training)}.safetensors", "embeddings", make)
+    vectors = stored.arrays.pop("embeddings")
+    encoder.load_state(stored)
     return vectors
 
 

@@ -49,7 +49,7 @@ class SemanticRecommender(Recommender):
             embeddings,
             in_training,
             recipe.semantic_ids.collisions,
-            settings={"name": recipe.tokenizer.name, **recipe.tokenizer.options},
+            recipe.tokenizer.options,
         )
         self.facts["tokenizer_report"] = dict(self.report.rows())
         return self.semantic_ids
