@@ -2,6 +2,7 @@
 
 OUT/models/DIGEST/            a fitted model, shared by runs that differ in decoding only
 OUT/models/DIGEST.run/        its checkpoints while it trains, its logs afterwards
+OUT/models/DIGEST.json        what it is worth on validation, where choices were made by it
 OUT/runs/DATASET/RUN/seed-0/  result.json and ranks.parquet, written when all of it is done
 """
 
@@ -34,7 +35,7 @@ from diffgrm.storage import atomic_file, digest
 
 logger = logging.getLogger(__name__)
 
-RESULT, RANKS, VALIDATION = "result.json", "ranks.parquet", "validation.json"
+RESULT, RANKS = "result.json", "ranks.parquet"
 OBSERVED = 1000  # validation users whose fill order is looked at
 
 
@@ -138,22 +139,16 @@ class Runner:
     def _cell(self, world: World, run: str, seed: int, label: str) -> None:
         spec = self.suite.runs[run]
         folder = self.out / "runs" / world.name / slug(run) / f"seed-{seed}"
+        recipe = fit = None
         if spec.peer is not None:
-            facts = [
-                world.identity,
-                self.suite.test_users,
-                seed,
-                spec.model_dump_json(),
-                self.suite.path(spec.peer).read_text(encoding="utf-8"),
-            ]
-            cell = Cell(world.name, run, seed, None, folder, digest(facts))
-            fit = None
+            settings = [seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
         else:
             choice = self._choice(world, run)
             recipe = self.suite.recipe(run, world.name, choice, seed)
             fit = self.suite.recipe(self.suite.fitted_by(run), world.name, choice, seed)
-            settings = recipe.to_dict(), fit.to_dict()
-            cell = Cell(world.name, run, seed, recipe, folder, digest([world.identity, self.suite.test_users, *settings]))
+            settings = [recipe.to_dict(), fit.to_dict()]
+        identity = digest([world.identity, self.suite.test_users, *settings])
+        cell = Cell(world.name, run, seed, recipe, folder, identity)
         if cell.done:
             self.finished += 1
             self.say(f"[{self._count()}] {label}: done before")
@@ -203,7 +198,7 @@ class Runner:
 
     def _validation_score(self, world: World, recipe: Recipe) -> float:
         """0.8 NDCG@10 + 0.2 Recall@10 on validation, history filtered: what training found, else found now and kept."""
-        kept = self._model_folder(world, recipe) / VALIDATION
+        kept = self._model_folder(world, recipe).with_suffix(".json")
         if kept.is_file():
             return float(json.loads(kept.read_text())["val_score"])
         recommender = self._fitted(world, recipe)

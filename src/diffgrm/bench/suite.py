@@ -2,20 +2,20 @@
 
 name: quick
 datasets: [toy, movielens-100k]
-folders: [../data]          # where DATASET/interactions.parquet and items.parquet may lie, relative to this file
+folders: [../data]                 # where DATASET/interactions.parquet and items.parquet may lie, beside this file
 seeds: [0, 1]
-test_users: 5000            # a sample of the test users; left out, all of them are ranked
-reference: sasrec           # differences and their intervals are to this run
+test_users: 5000                   # a sample of the test users; left out, all of them are ranked
+reference: sasrec                  # differences and their intervals are to this run
 runs:
-popularity: {recommender: popularity}
-sasrec:
-recommender: sasrec
-choose: {model.dropout: [0.2, 0.5]}            # the best on validation, by the first seed, is the one that counts
-diffgrm:
-recipe: ../recipes/movielens-small.yaml        # a recipe file to start from, relative to this file
-only_on: {toy: {training: {epochs: 20}}}            # changes for single datasets
-narrow: {like: diffgrm, decoding: {beam: 16}}    # another run, changed; fitted again only if fitting changed
-other: {like: diffgrm, recommender: autoregressive, noising: null}    # null: without that section
+  popularity: {recommender: popularity}
+  sasrec:
+    recommender: sasrec
+    choose: {model.dropout: [0.2, 0.5]}        # the best on validation, by the first seed, is the one that counts
+  diffgrm:
+    recipe: ../recipes/movielens-small.yaml    # a recipe file to start from, beside this file
+    only_on: {toy: {training: {epochs: 20}}}   # changes for single datasets
+  narrow: {like: diffgrm, decoding: {beam: 16}}  # another run, changed; fitted again only if fitting changed
+  other: {like: diffgrm, recommender: autoregressive, noising: null}  # null: without that section
 """
 
 from __future__ import annotations

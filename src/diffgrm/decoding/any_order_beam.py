@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 LAST_PARTS = 4  # the last digit is filled in for a quarter of the beams at a time
 FEWEST_BEAMS = 64  # but not for fewer beams of all users than this: small questions cost as much as larger ones
 COPIES = 4  # candidates a beam that are looked at where several may fit the same item
-DOUBLINGS = 1  # how often a beam is doubled that finds fewer items than there are
 
 
 @dataclass(frozen=True)
@@ -368,16 +367,16 @@ def until_enough(task: Task, width: int, search: Callable[[Task, int], Decoded])
     """
     decoded = search(task, width)
     wanted = task.catalogue.possible(task.excluded, len(task.memory)).clamp(max=task.k)
-    for doubling in range(1, DOUBLINGS + 2):
+    for remedy in ("a beam twice as wide", "fixed order"):
         short = ((decoded.items >= 0).sum(1) < wanted).nonzero()[:, 0]
         if len(short) == 0:
             break
         some = some_users(task, short)
-        if doubling <= DOUBLINGS:
-            found = search(some, width * 2**doubling)
-        else:
+        if remedy == "fixed order":
             found = _completed(decoded.rows(short), AnyOrderBeam(order="fixed")._search(some, width))
-        logger.debug("%d users had fewer items than possible (attempt %d)", len(short), doubling)
+        else:
+            found = search(some, 2 * width)
+        logger.debug("%d users had fewer items than possible: %s", len(short), remedy)
         decoded = decoded.replaced(short, found)
     return decoded
 

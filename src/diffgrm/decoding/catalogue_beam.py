@@ -7,8 +7,8 @@ probability among items, and what is left of a partial SID that fits one item on
 - such a partial SID is finished without asking the network again; in most catalogues two or three digits are enough;
 - scores are worth comparing early: as soon as k items are found, beams that stand below the k-th are dropped, since a
   score only falls;
-- so beams are asked about in parts, best first, and most are never asked about. What is dropped could not have changed
-  the answer.
+- so beams are asked about in parts, best first, and those that can no longer win are not asked about. What is dropped
+  could not have changed the answer.
 """
 
 from __future__ import annotations
