@@ -40,6 +40,7 @@ FLOORS = {
     "reporting": 6,
     "console": 6,
     "demo": 6,
+    "cli_items": 6,
     "cli": 6,
 }
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""The command line: fit, recommend, evaluate, tokenize, datasets, demo (floor 6)."""
+"""The command line: fit, recommend, explain, similar, evaluate, tokenize, datasets, bench, report, demo (floor 6)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from rich.logging import RichHandler
 from rich.table import Table
 from typer.core import TyperCommand
 
+from diffgrm.cli_items import items_app
 from diffgrm.schema import Columns, DataError, DiffGRMError, RecipeError, bullet_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from diffgrm.data.dataset import InteractionDataset
     from diffgrm.recipe import Recipe
-    from diffgrm.recommenders import Recommender
 
 app = typer.Typer(
     name="diffgrm",
@@ -31,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(items_app, name="items", no_args_is_help=True)
 
 Interactions = Annotated[Path | None, typer.Option(help="Events: user_id, item_id, timestamp (parquet, csv, jsonl, .gz).")]
 Items = Annotated[Path | None, typer.Option(help="Items: item_id, text (parquet, csv, jsonl, .gz).")]
@@ -330,51 +329,9 @@ def demo(
     run(out, quiet)
 
 
-# ---- a catalogue that changes ---------------------------------------------------------------------------------------
-
-items_app = typer.Typer(help="Change what a saved model may recommend, without training: add, update, remove, restore.")
-app.add_typer(items_app, name="items", no_args_is_help=True)
-Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
-ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
-
-
-@items_app.command()
-def add(
-    model: Model,
-    items: Annotated[Path, typer.Option(help="New items: item_id, text (parquet, csv, jsonl, .gz).")],
-) -> None:
-    """Embed new items, give them free semantic IDs, and recommend them from now on."""
-    _change_items(model, lambda recommender: recommender.add_items(items))
-
-
-@items_app.command()
-def update(
-    model: Model,
-    items: Annotated[Path, typer.Option(help="Known items with their new rows.")],
-    semantic_ids: Annotated[
-        Literal["keep", "move"],
-        typer.Option(help="keep: semantic IDs stay (a text was corrected); move: they are made anew from the new text."),
-    ],
-) -> None:
-    """Change the rows of known items."""
-    _change_items(model, lambda recommender: recommender.update_items(items, semantic_ids))
-
-
-@items_app.command()
-def remove(model: Model, ids: ItemIds) -> None:
-    """Recommend these items no more; histories may still hold them."""
-    _change_items(model, lambda recommender: recommender.remove_items(ids))
-
-
-@items_app.command()
-def restore(model: Model, ids: ItemIds) -> None:
-    """Recommend removed items again."""
-    _change_items(model, lambda recommender: recommender.restore_items(ids))
-
-
 @app.command()
 def explain(
-    model: Model,
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     history: Annotated[list[str], typer.Option(help="Item ids, oldest first (repeat the option).")],
     overrides: Overrides = None,
     k: Annotated[int, typer.Option("--k", help="Number of items.")] = 3,
@@ -393,7 +350,7 @@ def explain(
 
 @app.command()
 def similar(
-    model: Model,
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     item: Annotated[str, typer.Argument(help="Item id.")],
     k: Annotated[int, typer.Option("--k", help="Number of items.")] = 10,
 ) -> None:
@@ -404,19 +361,6 @@ def similar(
     recommender = load(model)
     found = recommender.similar_items(item, k)
     show_recommendations(found.with_columns(pl.lit(f"similar to {item}").alias(Columns.USER)), recommender.item_table)
-
-
-def _change_items(folder: Path, change: Callable[[Recommender], Recommender]) -> None:
-    from diffgrm import model_folder
-    from diffgrm.console import console
-    from diffgrm.recommenders import load
-
-    with model_folder.locked(folder):
-        before = load(folder)
-        after = change(before)
-        after.save(folder)
-    version, offered = after.facts["catalogue_version"], int(after.offered.sum())
-    console.print(f"Catalogue version {version} of {folder}: {len(after.items):,} items, {offered:,} of them recommended.")
 
 
 # ---- shared by the commands ---------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ The base class checks, maps ids and builds tables once; a method implements ``_f
 
 from __future__ import annotations
 
-import copy
 import datetime
 import logging
 import platform
@@ -25,16 +24,16 @@ from diffgrm.query import Query
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.histories import read_histories
-from diffgrm.recommenders.item_changes import changed_rows, new_rows, replaced
+from diffgrm.recommenders.living_catalogue import LivingCatalogue
 from diffgrm.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 
 logger = logging.getLogger(__name__)
 
-ITEMS, RECIPE, COUNT, OFFERED = "items.parquet", "recipe.yaml", "training_events", "offered"
+ITEMS, RECIPE, COUNT, OFFERED = "items.parquet", "recipe.yaml", "training_events", "_offered"
 READS = 3  # times that a model folder is read which others replace meanwhile, before they are made to wait
 
 
-class Recommender(ABC):
+class Recommender(LivingCatalogue, ABC):
     """The one door: ``fit`` on a dataset, ``recommend`` for histories, ``save`` and ``load``.
 
     Args:
@@ -55,10 +54,6 @@ class Recommender(ABC):
                 f"the recipe is for the recommender {self.recipe.recommender!r}, not for {type(self).__name__}; write "
                 f"recommender: {self.registered_name()}"
             )
-        self._items: IdMap | None = None
-        self._item_table: pl.DataFrame | None = None
-        self._item_counts: np.ndarray | None = None
-        self._offered: np.ndarray | None = None  # [I] bool, items that may be recommended; None: all
         self._fitted_split: Split | None = None
         self.facts: dict[str, Any] = {}
 
@@ -128,9 +123,6 @@ class Recommender(ABC):
         self._recipe_changed()
         return self
 
-    def _recipe_changed(self) -> None:
-        """Forget what was made from the recipe's late settings."""
-
     @abstractmethod
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None: ...
 
@@ -147,27 +139,6 @@ class Recommender(ABC):
         return self
 
     # ---- recommend ----------------------------------------------------------------------------------------------
-
-    @property
-    def items(self) -> IdMap:
-        """Item ids and their positions."""
-        self._check_fitted()
-        assert self._items is not None
-        return self._items
-
-    @property
-    def item_table(self) -> pl.DataFrame:
-        """The item table; row i is item position i."""
-        self._check_fitted()
-        assert self._item_table is not None
-        return self._item_table
-
-    @property
-    def item_counts(self) -> np.ndarray:
-        """[I] training events of every item."""
-        self._check_fitted()
-        assert self._item_counts is not None
-        return self._item_counts
 
     def recommend(
         self,
@@ -218,10 +189,6 @@ class Recommender(ABC):
     @abstractmethod
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         """Item positions [U, k], best first, -1 after the last, and their scores [U, k]."""
-
-    def _check_fitted(self) -> None:
-        if self._items is None:
-            raise DiffGRMError(f"this {type(self).__name__} is not fitted: call fit(dataset) or load(folder) first")
 
     def similar_items(self, item: Any, k: int = 10) -> pl.DataFrame:
         """The items most like one, by the vectors the method has of items (cosine), best first.
@@ -297,104 +264,6 @@ class Recommender(ABC):
             raise DataError(f"unknown users: {first_few(unknown)}; pass their histories=")
         return dataset.users.gather(rows), dataset.events.rows(rows)
 
-    # ---- items that come, go and change -------------------------------------------------------------------------
-
-    @property
-    def offered(self) -> np.ndarray:
-        """[I] bool, items that may be recommended: all but removed ones."""
-        return np.ones(len(self.items), dtype=bool) if self._offered is None else self._offered
-
-    def add_items(self, table: Any) -> Self:
-        """A recommender that knows more items and can recommend them at once; nothing is trained.
-
-        This recommender goes on as it was, so readers of it are not disturbed, and whoever wants the new one takes it.
-
-        Args:
-            table: item_id, text and what other columns the embedding reads, a row an item.
-
-        Raises:
-            DataError: unusable rows, or ids that are there already.
-            DiffGRMError: the method knows items by their events only.
-        """
-        rows = new_rows(table, self.item_table, self.items)
-        changed = self._copy()
-        changed._know(rows)
-        changed._item_table = pl.concat([self.item_table, rows])
-        changed._items = IdMap(changed._item_table[Columns.ITEM])
-        changed._item_counts = np.concatenate([self.item_counts, np.zeros(rows.height, self.item_counts.dtype)])
-        if self._offered is not None:
-            changed._offered = np.concatenate([self._offered, np.ones(rows.height, dtype=bool)])
-        return changed
-
-    def remove_items(self, ids: Iterable[Any]) -> Self:
-        """A recommender that recommends these items no more. Histories that hold them mean what they meant.
-
-        Raises:
-            DataError: unknown ids, or no item would be left.
-        """
-        return self._offering(ids, False)
-
-    def restore_items(self, ids: Iterable[Any]) -> Self:
-        """A recommender that recommends removed items again.
-
-        Raises:
-            DataError: unknown ids.
-        """
-        return self._offering(ids, True)
-
-    def update_items(self, table: Any, semantic_ids: Literal["keep", "move"]) -> Self:
-        """A recommender with other rows (text, title...) for items it knows.
-
-        Args:
-            table: as in :meth:`add_items`.
-            semantic_ids: ``"keep"``: what the method made of the old text stays, as is right where a text is only
-                corrected; ``"move"``: it is made anew from the new text, and the item may get another semantic ID.
-
-        Raises:
-            DataError: unusable rows, or unknown ids.
-        """
-        if semantic_ids not in ("keep", "move"):
-            raise DataError(f"semantic_ids is {semantic_ids!r}; expected 'keep' or 'move'")
-        positions, rows = changed_rows(table, self.item_table, self.items)
-        changed = self._copy()
-        if semantic_ids == "move":
-            changed._learn_again(positions, rows)
-        changed._item_table = replaced(self.item_table, positions, rows)
-        return changed
-
-    def _offering(self, ids: Iterable[Any], offered: bool) -> Self:
-        ids = list(ids)
-        positions = self.items.positions(ids)
-        if (positions < 0).any():
-            unknown = [i for i, p in zip(ids, positions, strict=True) if p < 0]
-            raise DataError(f"{len(unknown)} items are not in the catalogue: {first_few(unknown)}")
-        changed = self._copy()
-        changed._offered = self.offered.copy()
-        changed._offered[positions] = offered
-        if not changed._offered.any():
-            raise DataError("no item would be left to recommend; keep at least one")
-        if changed._offered.all():
-            changed._offered = None
-        return changed
-
-    def _copy(self) -> Self:
-        """The same recommender, free to change its catalogue."""
-        self._check_fitted()
-        changed = copy.copy(self)
-        changed.facts = self.facts | {"catalogue_version": self.facts.get("catalogue_version", 0) + 1}
-        changed._recipe_changed()
-        return changed
-
-    def _know(self, rows: pl.DataFrame) -> None:
-        """Take new items in, which get the positions behind those that are there."""
-        raise DiffGRMError(
-            f"{self.recipe.recommender!r} knows items by their events only and cannot add any; fit again, or use a method "
-            "that reads texts"
-        )
-
-    def _learn_again(self, positions: np.ndarray, rows: pl.DataFrame) -> None:
-        """Make anew what the method keeps of items [N] whose rows changed; methods that read no text keep nothing."""
-
     # ---- save and load ------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> Path:
@@ -427,7 +296,7 @@ class Recommender(ABC):
             version = model_folder.version(folder)
             try:
                 recommender = cls._read(folder, model_folder.read_manifest(folder))
-            except Exception:
+            except (DiffGRMError, OSError, pl.exceptions.PolarsError):
                 if model_folder.version(folder) == version:
                     raise
             else:
