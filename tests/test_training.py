@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(validate_every, toy, tm
     assert later and all(found[s] == wanted[s] for s in later)
     assert same_weights(resumed, whole)
     earlier = torch.load(run / "last.ckpt", weights_only=False)["seconds"]
-    assert resumed.facts["fit_seconds"] >= earlier * 0.99 > 0
+    assert 0 < round(earlier, 1) <= resumed.facts["fit_seconds"]  # which is rounded too
 
 
 def test_a_run_folder_in_use_and_one_without_a_checkpoint_are_refused(whole, toy, tiny_recipe, tmp_path):

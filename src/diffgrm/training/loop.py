@@ -227,29 +227,8 @@ def train(
         save_last=True,
         enable_version_counter=False,
     )
-    callbacks: list[Callback] = [
-        checkpoint,
-        EarlyStopping(MONITOR, mode="max", patience=settings.patience, check_finite=False),
-    ]
-    if progress:
-        callbacks.append(RichProgressBar(leave=False))
     with _quiet_lightning():
-        trainer = L.Trainer(
-            max_epochs=settings.epochs,
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            strategy=settings.strategy,
-            precision=_precision(settings),
-            gradient_clip_val=settings.gradient_clip or None,
-            check_val_every_n_epoch=settings.validate_every,
-            callbacks=callbacks,
-            logger=_loggers(settings, run_folder),
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=10,
-            use_distributed_sampler=False,
-        )
+        trainer = _trainer(settings, run_folder, checkpoint, progress)
         trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
     best = torch.load(Path(str(checkpoint.dirpath)) / BEST, map_location="cpu", weights_only=False)
     prefix = "objective.network."
@@ -259,6 +238,31 @@ def train(
     validation_metrics: dict[str, float] = best["validation"]
     return TrainingResult(
         validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics, task.earlier_seconds
+    )
+
+
+def _trainer(settings: TrainingSettings, run_folder: Path, checkpoint: ModelCheckpoint, progress: bool) -> L.Trainer:
+    callbacks: list[Callback] = [
+        checkpoint,
+        EarlyStopping(MONITOR, mode="max", patience=settings.patience, check_finite=False),
+    ]
+    if progress:
+        callbacks.append(RichProgressBar(leave=False))
+    return L.Trainer(
+        max_epochs=settings.epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=_precision(settings),
+        gradient_clip_val=settings.gradient_clip or None,
+        check_val_every_n_epoch=settings.validate_every,
+        callbacks=callbacks,
+        logger=_loggers(settings, run_folder),
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        use_distributed_sampler=False,
     )
 
 
