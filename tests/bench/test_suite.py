@@ -39,6 +39,25 @@ def test_choices_are_every_combination_and_belong_to_the_run_that_others_are_lik
     assert found.choices("words") == [{}] and found.base("wide") == "base" and found.base("words") == "words"
 
 
+def test_a_run_that_is_like_another_with_another_part_keeps_the_settings_that_both_parts_know(tmp_path):
+    base = {
+        "recommender": "diffgrm",
+        "model": {"width": 32, "dropout": 0.3, "history": "causal"},
+        "training": {"validation_decoding": {"beam": 7}},
+        "decoding": {"beam": 9, "steps": 2},
+    }
+    left = {"like": "base", "recommender": "autoregressive", "noising": None}
+    left |= {"model": {"name": "autoregressive"}, "decoding": {"name": "left_to_right"}}
+    runs = {"base": base, "left": left, "only": {"like": "base", "decoding": {"name": "one_pass"}}}
+    found = suite(tmp_path, runs=runs)
+    recipe = found.recipe("left", "toy", {}, 0)
+    kept = {key: recipe.model.options[key] for key in base["model"]}
+    assert recipe.model.name == "autoregressive" and kept == base["model"]
+    assert recipe.decoding.options["beam"] == 9 and recipe.validation_decoder.options["beam"] == 7
+    one_pass = found.recipe("only", "toy", {}, 0)
+    assert one_pass.validation_decoder.name == "one_pass" and found.fitted_by("only") == "base"
+
+
 def test_a_run_may_start_from_a_recipe_file_beside_the_suite(tmp_path):
     (tmp_path / "start.yaml").write_text("recommender: item_knn\nmodel: {neighbours: 7}\n")
     runs = {"base": {"recipe": "start.yaml", "model": {"decay": 0.5}}}

@@ -29,7 +29,8 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from diffgrm.recipe import Recipe, apply_overrides
+from diffgrm.recipe import PART_SECTIONS, Recipe, apply_overrides
+from diffgrm.registry import settings
 from diffgrm.schema import RecipeError, bullet_list, did_you_mean
 
 LATE = ("decoding", "evaluation")  # sections of a recipe that can change without a new fit
@@ -143,9 +144,7 @@ class Suite(BaseModel):
         if run.like is not None:
             raw = self._raw(run.like, dataset, {} if run.choose else choice)
         for changes in (run.changes, run.only_on.get(dataset, {})):
-            unused = {section for section, value in changes.items() if value is None}
-            raw = {section: value for section, value in raw.items() if section not in unused}
-            raw = apply_overrides(raw, _overrides({name: value for name, value in changes.items() if name not in unused}))
+            raw = _changed(raw, changes)
         if self.base(name) != name:
             return raw
         return apply_overrides(raw, [f"{key}={json.dumps(value)}" for key, value in choice.items()])
@@ -163,6 +162,34 @@ class Suite(BaseModel):
         if run.like is None or run.recipe is not None or not changed <= set(LATE):
             return name
         return self.fitted_by(run.like)
+
+
+def _changed(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw recipe with the changes of a run.
+
+    A part under another name keeps the settings that both know: "like" another run means that nothing else differs.
+    """
+    unused = {section for section, value in changes.items() if value is None}
+    raw = {section: value for section, value in raw.items() if section not in unused}
+    new = apply_overrides(raw, _overrides({name: value for name, value in changes.items() if name not in unused}))
+    for section in PART_SECTIONS:
+        before, after = raw.get(section), new.get(section)
+        if isinstance(before, Mapping) and isinstance(after, Mapping) and before.get("name") != after.get("name"):
+            new[section] = {**_known(section, after, before), **after}
+    if isinstance(validation := dict(raw.get("training", {})).get("validation_decoding"), Mapping) and "decoding" in new:
+        wanted = dict(new["training"]).get("validation_decoding") or {}
+        new["training"] = {
+            **new["training"],
+            "validation_decoding": {**_known("decoding", new["decoding"], validation), **wanted},
+        }
+    return new
+
+
+def _known(section: str, part: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that a part knows."""
+    if "name" not in part:
+        return dict(options)
+    return {key: value for key, value in options.items() if key != "name" and key in settings(section, part["name"])}
 
 
 def _overrides(changes: Mapping[str, Any]) -> Iterable[str]:
