@@ -37,6 +37,39 @@ def test_the_steps_lead_to_the_items_of_the_list_and_account_for_their_scores(sa
             assert np.log(rows["confidence"].to_numpy()).sum() == pytest.approx(score, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["decoding.steps=2"], ["decoding.finish=items"], ["decoding.name=catalogue_beam"], ["decoding.constrained=false"]],
+)
+def test_the_beams_of_every_step_grow_from_those_before_and_end_in_the_list(saved, overrides):
+    recommender = diffgrm.load(saved).override(overrides)
+    table = recommender.beams(HISTORY, k=4, show=1000)
+    listed = recommender.recommend([HISTORY], k=4)
+    before = [[None] * recommender.semantic_ids.n_digits]
+    for _, rows in table.group_by("step", maintain_order=True):
+        assert rows["score"].is_sorted(descending=True) and rows["place"].to_list() == list(range(1, rows.height + 1))
+        digits = [tuple(found) for found in rows["digits"].to_list()]
+        assert len(set(digits)) == len(digits)
+        for found in digits:
+            assert any(all(a is None or a == b for a, b in zip(old, found, strict=True)) for old in before)
+        before = digits
+    codes = recommender.semantic_ids.codes[recommender.items.positions(listed["item_id"])]
+    legal = [found for found in before if found in {tuple(code) for code in codes.tolist()}]
+    assert legal == [tuple(code) for code in codes.tolist()]
+    assert recommender.beams(HISTORY, k=4, show=3).group_by("step").len()["len"].max() == 3
+
+
+def test_a_variant_shares_the_tables_and_leaves_the_recommender_as_it_was(saved):
+    recommender = diffgrm.load(saved)
+    before = recommender.recommend([HISTORY], k=4)
+    wider = recommender.variant(["decoding.beam=40"])
+    assert wider.recommend([HISTORY], k=4).equals(
+        diffgrm.load(saved).override(["decoding.beam=40"]).recommend([HISTORY], k=4)
+    )
+    assert wider.ranker().catalogue is recommender.ranker().catalogue
+    assert recommender.recipe.decoding.options["beam"] == 16 and recommender.recommend([HISTORY], k=4).equals(before)
+
+
 def test_what_cannot_be_explained_is_told(fitted):
     with pytest.raises(DataError, match="k is 0"):
         fitted.explain(HISTORY, k=0)

@@ -173,6 +173,7 @@ class AnyOrderBeam(Decoder):
             if self.finish == "items" and filled > 1:
                 beams, done, goes_on = _finish(task, beams, done, log_p, step)
                 if beams.score.shape[1] == 0:
+                    tell(task, done, done)
                     return items_from_sids(task, done.codes, done.score, done.step)
                 log_p = log_p.gather(1, goes_on[..., None, None].expand(-1, -1, *log_p.shape[2:]))
             digits = sizes[step] if self.threshold is None else _sure_digits(beams, log_p, self.threshold)
@@ -183,6 +184,7 @@ class AnyOrderBeam(Decoder):
                 if number < digits - 1:
                     log_p = log_p.gather(1, parent[..., None, None].expand(-1, -1, *log_p.shape[2:]))
             step += 1
+            tell(task, beams, done)
         if self.finish == "items":
             beams = done.best(beams, task.k)
         return items_from_sids(task, beams.codes, beams.score, beams.step)
@@ -207,6 +209,7 @@ class AnyOrderBeam(Decoder):
             part = beams.some(users, slice(start, start + size))
             part, _ = self._fill_one(some, part, _log_p(some, part), words, None, n - 1, task.k, step)
             done = done.put(users, done.some(users, slice(None)).best(part, task.k))
+        tell(task, done, done)
         return items_from_sids(task, done.codes, done.score, done.step)
 
     def _fill_one(
@@ -317,6 +320,13 @@ def _finish(task: Task, beams: Beams, done: Beams, log_p: Tensor, step: int) -> 
     goes_on = over.int().argsort(dim=1, stable=True)[:, : int((~over).sum(1).max())]
     beams = replace(beams, score=beams.score.masked_fill(over, -torch.inf))
     return beams.take(goes_on), done, goes_on
+
+
+def tell(task: Task, beams: Beams, done: Beams) -> None:
+    """Tell who watches the search what partial and complete SIDs it holds."""
+    if task.watch is not None:
+        both = beams.best(done, beams.score.shape[1])
+        task.watch(both.codes, both.known, both.score)
 
 
 def best_distinct(score: Tensor, name: Tensor, width: int) -> tuple[Tensor, Tensor]:

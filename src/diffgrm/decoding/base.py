@@ -17,6 +17,10 @@ Denoise = Callable[[Tensor, Tensor, Any], Tensor]
 NextDigit = Callable[[Tensor | None, Any, Any], tuple[Tensor, Any]]
 """``next_digit(code [B, Q], prefix, memory) -> logits [B, Q, K], prefix``."""
 
+Watch = Callable[[Tensor, Tensor, Tensor], None]
+"""Told the partial SIDs after a step: ``codes [B, W, n]`` (any value where unknown), ``known [B, W, n]``, and
+``scores [B, W]``, best first, -inf where there is none."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -30,6 +34,7 @@ class Task:
         excluded: items that single users must not get, or None.
         seeds: [B] int64, a number of each user's own for decoders that draw at random, so that an answer does not
             depend on who else is in the batch.
+        watch: told the partial SIDs after each step; None for nobody to tell. A search that comes short starts again.
     """
 
     ask: Any
@@ -38,6 +43,7 @@ class Task:
     k: int
     excluded: Excluded | None
     seeds: Tensor
+    watch: Watch | None = None
 
     @property
     def denoise(self) -> Denoise:

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.catalogue import code_words
-from diffgrm.decoding.any_order_beam import Beams, until_enough
+from diffgrm.decoding.any_order_beam import Beams, tell, until_enough
 from diffgrm.decoding.base import Decoded, Decoder, Task, items_from_sids, some_users
 
 PARTS = 4  # beams are asked about in so many parts
@@ -66,6 +66,7 @@ class CatalogueBeam(Decoder):
                 found = found.put(users, found.some(users, slice(None)).best(open_, width))
             hopeless = found.score <= done.score[:, -1:]
             beams = replace(found, score=found.score.masked_fill(hopeless, -torch.inf))
+            tell(task, beams, done)
             if not (beams.score > -torch.inf).any():
                 break
         return items_from_sids(task, done.codes, done.score, done.step)

@@ -15,7 +15,7 @@ from torch import nn
 from diffgrm.catalogue import Catalogue, Excluded
 from diffgrm.data.batches import Histories
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.base import Decoded, Decoder, Task
+from diffgrm.decoding.base import Decoded, Decoder, Task, Watch
 
 # Numbers that the network gives back in one call. On the CPU more leaves the cache, on a GPU fewer leave it idle.
 LOGITS_AT_ONCE = {"cpu": 2**19, "gpu": 2**24}
@@ -57,8 +57,14 @@ class Ranker:
                 progress(len(users))
         return items, scores
 
-    def decode(self, histories: Ragged, k: int, exclude_seen: bool) -> Iterator[tuple[np.ndarray, Decoded]]:
-        """Batches of users of similar history length: their row numbers, and what the decoder found for them."""
+    def decode(
+        self, histories: Ragged, k: int, exclude_seen: bool, watch: Watch | None = None
+    ) -> Iterator[tuple[np.ndarray, Decoded]]:
+        """Batches of users of similar history length: their row numbers, and what the decoder found for them.
+
+        Args:
+            watch: see :class:`Task`.
+        """
         device = self.catalogue.codes.device
         ask = getattr(self.network, self.decoder.asks)
         with torch.no_grad(), evaluating(self.network):
@@ -67,7 +73,7 @@ class Ranker:
                     Excluded.from_ragged(histories.rows(users), self.catalogue.n_items, device) if exclude_seen else None
                 )
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
-                yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds))
+                yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch))
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:
         """Batches of users of similar history length: their row numbers, and their encoded histories.

@@ -5,6 +5,7 @@ The base class checks, maps ids and builds tables once; a method implements ``_f
 
 from __future__ import annotations
 
+import copy
 import datetime
 import logging
 import platform
@@ -110,6 +111,16 @@ class Recommender(LivingCatalogue, ABC):
         self._items, self._item_table, self._fitted_split = dataset.items, dataset.item_table, split
         return self
 
+    def variant(self, overrides: Iterable[str]) -> Self:
+        """The same fitted recommender with other decoding or evaluation settings; this one stays as it is.
+
+        Both share what has been learnt and the tables of the catalogue.
+
+        Raises:
+            RecipeError: see :meth:`override`.
+        """
+        return copy.copy(self).override(overrides)
+
     def override(self, overrides: Iterable[str]) -> Self:
         """Change how a fitted recommender decodes or is evaluated, for example ``["decoding.beam=256"]``.
 
@@ -122,6 +133,9 @@ class Recommender(LivingCatalogue, ABC):
         self.recipe = self.recipe.override(overrides)
         self._recipe_changed()
         return self
+
+    def _recipe_changed(self) -> None:
+        """Forget what was made from the recipe's late settings."""
 
     @abstractmethod
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None: ...

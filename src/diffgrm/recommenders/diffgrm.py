@@ -58,6 +58,43 @@ class DiffGRMRecommender(GenerativeRecommender):
                 counts[digit] += np.bincount(steps[:, digit], minlength=n)
         return counts / max(counts[0].sum(), 1)
 
+    def beams(self, history: Iterable[Any], k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
+        """The search for the k best items of one history as it goes: the best partial SIDs after every step.
+
+        Args:
+            history: item ids, oldest first.
+            show: partial SIDs of each step.
+
+        Returns:
+            step (from 1), place (from 1), score (log-probability), digits (list of n codes, null where unknown).
+
+        Raises:
+            DataError: see :meth:`recommend`.
+        """
+        allowed = self._allowed(k, None, None)
+        _, positions = self._histories([list(history)], None, "error")
+        steps: list[list[dict[str, Any]]] = []
+        filled = 0
+
+        def watch(codes: Tensor, known: Tensor, scores: Tensor) -> None:
+            nonlocal filled
+            now = int(known[0].sum(-1)[scores[0] > -torch.inf].min())
+            if now <= filled:  # the search came short and starts again
+                steps.clear()
+            filled = now
+            found = zip(codes[0, :show].tolist(), known[0, :show].tolist(), scores[0, :show].tolist(), strict=True)
+            steps.append(
+                [
+                    {"step": len(steps) + 1, "place": place, Columns.SCORE: score, "digits": _digits(code, known)}
+                    for place, (code, known, score) in enumerate(found, start=1)
+                    if score > -float("inf")
+                ]
+            )
+
+        next(self.ranker(allowed).decode(positions, k, exclude_seen, watch))
+        schema = {"step": pl.Int64, "place": pl.Int64, Columns.SCORE: pl.Float64, "digits": pl.List(pl.Int64)}
+        return pl.DataFrame([row for step in steps for row in step], schema=schema)
+
     def explain(self, history: Iterable[Any], k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
         """How the k best items of one history were found: which digit was filled when, and how sure the network was.
 
@@ -111,3 +148,7 @@ class DiffGRMRecommender(GenerativeRecommender):
                             }
                         )
         return pl.DataFrame(rows)
+
+
+def _digits(code: list[int], known: list[bool]) -> list[int | None]:
+    return [c if k else None for c, k in zip(code, known, strict=True)]

@@ -49,7 +49,7 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         decoder = recipe.validation_decoder.build("decoding", seed=recipe.seed)
         self._check_parts(decoder)
         sids = self._tokenize(split)
-        for part in (recipe.decoding.build("decoding", seed=recipe.seed), decoder):
+        for part in (self._decoder(), decoder):
             part.check(sids.n_digits, len(sids))
         codes = torch.from_numpy(sids.codes.astype(np.int64))
         objective = self._objective(self._new_network(), codes, sids.codebook_size, decoder)
@@ -89,8 +89,7 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         device = next(network.parameters()).device
         if self._ranker is None:
             codes = torch.from_numpy(sids.codes.astype(np.int64)).to(device)
-            decoder = self.recipe.decoding.build("decoding", seed=self.recipe.seed)
-            self._ranker = Ranker(network, decoder, Catalogue(codes, sids.codebook_size))
+            self._ranker = Ranker(network, self._decoder(), Catalogue(codes, sids.codebook_size))
         if allowed is None:
             return self._ranker
         if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
@@ -137,3 +136,16 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
     def _changed(self) -> None:
         super()._changed()
         self._ranker = self._restricted = None
+
+    def _catalogue_changed(self) -> None:
+        super()._catalogue_changed()
+        self._ranker = self._restricted = None
+
+    def _recipe_changed(self) -> None:
+        """The tables of the catalogue stay."""
+        super()._recipe_changed()
+        if self._ranker is not None:
+            self._ranker, self._restricted = replace(self._ranker, decoder=self._decoder()), None
+
+    def _decoder(self) -> Decoder:
+        return self.recipe.decoding.build("decoding", seed=self.recipe.seed)

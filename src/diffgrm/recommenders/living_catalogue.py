@@ -133,11 +133,11 @@ class LivingCatalogue:
         self._check_fitted()
         changed = copy.copy(self)
         changed.facts = self.facts | {"catalogue_version": self.facts.get("catalogue_version", 0) + 1}
-        changed._recipe_changed()
+        changed._catalogue_changed()
         return changed
 
-    def _recipe_changed(self) -> None:
-        """Forget what was made from the recipe's late settings."""
+    def _catalogue_changed(self) -> None:
+        """Forget what was made from the items."""
 
     def _know(self, rows: pl.DataFrame) -> None:
         """Take new items in, which get the positions behind those that are there."""

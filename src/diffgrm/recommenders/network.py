@@ -107,11 +107,8 @@ class NetworkRecommender(Recommender):
         return self._in_use
 
     def _changed(self) -> None:
-        """Forget what was made from the network or from the recipe's late settings."""
+        """Forget what was made from the network."""
         self._in_use = None
-
-    def _recipe_changed(self) -> None:
-        self._changed()
 
     # ---- save and load ------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class SemanticRecommender(Recommender):
         """Embed the items, fit the tokenizer on those that occur in training, and give every item its SID."""
         recipe, items = self.recipe, split.dataset.item_table
         in_training = split.item_counts > 0
+        self._vectors = None
         self.encoder = recipe.embedding.build("embedding", seed=recipe.seed)
         embeddings = embed_items(self.encoder, items, in_training)
         self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed)
@@ -58,8 +59,8 @@ class SemanticRecommender(Recommender):
         assert self.semantic_ids is not None and self.tokenizer is not None and self.encoder is not None
         self.semantic_ids = self.semantic_ids.extended(self.tokenizer, self.encoder.encode(rows))
 
-    def _recipe_changed(self) -> None:
-        super()._recipe_changed()
+    def _catalogue_changed(self) -> None:
+        super()._catalogue_changed()
         self._vectors = None
 
     def _learn_again(self, positions: np.ndarray, rows: pl.DataFrame) -> None:
