@@ -39,6 +39,7 @@ FLOORS = {
     "bench": 6,
     "reporting": 6,
     "console": 6,
+    "serving": 6,
     "demo": 6,
     "cli_items": 6,
     "cli": 6,

@@ -1,4 +1,4 @@
-"""The command line: fit, recommend, explain, similar, evaluate, tokenize, datasets, bench, report, demo (floor 6)."""
+"""The command line: fit, recommend, explain, similar, evaluate, tokenize, bench, report, serve and more (floor 6)."""
 
 from __future__ import annotations
 
@@ -361,6 +361,45 @@ def similar(
     recommender = load(model)
     found = recommender.similar_items(item, k)
     show_recommendations(found.with_columns(pl.lit(f"similar to {item}").alias(Columns.USER)), recommender.item_table)
+
+
+@app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(help="Folder of the model; a newer model saved there is taken over under way.")],
+    overrides: Overrides = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    interactions: Annotated[
+        Path | None, typer.Option(help="Events of users who can then be asked for by id: user_id, item_id, timestamp.")
+    ] = None,
+    column: Column = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that changes of the catalogue need; or set DIFFGRM_TOKEN.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="A bound of the server, NAME=VALUE (repeat the option); see below.")
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+) -> None:
+    """Answer over HTTP: recommendations, similar items, explanations, and a page to explore them.
+
+    Bounds: body_bytes, histories, history, k, beam, filter, changes, queue, batch, seconds, body_seconds, reload_seconds,
+    connections; GET /model tells them.
+    """
+    from diffgrm.data.tables import load_frame, read_interactions, renamings_for
+    from diffgrm.schema import MissingExtraError
+
+    try:
+        from diffgrm.serving.run import read_limits, read_token, run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
+    events = None
+    if interactions is not None:
+        frame = load_frame(interactions, "interaction table")
+        events = read_interactions(frame, renamings_for(frame, _renamings(column)))
+    token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
+    run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision)
 
 
 # ---- shared by the commands ---------------------------------------------------------------------------------------

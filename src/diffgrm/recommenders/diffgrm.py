@@ -92,7 +92,12 @@ class DiffGRMRecommender(GenerativeRecommender):
             )
 
         next(self.ranker(allowed).decode(positions, k, exclude_seen, watch))
-        schema = {"step": pl.Int64, "place": pl.Int64, Columns.SCORE: pl.Float64, "digits": pl.List(pl.Int64)}
+        schema: dict[str, Any] = {
+            "step": pl.Int64,
+            "place": pl.Int64,
+            Columns.SCORE: pl.Float64,
+            "digits": pl.List(pl.Int64),
+        }
         return pl.DataFrame([row for step in steps for row in step], schema=schema)
 
     def explain(self, history: Iterable[Any], k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:

@@ -1,0 +1,221 @@
+"""What goes over the wire (floor 6). Bounds that a server can choose are checked by the server, not here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Id = Annotated[str, StringConstraints(max_length=256)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+ItemId = Annotated[Id, AfterValidator(str)]  # which catalogues of whole numbers understand too
+
+
+class Message(BaseModel):
+    """A body in which a misspelt field is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class RecommendRequest(Message):
+    """Whose items are wanted, how many, and which are allowed."""
+
+    histories: Annotated[
+        list[list[ItemId]] | None,
+        Field(description="item ids of each history, oldest first", examples=[[["item 0", "item 15"]]]),
+    ] = None
+    users: Annotated[
+        list[Id] | None, Field(description="instead of histories: users of the events that the server was started with")
+    ] = None
+    k: Annotated[int, Field(ge=1, description="items for each history")] = 10
+    exclude_seen: Annotated[bool, Field(description="leave out what is in the history")] = True
+    only: Annotated[
+        list[ItemId] | None, Field(description="items that may be recommended; null is all", examples=[None])
+    ] = None
+    without: Annotated[
+        list[ItemId] | None, Field(description="items that may not be recommended", examples=[["item 27"]])
+    ] = None
+    beam: Annotated[int | None, Field(ge=1, description="partial SIDs that are kept; null is the model's own setting")] = (
+        None
+    )
+    on_empty: Annotated[
+        Literal["error", "skip"], Field(description="histories without a known item: an error, or an empty list")
+    ] = "error"
+    titles: Annotated[bool, Field(description="with the items' titles")] = False
+
+    @model_validator(mode="after")
+    def _one_of(self) -> RecommendRequest:
+        if (self.histories is None) == (self.users is None):
+            raise ValueError("give either histories or users")
+        return self
+
+
+class RankedItem(BaseModel):
+    """A recommended item."""
+
+    item_id: str | int
+    score: Annotated[float, Field(description="of the method, larger is better; for generated items a log-probability")]
+    title: str | None = None
+
+
+class RankedList(BaseModel):
+    """The answer for one history or user."""
+
+    user: Annotated[str | int, Field(description="the user, or the number of the history from 0")]
+    items: list[RankedItem]
+    unknown: Annotated[
+        int, Field(description="items of the history that the catalogue does not have, and that were passed over")
+    ] = 0
+
+
+class RecommendAnswer(BaseModel):
+    """Lists in the order of the request."""
+
+    model: Annotated[str, Field(description="version of the model that answered")]
+    lists: list[RankedList]
+
+
+class SimilarRequest(Message):
+    """Whose neighbours are wanted."""
+
+    item_id: ItemId
+    k: Annotated[int, Field(ge=1)] = 10
+    titles: bool = False
+
+
+class SimilarAnswer(BaseModel):
+    """The items most like one."""
+
+    model: str
+    items: list[RankedItem]
+
+
+class ExplainRequest(Message):
+    """Whose list is to be explained."""
+
+    history: Annotated[list[ItemId], Field(description="item ids, oldest first", min_length=1)]
+    k: Annotated[int, Field(ge=1, le=20)] = 5
+    exclude_seen: bool = True
+    beam: Annotated[int | None, Field(ge=1)] = None
+    show: Annotated[int, Field(ge=1, le=64, description="partial SIDs shown of each step")] = 8
+
+
+class FilledDigit(BaseModel):
+    """One digit of an item's SID, and how it was filled."""
+
+    step: Annotated[int, Field(description="from 1")]
+    digit: Annotated[int, Field(description="from 0")]
+    code: int
+    confidence: Annotated[float, Field(description="probability of the code, given what was known before the step")]
+    rival: Annotated[int, Field(description="the likeliest other code")]
+    rival_confidence: float
+    items_left: Annotated[int, Field(description="items that may be recommended and fit what is known after the step")]
+
+
+class ExplainedItem(RankedItem):
+    """A recommended item and the digits that led to it, in the order in which they were filled."""
+
+    digits: list[FilledDigit]
+
+
+class PartialSid(BaseModel):
+    """A place of the beam after a step."""
+
+    digits: Annotated[list[int | None], Field(description="codes; null is not yet known")]
+    score: float
+
+
+class ExplainAnswer(BaseModel):
+    """How a list was found."""
+
+    model: str
+    n_digits: int
+    codebook_size: int
+    items: list[ExplainedItem]
+    beams: Annotated[list[list[PartialSid]], Field(description="for each step the best partial SIDs, best first")]
+
+
+class CatalogueItem(BaseModel):
+    """An item of the catalogue."""
+
+    item_id: str | int
+    title: str | None
+    offered: Annotated[bool, Field(description="false: removed")]
+    events: Annotated[int, Field(description="training events")]
+
+
+class ItemDetails(CatalogueItem):
+    """An item with its whole row and its semantic ID."""
+
+    row: Annotated[dict[str, Any], Field(description="the item table's row")]
+    semantic_id: list[int] | None
+
+
+class ItemsAnswer(BaseModel):
+    """Items that a search found."""
+
+    model: str
+    total: Annotated[int, Field(description="items that were found, of which the first are listed")]
+    items: list[CatalogueItem]
+
+
+class NewItems(Message):
+    """Rows of the item table."""
+
+    items: Annotated[
+        list[dict[str, Any]],
+        Field(
+            min_length=1,
+            description="item_id, text and what other columns the embedding reads",
+            examples=[[{"item_id": "new 1", "text": "a soft red scarf of merino wool"}]],
+        ),
+    ]
+
+
+class ChangedItems(NewItems):
+    """New rows of known items."""
+
+    semantic_ids: Annotated[
+        Literal["keep", "move"],
+        Field(description="keep: semantic IDs stay (a text was corrected); move: made anew from the new text"),
+    ]
+
+
+class ItemIds(Message):
+    """Items by their ids."""
+
+    item_ids: Annotated[list[ItemId], Field(min_length=1, examples=[["item 27"]])]
+
+
+class CatalogueAnswer(BaseModel):
+    """The catalogue after a change."""
+
+    model: str
+    catalogue_version: int
+    items: int
+    offered: int
+
+
+class ModelAnswer(BaseModel):
+    """The model that answers."""
+
+    model: str
+    recommender: str
+    items: int
+    offered: int
+    catalogue_version: int
+    explains: Annotated[bool, Field(description="whether POST /explain is there for it")]
+    beam: Annotated[int | None, Field(description="the model's own beam, where it has one")]
+    limits: dict[str, float]
+    facts: dict[str, Any]
+
+
+class Status(BaseModel):
+    """How the server is."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(Status):
+    """The server is ready, with this model."""
+
+    model: str

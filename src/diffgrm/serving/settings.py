@@ -1,0 +1,31 @@
+"""What a server allows and how long it waits (floor 6)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """Bounds of a server. A request beyond one is refused with the bound named; nothing is cut off silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    body_bytes: Annotated[int, Field(ge=1, description="largest request body")] = 2**20
+    histories: Annotated[int, Field(ge=1, description="histories or users of one request")] = 64
+    history: Annotated[int, Field(ge=1, description="items of one history")] = 1_000
+    k: Annotated[int, Field(ge=1, description="items asked for, for each history")] = 100
+    beam: Annotated[int, Field(ge=1, description="beam that a request may ask for")] = 256
+    filter: Annotated[int, Field(ge=1, description="items in only and in without")] = 10_000
+    changes: Annotated[int, Field(ge=1, description="items added, updated, removed or restored by one request")] = 1_000
+    queue: Annotated[
+        int, Field(ge=1, description="requests that wait for the model; more are told to come back later (503)")
+    ] = 256
+    batch: Annotated[int, Field(ge=2, description="waiting requests that are answered together")] = 32
+    seconds: Annotated[
+        float, Field(gt=0, description="a request that takes longer gets 504, and the model stops working on it")
+    ] = 10.0
+    body_seconds: Annotated[float, Field(gt=0, description="a body that takes longer to arrive gets 408")] = 5.0
+    reload_seconds: Annotated[float, Field(gt=0, description="time between looks for a newer model in the folder")] = 2.0
+    connections: Annotated[int, Field(ge=1, description="open connections; more are told to come back later (503)")] = 1_024
