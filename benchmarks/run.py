@@ -2,7 +2,7 @@
 
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
-QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling. Each implementation
+QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling, serve. Each side
 lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
 neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peers`` makes one,
 ``--peer-python`` names it; without it only we are measured.
@@ -14,6 +14,7 @@ takes semantic IDs, sizes and (for us) weights from a fitted model; without it w
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import json
 import os
@@ -33,6 +34,7 @@ import diffgrm
 from diffgrm import leave_one_out
 from diffgrm.machine import machine
 from diffgrm.recommenders.network import NETWORK
+from serve import measure, synthetic_model
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 
 HERE = Path(__file__).parent
@@ -280,6 +282,13 @@ class Bench:
             cases.append({"factor": factor, **fitted, "times_first_to_last": round(float(np.exp(y[-1] - y[0])), 2)})
         return cases
 
+    def serve(self, workload: Path) -> list[dict[str, Any]]:
+        """A server under load: the given model (else random semantic IDs of 10^4 items), then 10^6 items."""
+        del workload
+        small = self.arguments.model or synthetic_model(self.folder / "small", 10_000)
+        cases = asyncio.run(measure(small, self.arguments.seconds))
+        return cases + asyncio.run(measure(synthetic_model(self.folder / "large", 1_000_000), self.arguments.seconds))
+
     def floor(self, workload: Path, unit: str, count: int, work: Callable[[Any], Any]) -> dict[str, Any]:
         """Operations of our work over what this machine's matrix product reaches: the least time it can take.
 
@@ -327,7 +336,19 @@ def close(workers: dict[str, Worker], cases: list[dict[str, Any]]) -> list[dict[
     return cases
 
 
-QUESTIONS = ("train", "history", "compile", "decode", "bf16", "latency", "evaluate", "memory", "tokenise", "scaling")
+QUESTIONS = (
+    "train",
+    "history",
+    "compile",
+    "decode",
+    "bf16",
+    "latency",
+    "evaluate",
+    "memory",
+    "tokenise",
+    "scaling",
+    "serve",
+)
 
 
 def main() -> None:
@@ -340,11 +361,12 @@ def main() -> None:
     parser.add_argument("--peer-python", default=str(default) if default.exists() else None)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=15, help="of each case of serve")
     parser.add_argument("--beams", type=int, nargs="*", default=[32, 128, 256, 512])
     arguments = parser.parse_args()
     given = [f"--data DATA/{arguments.data.name}"] if arguments.data else []
     given += ["--model MODEL"] if arguments.model else []
-    for name in ("repeats", "beams"):
+    for name in ("repeats", "seconds", "beams"):
         value = getattr(arguments, name)
         if value != parser.get_default(name):
             given.append(f"--{name} " + " ".join(map(str, value if isinstance(value, list) else [value])))

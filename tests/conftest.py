@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,12 @@ def fitted(toy, tiny_recipe) -> DiffGRMRecommender:
 def saved(fitted, tmp_path_factory) -> Path:
     """Folder of the small trained recommender; tests must not change it."""
     return fitted.save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    """A copy of the small trained recommender's folder, which a test may change."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 def shared_data(name: str) -> Path:

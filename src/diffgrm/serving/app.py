@@ -54,9 +54,8 @@ def create_app(
     )
     describe_problems(app)
     app.add_middleware(Guard, limits=limits)
-    Instrumentator(registry=server.registry, excluded_handlers=["/metrics"]).instrument(app).expose(
-        app, include_in_schema=True, tags=["server"]
-    )
+    instruments = Instrumentator(registry=server.registry, excluded_handlers=["/metrics"]).instrument(app)
+    instruments.expose(app, include_in_schema=False)
     app.state.server = server
     for routes in (answers, catalogue, status):
         app.include_router(routes(server))

@@ -1,0 +1,293 @@
+"""The HTTP app, asked in this process."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import polars as pl
+import pytest
+
+import diffgrm
+from conftest import small_recipe
+
+pytest.importorskip("fastapi")
+from fastapi.testclient import TestClient
+
+from diffgrm.registry import resolve
+from diffgrm.serving.app import create_app
+from diffgrm.serving.live import LiveModel, UserHistories
+from diffgrm.serving.settings import Limits
+
+TOKEN = "a token for tests only"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+HISTORY = ["item 3", "item 77", "item 410"]
+FAST = Limits(reload_seconds=0.05, k=50, beam=64, histories=8, history=20, filter=30, changes=5, body_bytes=20_000)
+
+
+@pytest.fixture(scope="module")
+def reader(saved, toy):
+    """A client of a server that is only asked."""
+    app = create_app(LiveModel(saved), FAST, users=UserHistories(toy.event_table()))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def writer(folder):
+    with TestClient(create_app(LiveModel(folder), FAST, token=TOKEN), raise_server_exceptions=False) as client:
+        yield client
+
+
+def listed(answer, row=0):
+    return [(item["item_id"], pytest.approx(item["score"], abs=1e-5)) for item in answer.json()["lists"][row]["items"]]
+
+
+def offline(recommender, histories, k=10, **options):
+    table = recommender.recommend(histories, k, **options)
+    return [list(rows.select("item_id", "score").iter_rows()) for _, rows in table.group_by("user_id", maintain_order=True)]
+
+
+def errors_of(answer, status=422):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status and problem["title"] and problem["detail"]
+    return {error["pointer"] for error in problem["errors"]}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"exclude_seen": False}, {"only": [f"item {i}" for i in range(30)]}, {"without": ["item 27", "item 5"]}]
+)
+def test_answers_are_those_of_the_recommender(reader, fitted, options):
+    histories = [HISTORY, ["item 9"], ["item 100", "item 101"]]
+    answer = reader.post("/recommend", json={"histories": histories, "k": 5, **options})
+    assert answer.status_code == 200
+    for row, expected in enumerate(offline(fitted, histories, 5, **options)):
+        assert expected == listed(answer, row)
+    assert [found["user"] for found in answer.json()["lists"]] == [0, 1, 2]
+
+
+def test_a_request_may_choose_its_beam(reader, fitted):
+    answer = reader.post("/recommend", json={"histories": [HISTORY], "k": 5, "beam": 40})
+    assert offline(fitted.variant(["decoding.beam=40"]), [HISTORY], 5)[0] == listed(answer)
+
+
+def test_users_known_from_events_can_be_named(reader, fitted, toy):
+    user = toy.users.ids([7])[0]
+    answer = reader.post("/recommend", json={"users": [user], "k": 4, "titles": True})
+    assert offline(fitted, [toy.items.ids(toy.events[7])], 4)[0] == listed(answer)
+    found = answer.json()["lists"][0]
+    assert found["user"] == user
+    titles = dict(fitted.item_table.select("item_id", "title").iter_rows())
+    assert [item["title"] for item in found["items"]] == [titles[item["item_id"]] for item in found["items"]]
+    assert errors_of(reader.post("/recommend", json={"users": [user, "nobody"]})) == {"#/users/1"}
+
+
+def test_unknown_items_are_passed_over_and_counted(reader, fitted):
+    answer = reader.post("/recommend", json={"histories": [["?", *HISTORY], ["?", "!"]], "k": 3, "on_empty": "skip"})
+    assert answer.status_code == 200 and offline(fitted, [HISTORY], 3)[0] == listed(answer)
+    assert [found["unknown"] for found in answer.json()["lists"]] == [1, 2] and listed(answer, 1) == []
+
+
+def test_similar_items_and_explanations_are_those_of_the_recommender(reader, fitted):
+    answer = reader.post("/similar", json={"item_id": "item 3", "k": 4}).json()
+    assert [item["item_id"] for item in answer["items"]] == fitted.similar_items("item 3", 4)["item_id"].to_list()
+    answer = reader.post("/explain", json={"history": HISTORY, "k": 3, "show": 5}).json()
+    table = fitted.explain(HISTORY, 3)
+    for rank, item in enumerate(answer["items"], start=1):
+        rows = table.filter(rank=rank)
+        assert item["item_id"] == rows["item_id"][0] and item["title"]
+        assert [found["code"] for found in item["digits"]] == rows["code"].to_list()
+    beams = fitted.beams(HISTORY, 3, show=5)
+    assert [len(step) for step in answer["beams"]] == beams.group_by("step", maintain_order=True).len()["len"].to_list()
+    assert answer["beams"][0][0]["digits"] == beams["digits"][0].to_list()
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({}, {"#"}),
+        ({"histories": [HISTORY], "users": ["user 1"]}, {"#"}),
+        ({"histories": []}, {"#/histories"}),
+        ({"histories": [[]]}, {"#/histories/0"}),
+        ({"histories": [HISTORY, ["nowhere"]]}, {"#/histories/1"}),
+        ({"histories": [HISTORY] * 9}, {"#/histories"}),
+        ({"histories": [["item 3"] * 21]}, {"#/histories/0"}),
+        ({"histories": [HISTORY], "k": 0}, {"#/k"}),
+        ({"histories": [HISTORY], "k": 51}, {"#/k"}),
+        ({"histories": [HISTORY], "k": "many"}, {"#/k"}),
+        ({"histories": [HISTORY], "beam": 65}, {"#/beam"}),
+        ({"histories": [HISTORY], "only": ["nowhere"]}, {"#/only"}),
+        ({"histories": [HISTORY], "only": []}, {"#/only"}),
+        ({"histories": [HISTORY], "only": ["item 1"], "without": ["item 1"]}, {"#/without"}),
+        ({"histories": [HISTORY], "only": ["item 1"] * 31}, {"#/only"}),
+        ({"histories": [HISTORY], "exclude_sen": True}, {"#/exclude_sen"}),
+        ({"histories": [[None]]}, {"#/histories/0/0/function-after[str(), constrained-str]"}),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(reader, body, pointers):
+    found = errors_of(reader.post("/recommend", json=body))
+    if "function-after" in str(pointers):  # an id is text or a whole number: both are told
+        assert all(pointer.startswith("#/histories/0/0") for pointer in found)
+    else:
+        assert found == pointers
+
+
+def test_other_errors_are_problems_too(reader):
+    assert errors_of(reader.post("/recommend", content="{", headers={"content-type": "application/json"}), 400)
+    assert errors_of(reader.get("/nowhere"), 404) == set() and errors_of(reader.get("/recommend"), 405) == set()
+    assert errors_of(reader.get("/items/nowhere"), 404) == set()
+    large = json.dumps({"histories": [["x" * 250] * 100]})
+    assert errors_of(reader.post("/recommend", content=large, headers={"content-type": "application/json"}), 413) == set()
+    assert errors_of(reader.post("/similar", json={"item_id": "nowhere"})) == {"#/item_id"}
+    assert errors_of(reader.get("/items", params={"limit": 1000})) == {"limit"}
+
+
+def test_a_bug_tells_nothing_of_the_inside(saved, monkeypatch):
+    live = LiveModel(saved)
+    monkeypatch.setattr(type(live.current.recommender), "similar_items", lambda *_: 1 / 0)
+    with TestClient(create_app(live, FAST), raise_server_exceptions=False) as client:
+        answer = client.post("/similar", json={"item_id": "item 3"})
+        assert errors_of(answer, 500) == set() and "division" not in answer.text and "Traceback" not in answer.text
+
+
+def test_items_are_found_by_words_and_ids(reader, fitted):
+    answer = reader.get("/items", params={"query": "RED espresso", "limit": 100}).json()
+    titles = fitted.item_table["title"].str.to_lowercase()
+    assert answer["total"] == (titles.str.contains("red") & titles.str.contains("espresso")).sum() == len(answer["items"])
+    everything = reader.get("/items", params={"limit": 5}).json()
+    assert everything["total"] == len(fitted.items)
+    assert everything["items"][0]["events"] == fitted.item_counts.max()
+    found = reader.get("/items/item 3").json()
+    assert found["semantic_id"] == fitted.semantic_ids.codes[fitted.items.positions(["item 3"])[0]].tolist()
+    assert found["row"]["text"] and found["offered"] is True
+
+
+def test_the_catalogue_changes_for_the_token_holder_and_at_once(writer, folder):
+    new = {"item_id": "new/1", "text": "Crema espresso machine, teal. Brand: Crema. Department: Coffee.", "title": "New"}
+    before = writer.get("/model").json()
+    answer = writer.post("/items", json={"items": [new]}, headers=BEARER)
+    assert answer.status_code == 201 and answer.json()["items"] == before["items"] + 1
+    assert answer.json()["model"] != before["model"] and writer.get("/ready").json()["model"] == answer.json()["model"]
+    assert writer.get("/items/new/1").json()["title"] == "New"
+    only = {"histories": [["item 3"]], "only": ["new/1"], "k": 1}
+    assert listed(writer.post("/recommend", json=only))[0][0] == "new/1"
+    assert diffgrm.load(folder).recommend([["item 3"]], 1, only=["new/1"])["item_id"].to_list() == ["new/1"]
+    changed = {"items": [new | {"text": "a red scarf", "title": "Scarf"}], "semantic_ids": "keep"}
+    assert writer.put("/items", json=changed, headers=BEARER).status_code == 200
+    assert writer.get("/items/new/1").json()["title"] == "Scarf"
+    removed = writer.post("/items/remove", json={"item_ids": ["new/1"]}, headers=BEARER).json()
+    assert removed["offered"] == before["items"] and writer.get("/items/new/1").json()["offered"] is False
+    assert errors_of(writer.post("/recommend", json=only)) == {"#/only"}
+    assert (
+        writer.post("/items/restore", json={"item_ids": ["new/1"]}, headers=BEARER).json()["offered"]
+        == answer.json()["offered"]
+    )
+    assert diffgrm.load(folder).facts["catalogue_version"] == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "pointers"),
+    [
+        ("POST", "/items", {"items": []}, {"#/items"}),
+        ("POST", "/items", {"items": [{"item_id": "x"}]}, {"#/items/0/text"}),
+        ("POST", "/items", {"items": [{"item_id": i, "text": "t"} for i in ("x", "item 3")]}, {"#/items/1/item_id"}),
+        ("POST", "/items", {"items": [{"item_id": f"x{i}", "text": "t"} for i in range(6)]}, {"#/items"}),
+        ("PUT", "/items", {"items": [{"item_id": "x", "text": "t"}], "semantic_ids": "keep"}, {"#/items/0/item_id"}),
+        ("PUT", "/items", {"items": [{"item_id": "item 3", "text": "t"}]}, {"#/semantic_ids"}),
+        ("POST", "/items/remove", {"item_ids": ["item 3", "x"]}, {"#/item_ids/1"}),
+        ("POST", "/items/restore", {"item_ids": []}, {"#/item_ids"}),
+    ],
+)  # fmt: skip
+def test_changes_that_cannot_be_made_change_nothing(writer, method, path, body, pointers):
+    before = writer.get("/model").json()
+    assert errors_of(writer.request(method, path, json=body, headers=BEARER)) == pointers
+    assert writer.get("/model").json() == before
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/items", {"items": [{"item_id": "x", "text": "t"}]}),
+        ("PUT", "/items", {"items": [{"item_id": "item 3", "text": "t"}], "semantic_ids": "move"}),
+        ("POST", "/items/remove", {"item_ids": ["item 3"]}),
+        ("POST", "/items/restore", {"item_ids": ["item 3"]}),
+    ],
+)
+def test_nobody_else_changes_anything(writer, reader, method, path, body, headers):
+    before = writer.get("/model").json()
+    errors_of(writer.request(method, path, json=body, headers=headers), 401)
+    assert writer.get("/model").json() == before
+    errors_of(reader.request(method, path, json=body, headers=BEARER), 403)  # a server without a token
+
+
+def test_a_newer_model_is_taken_over_and_a_damaged_one_is_not(writer, folder):
+    first = writer.get("/ready").json()["model"]
+    diffgrm.load(folder).remove_items(["item 3"]).save(folder)
+    second = eventually(lambda: writer.get("/ready").json()["model"], lambda model: model != first)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    eventually(lambda: writer.get("/metrics").text, lambda text: "diffgrm_failed_reloads 1.0" in text)
+    assert writer.get("/ready").json()["model"] == second
+    assert writer.post("/recommend", json={"histories": [HISTORY], "k": 2}).status_code == 200
+
+
+def eventually(look, good, seconds=10):
+    until = time.monotonic() + seconds
+    while not good(found := look()):
+        assert time.monotonic() < until, found
+        time.sleep(0.02)
+    return found
+
+
+def test_metrics_count_requests_by_route_and_tell_the_version(reader):
+    reader.post("/recommend", json={"histories": [HISTORY], "k": 2})
+    reader.get("/items/item 3")
+    text = reader.get("/metrics").text
+    assert 'handler="/recommend"' in text and 'handler="/items/{item_id:path}"' in text and "item 3" not in text
+    assert f'diffgrm_model{{version="{reader.get("/ready").json()["model"]}"}} 1.0' in text
+    assert "diffgrm_waiting_histories 0.0" in text
+
+
+def test_nothing_but_the_page_is_served_from_disk(reader):
+    for path in ("/explorer/../app.py", "/explorer/%2e%2e/app.py", "/explorer/..%2f..%2fcli.py", "/explorer//etc/passwd"):
+        answer = reader.get(path)
+        assert answer.status_code == 404 and "import" not in answer.text
+    page = reader.get("/")
+    assert page.status_code == 200 and "default-src 'self'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert "http" not in reader.get("/docs").text.replace("/static-offline-docs", "")  # nothing from other hosts
+
+
+@pytest.mark.parametrize("name", ["popularity", "sasrec", "item_knn", "autoregressive"])
+def test_every_kind_of_recommender_is_served(name, toy, tmp_path):
+    recommender = resolve("recommender", name)(small_recipe(name)).fit(toy, progress=False)
+    with TestClient(
+        create_app(LiveModel(recommender.save(tmp_path / name)), FAST), raise_server_exceptions=False
+    ) as client:
+        assert offline(recommender, [HISTORY], 5)[0] == listed(
+            client.post("/recommend", json={"histories": [HISTORY], "k": 5})
+        )
+        assert errors_of(client.post("/explain", json={"history": HISTORY})) == set()
+        assert client.get("/model").json()["explains"] is False
+        if name != "autoregressive":
+            assert errors_of(client.post("/recommend", json={"histories": [HISTORY], "beam": 8})) == {"#/beam"}
+        assert client.get("/items/item 3").status_code == 200
+
+
+def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe):
+    number = pl.col("item_id").str.extract(r"(\d+)").cast(pl.Int64)
+    dataset = diffgrm.InteractionDataset.from_tables(
+        toy.event_table().with_columns(number), toy.item_table.with_columns(number)
+    )
+    recommender = resolve("recommender", "popularity")().fit(dataset, progress=False)
+    with TestClient(create_app(LiveModel(recommender.save(tmp_path / "numbers")), FAST, token=TOKEN)) as client:
+        expected = offline(recommender, [[3, 77]], 5)[0]
+        for history in ([3, 77], ["3", 77]):
+            assert expected == listed(client.post("/recommend", json={"histories": [history], "k": 5}))
+        assert client.get("/items/3").json()["item_id"] == 3
+        removed = client.post("/items/remove", json={"item_ids": [expected[0][0]]}, headers=BEARER)
+        assert removed.json()["offered"] == len(recommender.items) - 1

@@ -1,0 +1,195 @@
+"""The server as a process of its own: kills, slow clients, a full queue, models that change under load."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+import diffgrm
+from diffgrm.storage import file_digest
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+
+HISTORY = ["item 3", "item 77", "item 410"]
+TOKEN = "a token for tests only"
+
+
+class Served:
+    """A running ``diffgrm serve`` and its log."""
+
+    def __init__(self, folder, *options, port=0):
+        command = [sys.executable, "-m", "diffgrm", "serve", str(folder), "--port", str(port), *options]
+        environment = __import__("os").environ | {"DIFFGRM_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.log = []
+        for line in self.process.stderr:
+            self.log.append(line)
+            if "running on" in line:
+                self.url = line.split("running on ")[1].split()[0]
+                break
+        else:
+            raise AssertionError("".join(self.log))
+        self.port = int(self.url.rsplit(":", 1)[1])
+        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+
+    def ask(self, **options):
+        return httpx.post(f"{self.url}/recommend", json={"histories": [HISTORY], "k": 3, **options}, timeout=20)
+
+
+@contextmanager
+def serving(folder, *options, port=0):
+    served = Served(folder, *options, port=port)
+    try:
+        yield served
+    finally:
+        served.process.kill()
+        served.process.wait()
+
+
+def items_of(answer):
+    return [item["item_id"] for item in answer.json()["lists"][0]["items"]]
+
+
+def test_a_kill_loses_nothing_and_the_restart_answers_as_before(folder):
+    expected = diffgrm.load(folder).recommend([HISTORY], 3)["item_id"].to_list()
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with serving(folder) as served:
+        assert items_of(served.ask()) == expected
+        added = httpx.post(
+            f"{served.url}/items", json={"items": [{"item_id": "new", "text": "a red scarf"}]}, headers=headers, timeout=20
+        )
+        assert added.status_code == 201
+        for number in range(20):  # killed while it changes the catalogue, most likely
+            threading.Thread(
+                target=lambda n=number: _quietly(
+                    httpx.post,
+                    f"{served.url}/items",
+                    json={"items": [{"item_id": f"late {n}", "text": "a scarf"}]},
+                    headers=headers,
+                )
+            ).start()
+        time.sleep(0.3)
+        served.process.send_signal(signal.SIGKILL)
+        served.process.wait()
+    with serving(folder) as again:
+        assert again.ask().status_code == 200
+        assert httpx.get(f"{again.url}/items/new", timeout=20).status_code == 200
+    assert "new" in diffgrm.load(folder).items.series  # the folder is whole
+
+
+def _quietly(function, *arguments, **options):
+    try:
+        return function(*arguments, **options)
+    except httpx.HTTPError:
+        return None
+
+
+def test_it_ends_when_told_and_answers_what_is_under_way(folder):
+    with serving(folder) as served:
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(_quietly(served.ask, beam=200))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: "diffgrm_waiting_histories 0.0" not in httpx.get(f"{served.url}/metrics").text or answers)
+        time.sleep(0.1)
+        served.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert served.process.wait(timeout=15) in (0, -signal.SIGTERM)
+        assert len(answers) == 8 and all(answer is not None and answer.status_code == 200 for answer in answers)
+        assert "Traceback" not in "".join(served.log)
+
+
+def wait_for(condition, seconds=10):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_slow_and_broken_clients_harm_nobody(folder):
+    with serving(folder, "--limit", "body_seconds=1") as served:
+        slow = []
+        for number in range(50):
+            connection = socket.create_connection(("127.0.0.1", served.port))
+            if number % 2:
+                connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            else:
+                connection.sendall(b"POST /recommend HT")
+            slow.append(connection)
+        started = time.monotonic()
+        assert served.ask().status_code == 200 and time.monotonic() - started < 5
+        answer = slow[1].recv(1000)
+        assert b" 408 " in answer.split(b"\r\n")[0]
+        for connection in slow:
+            connection.close()
+        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            connection.sendall(b"\x00\xff not http at all\r\n\r\n")
+            assert b" 400 " in connection.recv(1000).split(b"\r\n")[0]
+        assert served.ask().status_code == 200
+
+
+def test_a_full_queue_says_so_and_goes_on(folder):
+    limits = ("--limit", "queue=4", "--limit", "beam=512", "--limit", "batch=2")
+    with serving(folder, *limits) as served:
+
+        async def flood():
+            async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=None)) as client:
+                body = {"histories": [HISTORY], "k": 3, "beam": 512}
+                return await asyncio.gather(*(client.post(f"{served.url}/recommend", json=body) for _ in range(60)))
+
+        answers = asyncio.run(flood())
+        statuses = {answer.status_code for answer in answers}
+        assert statuses == {200, 503}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.headers["retry-after"] and refused.headers["content-type"] == "application/problem+json"
+        assert len({tuple(items_of(answer)) for answer in answers if answer.status_code == 200}) == 1
+        assert served.ask().status_code == 200
+        assert "Traceback" not in "".join(served.log)
+
+
+def test_what_takes_too_long_is_given_up(folder):
+    with serving(folder, "--limit", "seconds=0.05", "--limit", "beam=4096", "--limit", "histories=64") as served:
+        answer = served.ask(beam=4000, histories=[HISTORY] * 64)
+        assert answer.status_code == 504 and answer.json()["status"] == 504
+        wait_for(lambda: served.ask(beam=4).status_code == 200, 30)  # the thread was not left with it
+
+
+def test_models_change_under_load_and_every_answer_is_of_the_version_it_names(folder):
+    first = diffgrm.load(folder)
+    best = first.recommend([HISTORY], 1)["item_id"][0]
+    second = first.remove_items([best])
+    expected = {}
+    for model in (second, first):
+        model.save(folder)
+        expected[file_digest(folder / "manifest.json")[:12]] = model.recommend([HISTORY], 3)["item_id"].to_list()
+    seen, ended = [], threading.Event()
+    with serving(folder, "--limit", "reload_seconds=0.05") as served:
+
+        def client():
+            with httpx.Client(timeout=20) as session:
+                while not ended.is_set():
+                    answer = session.post(f"{served.url}/recommend", json={"histories": [HISTORY], "k": 3})
+                    seen.append((answer.status_code, answer.json().get("model"), items_of(answer)))
+
+        threads = [threading.Thread(target=client) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(6):
+            (second, first)[number % 2].save(folder)
+            count = len(seen)
+            wait_for(lambda n=count: len(seen) > n + 15, 20)
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert {status for status, _, _ in seen} == {200} and {model for _, model, _ in seen} == set(expected)
+    assert all(items == expected[model] for _, model, items in seen)
