@@ -39,10 +39,15 @@ class Excluded:
         self.padded, self.n_items = padded, n_items
 
     @classmethod
-    def from_ragged(cls, items: Ragged, n_items: int, device: torch.device | None = None) -> Excluded:
-        """From lists of item positions a user; repeats are dropped."""
+    def from_ragged(
+        cls, items: Ragged, n_items: int, device: torch.device | None = None, everyone: np.ndarray | None = None
+    ) -> Excluded:
+        """From lists of item positions a user, and of items that no user must get; repeats are dropped."""
         user = np.repeat(np.arange(len(items)), items.lengths)
-        keys = np.unique(user * n_items + items.values)
+        keys = user * n_items + items.values
+        if everyone is not None:
+            keys = np.concatenate([keys, np.add.outer(np.arange(len(items)) * n_items, everyone).ravel()])
+        keys = np.unique(keys)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(keys // n_items, minlength=len(items)))])
         return cls(torch.from_numpy(Ragged(keys % n_items, offsets).padded(-1)).to(device), n_items)
 

@@ -51,6 +51,18 @@ def test_seen_items_come_back_when_asked_for(network, name):
 
 
 @ALL
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_items_forbidden_one_by_one_are_those_of_a_smaller_catalogue(network, name, exclude_seen):
+    allowed = torch.ones(50, dtype=torch.bool)
+    allowed[[3, 8, 9, 40]] = False
+    items, scores = rank(network, name, k=46, exclude_seen=exclude_seen, allowed=allowed)
+    whole = ranker(network, name, Catalogue(CODES, 4))
+    same, same_scores = whole.rank(HISTORIES, 46, exclude_seen, without=np.array([3, 8, 9, 40]))
+    np.testing.assert_array_equal(items, same)
+    np.testing.assert_allclose(scores, same_scores, atol=1e-5)
+
+
+@ALL
 def test_fewer_possible_items_give_fewer(network, name):
     allowed = torch.zeros(50, dtype=torch.bool)
     allowed[[1, 7]] = True

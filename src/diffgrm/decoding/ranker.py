@@ -41,6 +41,7 @@ class Ranker:
         k: int,
         exclude_seen: bool,
         progress: Callable[[int], None] | None = None,
+        without: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Item positions [U, k] best first (-1 after the last) and their scores [U, k].
 
@@ -48,30 +49,38 @@ class Ranker:
             histories: item positions of every user, oldest first, at least one each. Only the last ``max_len`` are
                 encoded; all of them count as seen.
             progress: called with the number of users done since the last call.
+            without: positions of a few items that nobody must get (for many, the catalogue is better restricted).
         """
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        for users, decoded in self.decode(histories, k, exclude_seen):
+        for users, decoded in self.decode(histories, k, exclude_seen, without=without):
             items[users], scores[users] = decoded.items.cpu().numpy(), decoded.scores.cpu().numpy()
             if progress:
                 progress(len(users))
         return items, scores
 
     def decode(
-        self, histories: Ragged, k: int, exclude_seen: bool, watch: Watch | None = None
+        self,
+        histories: Ragged,
+        k: int,
+        exclude_seen: bool,
+        watch: Watch | None = None,
+        without: np.ndarray | None = None,
     ) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Batches of users of similar history length: their row numbers, and what the decoder found for them.
 
         Args:
             watch: see :class:`Task`.
+            without: see :meth:`rank`.
         """
         device = self.catalogue.codes.device
         ask = getattr(self.network, self.decoder.asks)
         with torch.no_grad(), evaluating(self.network):
             for users, memory in self.encoded(histories, self.decoder.rows(len(self.catalogue), k)):
-                excluded = (
-                    Excluded.from_ragged(histories.rows(users), self.catalogue.n_items, device) if exclude_seen else None
-                )
+                excluded = None
+                if exclude_seen or without is not None:
+                    seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
+                    excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
                 yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch))
 

@@ -24,6 +24,8 @@ from diffgrm.recommenders.semantic import SemanticRecommender
 from diffgrm.schema import Columns, RecipeError
 from diffgrm.training import Objective
 
+FEW = 256  # items that are forbidden one by one, which is cheaper than tables of the other ones
+
 
 class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
     """A network over semantic IDs and a decoder; methods say what the network is trained for (``_objective``).
@@ -38,7 +40,7 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)
-        # Of the whole catalogue and of the last filter that was asked for: their tables are worth keeping.
+        # Of all that is offered and of the last filter that was asked for: their tables are worth keeping.
         self._ranker: Ranker | None = None
         self._restricted: tuple[np.ndarray, Ranker] | None = None
 
@@ -82,15 +84,16 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         """Network, decoder and catalogue, ready to rank item positions.
 
         Args:
-            allowed: [I] bool, items that may be recommended; None is all.
+            allowed: [I] bool, items that may be recommended; None is all that are offered.
         """
         network, sids = self.network_in_use, self.semantic_ids
         assert sids is not None
         device = next(network.parameters()).device
         if self._ranker is None:
             codes = torch.from_numpy(sids.codes.astype(np.int64)).to(device)
-            self._ranker = Ranker(network, self._decoder(), Catalogue(codes, sids.codebook_size))
-        if allowed is None:
+            offered = None if self._offered is None else torch.from_numpy(self._offered).to(device)
+            self._ranker = Ranker(network, self._decoder(), Catalogue(codes, sids.codebook_size, offered))
+        if allowed is None or allowed is self._offered:
             return self._ranker
         if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
             catalogue = self._ranker.catalogue.restricted(torch.from_numpy(allowed).to(device))
@@ -98,8 +101,12 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         return self._restricted[1]
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        ranker = self.ranker(query.allowed)
-        return ranker.rank(query.histories, query.k, query.exclude_seen, query.progress)
+        asked = query.histories, query.k, query.exclude_seen, query.progress
+        if query.allowed is not None and query.allowed is not self._offered:
+            without = np.flatnonzero(self.offered & ~query.allowed)
+            if len(without) <= FEW:
+                return self.ranker().rank(*asked, without)
+        return self.ranker(query.allowed).rank(*asked)
 
     def recommend_sids(self, histories: Any, k: int = 10) -> pl.DataFrame:
         """The k best semantic IDs for each history, unfiltered: what the paper counts.
