@@ -18,6 +18,7 @@ FLOORS = {
     "registry": 0,
     "recipe": 0,
     "model_folder": 1,
+    "code_words": 1,
     "data/batches": 3,
     "data": 1,
     "query": 1,
