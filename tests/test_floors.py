@@ -39,6 +39,8 @@ FLOORS = {
     "recommenders": 5,
     "bench": 6,
     "reporting": 6,
+    "onnx_runtime": 6,
+    "export": 6,
     "console": 6,
     "serving": 6,
     "demo": 6,
