@@ -96,7 +96,16 @@ def test_nothing_below_floor_three_imports_torch(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["diffgrm", "diffgrm.cli", "diffgrm.registry", "diffgrm.evaluation", "diffgrm.semantic_ids"]
+    "module",
+    [
+        "diffgrm",
+        "diffgrm.cli",
+        "diffgrm.registry",
+        "diffgrm.evaluation",
+        "diffgrm.semantic_ids",
+        "diffgrm.recommenders",
+        "diffgrm.onnx_runtime",
+    ],
 )
 def test_importing_stays_light(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
