@@ -2,8 +2,8 @@
 
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
-QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling, serve. Each side
-lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
+QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling, serve, onnx. Each
+side lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
 neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peers`` makes one,
 ``--peer-python`` names it; without it only we are measured.
 
@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 import diffgrm
-from diffgrm import leave_one_out
+from diffgrm import export_onnx, leave_one_out
 from diffgrm.machine import machine
 from diffgrm.recommenders.network import NETWORK
 from serve import measure, synthetic_model
@@ -55,7 +55,7 @@ class Worker:
             text=True,
             env=environment,
         )
-        self.ask(do="load", workload=str(workload), **sizes)
+        self.loaded = self.ask(do="load", workload=str(workload), **sizes)
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """One request, one answer."""
@@ -243,6 +243,54 @@ class Bench:
             values.append(time.perf_counter() - started)
         return [{"items": len(dataset.items), "ours": {"seconds": round(statistics.median(values), 2)}}]
 
+    def onnx(self, workload: Path) -> list[dict[str, Any]]:
+        """An export through ONNX Runtime ("ours") beside PyTorch ("peer"): lists of all users, size, one user's time."""
+        beam, threads, at_once = 32, self.arguments.threads, 256
+        folders = {"ours": self.folder / "export", "peer": self.arguments.model}
+        export_onnx(diffgrm.load(folders["peer"]), folders["ours"])
+        workers = {
+            name: Worker(
+                sys.executable,
+                "door.py",
+                threads,
+                workload,
+                {"folder": str(folder), "beam": beam, "threads": threads, "onnx": name == "ours"},
+            )
+            for name, folder in folders.items()
+        }
+        with np.load(workload) as data:
+            users = len(data["history_offsets"]) - 1
+        agreement = {"equal": 0, "equal_but_for_ties": 0, "different": 0}
+        largest = 0.0
+        for first in range(0, users, at_once):
+            answers = [w.ask(do="recommend", first=first, users=at_once, lists=True) for w in workers.values()]
+            for ours, peer in zip(*(list(zip(a["items"], a["scores"], strict=True)) for a in answers), strict=True):
+                agreement[how_alike(ours, peer)] += 1
+                if len(ours[1]) == len(peer[1]):
+                    largest = max(largest, float(np.abs(np.subtract(ours[1], peer[1])).max(initial=0)))
+            print(json.dumps({"users": min(first + at_once, users), **agreement}), flush=True)
+        seconds: dict[str, list[float]] = {name: [] for name in workers}
+        for turn in range(min(users, 5 + 20 * self.arguments.repeats)):
+            for name in workers if turn % 2 else reversed(workers):  # neither always goes first
+                seconds[name].append(workers[name].ask(do="recommend", first=turn, users=1)["seconds"])
+        case: dict[str, Any] = {
+            "ours_is": "ONNX Runtime",
+            "peer_is": "ours, PyTorch",
+            "beam": beam,
+            "users": users,
+            "k": 10,
+        }
+        case |= {"lists": agreement, "largest_difference_of_scores": float(f"{largest:.2g}")}
+        for name, values in seconds.items():
+            p25, p50, p75, p95 = 1e3 * np.percentile(values[5:], [25, 50, 75, 95])
+            times = {"median_ms": p50, "p25_ms": p25, "p75_ms": p75, "p95_ms": p95}
+            loaded = workers[name].loaded
+            folder = {"folder_mb": round(loaded["bytes"] / 2**20, 1), "loaded_mb": loaded["loaded_mb"]}
+            case[name] = {key: round(value, 1) for key, value in times.items()} | folder
+        ratios = [b / a for a, b in zip(seconds["ours"][5:], seconds["peer"][5:], strict=True)]
+        case["ratio"] = round(statistics.median(ratios), 2)
+        return close(workers, [case])
+
     def scaling(self, workload: Path) -> list[dict[str, Any]]:
         """Our decode time against digits, beam, history length and catalogue size, on synthetic SIDs."""
         del workload
@@ -336,6 +384,14 @@ def close(workers: dict[str, Worker], cases: list[dict[str, Any]]) -> list[dict[
     return cases
 
 
+def how_alike(ours: tuple[list[Any], list[float]], peer: tuple[list[Any], list[float]]) -> str:
+    """Whether two lists of items with their scores are equal, or equal but where scores are within 1e-4 of each other."""
+    if ours[0] == peer[0]:
+        return "equal"
+    close_scores = len(ours[1]) == len(peer[1]) and np.allclose(ours[1], peer[1], rtol=0, atol=1e-4)
+    return "equal_but_for_ties" if close_scores else "different"
+
+
 QUESTIONS = (
     "train",
     "history",
@@ -348,6 +404,7 @@ QUESTIONS = (
     "tokenise",
     "scaling",
     "serve",
+    "onnx",
 )
 
 
@@ -363,10 +420,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15, help="of each case of serve")
     parser.add_argument("--beams", type=int, nargs="*", default=[32, 128, 256, 512])
+    parser.add_argument("--users", type=int, help="test users; 512, or all of them for onnx")
     arguments = parser.parse_args()
+    if arguments.question == "onnx" and not arguments.model:
+        parser.error("onnx needs --model")
     given = [f"--data DATA/{arguments.data.name}"] if arguments.data else []
     given += ["--model MODEL"] if arguments.model else []
-    for name in ("repeats", "seconds", "beams"):
+    for name in ("repeats", "seconds", "beams", "users"):
         value = getattr(arguments, name)
         if value != parser.get_default(name):
             given.append(f"--{name} " + " ".join(map(str, value if isinstance(value, list) else [value])))
@@ -377,12 +437,13 @@ def main() -> None:
         sizes, sids = {name: fitted.recipe.model.options[name] for name in PAPER}, fitted.semantic_ids
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "workload.npz"
-        facts = real_workload(path, arguments.data, examples=2048, users=512, seed=0, sids=sids)
+        users = arguments.users or (sys.maxsize if arguments.question == "onnx" else 512)
+        facts = real_workload(path, arguments.data, examples=2048, users=users, seed=0, sids=sids)
         cases = getattr(Bench(arguments, Path(folder), sizes), arguments.question)(path)
     content = {
         "question": arguments.question,
         "command": " ".join([f"python benchmarks/run.py {arguments.question}", *given]),
-        "peer": PEER if arguments.peer_python else None,
+        "peer": PEER if arguments.peer_python and arguments.question != "onnx" else None,
         "sizes": sizes,
         "weights": "fitted" if arguments.model else "random",
         "workload": facts,

@@ -84,6 +84,19 @@ def test_recommend_shows_titles_and_takes_filters(run, saved, tmp_path):
     assert "item 5" in out and "item 7" in out and "item 6" not in out
 
 
+def test_export_writes_a_folder_that_recommends_the_same(run, saved, tmp_path):
+    out = tmp_path / "export"
+    code, text, _ = run("export", saved, "--format", "onnx", "--out", out, "decoding.beam=8")
+    assert code == 0 and "Written to" in text and "diffgrm.load_onnx(" in text
+    wanted = diffgrm.load(saved).override(["decoding.beam=8"]).recommend([["item 3", "item 6"]], k=4)
+    onnx = diffgrm.load_onnx(out, threads=1)
+    assert onnx.beam == 8 and onnx.recommend([["item 3", "item 6"]], k=4)["item_id"].equals(wanted["item_id"])
+    code, _, error = run("export", saved, "--out", saved)
+    assert code == 2 and "holds files that are not an ONNX export" in error
+    code, _, error = run("export", saved, "--out", out, "model.width=8")
+    assert code == 2 and "only decoding and evaluation settings can change after fit" in error
+
+
 def test_tokenize_writes_digits_and_a_report(run, files, tables, tmp_path):
     sids = tmp_path / "sids.csv"
     for source in (tables, ["--items", files / "items.parquet"]):

@@ -18,6 +18,7 @@ FLOORS = {
     "registry": 0,
     "recipe": 0,
     "model_folder": 1,
+    "code_words": 1,
     "data/batches": 3,
     "data": 1,
     "query": 1,
@@ -38,6 +39,8 @@ FLOORS = {
     "recommenders": 5,
     "bench": 6,
     "reporting": 6,
+    "onnx_runtime": 6,
+    "export": 6,
     "console": 6,
     "serving": 6,
     "demo": 6,
@@ -93,7 +96,16 @@ def test_nothing_below_floor_three_imports_torch(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["diffgrm", "diffgrm.cli", "diffgrm.registry", "diffgrm.evaluation", "diffgrm.semantic_ids"]
+    "module",
+    [
+        "diffgrm",
+        "diffgrm.cli",
+        "diffgrm.registry",
+        "diffgrm.evaluation",
+        "diffgrm.semantic_ids",
+        "diffgrm.recommenders",
+        "diffgrm.onnx_runtime",
+    ],
 )
 def test_importing_stays_light(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

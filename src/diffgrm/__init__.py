@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from diffgrm.data.tables import read_table
     from diffgrm.data.toy import toy_world
     from diffgrm.evaluation import Evaluation, evaluate
+    from diffgrm.export import export_onnx
+    from diffgrm.onnx_runtime import OnnxRecommender, load_onnx
     from diffgrm.recipe import Recipe
     from diffgrm.recommenders.base import Recommender, load
     from diffgrm.recommenders.diffgrm import DiffGRMRecommender
@@ -44,6 +46,9 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "toy_world": "data.toy",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
+    "export_onnx": "export",
+    "OnnxRecommender": "onnx_runtime",
+    "load_onnx": "onnx_runtime",
     "Recipe": "recipe",
     "Recommender": "recommenders.base",
     "load": "recommenders.base",
@@ -57,6 +62,7 @@ __all__ = [
     "Evaluation",
     "EvaluationSet",
     "InteractionDataset",
+    "OnnxRecommender",
     "PopularityRecommender",
     "RandomRecommender",
     "Recipe",
@@ -65,8 +71,10 @@ __all__ = [
     "Split",
     "amazon_reviews_2014",
     "evaluate",
+    "export_onnx",
     "leave_one_out",
     "load",
+    "load_onnx",
     "movielens",
     "read_table",
     "temporal",

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffgrm.code_words import words_of_codes
 from diffgrm.data.dataset import Ragged
 
 PAIR_TABLE_LIMIT = 4096  # largest n K with a table of pair counts (64 MiB of int32)
@@ -366,17 +367,8 @@ class Catalogue:
 
 
 def code_words(n_digits: int, codebook_size: int, device: torch.device | None = None) -> Tensor:
-    """[n, K] int64 words whose sum over any set of (digit, code)s names that set.
-
-    Mixed-radix numbers with 0 for an unknown digit where they fit into 63 bits, else random words: two different sets
-    then get one name with a chance of about 10^-19.
-    """
-    if n_digits * np.log2(codebook_size + 1) < 63:
-        place = np.array([(codebook_size + 1) ** j for j in range(n_digits)], dtype=np.int64)
-        words = place[:, None] * np.arange(1, codebook_size + 1)
-    else:
-        words = np.random.default_rng(2510_21805).integers(-(2**62), 2**62, (n_digits, codebook_size))
-    return torch.from_numpy(words).to(device)
+    """[n, K] int64 words whose sum over any set of (digit, code)s names that set (:mod:`diffgrm.code_words`)."""
+    return torch.from_numpy(words_of_codes(n_digits, codebook_size)).to(device)
 
 
 def _blocks(length: Tensor, limit: int) -> list[slice]:

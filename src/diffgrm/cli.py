@@ -1,4 +1,4 @@
-"""The command line: fit, recommend, explain, similar, evaluate, tokenize, bench, report, serve and more (floor 6)."""
+"""The command line: fit, recommend, explain, similar, evaluate, tokenize, export, bench, report, serve... (floor 6)."""
 
 from __future__ import annotations
 
@@ -400,6 +400,25 @@ def serve(
         events = read_interactions(frame, renamings_for(frame, _renamings(column)))
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
     run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    out: Annotated[Path, typer.Option(help="Folder of the export; a new or empty one, or an older export.")],
+    overrides: Overrides = None,
+    to: Annotated[Literal["onnx"], typer.Option("--format", help="What to write.")] = "onnx",
+) -> None:
+    """Write a model for use without PyTorch: diffgrm.load_onnx(OUT) recommends with ONNX Runtime and NumPy."""
+    from diffgrm.console import console
+    from diffgrm.export import export_onnx
+    from diffgrm.recommenders import load
+
+    folder = export_onnx(load(model).override(overrides or []), out)
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
+    console.print(
+        f"Written to {folder} as {to}, {size:.1f} MiB. In Python: diffgrm.load_onnx({str(folder)!r})", highlight=False
+    )
 
 
 # ---- shared by the commands ---------------------------------------------------------------------------------------

@@ -7,39 +7,48 @@ leaves the old model as it was. ``manifest.json`` lists every file with its size
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import polars as pl
 from filelock import FileLock, Timeout
 
-from diffgrm.schema import ModelFolderError
+from diffgrm.schema import DiffGRMError, ModelFolderError
 from diffgrm.storage import file_digest
 
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
 MANIFEST = "manifest.json"
-FORMAT = "diffgrm-model"
 FORMAT_VERSION = 1
+MODEL, EXPORT = "diffgrm-model", "diffgrm-onnx"  # formats
+WHAT = {MODEL: "a diffgrm model", EXPORT: "an ONNX export of diffgrm"}
+READER = {MODEL: "diffgrm.load", EXPORT: "diffgrm.load_onnx"}
+READS = 3  # times that a folder is read which others replace meanwhile, before they are made to wait
 
 
 @contextmanager
-def writing(folder: Path, facts: dict[str, Any]) -> Iterator[Path]:
+def writing(folder: Path, facts: dict[str, Any], kind: str = MODEL) -> Iterator[Path]:
     """A new, empty folder to write into; when the block ends well, it replaces ``folder``.
 
     Args:
         facts: kept in the manifest (format and files are added).
+        kind: format of the folder, and of one that may be replaced.
 
     Raises:
-        ModelFolderError: ``folder`` is a file or holds something that is not a model; or writing failed. In every case
+        ModelFolderError: ``folder`` is a file or holds something that is not of this kind; or writing failed. In every case
             what was there before stays whole.
     """
     folder = folder.absolute()
     new, old = _sibling(folder, "new"), _sibling(folder, "old")
     with locked(folder):
-        check_target(folder)
-        yield from _write(folder, new, old, facts)
+        check_target(folder, kind)
+        yield from _write(folder, new, old, {"format": kind, "format_version": FORMAT_VERSION, **facts})
 
 
 def _write(folder: Path, new: Path, old: Path, facts: dict[str, Any]) -> Iterator[Path]:
@@ -79,21 +88,21 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_target(folder: Path) -> None:
+def check_target(folder: Path, kind: str = MODEL) -> None:
     """Make sure that a model may be saved here; worth doing before a long fit.
 
     Raises:
-        ModelFolderError: ``folder`` is a file or holds something that is not a model.
+        ModelFolderError: ``folder`` is a file or holds something that is not of this kind.
     """
     recover(folder)
     if folder.exists() and not folder.is_dir():
         raise ModelFolderError(f"{folder} is a file; give a folder to save the model in")
     if folder.is_dir() and any(folder.iterdir()):
         try:
-            _manifest_of(folder)
+            _manifest_of(folder, kind)
         except ModelFolderError as error:
             raise ModelFolderError(
-                f"{folder} holds files that are not a diffgrm model; choose a new or empty folder ({error})"
+                f"{folder} holds files that are not {WHAT[kind]}; choose a new or empty folder ({error})"
             ) from error
 
 
@@ -116,18 +125,39 @@ def version(folder: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read(folder: Path, take: Callable[[dict[str, Any]], T], kind: str = MODEL) -> T:
+    """What ``take`` makes of a folder's manifest and files, all from one save even where others replace the folder.
+
+    Raises:
+        ModelFolderError: see :func:`read_manifest`; and whatever ``take`` raises of a folder that is not being replaced.
+    """
+    for _ in range(READS):
+        before = version(folder)
+        try:
+            taken = take(read_manifest(folder, kind))
+        except (DiffGRMError, OSError, pl.exceptions.PolarsError):
+            if version(folder) == before:
+                raise
+        else:
+            if version(folder) == before:
+                return taken
+        logger.info("%s was replaced while it was read; reading it again", folder)
+    with locked(folder):  # those who replace it all the time wait now
+        return take(read_manifest(folder, kind))
+
+
+def read_manifest(folder: Path, kind: str = MODEL) -> dict[str, Any]:
     """Check a model folder and return its manifest.
 
     Files that the manifest does not name (a hub's own files, say) are no concern.
 
     Raises:
-        ModelFolderError: no such folder, not a model, a newer format, or files that are missing, truncated or changed.
+        ModelFolderError: no such folder, not of this kind, a newer format, or files that are missing, truncated or changed.
     """
     recover(folder)
     if not folder.is_dir():
         raise ModelFolderError(f"there is no model folder {folder}")
-    manifest = _manifest_of(folder)
+    manifest = _manifest_of(folder, kind)
     if manifest["format_version"] > FORMAT_VERSION:
         raise ModelFolderError(
             f"{folder} was saved by a newer diffgrm (format {manifest['format_version']}, this one reads "
@@ -147,16 +177,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _manifest_of(folder: Path) -> dict[str, Any]:
+def _manifest_of(folder: Path, kind: str) -> dict[str, Any]:
     """The manifest, which has ``format_version`` and ``files``."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelFolderError(f"{folder} is not a diffgrm model: it has no {MANIFEST}") from error
+        raise ModelFolderError(f"{folder} is not {WHAT[kind]}: it has no {MANIFEST}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelFolderError(f"{folder / MANIFEST} is damaged: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelFolderError(f"{folder} is not a diffgrm model: its {MANIFEST} is another program's")
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if isinstance(found, str) and found in WHAT and found != kind:
+        raise ModelFolderError(f"{folder} is {WHAT[found]}, not {WHAT[kind]}; read it with {READER[found]}")
+    if found != kind:
+        raise ModelFolderError(f"{folder} is not {WHAT[kind]}: its {MANIFEST} is another program's")
     if not isinstance(manifest.get("format_version"), int) or not isinstance(manifest.get("files"), dict):
         raise ModelFolderError(f"{folder / MANIFEST} is damaged: format_version or files is missing")
     return manifest
@@ -168,8 +201,7 @@ def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         for path in sorted(folder.iterdir())
         if path.name != "README.md"  # the card is for people, who may edit it
     }
-    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **facts, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=2) + "\n", encoding="utf-8")
     for path in [*folder.iterdir(), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:

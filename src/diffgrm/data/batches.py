@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffgrm.data.collate import Collated, collate
 from diffgrm.data.dataset import Ragged
 
 
@@ -28,12 +29,12 @@ class Histories(NamedTuple):
     @classmethod
     def collate(cls, events: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Histories:
         """The stretches ``events[start:stop]``, padded to the longest."""
-        column = np.arange(int((stop - start).max(initial=1)))
-        valid = column < (stop - start)[:, None]
-        items, place = np.unique(events[(start[:, None] + column)[valid]], return_inverse=True)
-        places = np.zeros(valid.shape, dtype=np.int64)
-        places[valid] = place
-        return cls(torch.from_numpy(items), torch.from_numpy(places), torch.from_numpy(valid))
+        return cls.of(collate(events, start, stop))
+
+    @classmethod
+    def of(cls, collated: Collated) -> Histories:
+        """The same as tensors."""
+        return cls(*map(torch.from_numpy, collated))
 
     def to(self, device: torch.device) -> Histories:
         """The histories on a device."""

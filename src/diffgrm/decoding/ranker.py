@@ -14,6 +14,7 @@ from torch import nn
 
 from diffgrm.catalogue import Catalogue, Excluded
 from diffgrm.data.batches import Histories
+from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.base import Decoded, Decoder, Task, Watch
 
@@ -91,15 +92,10 @@ class Ranker:
             rows: questions that will be asked of each user at once; they bound the batch.
         """
         max_len = cast(int, self.network.max_len)
-        starts = np.maximum(histories.offsets[:-1], histories.offsets[1:] - max_len)
-        order = np.argsort(histories.offsets[1:] - starts, kind="stable")
         at_once = LOGITS_AT_ONCE["cpu" if self.catalogue.codes.device.type == "cpu" else "gpu"]
         step = max(1, at_once // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
-        for first in range(0, len(order), step):
-            users = order[first : first + step]
-            items, places, valid = Histories.collate(histories.values, starts[users], histories.offsets[1:][users]).to(
-                self.catalogue.codes.device
-            )
+        for users, collated in in_batches(histories, max_len, step):
+            items, places, valid = Histories.of(collated).to(self.catalogue.codes.device)
             yield users, cast(Any, self.network).encode_history(self.catalogue.codes_of(items), places, valid)
 
 

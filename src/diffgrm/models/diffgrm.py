@@ -77,9 +77,17 @@ class DiffGRM(SidNetwork):
             [B, Q, n, K] logits (equation 8: hidden state times the digit's own code table); of a known digit they are 0,
             since nobody asks for them and the last layer leaves them out.
         """
+        return self.denoise_places(codes, mask, memory, _places(mask.flatten(1)))
+
+    def denoise_places(self, codes: Tensor, mask: Tensor, memory: Memory, wanted: Tensor | None) -> Tensor:
+        """What :meth:`denoise` does, told where the unknown digits are, so that nothing depends on what mask holds.
+
+        Args:
+            wanted: [B, C] places among the Q n digits of every row where its mask is true, and where that are fewer than C
+                some more, each place once; None: all places.
+        """
         token = torch.where(mask, self.mask_token, codes + self.digit_start)  # [B, Q, n]
         x, projected = self._enter(token, memory)
-        wanted = _places(mask.flatten(1))  # [B, C]
         layers, valid = self.layers, memory.valid
         if valid.shape[1] > 1:
             valid = valid.repeat_interleave(token[0].numel() // valid.shape[1], dim=1)  # [B, Q n, S]
@@ -94,7 +102,7 @@ class DiffGRM(SidNetwork):
     def _enter(self, token: Tensor, memory: Memory) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Vectors [B, Q, n, d] of digits; and what the first layer's attention makes of them, where that is made once for
         each code: outside training, with more digits than codes."""
-        if self.training or (not memory.table and token.numel() <= self.codes.shape[0]):
+        if self.training or memory.plain or (not memory.table and token.numel() <= self.codes.shape[0]):
             return self.drop(F.embedding(token, self._table())), None
         if not memory.table:
             table = self._table()
@@ -116,5 +124,5 @@ def _put_back(x: Tensor, places: Tensor | None, mask: Tensor) -> Tensor:
     """X [B, C, d] at its places among [B, Q, n, d]; 0 where mask [B, Q, n] is false."""
     if places is not None:
         where = places[..., None].expand(-1, -1, x.shape[-1])
-        x = x.new_zeros(len(x), mask[0].numel(), x.shape[-1]).scatter(1, where, x)
+        x = x.new_zeros(x.shape[0], mask[0].numel(), x.shape[-1]).scatter(1, where, x)
     return x.view(*mask.shape, -1) * mask[..., None]

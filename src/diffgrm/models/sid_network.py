@@ -25,6 +25,7 @@ class Memory:
         valid: [B, T, S] bool, what each of T slots may look at; T is 1 unless a history is shared by several targets.
         folded: by number of decoder layer, the same keys and values folded, once they have been needed so.
         table: vectors of all codes and the first decoder layer's projections of them, once they have been needed.
+        plain: nothing is folded or kept, so that no choice depends on sizes: one graph serves them all (export).
     """
 
     keys: tuple[Tensor, ...]
@@ -32,6 +33,7 @@ class Memory:
     valid: Tensor
     folded: dict[int, Folded] = field(default_factory=dict)
     table: list[Tensor] = field(default_factory=list)
+    plain: bool = False
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -40,13 +42,13 @@ class Memory:
         """The chosen users [b]."""
         folded = {layer: Folded(*(part[chosen] for part in whole)) for layer, whole in self.folded.items()}
         keys, values = (tuple(part[chosen] for part in whole) for whole in (self.keys, self.values))
-        return Memory(keys, values, self.valid[chosen], folded, self.table)
+        return replace(self, keys=keys, values=values, valid=self.valid[chosen], folded=folded)
 
     def history(self, layer: int, attention: Attention, questions: int) -> tuple[Tensor, Tensor] | Folded:
         """What a decoder layer attends to, folded where that is cheaper for so many questions or has been done before."""
         key, value = self.keys[layer], self.values[layer]
         if layer not in self.folded:
-            if not attention.folding_pays(questions, key.shape[2]):
+            if self.plain or not attention.folding_pays(questions, key.shape[2]):
                 return key, value
             self.folded[layer] = attention.fold(key, value)
         return self.folded[layer]

@@ -23,6 +23,7 @@ from diffgrm import model_folder, registry
 from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split, make_split
 from diffgrm.query import Query
 from diffgrm.recipe import Recipe
+from diffgrm.recommenders.answers import allowed_items, answer_table
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.histories import read_histories
 from diffgrm.recommenders.living_catalogue import LivingCatalogue
@@ -31,7 +32,6 @@ from diffgrm.schema import Columns, DataError, DiffGRMError, ModelFolderError, R
 logger = logging.getLogger(__name__)
 
 ITEMS, RECIPE, COUNT, OFFERED = "items.parquet", "recipe.yaml", "training_events", "_offered"
-READS = 3  # times that a model folder is read which others replace meanwhile, before they are made to wait
 
 
 class Recommender(LivingCatalogue, ABC):
@@ -190,15 +190,7 @@ class Recommender(LivingCatalogue, ABC):
         allowed = self._allowed(k, only, without)
         user_ids, positions = self._histories(histories, users, on_empty)
         items, scores = self._rank(Query(positions, k, exclude_seen, allowed, progress))
-        row, column = np.nonzero(items >= 0)
-        return pl.DataFrame(
-            {
-                Columns.USER: user_ids.gather(row),
-                Columns.ITEM: self.items.gather(items[row, column]),
-                Columns.SCORE: scores[row, column].astype(np.float32),
-                Columns.RANK: (column + 1).astype(np.int32),
-            }
-        )
+        return answer_table(user_ids, self.items, items, scores)
 
     @abstractmethod
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
@@ -237,32 +229,7 @@ class Recommender(LivingCatalogue, ABC):
         raise DiffGRMError(f"{self.recipe.recommender!r} knows no likeness of items")
 
     def _allowed(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise DataError(f"k is {k!r}; expected a whole number from 1")
-        if k > len(self.items):
-            raise DataError(f"k is {k}, but the catalogue has only {len(self.items)} items; ask for at most that many")
-        if only is None and without is None:
-            return self._offered
-        allowed = np.full(len(self.items), only is None)
-        if only is not None:
-            allowed[self._known_positions(only, "only")] = True
-        if without is not None:
-            allowed[self._known_positions(without, "without")] = False
-        if self._offered is not None:
-            allowed &= self._offered
-        if not allowed.any():
-            raise DataError(
-                "the filters leave no item to recommend: 'only' names no catalogue item that 'without' does not forbid"
-            )
-        return allowed
-
-    def _known_positions(self, ids: Iterable[Any], what: str) -> np.ndarray:
-        ids = list(ids)
-        positions = self.items.positions(ids)
-        if (positions < 0).any():
-            unknown = [i for i, p in zip(ids, positions, strict=True) if p < 0]
-            logger.warning("'%s' names %d items that are not in the catalogue: %s", what, len(unknown), first_few(unknown))
-        return positions[positions >= 0]
+        return allowed_items(self.items, self._offered, k, only, without)
 
     def _histories(self, histories: Any, users: Iterable[Any] | None, on_empty: str) -> tuple[pl.Series, Ragged]:
         if (histories is None) == (users is None):
@@ -306,19 +273,7 @@ class Recommender(LivingCatalogue, ABC):
             ModelFolderError: not a model folder, one of another method, or one that is not whole.
         """
         folder = Path(folder)
-        for _ in range(READS):
-            version = model_folder.version(folder)
-            try:
-                recommender = cls._read(folder, model_folder.read_manifest(folder))
-            except (DiffGRMError, OSError, pl.exceptions.PolarsError):
-                if model_folder.version(folder) == version:
-                    raise
-            else:
-                if model_folder.version(folder) == version:
-                    return recommender
-            logger.info("%s was replaced while it was read; reading it again", folder)
-        with model_folder.locked(folder):  # those who replace it all the time wait now
-            return cls._read(folder, model_folder.read_manifest(folder))
+        return model_folder.read(folder, lambda manifest: cls._read(folder, manifest))
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any]) -> Self:

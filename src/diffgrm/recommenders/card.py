@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def model_card(method: str, facts: Mapping[str, Any], settings: str, example_item: object) -> str:
+def model_card(method: str, facts: Mapping[str, Any], settings: str, example_item: object, reader: str = "load") -> str:
     """Markdown with the YAML header that the Hugging Face hub reads: data, metrics, sizes, versions, settings.
 
     Args:
@@ -14,6 +14,7 @@ def model_card(method: str, facts: Mapping[str, Any], settings: str, example_ite
         facts: what ``fit`` noted: sizes, split, time, versions; validation metrics and tokeniser report where it has them.
         settings: the recipe as YAML.
         example_item: an item id for the example.
+        reader: the function of diffgrm that reads the folder.
     """
     lines = [
         "---",
@@ -28,7 +29,7 @@ def model_card(method: str, facts: Mapping[str, Any], settings: str, example_ite
         "```python",
         "import diffgrm",
         "",
-        'recommender = diffgrm.load("THIS_FOLDER")',
+        f'recommender = diffgrm.{reader}("THIS_FOLDER")',
         f"recommender.recommend([{example_item!r}], k=10)",
         "```",
         "",

@@ -1,0 +1,132 @@
+"""OnnxRecommender: an exported model, asked as every recommender is (floor 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from diffgrm import model_folder
+from diffgrm.data.collate import in_batches
+from diffgrm.data.dataset import IdMap, Ragged
+from diffgrm.onnx_runtime.catalogue import Catalogue, Excluded
+from diffgrm.onnx_runtime.network import Network
+from diffgrm.onnx_runtime.search import Order, Task, decode
+from diffgrm.recommenders.answers import allowed_items, answer_table
+from diffgrm.recommenders.histories import read_histories
+from diffgrm.schema import Columns, DataError, ModelFolderError
+from diffgrm.storage import State
+
+ITEMS, SIDS, OFFERED = "items.parquet", "semantic_ids.safetensors", "_offered"
+LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more would leave the cache
+
+
+class OnnxRecommender:
+    """Recommends from an export, with the answers of the recommender that was exported (rounding aside).
+
+    Args:
+        network: the graphs.
+        catalogue: the items that may be recommended.
+        items: ids of all items.
+        max_len: most recent history items that are looked at.
+        beam: partial SIDs kept for each user (raised to k where k is larger).
+        order: in which digits are filled.
+    """
+
+    def __init__(self, network: Network, catalogue: Catalogue, items: IdMap, max_len: int, beam: int, order: Order) -> None:
+        self.items, self.beam = items, beam
+        self._network, self._catalogue, self._max_len, self._order = network, catalogue, max_len, order
+        self._offered = None if catalogue.recommendable.all() else catalogue.recommendable
+        self._restricted: tuple[np.ndarray, Catalogue] | None = None  # by the last filter; its tables are worth keeping
+
+    def recommend(
+        self,
+        histories: Any,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        only: Iterable[Any] | None = None,
+        without: Iterable[Any] | None = None,
+        on_empty: Literal["error", "skip"] = "error",
+        progress: Callable[[int], None] | None = None,
+    ) -> pl.DataFrame:
+        """The k best items for each history; arguments and answer as of ``Recommender.recommend``.
+
+        Args:
+            histories: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids,
+                oldest first; a list of item-id lists; or one list of item ids.
+            k: items for each user.
+            exclude_seen: leave out what is in the user's history.
+            only: item ids that may be recommended; None is all.
+            without: item ids that may not be recommended.
+            on_empty: users without a known item: ``"error"``, or ``"skip"`` them.
+            progress: called with the number of users done since the last call.
+
+        Returns:
+            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible.
+
+        Raises:
+            DataError: k out of range, unusable histories, or filters that leave no item.
+        """
+        catalogue = self._allowing(allowed_items(self.items, self._offered, k, only, without))
+        user_ids, positions = read_histories(histories, self.items, on_empty)
+        found, scores = self._rank(catalogue, positions, k, exclude_seen, progress)
+        return answer_table(user_ids, self.items, found, scores)
+
+    def _allowing(self, allowed: np.ndarray | None) -> Catalogue:
+        """The catalogue of the items that ``allowed`` [I] marks; None is all that are offered."""
+        whole = self._catalogue
+        if allowed is None or allowed is self._offered:
+            return whole
+        if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
+            self._restricted = allowed, Catalogue(whole.all_codes, whole.codebook_size, allowed)
+        return self._restricted[1]
+
+    def _rank(
+        self, catalogue: Catalogue, histories: Ragged, k: int, exclude_seen: bool, progress: Callable[[int], None] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Item positions [U, k], best first, -1 after the last, and their scores [U, k]."""
+        items = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        logits = catalogue.n_digits * catalogue.codebook_size * max(self.beam, k)  # of a user
+        for users, (distinct, places, valid) in in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits)):
+            memory = self._network.encode_history(catalogue.all_codes[distinct], places, valid)
+            excluded = Excluded(histories.rows(users), len(self.items)) if exclude_seen else None
+            task = Task(self._network, memory, catalogue, k, excluded, self._order)
+            items[users], scores[users] = decode(task, self.beam)
+            if progress:
+                progress(len(users))
+        return items, scores
+
+
+def load_onnx(folder: str | Path, *, threads: int | None = None, beam: int | None = None) -> OnnxRecommender:
+    """Load what ``diffgrm export`` has written. Needs ONNX Runtime and NumPy; PyTorch is not loaded.
+
+    Args:
+        threads: that ONNX Runtime computes with; None is all cores.
+        beam: partial SIDs kept for each user; None is the export's own.
+
+    Raises:
+        ModelFolderError: not an export, or one that is not whole.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    for name, value in (("threads", threads), ("beam", beam)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise DataError(f"{name} is {value!r}; expected a whole number from 1, or None")
+    place = Path(folder)
+
+    def take(manifest: dict[str, Any]) -> OnnxRecommender:
+        sids, table = State.load(place / SIDS), pl.read_parquet(place / ITEMS)
+        try:
+            settings = manifest["onnx"]
+            codes, codebook_size = sids.arrays["codes"].astype(np.int64), sids.facts["codebook_size"]
+            catalogue = Catalogue(codes, codebook_size, table[OFFERED].to_numpy())
+            max_len, width, order = settings["max_len"], beam or settings["beam"], settings["order"]
+        except KeyError as error:
+            raise ModelFolderError(f"{place} is damaged: {error} is missing in it; export the model again") from error
+        return OnnxRecommender(Network(place, threads), catalogue, IdMap(table[Columns.ITEM]), max_len, width, order)
+
+    return model_folder.read(place, take, model_folder.EXPORT)

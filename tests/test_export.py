@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import diffgrm
+from conftest import small_recipe
+from diffgrm import DiffGRMRecommender, PopularityRecommender, evaluate, export, leave_one_out, load, load_onnx
+from diffgrm.export import export_onnx
+from diffgrm.model_folder import MANIFEST
+from diffgrm.onnx_runtime.network import DENOISE, ENCODE_HISTORY, Network
+from diffgrm.schema import DataError, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError
+from diffgrm.storage import file_digest
+
+HISTORY = ["item 3", "item 77", "item 410"]
+VARIANTS = {
+    "causal, as released, shared SIDs": [
+        "model.history=causal",
+        "model.init=release",
+        "model.decoder_layers=2",
+        "semantic_ids.collisions=share",
+        "tokenizer.codebook_size=4",
+    ],
+    "long SIDs": ["tokenizer.name=random", "tokenizer.n_digits=10", "tokenizer.codebook_size=4", "decoding.beam=8"],
+    "one digit, one item, no encoder": [
+        "semantic_ids.collisions=share",
+        "tokenizer.n_digits=1",
+        "model.encoder_layers=0",
+        "model.history=causal",
+        "model.max_len=1",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def exported(fitted, tmp_path_factory):
+    """Folder of the small trained recommender's export; tests must not change it."""
+    return export_onnx(fitted, tmp_path_factory.mktemp("exports") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def onnx(exported):
+    return load_onnx(exported, threads=1)
+
+
+@pytest.fixture(scope="module")
+def histories(toy):
+    """Of every length from 1 item to more than the network looks at."""
+    found = {f"user {i}": toy.items.ids(toy.events[i][: 1 + i % 12]) for i in range(24)}
+    return found | {"long": toy.items.ids(np.arange(0, 400, 9)), "repeats": ["item 5"] * 9 + ["nowhere", "item 6"]}
+
+
+def same(ours, theirs):
+    """Equal lists, but for places that change where scores are equal up to rounding."""
+    assert ours.schema == theirs.schema and ours.height == theirs.height
+    assert ours["user_id"].equals(theirs["user_id"]) and ours["rank"].equals(theirs["rank"])
+    np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-4)
+    assert (ours["item_id"] == theirs["item_id"]).mean() > 0.99
+
+
+def changed(path, content):
+    """Write a file of an export anew, and its manifest with it."""
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    path.write_bytes(content)
+    manifest["files"][path.name] = {"bytes": len(content), "sha256": file_digest(path)}
+    (path.parent / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def traced(exported, monkeypatch):
+    """Tracing takes seconds: where the network is that of ``exported``, its graphs are taken."""
+
+    def copy(_, folder):
+        for name in (ENCODE_HISTORY, DENOISE):
+            (folder / name).write_bytes((exported / name).read_bytes())
+
+    monkeypatch.setattr(export, "_write_graphs", copy)
+
+
+# ---- equal answers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("beam", "k"), [(2, 10), (16, 1), (16, 10), (128, 10), (4, 480)])
+def test_the_export_recommends_what_the_model_recommends(saved, exported, histories, beam, k):
+    model = load(saved).override([f"decoding.beam={beam}"])
+    same(load_onnx(exported, threads=1, beam=beam).recommend(histories, k), model.recommend(histories, k))
+
+
+def test_filters_and_seen_items(fitted, onnx, histories):
+    some = [f"item {i}" for i in range(0, 480, 7)]
+    for settings in (
+        {"exclude_seen": False},
+        {"only": some},
+        {"without": some},
+        {"only": [*some, "nowhere"], "without": some[3:], "exclude_seen": False},
+        {"only": ["item 3"]},
+    ):
+        same(onnx.recommend(histories, 5, **settings), fitted.recommend(histories, 5, **settings))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_other_networks_and_semantic_ids(name, tiny_recipe, toy, histories, tmp_path):
+    recipe = tiny_recipe.override([*VARIANTS[name], "training.epochs=1"])
+    model = DiffGRMRecommender(recipe).fit(toy, progress=False)
+    onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
+    for k in (3, 40):
+        same(onnx.recommend(histories, k), model.recommend(histories, k))
+
+
+def test_removed_items_and_fixed_order(saved, histories, traced, tmp_path):
+    model = load(saved).override(["decoding.order=fixed", "decoding.steps=3"])
+    first = model.recommend(histories, 3)["item_id"].unique().to_list()
+    model = model.remove_items(first)
+    onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
+    found = onnx.recommend(histories, 10)
+    same(found, model.recommend(histories, 10))
+    assert not set(found["item_id"]) & set(first)
+    same(onnx.recommend(histories, 5, without=["item 1"]), model.recommend(histories, 5, without=["item 1"]))
+
+
+def test_every_shape_gives_the_logits_of_the_model(fitted, exported):
+    network, graphs, generator = fitted.network, Network(exported, threads=1), np.random.default_rng(0)
+    for users, questions, length, items in ((1, 1, 1, 1), (7, 1, 8, 5), (1, 33, 3, 9), (7, 5, 2, 1)):
+        item_codes = generator.integers(0, 16, (items, 3))
+        places, valid = generator.integers(0, items, (users, length)), np.ones((users, length), dtype=bool)
+        valid[::2, 1:] = False
+        codes, mask = generator.integers(0, 16, (users, questions, 3)), generator.random((users, questions, 3)) < 0.6
+        mask[..., 0] = True
+        ours = graphs.denoise(codes, mask, graphs.encode_history(item_codes, places, valid))
+        with torch.no_grad():
+            memory = network.encode_history(*map(torch.from_numpy, (item_codes, places, valid)))
+            theirs = network.denoise(torch.from_numpy(codes), torch.from_numpy(mask), memory)
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_it_can_be_evaluated_and_tells_its_progress(onnx, fitted, toy, histories):
+    split = leave_one_out(toy)
+    ours, theirs = (evaluate(one, split.test, toy.items, split.item_counts).metrics for one in (onnx, fitted))
+    assert ours["ndcg@10"] == pytest.approx(theirs["ndcg@10"], abs=1e-3)
+    done = []
+    onnx.recommend(histories, progress=done.append)
+    assert sum(done) == len(histories)
+
+
+def test_pytorch_is_not_loaded(exported):
+    code = (
+        "import sys, diffgrm; model = diffgrm.load_onnx(sys.argv[1], threads=1);"
+        "assert model.recommend([['item 3']], k=3, without=['item 1']).height == 3; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(exported)], check=False).returncode == 0
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_bad_questions_get_the_errors_of_every_recommender(onnx, fitted):
+    for question, settings in (
+        ([HISTORY], {"k": 0}),
+        ([HISTORY], {"k": 481}),
+        ([HISTORY], {"only": ["no such item"]}),
+        ([["no such item"]], {}),
+        ([HISTORY], {"on_empty": "ignore"}),
+        ([], {}),
+    ):
+        with pytest.raises(DataError) as wanted:
+            fitted.recommend(question, **settings)
+        with pytest.raises(DataError) as found:
+            onnx.recommend(question, **settings)
+        assert str(found.value) == str(wanted.value)
+    assert onnx.recommend([HISTORY, ["no such item"]], on_empty="skip", k=2)["user_id"].to_list() == [0, 0]
+
+
+@pytest.mark.parametrize("setting", ["threads", "beam"])
+def test_numbers_that_are_none_are_refused(exported, setting):
+    with pytest.raises(DataError, match=f"{setting} is 0; expected a whole number from 1, or None"):
+        load_onnx(exported, **{setting: 0})
+
+
+def test_other_recommenders_are_refused(toy, tmp_path):
+    popularity = PopularityRecommender().fit(toy)
+    with pytest.raises(RecipeError, match="only the recommender 'diffgrm' with the model 'diffgrm' .* 'popularity'"):
+        export_onnx(popularity, tmp_path / "export")
+    with pytest.raises(RecipeError, match="this is 'one_pass' with the model 'diffgrm'"):
+        export_onnx(diffgrm.registry.resolve("recommender", "one_pass")(small_recipe("one_pass")), tmp_path / "export")
+    with pytest.raises(DiffGRMError, match="not fitted"):
+        export_onnx(DiffGRMRecommender(), tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_other_ways_of_decoding_are_refused_all_at_once(saved, tmp_path):
+    with pytest.raises(RecipeError) as error:
+        export_onnx(
+            load(saved).override(["decoding.steps=2", "decoding.merge=sum_paths", "decoding.order=random"]),
+            tmp_path / "export",
+        )
+    assert str(error.value).split("\n") == [
+        "this way of decoding has no ONNX runtime; change it for the export with overrides:",
+        "  - expected decoding.steps=null, found 2",
+        "  - expected decoding.order=confidence or decoding.order=fixed, found random",
+        "  - expected decoding.merge=best_path, found sum_paths",
+    ]
+    with pytest.raises(RecipeError, match="expected decoding.constrained=true, found false"):
+        export_onnx(load(saved).override(["decoding.constrained=false"]), tmp_path / "export")
+    with pytest.raises(RecipeError, match="expected decoding.name=any_order_beam, found catalogue_beam"):
+        export_onnx(load(saved).override(["decoding.name=catalogue_beam"]), tmp_path / "export")
+
+
+def test_a_place_that_holds_other_things_is_refused(fitted, saved, exported, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ModelFolderError, match="holds files that are not an ONNX export of diffgrm; choose a new"):
+        export_onnx(fitted, tmp_path)
+    with pytest.raises(ModelFolderError, match="is a diffgrm model, not an ONNX export of diffgrm"):
+        export_onnx(fitted, saved)
+    with pytest.raises(ModelFolderError, match="is an ONNX export of diffgrm, not a diffgrm model"):
+        fitted.save(exported)
+
+
+def test_each_reader_names_the_other(saved, exported):
+    with pytest.raises(ModelFolderError, match=r"is an ONNX export of diffgrm, not .*; read it with diffgrm.load_onnx"):
+        load(exported)
+    with pytest.raises(
+        ModelFolderError, match=r"is a diffgrm model, not an ONNX export of diffgrm; read it with diffgrm.load$"
+    ):
+        load_onnx(saved)
+
+
+def test_a_missing_package_is_named(fitted, exported, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingExtraError, match=r"'onnxscript'; install it with: pip install 'diffgrm\[onnx\]'"):
+        export_onnx(fitted, tmp_path / "export")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"'onnxruntime'; install it with: pip install 'diffgrm\[onnx\]'"):
+        load_onnx(exported)
+
+
+# ---- the folder ---------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_what_is_needed_and_nothing_else(exported, fitted):
+    names = {ENCODE_HISTORY, DENOISE, "items.parquet", "semantic_ids.safetensors", "recipe.yaml", "README.md", MANIFEST}
+    assert {path.name for path in exported.iterdir()} == names
+    assert set(json.loads((exported / MANIFEST).read_text())["files"]) == names - {"README.md", MANIFEST}
+    assert 'diffgrm.load_onnx("THIS_FOLDER")' in (exported / "README.md").read_text()
+    weights = sum(p.numel() * 4 for p in fitted.network.parameters())
+    assert sum((exported / name).stat().st_size for name in (ENCODE_HISTORY, DENOISE)) < weights + 2**16
+    assert b".py" not in (exported / DENOISE).read_bytes()  # no traces of where the source lay
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in exported.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_damage_is_found(copied):
+    whole = (copied / DENOISE).read_bytes()
+    (copied / DENOISE).write_bytes(whole[:1000])
+    (copied / "items.parquet").unlink()
+    with pytest.raises(ModelFolderError, match="is not whole: denoise.onnx has 1000 bytes.*items.parquet is missing"):
+        load_onnx(copied)
+
+
+def test_graphs_and_facts_of_another_kind_are_found(copied):
+    changed(copied / DENOISE, b"not a graph")
+    with pytest.raises(ModelFolderError, match="ONNX Runtime cannot read .*denoise.onnx"):
+        load_onnx(copied)
+    manifest = json.loads((copied / MANIFEST).read_text())
+    (copied / MANIFEST).write_text(json.dumps({key: value for key, value in manifest.items() if key != "onnx"}))
+    with pytest.raises(ModelFolderError, match="'onnx' is missing in it; export the model again"):
+        load_onnx(copied)
+
+
+def test_graphs_that_say_something_else_are_not_kept(saved, traced, tmp_path):
+    model = load(saved)
+    with torch.no_grad():
+        model.network.masked[:, 0] += 9
+    with pytest.raises(DiffGRMError, match="do not compute what the network does .logits differ by"):
+        export_onnx(model, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("no such operator")])
+def test_an_export_that_fails_leaves_what_was_there(fitted, copied, tmp_path, monkeypatch, error):
+    def fail(*given):
+        given[-1].write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(export, "_write_graph", fail)
+    for target in (copied, tmp_path / "new"):
+        with pytest.raises((ModelFolderError, RuntimeError), match=str(error)):
+            export_onnx(fitted, target)
+    assert load_onnx(copied, threads=1).recommend([HISTORY], k=2).height == 2
+    assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == ["copy"]
+
+
+def test_an_export_replaces_an_older_one(fitted, traced, copied):
+    model = fitted.remove_items(["item 1"])
+    export_onnx(model, copied)
+    assert pl.read_parquet(copied / "items.parquet")["_offered"].sum() == 479
