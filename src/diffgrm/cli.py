@@ -336,9 +336,13 @@ def explain(
     overrides: Overrides = None,
     k: Annotated[int, typer.Option("--k", help="Number of items.")] = 3,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Do not leave out items of the history.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Partial semantic IDs shown of each step of the search.")] = 5,
 ) -> None:
-    """Show how items were found: which digit was filled when, how sure the network was, and how many items were left."""
-    from diffgrm.console import show_explanation
+    """Show how items were found: which digit was filled when, how sure the network was, and how many items were left.
+
+    Then the search itself: the best partial semantic IDs after every step. The page of 'diffgrm serve' shows the same.
+    """
+    from diffgrm.console import show_beams, show_explanation
     from diffgrm.recommenders import load
     from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 
@@ -346,6 +350,8 @@ def explain(
     if not isinstance(recommender, DiffGRMRecommender):
         raise DataError(f"{model} holds a {type(recommender).__name__}; only masked diffusion fills digits in an order")
     show_explanation(recommender.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
+    if show:
+        show_beams(recommender.beams(history, k, exclude_seen=not include_seen, show=show))
 
 
 @app.command()

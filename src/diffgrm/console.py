@@ -129,3 +129,14 @@ def show_explanation(explanation: pl.DataFrame, item_table: pl.DataFrame) -> Non
             cells = str(row["step"]), str(row["digit"]), str(row["code"]), f"{row['confidence']:.1%}", rival
             table.add_row(*cells, f"{row['items_left']:,}")
         console.print(table)
+
+
+def show_beams(beams: pl.DataFrame) -> None:
+    """The search step by step: what ``DiffGRMRecommender.beams`` gives; a dot is a digit that is not known yet."""
+    table = Table(title="The search: the best partial semantic IDs after every step", title_justify="left")
+    for name in ("step", "place", "digits", "score"):
+        table.add_column(name, justify="right")
+    for row in beams.iter_rows(named=True):
+        digits = "  ".join("  ·" if code is None else f"{code:3d}" for code in row["digits"])
+        table.add_row(str(row["step"]), str(row["place"]), digits, f"{row[Columns.SCORE]:.3f}")
+    console.print(table)
