@@ -1,0 +1,286 @@
+// The explorer: what is on view is kept in the address, and every panel is drawn from it.
+
+import { addressOf, K, number, readAddress } from "./address.js";
+import { explain, getItem, getModel, Latest, load, MOST_EXPLAINED, recommend, similarTo } from "./api.js";
+import { denoisingPanel } from "./denoising.js";
+import { count, el, partsOf, say, tell, tellProblem } from "./dom.js";
+import { historyPanel } from "./history.js";
+import { rankedRows } from "./lists.js";
+import { searchBox } from "./search.js";
+
+const SIMILAR = 6;
+const BEAM_SHOWN = 64; // asked for, so that the chosen item's place is known also where it is far down
+
+const panels = Object.fromEntries(["history", "recommended", "similar", "denoising"].map((id) => [id, document.getElementById(id)]));
+const parts = Object.fromEntries(Object.entries(panels).map(([id, panel]) => [id, partsOf(panel)]));
+const latest = Object.fromEntries(Object.entries(panels).map(([id, panel]) => [id, new Latest(panel)]));
+
+let view = readAddress(location.hash);
+let model = null;
+let list = null; // the recommendations on view
+let drawn = null; // the row that is marked as chosen
+let story = null; // their explanation
+const asked = { list: "", similar: "" }; // what the panels show or wait for
+
+// ---- titles of items, from any answer ------------------------------------------------------------------------------
+
+const items = new Map();
+const titles = {
+  of: (id) => items.get(String(id)) ?? { title: String(id) },
+  remember: ({ item_id: id, title, offered = true }) => items.set(String(id), { title: title ?? String(id), known: true, offered }),
+};
+
+/** Ask for the titles of a history that came with the address. */
+async function lookUp(ids) {
+  await Promise.all(
+    [...new Set(ids)].filter((id) => !items.has(id)).map(async (id) => {
+      try {
+        titles.remember({ ...(await getItem(id)), item_id: id });
+      } catch (error) {
+        if (error.status === 404) items.set(id, { title: id, known: false });
+      }
+    }),
+  );
+}
+
+// ---- what is on view -----------------------------------------------------------------------------------------------
+
+/** Go to another view; `replace` makes no step for 'Back'. */
+function go(change, { replace = false } = {}) {
+  view = { ...view, ...change };
+  window.history[replace ? "replaceState" : "pushState"](null, "", addressOf(view));
+  show();
+}
+
+function changeHistory(history, said) {
+  go({ history, item: null, step: null });
+  if (said) say(said);
+}
+
+function add(item) {
+  titles.remember(item);
+  changeHistory([...view.history, String(item.item_id)], `${titles.of(item.item_id).title} added to the history`);
+}
+
+function showSimilar(item) {
+  go({ similar: String(item.item_id ?? item) });
+}
+
+function show() {
+  history_.show(view.history);
+  showControls();
+  showList();
+  showSimilarItems();
+  showStory();
+}
+
+/** Draw the history again once the titles of its items are there. */
+async function showTitles() {
+  const ids = view.similar === null ? view.history : [...view.history, view.similar];
+  if (ids.every((id) => items.has(id))) return;
+  await lookUp(ids);
+  show();
+}
+
+// ---- recommendations -----------------------------------------------------------------------------------------------
+
+const controls = { k: document.getElementById("k"), beam: document.getElementById("beam"), exclude: document.getElementById("exclude") };
+
+function showControls() {
+  controls.k.value = view.k;
+  controls.beam.value = view.beam ?? "";
+  controls.exclude.checked = view.excludeSeen;
+}
+
+function showList() {
+  const key = JSON.stringify([view.history, view.k, view.beam, view.excludeSeen]);
+  if (key !== asked.list) {
+    asked.list = key;
+    if (view.history.length) load(latest.recommended, (signal) => recommend(view, signal), listCame, listFailed);
+    else clearList();
+  } else if (list && drawn !== chosenId()) drawRows();
+}
+
+function clearList() {
+  latest.recommended.cancel();
+  tellFields(null);
+  list = null;
+  parts.recommended.problem.hidden = true;
+  parts.recommended.list.replaceChildren();
+  tell(parts.recommended.note, "What the model would recommend next stands here as soon as the history holds an item.");
+  clearStory("");
+}
+
+function listCame(answer) {
+  list = answer;
+  list.items.forEach(titles.remember);
+  tellFields(null);
+  parts.recommended.problem.hidden = true;
+  tell(parts.recommended.note, listNote(answer));
+  say(`${count(answer.items.length, "recommendation")}`);
+  drawRows();
+  noticeModel(answer.model);
+  askForStory();
+}
+
+function listNote({ items: found, unknown }) {
+  const passed = unknown ? `${count(unknown, "item")} of the history ${unknown === 1 ? "is" : "are"} not in the catalogue and passed over. ` : "";
+  return found.length ? passed : `${passed}No item is left to recommend.`;
+}
+
+function listFailed(problem) {
+  clearList();
+  const settings = tellFields(problem);
+  tell(parts.recommended.note, settings ? "The list comes back when the setting above is mended." : "");
+  if (!settings) tellProblem(parts.recommended.problem, problem, again);
+}
+
+/** Tell a problem with k or beam beside it; false where it is none of theirs. */
+function tellFields(problem) {
+  const found = ["k", "beam"].filter((name) => {
+    const text = problem?.of(`#/${name}`) ?? "";
+    tell(document.getElementById(`${name}-problem`), text && `${text}.`);
+    controls[name].setAttribute("aria-invalid", String(Boolean(text)));
+    return text;
+  });
+  return found.length > 0;
+}
+
+function again() {
+  asked.list = asked.similar = "";
+  show();
+}
+
+function drawRows() {
+  const focused = document.activeElement.closest?.("#recommended li");
+  const part = document.activeElement.dataset.act;
+  const choose = model?.explains ? (item) => go({ item: String(item.item_id) }) : null;
+  drawn = chosenId();
+  parts.recommended.list.replaceChildren(...rankedRows(list.items, { choose, add, similar: showSimilar }, drawn));
+  if (focused) refocus(focused.dataset.item, part);
+}
+
+function refocus(id, part) {
+  const row = [...parts.recommended.list.children].find((child) => child.dataset.item === id);
+  row?.querySelector(part ? `[data-act=${part}]` : ".name").focus();
+}
+
+function chosenId() {
+  const ids = (list?.items ?? []).map((item) => String(item.item_id));
+  return model?.explains ? (ids.includes(view.item) ? view.item : ids[0]) : undefined;
+}
+
+// ---- similar items -------------------------------------------------------------------------------------------------
+
+function showSimilarItems() {
+  panels.similar.hidden = view.similar === null;
+  tell(parts.similar.note, `to ${titles.of(view.similar).title}`);
+  const key = JSON.stringify(view.similar);
+  if (key === asked.similar) return;
+  asked.similar = key;
+  if (view.similar === null) return latest.similar.cancel();
+  const id = view.similar;
+  parts.similar.list.replaceChildren();
+  parts.similar.problem.hidden = true;
+  load(latest.similar, (signal) => similarTo(id, SIMILAR, signal), similarCame, (problem) => tellProblem(parts.similar.problem, problem, again));
+}
+
+function similarCame({ items: found }) {
+  found.forEach(titles.remember);
+  parts.similar.list.replaceChildren(...rankedRows(found, { choose: null, add, similar: showSimilar }));
+  say(`${count(found.length, "similar item")}`);
+}
+
+// ---- how an item was found -----------------------------------------------------------------------------------------
+
+function clearStory(note) {
+  latest.denoising.cancel();
+  story = null;
+  denoising.clear();
+  parts.denoising.problem.hidden = true;
+  tell(parts.denoising.note, note || (model && !model.explains ? cannotExplain() : "Choose a recommended item to watch how its digits were filled in."));
+}
+
+const cannotExplain = () =>
+  `This model (${model.recommender}) fills in no digits, so there is nothing to watch. Only masked diffusion (diffgrm) can be explained.`;
+
+function askForStory() {
+  clearStory("");
+  if (!model?.explains || !list.items.length) return;
+  load(
+    latest.denoising,
+    (signal) => explain(view, model.beam, BEAM_SHOWN, signal),
+    (answer) => {
+      story = answer;
+      noticeModel(answer.model);
+      showStory();
+    },
+    (problem) => tellProblem(parts.denoising.problem, problem, askForStory),
+  );
+}
+
+function showStory() {
+  if (!story) return;
+  const item = story.items.find((one) => String(one.item_id) === chosenId());
+  tell(parts.denoising.note, item ? "" : `Only the first ${MOST_EXPLAINED} recommendations can be explained.`);
+  if (item) denoising.show(item, story, startingItems(), view.step);
+  else denoising.clear();
+}
+
+/** Items that can be recommended before any digit is known. */
+function startingItems() {
+  const seen = new Set(view.history.filter((id) => titles.of(id).known && titles.of(id).offered));
+  return model.offered - (view.excludeSeen ? seen.size : 0);
+}
+
+// ---- the model -----------------------------------------------------------------------------------------------------
+
+/** Another model answers than the one in the header: ask for everything anew. */
+function noticeModel(version) {
+  if (!model || model.model === version) return;
+  model.model = version;
+  items.clear();
+  search.forget();
+  history_.forget();
+  start();
+}
+
+async function start() {
+  try {
+    model = await getModel();
+  } catch (problem) {
+    tell(document.getElementById("model"), problem.message);
+    return;
+  }
+  showModel();
+  again();
+  showTitles();
+}
+
+function showModel() {
+  const size = model.offered === model.items ? count(model.items, "item") : `${model.offered.toLocaleString("en")} of ${count(model.items, "item")}`;
+  const facts = { model: model.recommender, version: model.model, catalogue: size };
+  document.getElementById("model").replaceChildren(...Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  const hasBeam = model.beam !== null;
+  for (const part of [controls.beam, document.querySelector("label[for=beam]")]) part.hidden = !hasBeam;
+  if (hasBeam) controls.beam.placeholder = model.beam;
+}
+
+// ---- start ---------------------------------------------------------------------------------------------------------
+
+const history_ = historyPanel(panels.history, parts.history, { titles, change: changeHistory, similar: showSimilar });
+const search = searchBox(document.getElementById("query"), parts.history, { add, seen: titles.remember });
+const denoising = denoisingPanel(panels.denoising, parts.denoising, { go: (step) => go({ step }, { replace: true }) });
+
+controls.k.addEventListener("change", () => go({ k: number(controls.k.value) ?? K }));
+controls.beam.addEventListener("change", () => go({ beam: number(controls.beam.value) }));
+controls.exclude.addEventListener("change", () => go({ excludeSeen: controls.exclude.checked }));
+document.getElementById("controls").addEventListener("submit", (event) => event.preventDefault());
+parts.similar.close.addEventListener("click", () => go({ similar: null }));
+window.addEventListener("popstate", () => {
+  view = readAddress(location.hash);
+  show();
+  showTitles();
+});
+
+start();
