@@ -3,7 +3,7 @@
 import { count, el, icon, percent, tell } from "./dom.js";
 import { score } from "./lists.js";
 
-const BEAM_ROWS = 8;
+const BEAM_ROWS = 7;
 const PAUSE = 1500; // milliseconds between steps
 
 /** Steps of one explained item: number, digits filled in it, digits known after it, items left, the beam's places. */
@@ -23,15 +23,15 @@ export function codesOf(item) {
   return item.digits.toSorted((a, b) => a.digit - b.digit).map((digit) => digit.code);
 }
 
-/** What happens in a step, in a sentence. */
-export function sentence(step, total) {
-  if (step.number === 0) return `Every digit is hidden; ${count(total, "item")} are possible.`;
+/** What happens in a step, and what is left after it. */
+export function sentences(step, total) {
+  if (step.number === 0) return ["Every digit is hidden.", `${count(total, "item")} ${total === 1 ? "is" : "are"} possible.`];
   const left = step.left === 1 ? "Only this item still fits." : `${count(step.left, "item")} still fit.`;
-  return `Step ${step.number}: ${step.filled.map(filling).join(", ")}. ${left}`;
+  return [`Step ${step.number}: ${step.filled.map(filling).join("; ")}.`, left];
 }
 
 function filling({ digit, code, confidence, rival, rival_confidence: other }) {
-  const instead = other > confidence ? `although ${rival} looked likelier (${percent(other)})` : `before ${rival} (${percent(other)})`;
+  const instead = other > confidence ? `although ${rival} looked likelier (${percent(other)})` : `ahead of ${rival} (${percent(other)})`;
   return `digit ${digit + 1} becomes ${code}, ${percent(confidence)} sure, ${instead}`;
 }
 
@@ -44,17 +44,19 @@ export function denoisingPanel(panel, parts, { go }) {
   let steps = [];
   let codes = [];
   let shown = { item: null, total: 0 };
-  let now = 0;
+  let now = null; // the step on view
   let timer = null;
 
   /** Show an item's story; step null is its end. */
   function show(item, answer, total, step) {
     if (item !== shown.item || total !== shown.total) begin(item, answer, total);
-    draw(Math.min(Math.max(step ?? steps.length - 1, 0), steps.length - 1));
+    const wanted = Math.min(Math.max(Math.round(step ?? Infinity), 0), steps.length - 1);
+    if (wanted !== now) draw(wanted);
   }
 
   function begin(item, answer, total) {
     pause();
+    now = null;
     shown = { item, total };
     steps = stepsOf(item, answer.beams, total);
     codes = codesOf(item);
@@ -88,8 +90,7 @@ export function denoisingPanel(panel, parts, { go }) {
       child.querySelector(".when").hidden = state === "hidden";
     }
     [...parts.columns.children].forEach((child, number) => child.classList.toggle("now", number === now));
-    const text = sentence(steps[now], shown.total);
-    if (parts.sentence.textContent !== text) parts.sentence.textContent = text;
+    parts.sentence.replaceChildren(...sentences(steps[now], shown.total).flatMap((text) => [el("span", {}, text), " "]));
     parts.slider.value = now;
     parts.slider.setAttribute("aria-valuetext", now === 0 ? "start" : `step ${now} of ${steps.length - 1}`);
     parts.back.disabled = now === 0;
@@ -98,21 +99,24 @@ export function denoisingPanel(panel, parts, { go }) {
   }
 
   function drawBeam() {
-    const { beam, number } = steps[now];
+    const { beam, known, number } = steps[now];
     tell(parts.beamTitle, number ? `The search after step ${number}` : "The search");
-    const rows = beam.map((partial, place) => ({ ...partial, place, leads: leadsTo(partial.digits, codes) }));
+    const filled = new Set(known.map((one) => one.digit));
+    const own = JSON.stringify(codes.map((code, digit) => (filled.has(digit) ? code : null)));
+    const rows = beam.map(({ digits, score }, place) => ({ digits, score, place, leads: leadsTo(digits, codes), own: JSON.stringify(digits) === own }));
     const best = rows.slice(0, BEAM_ROWS);
-    const further = best.some((row) => row.leads) ? undefined : rows.find((row) => row.leads);
-    tell(parts.beamNote, beamNote(number, best, further));
-    parts.beam.replaceChildren(...[...best, ...(further ? [further] : [])].map((row) => beamRow(row, rows[0].score)));
+    const further = rows.slice(BEAM_ROWS).filter((row) => row.own);
+    tell(parts.beamNote, beamNote(number, [...best, ...further]));
+    parts.beam.replaceChildren(...[...best, ...further].map((row) => beamRow(row, rows[0].score)));
   }
 
-  function beamNote(number, best, further) {
-    if (!number) return "The search follows several partial codes at once and keeps the likeliest: its beam. It starts with none filled in.";
-    if (!best.length) return "This search keeps no partial codes that could be shown.";
-    if (further) return `The likeliest partial codes. None of the first ${best.length} leads to this item; number ${further.place + 1} does.`;
-    if (!best.some((row) => row.leads)) return "The likeliest partial codes. None of these leads to this item; it comes from further down.";
-    return "The likeliest partial codes; those that can still become this item are marked.";
+  function beamNote(number, rows) {
+    if (!number) return "The search follows many partial codes at once and keeps the likeliest, its beam. None has a digit yet.";
+    if (!rows.length) return "This search keeps no partial codes that could be shown.";
+    const what = "The likeliest partial codes";
+    if (!rows.some((row) => row.leads)) return `${what}. None of these leads to this item; it comes from further down.`;
+    if (!rows.some((row) => row.own)) return `${what}. ✓ can still become this item.`;
+    return `${what}. ✓ can still become this item; the framed one did.`;
   }
 
   function move(by) {
@@ -177,7 +181,7 @@ function slot({ digit, code, step, confidence, rival, rival_confidence: other })
     { data: { digit, code, step } },
     el("span", { class: "top-line small" }, el("span", {}, `digit ${digit + 1}`), el("span", { class: "when" }, `step ${step}`)),
     el("span", { class: "code" }, "?"),
-    el("span", { class: "sure" }, gauge(`${percent(confidence)} sure`, confidence, "own"), gauge(`${rival}: ${percent(other)}`, other, "rival", "The likeliest other code")),
+    el("span", { class: "sure" }, gauge(`${percent(confidence)} for ${code}`, confidence, "own"), gauge(`${percent(other)} for ${rival}`, other, "rival", "The likeliest other code")),
   );
 }
 
@@ -187,17 +191,17 @@ function gauge(text, share, kind, title) {
   return el("span", { class: kind, title, data: { share } }, el("span", { class: "small" }, text), bar);
 }
 
-function beamRow({ digits, score: value, place, leads }, best) {
+function beamRow({ digits, score: value, place, leads, own }, best) {
   const cells = digits.map((code) => el("span", { class: code === null ? "cell unknown" : "cell" }, code === null ? "·" : String(code)));
   const bar = el("span", { class: "gauge" });
   bar.style.setProperty("--share", Math.exp(value - best));
   const words = digits.map((code) => code ?? "unknown").join(", ");
   return el(
     "li",
-    { class: leads ? "leads" : null, data: { digits: JSON.stringify(digits) } },
+    { class: [leads && "leads", own && "own", place >= BEAM_ROWS && "further"].filter(Boolean).join(" "), data: { digits: JSON.stringify(digits) } },
     el("span", { class: "place" }, String(place + 1)),
     el("span", { class: "cells", role: "img", "aria-label": words }, ...cells),
-    el("span", { class: "mark" }, ...(leads ? [icon("check"), el("span", { class: "unseen" }, "can become this item")] : [])),
+    el("span", { class: "mark" }, ...(leads ? [icon("check"), el("span", { class: "unseen" }, own ? "became this item" : "can become this item")] : [])),
     bar,
     el("span", { class: "score", title: "Log-probability" }, score(value)),
   );

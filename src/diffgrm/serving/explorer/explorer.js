@@ -8,7 +8,7 @@ import { historyPanel } from "./history.js";
 import { rankedRows } from "./lists.js";
 import { searchBox } from "./search.js";
 
-const SIMILAR = 6;
+const SIMILAR = 5;
 const BEAM_SHOWN = 64; // asked for, so that the chosen item's place is known also where it is far down
 
 const panels = Object.fromEntries(["history", "recommended", "similar", "denoising"].map((id) => [id, document.getElementById(id)]));
@@ -64,6 +64,19 @@ function add(item) {
 
 function showSimilar(item) {
   go({ similar: String(item.item_id ?? item) });
+  bring("similar");
+}
+
+function choose(item) {
+  go({ item: String(item.item_id) });
+  bring("denoising");
+}
+
+/** In a narrow window, where panels stand one below the other, go to the one that was asked for. */
+function bring(id) {
+  if (!matchMedia("(max-width: 820px)").matches) return;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  panels[id].scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
 }
 
 function show() {
@@ -107,6 +120,7 @@ function clearList() {
   list = null;
   parts.recommended.problem.hidden = true;
   parts.recommended.list.replaceChildren();
+  parts.recommended.keys.hidden = true;
   tell(parts.recommended.note, "What the model would recommend next stands here as soon as the history holds an item.");
   clearStory("");
 }
@@ -118,6 +132,7 @@ function listCame(answer) {
   parts.recommended.problem.hidden = true;
   tell(parts.recommended.note, listNote(answer));
   say(`${count(answer.items.length, "recommendation")}`);
+  parts.recommended.keys.hidden = !answer.items.length || !model?.explains;
   drawRows();
   noticeModel(answer.model);
   askForStory();
@@ -154,9 +169,8 @@ function again() {
 function drawRows() {
   const focused = document.activeElement.closest?.("#recommended li");
   const part = document.activeElement.dataset.act;
-  const choose = model?.explains ? (item) => go({ item: String(item.item_id) }) : null;
   drawn = chosenId();
-  parts.recommended.list.replaceChildren(...rankedRows(list.items, { choose, add, similar: showSimilar }, drawn));
+  parts.recommended.list.replaceChildren(...rankedRows(list.items, { choose: model?.explains ? choose : null, add, similar: showSimilar }, drawn));
   if (focused) refocus(focused.dataset.item, part);
 }
 
