@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
@@ -24,6 +25,8 @@ from diffgrm.serving.status import status
 
 EXPLORER = Path(__file__).parent / "explorer"
 PAGE_POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+ASK_AGAIN = {"Cache-Control": "no-cache"}
 
 
 def create_app(
@@ -68,6 +71,15 @@ def _page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(EXPLORER / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
+        return FileResponse(EXPLORER / "index.html", headers={"Content-Security-Policy": PAGE_POLICY} | ASK_AGAIN)
 
-    app.mount("/explorer", StaticFiles(directory=EXPLORER), name="explorer")
+    app.mount("/explorer", _PageFiles(directory=EXPLORER), name="explorer")
+
+
+class _PageFiles(StaticFiles):
+    """The page's files; a browser asks whether they changed, so that they are of one version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(ASK_AGAIN)
+        return response

@@ -116,7 +116,7 @@ export function denoisingPanel(panel, parts, { go }) {
     const what = "The likeliest partial codes";
     if (!rows.some((row) => row.leads)) return `${what}. None of these leads to this item; it comes from further down.`;
     if (!rows.some((row) => row.own)) return `${what}. ✓ can still become this item.`;
-    return `${what}. ✓ can still become this item; the framed one did.`;
+    return `${what}. ✓ can still become this item; the framed one is how it was found.`;
   }
 
   function move(by) {

@@ -167,15 +167,18 @@ function again() {
 }
 
 function drawRows() {
-  const focused = document.activeElement.closest?.("#recommended li");
+  const focused = document.activeElement.closest("#recommended .ranked li");
+  const place = [...parts.recommended.list.children].indexOf(focused);
   const part = document.activeElement.dataset.act;
   drawn = chosenId();
   parts.recommended.list.replaceChildren(...rankedRows(list.items, { choose: model?.explains ? choose : null, add, similar: showSimilar }, drawn));
-  if (focused) refocus(focused.dataset.item, part);
+  if (focused) refocus(focused.dataset.item, place, part);
 }
 
-function refocus(id, part) {
-  const row = [...parts.recommended.list.children].find((child) => child.dataset.item === id);
+/** Give the focus back to an item's row, or to the one that stands in its place now. */
+function refocus(id, place, part) {
+  const rows = [...parts.recommended.list.children];
+  const row = rows.find((child) => child.dataset.item === id) ?? rows[Math.min(place, rows.length - 1)];
   row?.querySelector(part ? `[data-act=${part}]` : ".name").focus();
 }
 

@@ -21,6 +21,8 @@ export function historyPanel(panel, parts, { titles, change, similar }) {
   }
 
   function draw(ids) {
+    const focused = document.activeElement.closest(".chips li");
+    if (focused && focusOn === null) focusOn = [...parts.chips.children].indexOf(focused);
     parts.chips.replaceChildren(...ids.map(chip));
     parts.clear.hidden = parts.hint.hidden = !ids.length;
     parts.start.hidden = Boolean(ids.length);
