@@ -113,6 +113,8 @@ export function denoisingPanel(panel, parts, { go }) {
   function beamNote(number, rows) {
     if (!number) return "The search follows many partial codes at once and keeps the likeliest, its beam. None has a digit yet.";
     if (!rows.length) return "This search keeps no partial codes that could be shown.";
+    const last = number === steps.length - 1 && rows.every((row) => !row.digits.includes(null));
+    if (last && rows.some((row) => row.own)) return "The likeliest whole codes; the framed one is this item's.";
     const what = "The likeliest partial codes";
     if (!rows.some((row) => row.leads)) return `${what}. None of these leads to this item; it comes from further down.`;
     if (!rows.some((row) => row.own)) return `${what}. ✓ can still become this item.`;
