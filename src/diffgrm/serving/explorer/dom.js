@@ -38,9 +38,9 @@ export function partsOf(panel) {
   return parts;
 }
 
-/** Tell those who do not see the page. */
-export function say(text) {
-  document.getElementById("status").textContent = text;
+/** Tell those who do not see the page; what an answer brought does not take the place of what was done. */
+export function say(text, place = "status") {
+  document.getElementById(place).textContent = text;
 }
 
 /** Show a text, or hide its place where there is none. */

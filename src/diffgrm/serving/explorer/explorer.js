@@ -131,7 +131,7 @@ function listCame(answer) {
   tellFields(null);
   parts.recommended.problem.hidden = true;
   tell(parts.recommended.note, listNote(answer));
-  say(`${count(answer.items.length, "recommendation")}`);
+  say(count(answer.items.length, "recommendation"), "answers");
   parts.recommended.keys.hidden = !answer.items.length || !model?.explains;
   drawRows();
   noticeModel(answer.model);
@@ -205,7 +205,7 @@ function showSimilarItems() {
 function similarCame({ items: found }) {
   found.forEach(titles.remember);
   parts.similar.list.replaceChildren(...rankedRows(found, { choose: null, add, similar: showSimilar }));
-  say(`${count(found.length, "similar item")}`);
+  say(count(found.length, "similar item"), "answers");
 }
 
 // ---- how an item was found -----------------------------------------------------------------------------------------
