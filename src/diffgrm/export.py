@@ -106,8 +106,8 @@ def _network_of(recommender: Recommender) -> DiffGRM:
             "only the recommender 'diffgrm' with the model 'diffgrm' can be exported to ONNX; this is "
             f"{recipe.recommender!r}" + (f" with the model {recipe.model.name!r}" if "model" in recipe.sections else "")
         )
+    recommender._check_fitted()
     sids = recommender.semantic_ids
-    recommender.items  # noqa: B018  says that it is not fitted
     assert sids is not None and recommender.network is not None
     problems = []
     if recipe.decoding.name != "any_order_beam":
