@@ -159,6 +159,7 @@ def test_items_are_found_by_words_and_ids(reader, fitted):
     everything = reader.get("/items", params={"limit": 5}).json()
     assert everything["total"] == len(fitted.items)
     assert everything["items"][0]["events"] == fitted.item_counts.max()
+    assert reader.get("/items", params={"query": "item 3"}).json()["items"][0]["item_id"] == "item 3"
     found = reader.get("/items/item 3").json()
     assert found["semantic_id"] == fitted.semantic_ids.codes[fitted.items.positions(["item 3"])[0]].tolist()
     assert found["row"]["text"] and found["offered"] is True

@@ -131,12 +131,13 @@ def _known(server: Server, body: m.ItemIds) -> list[Any]:
 
 
 def _search(snapshot: Snapshot, query: str) -> np.ndarray:
-    """Positions of the items whose title or id has all words of a query, most frequent first."""
+    """Positions of the items whose title or id has all words of a query: that of this very id, then most frequent first."""
     found = np.ones(len(snapshot.words), dtype=bool)
     for word in query.lower().split():
         found &= snapshot.words.str.contains(word, literal=True).to_numpy()
     rows = np.flatnonzero(found)
-    return rows[np.argsort(-snapshot.saved.item_counts[rows], kind="stable")]
+    exact = snapshot.saved.items.positions([query.strip()])[0]
+    return rows[np.lexsort([-snapshot.saved.item_counts[rows], rows != exact])]
 
 
 def _item(snapshot: Snapshot, row: int) -> m.CatalogueItem:
