@@ -45,7 +45,6 @@ def synthetic_model(folder: Path, items: int, seed: int = 0) -> Path:
     recipe = Recipe(
         embedding={"name": "lsa", "width": 16},
         tokenizer={"name": "random", "n_digits": 4, "codebook_size": 256},
-        semantic_ids={"collisions": "share"},
         model={"width": 128, "decoder_layers": 2, "feed_forward": 512},
         training={"epochs": 1, "batch_size": 256, "validate_every": 1, "validation_users": 1},
         decoding={"beam": 64},
