@@ -30,7 +30,7 @@ CONCURRENCY, RATES, BEAMS = (1, 4, 16, 64), (5, 10, 20, 40), (32, 64, 128)
 def synthetic_model(folder: Path, items: int, seed: int = 0) -> Path:
     """A model of the small Beauty sizes with random semantic IDs over many items, trained for one step or so."""
     generator = np.random.default_rng(seed)
-    words = generator.integers(0, 5000, (items, 3))
+    words = generator.integers(0, 300, (items, 3))  # few enough that all are known from the training items
     names = [f"item-{number:07d}" for number in range(items)]
     table = pl.DataFrame({"item_id": names, "text": [" ".join(f"word{w}" for w in row) for row in words]})
     users, length = 400, 8
