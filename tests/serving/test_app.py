@@ -152,6 +152,18 @@ def test_a_bug_tells_nothing_of_the_inside(saved, monkeypatch):
         assert errors_of(answer, 500) == set() and "division" not in answer.text and "Traceback" not in answer.text
 
 
+def test_a_folder_that_cannot_be_written_changes_nothing_and_is_not_named(writer, folder, monkeypatch):
+    before = writer.get("/model").json()
+
+    def full(path, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("diffgrm.recommenders.base.model_card", full)
+    answer = writer.post("/items", json={"items": [{"item_id": "x", "text": "t"}]}, headers=BEARER)
+    assert errors_of(answer, 503) == set() and str(folder) not in answer.text and "space" not in answer.text
+    assert writer.get("/model").json() == before and len(diffgrm.load(folder).items) == before["items"]
+
+
 def test_items_are_found_by_words_and_ids(reader, fitted):
     answer = reader.get("/items", params={"query": "RED espresso", "limit": 100}).json()
     titles = fitted.item_table["title"].str.to_lowercase()

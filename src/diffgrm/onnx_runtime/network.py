@@ -95,5 +95,5 @@ def _run(session: Any, given: dict[str, np.ndarray]) -> list[np.ndarray]:
     """The outputs of a graph, which may do without some of the inputs."""
     try:
         return session.run(None, {one.name: given[one.name] for one in session.get_inputs()})
-    except Exception as error:
+    except Exception as error:  # as above
         raise ModelFolderError(f"the graph of the export does not take what it is given: {error}") from error

@@ -68,7 +68,7 @@ def answer(questions: Sequence[Question]) -> list[list[Ranked] | Exception]:
             continue
         try:
             lists = _ask([questions[number] for number in waited_for])
-        except Exception as error:
+        except Exception as error:  # whatever it was: those who asked otherwise get their answers
             if not isinstance(error, DiffGRMError | Expired):
                 logger.exception("The model failed")
             for number in waited_for:

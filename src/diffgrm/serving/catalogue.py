@@ -32,7 +32,7 @@ def catalogue(server: Server) -> APIRouter:
 
     guarded: dict[str, Any] = {
         "dependencies": [Depends(with_token)],
-        "responses": BODY_ERRORS | problem_responses(401, 403),
+        "responses": BODY_ERRORS | problem_responses(401, 403, 503),
         "tags": ["catalogue"],
     }
 

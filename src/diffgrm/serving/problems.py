@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from diffgrm.schema import DiffGRMError
+from diffgrm.schema import DiffGRMError, ModelFolderError
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ ERRORS = {
     408: "The body took too long to arrive",
     413: "The body is too large",
     422: "A value that cannot be used; errors names the fields",
-    503: "Too many requests are waiting",
+    503: "Too many requests are waiting, or the model folder cannot be changed now",
     504: "The answer took too long",
 }
 
@@ -119,6 +119,12 @@ def describe_problems(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
         return Problem(error.status_code, str(error.detail), headers=headers).response()
+
+    @app.exception_handler(ModelFolderError)
+    async def _folder(request: Request, error: ModelFolderError) -> JSONResponse:
+        logger.error("%s", error)  # it names places of this machine, which are nobody's concern
+        detail = "the model folder cannot be changed now; nothing has changed, and the server's log says why"
+        return Problem(503, detail, headers={"Retry-After": "5"}).response()
 
     @app.exception_handler(DiffGRMError)
     async def _ours(request: Request, error: DiffGRMError) -> JSONResponse:

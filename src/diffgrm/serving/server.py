@@ -53,7 +53,7 @@ class Server:
             try:
                 if await asyncio.to_thread(self.live.refresh):
                     self.tell_version()
-            except Exception:
+            except Exception:  # whatever it was: the next look may go well
                 logger.exception("Looking for a newer model failed")
 
     async def change(self, change: Callable[[Recommender], Recommender]) -> m.CatalogueAnswer:
