@@ -10,34 +10,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-import uvicorn
 from playwright.sync_api import sync_playwright
 
 from diffgrm.serving.app import create_app
 from diffgrm.serving.live import LiveModel
+from diffgrm.serving.run import in_background
 
 HISTORY = ["item 126", "item 139"]  # a camera and a lens of one brand
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """A server of a model in this process; gives its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(LiveModel(folder)), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def main() -> None:
@@ -51,7 +33,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=2)
     given = parser.parse_args()
     view = [("history", item) for item in HISTORY] + [("step", str(given.step)), ("similar", HISTORY[-1])]
-    with served(given.model) as address, sync_playwright() as p:
+    with in_background(create_app(LiveModel(given.model))) as address, sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(
             viewport={"width": given.width, "height": given.height}, color_scheme=given.theme, reduced_motion="reduce"

@@ -7,9 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlparse
 from urllib.request import urlopen
@@ -22,11 +19,11 @@ from diffgrm.recommenders.popularity import PopularityRecommender
 
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright.sync_api")
-import uvicorn
 from playwright import sync_api as playwright
 
 from diffgrm.serving.app import create_app
 from diffgrm.serving.live import LiveModel
+from diffgrm.serving.run import in_background
 from diffgrm.serving.settings import Limits
 
 expect = playwright.expect
@@ -35,20 +32,9 @@ EVIL = "<img src=x onerror=alert(1)>"
 ODD_ID = "a/b?c=1&d #2%20" + 60 * "x"
 
 
-@contextmanager
 def serving(folder):
     """A server in a thread; gives the page's address."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(LiveModel(folder), Limits(reload_seconds=0.1))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
+    return in_background(create_app(LiveModel(folder), Limits(reload_seconds=0.1)))
 
 
 @pytest.fixture(scope="module")

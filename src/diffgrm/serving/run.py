@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from diffgrm.schema import DataError, bullet_list, did_you_mean
@@ -49,6 +53,21 @@ def run(
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(limits.seconds) + 1,
     )
+
+
+@contextmanager
+def in_background(app: FastAPI) -> Iterator[str]:
+    """Serve an app from a thread of this process, on a free port of loopback, while the block lasts; gives its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
 
 
 def read_token(path: Path | None, given: str | None) -> str | None:
