@@ -21,8 +21,9 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.catalogue import code_words
-from diffgrm.decoding.any_order_beam import Beams, tell, until_enough
+from diffgrm.decoding.any_order_beam import until_enough
 from diffgrm.decoding.base import Decoded, Decoder, Task, items_from_sids, some_users
+from diffgrm.decoding.beams import Beams, tell
 
 PARTS = 4  # beams are asked about in so many parts
 FEWEST_BEAMS = 32  # but not fewer than this at once for all users together
