@@ -45,6 +45,7 @@ FLOORS = {
     "serving": 6,
     "demo": 6,
     "cli_items": 6,
+    "cli_shared": 6,
     "cli": 6,
 }
 FILES = sorted(SOURCE.rglob("*.py"))

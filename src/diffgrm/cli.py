@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -16,11 +15,30 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from diffgrm.cli_items import items_app
-from diffgrm.schema import Columns, DataError, DiffGRMError, RecipeError, bullet_list
+from diffgrm.cli_shared import (
+    Column,
+    Dataset,
+    Device,
+    Interactions,
+    Items,
+    JsonFile,
+    Overrides,
+    Precision,
+    Quiet,
+    RecipeFile,
+    check_output,
+    dataset_of,
+    events_of,
+    item_list,
+    recipe_of,
+    renamings,
+    write_json,
+    write_table,
+)
+from diffgrm.schema import Columns, DataError, DiffGRMError, bullet_list
 
 if TYPE_CHECKING:
-    from diffgrm.data.dataset import InteractionDataset
-    from diffgrm.recipe import Recipe
+    pass
 
 app = typer.Typer(
     name="diffgrm",
@@ -30,24 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(items_app, name="items", no_args_is_help=True)
-
-Interactions = Annotated[Path | None, typer.Option(help="Events: user_id, item_id, timestamp (parquet, csv, jsonl, .gz).")]
-Items = Annotated[Path | None, typer.Option(help="Items: item_id, text (parquet, csv, jsonl, .gz).")]
-Dataset = Annotated[str | None, typer.Option(help="A public dataset instead of two tables; see 'diffgrm datasets'.")]
-Column = Annotated[
-    list[str] | None, typer.Option(help="Rename a column of your tables: OURS=YOURS, for example user_id=reviewerID.")
-]
-RecipeFile = Annotated[Path | None, typer.Option(help="Recipe YAML; without it, the defaults.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, for example model.width=128 decoding.beam=64.")]
-Device = Annotated[
-    str, typer.Option(help="torch device of the network: cpu, cuda, cuda:1...; auto is a GPU if there is one.")
-]
-Precision = Annotated[
-    Literal["32", "bf16"],
-    typer.Option(help="Of the network: bf16 is faster on GPUs and CPUs with AMX, and a little coarser."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this JSON file.")]
 
 
 class CommandWithSettings(TyperCommand):
@@ -100,9 +100,9 @@ def fit(
     from diffgrm import model_folder, registry
     from diffgrm.console import console, show_metrics, show_report
 
-    chosen = _recipe(recipe, overrides)
+    chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
-    data = _dataset(interactions, items, dataset, column)
+    data = dataset_of(interactions, items, dataset, column)
     console.print(f"{data!r}")
     run = run_folder or out.with_name(f"{out.name}.run")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
@@ -140,19 +140,18 @@ def recommend(
 ) -> None:
     """Recommend items: user_id, item_id, score, rank."""
     from diffgrm.console import console, progress_bar, show_recommendations
-    from diffgrm.data.tables import load_frame, read_interactions, renamings_for
     from diffgrm.recommenders import load
 
     if (interactions is None) == (history is None):
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
     if out is not None:
-        _check_output(out)
+        check_output(out)
     recommender = load(model).override(overrides or []).to(device, precision)
     if history is not None:
         table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: history})
     else:
-        frame = load_frame(interactions, "interaction table")
-        table = read_interactions(frame, renamings_for(frame, _renamings(column)))
+        assert interactions is not None
+        table = events_of(interactions, column)
         if user:
             table = table.filter(pl.col(Columns.USER).cast(pl.String).is_in(user))
             if table.height == 0:
@@ -162,15 +161,15 @@ def recommend(
             table,
             k,
             exclude_seen=not include_seen,
-            only=None if only is None else _item_list(only),
-            without=None if without is None else _item_list(without),
+            only=None if only is None else item_list(only),
+            without=None if without is None else item_list(without),
             on_empty="skip",
             progress=progress,
         )
     if out is None:
         show_recommendations(found, recommender.item_table)
     else:
-        _write_table(found, out)
+        write_table(found, out)
         console.print(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
 
 
@@ -197,9 +196,9 @@ def evaluate(
     from diffgrm.recommenders import load
 
     if ranks is not None:
-        _check_output(ranks, (".parquet",))
+        check_output(ranks, (".parquet",))
     recommender = load(model).override(overrides or []).to(device, precision)
-    data = _dataset(interactions, items, dataset, column)
+    data = dataset_of(interactions, items, dataset, column)
     settings = recommender.recipe.data
     split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
     held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
@@ -209,9 +208,9 @@ def evaluate(
         )
     show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
     if json_file is not None:
-        _write_json(json_file, result.to_dict())
+        write_json(json_file, result.to_dict())
     if ranks is not None:
-        _write_table(result.per_user, ranks)
+        write_table(result.per_user, ranks)
 
 
 @app.command(cls=CommandWithSettings)
@@ -237,16 +236,16 @@ def tokenize(
     from diffgrm.embeddings import embed_items
     from diffgrm.semantic_ids import tokenize_items
 
-    chosen = _recipe(recipe, overrides)
-    _check_output(out)
+    chosen = recipe_of(recipe, overrides)
+    check_output(out)
     if interactions is None and dataset is None:
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         frame = load_frame(items, "item table")
-        table = read_items(frame, renamings_for(frame, _renamings(column)))
+        table = read_items(frame, renamings_for(frame, renamings(column)))
         in_training = np.ones(table.height, dtype=bool)
     else:
-        data = _dataset(interactions, items, dataset, column)
+        data = dataset_of(interactions, items, dataset, column)
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
         table, in_training = data.item_table, split.item_counts > 0
@@ -254,10 +253,10 @@ def tokenize(
     tokenizer, collisions = chosen.tokenizer.build("tokenizer", seed=chosen.seed), chosen.semantic_ids.collisions
     sids, report = tokenize_items(tokenizer, embeddings, in_training, collisions, chosen.tokenizer.options)
     digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
-    _write_table(table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
+    write_table(table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
     show_report(report)
     if json_file is not None:
-        _write_json(json_file, report.to_dict())
+        write_json(json_file, report.to_dict())
     console.print(f"{table.height:,} semantic IDs written to {out}")
 
 
@@ -393,17 +392,13 @@ def serve(
     Bounds: body_bytes, histories, history, k, beam, filter, changes, queue, batch, seconds, body_seconds, reload_seconds,
     connections; GET /model tells them.
     """
-    from diffgrm.data.tables import load_frame, read_interactions, renamings_for
     from diffgrm.schema import MissingExtraError
 
     try:
         from diffgrm.serving.run import read_limits, read_token, run
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
-    events = None
-    if interactions is not None:
-        frame = load_frame(interactions, "interaction table")
-        events = read_interactions(frame, renamings_for(frame, _renamings(column)))
+    events = None if interactions is None else events_of(interactions, column)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
     run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision)
 
@@ -425,74 +420,6 @@ def export(
     console.print(
         f"Written to {folder} as {to}, {size:.1f} MiB. In Python: diffgrm.load_onnx({str(folder)!r})", highlight=False
     )
-
-
-# ---- shared by the commands ---------------------------------------------------------------------------------------
-
-_WRITERS = {
-    ".parquet": lambda frame, path: frame.write_parquet(path),
-    ".csv": lambda frame, path: frame.write_csv(path),
-    ".jsonl": lambda frame, path: frame.write_ndjson(path),
-}
-
-
-def _check_output(path: Path, suffixes: tuple[str, ...] = tuple(_WRITERS)) -> None:
-    """Complain about a place that cannot be written before the work is done."""
-    if path.suffix not in suffixes:
-        raise DataError(f"cannot write {path.name}: expected one of {', '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
-        raise DataError(f"cannot write {path}: there is no folder {path.absolute().parent}")
-
-
-def _write_table(table: pl.DataFrame, path: Path) -> None:
-    from diffgrm.storage import atomic_file
-
-    with atomic_file(path) as temporary:
-        _WRITERS[path.suffix](table, temporary)
-
-
-def _recipe(path: Path | None, overrides: list[str] | None) -> Recipe:
-    from diffgrm.recipe import Recipe, apply_overrides
-
-    if path is not None:
-        return Recipe.from_yaml(path, overrides or [])
-    return Recipe.from_dict(apply_overrides({}, overrides or []))
-
-
-def _renamings(column: list[str] | None) -> dict[str, str]:
-    wrong = [pair for pair in column or [] if "=" not in pair]
-    if wrong:
-        raise RecipeError(f"--column is written OURS=YOURS, found {wrong[0]!r}")
-    return dict(pair.split("=", 1) for pair in column or [])
-
-
-def _dataset(
-    interactions: Path | None, items: Path | None, name: str | None, column: list[str] | None
-) -> InteractionDataset:
-    from diffgrm.data.dataset import InteractionDataset
-    from diffgrm.data.sources import load_source
-
-    if name is not None:
-        if interactions is not None or items is not None:
-            raise DataError("give either --dataset NAME or --interactions and --items, not both")
-        return load_source(name)
-    if interactions is None or items is None:
-        raise DataError("give --interactions FILE and --items FILE, or --dataset NAME")
-    label = interactions.resolve().parent.name or interactions.stem
-    return InteractionDataset.from_tables(interactions, items, _renamings(column), name=label)
-
-
-def _item_list(path: Path) -> list[Any]:
-    from diffgrm.data.tables import read_table
-
-    return read_table(path, required=(Columns.ITEM,), what="item list")[Columns.ITEM].to_list()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    from diffgrm.storage import atomic_file
-
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -53,20 +53,7 @@ class OnnxRecommender:
         on_empty: Literal["error", "skip"] = "error",
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
-        """The k best items for each history; arguments and answer as of ``Recommender.recommend``.
-
-        Args:
-            histories: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids,
-                oldest first; a list of item-id lists; or one list of item ids.
-            k: items for each user.
-            exclude_seen: leave out what is in the user's history.
-            only: item ids that may be recommended; None is all.
-            without: item ids that may not be recommended.
-            on_empty: users without a known item: ``"error"``, or ``"skip"`` them.
-            progress: called with the number of users done since the last call.
-
-        Returns:
-            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible.
+        """The k best items for each history; arguments, answer and errors as of ``Recommender.recommend``, which see.
 
         Raises:
             DataError: k out of range, unusable histories, or filters that leave no item.
