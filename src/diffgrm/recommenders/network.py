@@ -68,7 +68,7 @@ class NetworkRecommender(Recommender):
             "epochs": result.epochs,
             "steps": result.steps,
             "validation": result.validation,
-            "earlier_seconds": round(result.earlier_seconds, 1),
+            "earlier_seconds": result.earlier_seconds,
         }
 
     # ---- use ----------------------------------------------------------------------------------------------------
