@@ -127,14 +127,14 @@ def test_removed_items_and_fixed_order(saved, histories, traced, tmp_path):
 def test_every_shape_gives_the_logits_of_the_model(fitted, exported):
     network, graphs, generator = fitted.network, Network(exported, threads=1), np.random.default_rng(0)
     for users, questions, length, items in ((1, 1, 1, 1), (7, 1, 8, 5), (1, 33, 3, 9), (7, 5, 2, 1)):
-        item_codes = generator.integers(0, 16, (items, 3))
+        vectors = generator.normal(size=(items, network.codes.shape[1])).astype(np.float32)
         places, valid = generator.integers(0, items, (users, length)), np.ones((users, length), dtype=bool)
         valid[::2, 1:] = False
         codes, mask = generator.integers(0, 16, (users, questions, 3)), generator.random((users, questions, 3)) < 0.6
         mask[..., 0] = True
-        ours = graphs.denoise(codes, mask, graphs.encode_history(item_codes, places, valid))
+        ours = graphs.denoise(codes, mask, graphs.encode_history(vectors, places, valid))
         with torch.no_grad():
-            memory = network.encode_history(*map(torch.from_numpy, (item_codes, places, valid)))
+            memory = network.encode_history(*map(torch.from_numpy, (vectors, places, valid)))
             theirs = network.denoise(torch.from_numpy(codes), torch.from_numpy(mask), memory)
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
@@ -207,7 +207,9 @@ def test_other_ways_of_decoding_are_refused_all_at_once(saved, tmp_path):
     ]
     with pytest.raises(RecipeError, match="expected decoding.constrained=true, found false"):
         export_onnx(load(saved).override(["decoding.constrained=false"]), tmp_path / "export")
-    with pytest.raises(RecipeError, match="expected decoding.name=any_order_beam, found catalogue_beam"):
+    with pytest.raises(
+        RecipeError, match="expected decoding.name=any_order_beam or decoding.name=item_proposals, found catalogue_beam"
+    ):
         export_onnx(load(saved).override(["decoding.name=catalogue_beam"]), tmp_path / "export")
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.test_models import objective_parts, vectors
 from diffgrm import DiffGRMRecommender, Recipe, leave_one_out, toy_world
-from diffgrm.recipe import LossSettings, TrainingSettings
+from diffgrm.recipe import TrainingSettings
 from diffgrm.registry import resolve
 from diffgrm.schema import MissingExtraError, RecipeError, TrainingError
 from diffgrm.training.diffusion import DiffusionObjective
@@ -140,7 +141,7 @@ def test_the_weights_of_the_best_validation_are_kept(toy, tiny_recipe, tmp_path)
 def task(steps=100, **settings):
     training = TrainingSettings(**{"warmup_steps": 10, **settings})
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
-    objective = DiffusionObjective(network, None, LossSettings(), torch.zeros(1, 1), 2, None)
+    objective = DiffusionObjective(network, None, *objective_parts(torch.zeros(1, 1), 2))
     return TrainingTask(objective, training, None, steps, 0)
 
 
@@ -254,13 +255,15 @@ def test_the_logged_difficulty_is_the_loss_of_the_fully_masked_target(whole, toy
     sids, split = recommender.semantic_ids, leave_one_out(toy)
     codes = torch.from_numpy(sids.codes.astype(np.int64))
     decoder = recommender.ranker().decoder
-    objective = DiffusionObjective(recommender.network, None, LossSettings(), codes, sids.codebook_size, decoder)
+    objective = DiffusionObjective(recommender.network, None, *objective_parts(codes, sids.codebook_size, decoder))
     found = objective.observe(split.validation)
     total = torch.zeros(sids.n_digits)
     for user in range(len(split.validation)):
         history = torch.from_numpy(split.validation.histories[user][-recommender.network.max_len :])
         valid = torch.ones(1, len(history), dtype=torch.bool)
-        memory = recommender.network.encode_history(codes[history], torch.arange(len(history))[None], valid)
+        memory = recommender.network.encode_history(
+            vectors(recommender.network, codes[history]), torch.arange(len(history))[None], valid
+        )
         hidden = torch.ones(1, 1, sids.n_digits, dtype=torch.bool)
         log_p = recommender.network.denoise(hidden.long(), hidden, memory)[0, 0].log_softmax(-1)
         target = codes[split.validation.targets[user][0]]

@@ -19,9 +19,10 @@ from diffgrm.decoding.one_pass import OnePass
 from diffgrm.decoding.ranker import Ranker
 from diffgrm.models.compiled import compile_layers
 from diffgrm.models.diffgrm import DiffGRM
+from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.noising.confidence import ConfidenceNoising
-from diffgrm.recipe import LossSettings
-from diffgrm.training.diffusion import batch_loss
+from diffgrm.recipe import ItemLossSettings, LossSettings
+from diffgrm.training.diffusion import DiffusionObjective
 
 
 class Ours:
@@ -48,7 +49,10 @@ class Ours:
             self.network.to(torch.bfloat16)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
         self.catalogue = Catalogue(codes, self.work.codebook_size)
-        self.noising, self.generator = ConfidenceNoising(), torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        losses = LossSettings(), ItemLossSettings()  # type: ignore[call-arg]
+        parts = ItemFeatures(codes), np.ones(len(codes)), self.work.codebook_size, AnyOrderBeam()
+        self.objective = DiffusionObjective(self.network, ConfidenceNoising(), *losses, *parts)
 
     def train(self, batch: int, steps: int, first: int = 0) -> dict[str, Any]:
         """Some optimiser steps with on-policy coherent noising; examples of like length share a batch, as in training."""
@@ -78,7 +82,7 @@ class Ours:
         return {"targets": targets}
 
     def _step(self, batch: Batch) -> None:
-        loss = batch_loss(self.network, self.noising, LossSettings(), self.codes, batch, self.generator)
+        loss = self.objective.loss(batch, self.generator)
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -105,7 +109,7 @@ class Ours:
             search = AnyOrderBeam(beam=beam, constrained=constrained, **settings)
         else:
             search = CatalogueBeam(beam=beam) if decoder == "catalogue_beam" else OnePass()
-        ranker = Ranker(self.network, search, self.catalogue)
+        ranker = Ranker.over_codes(self.network, search, self.catalogue)
         items, _ = ranker.rank(Ragged(np.concatenate(chosen), offsets), k, exclude_seen=False)
         return {"users": len(chosen), "found": int((items >= 0).sum())}
 

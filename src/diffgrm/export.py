@@ -19,35 +19,40 @@ from diffgrm import model_folder
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.models.sid_network import Memory
 from diffgrm.onnx_runtime.network import DENOISE, ENCODE_HISTORY, Network
-from diffgrm.onnx_runtime.recommender import ITEMS, OFFERED, SIDS
+from diffgrm.onnx_runtime.recommender import ITEMS, OFFERED, SIDS, VECTORS
 from diffgrm.recommenders.base import RECIPE, Recommender
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.schema import Columns, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError, bullet_list
+from diffgrm.storage import State
 
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights that a single ONNX file holds; more go into a file beside it
-# What the NumPy decoder of diffgrm.onnx_runtime does; steps may also be the number of digits.
-DECODING: dict[str, tuple[Any, ...]] = {
-    "steps": (None,),
-    "threshold": (None,),
-    "order": ("confidence", "fixed"),
-    "merge": ("best_path",),
-    "constrained": (True,),
-    "finish": ("digits",),
+# What the NumPy decoders of diffgrm.onnx_runtime do; steps may also be the number of digits.
+DECODING: dict[str, dict[str, tuple[Any, ...]]] = {
+    "any_order_beam": {
+        "steps": (None,),
+        "threshold": (None,),
+        "order": ("confidence", "fixed"),
+        "merge": ("best_path",),
+        "constrained": (True,),
+        "finish": ("digits",),
+    },
+    "item_proposals": {},
 }
 
 
 class EncodeHistory(nn.Module):
-    """``encode_history`` with the memory as two arrays."""
+    """``encode_history`` with the memory as arrays."""
 
     def __init__(self, network: DiffGRM) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, item_codes: Tensor, places: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Item_codes [M, n], places [B, S], valid [B, S] -> keys and values [L, B, heads, S, d/heads] of L layers."""
-        memory = self.network.encode_history(item_codes, places, valid)
-        return torch.stack(memory.keys), torch.stack(memory.values)
+    def forward(self, vectors: Tensor, places: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors [M, d], places [B, S], valid [B, S] -> keys and values [L, B, heads, S, d/heads] of L layers, and the
+        vectors [B, d] of users."""
+        memory = self.network.encode_history(vectors, places, valid)
+        return torch.stack(memory.keys), torch.stack(memory.values), memory.last()
 
 
 class Denoise(nn.Module):
@@ -79,12 +84,17 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
     model_folder.check_target(folder, model_folder.EXPORT)
     assert isinstance(recommender, DiffGRMRecommender) and recommender.semantic_ids is not None
     recipe = recommender.recipe
-    settings = {"max_len": network.max_len, **{name: recipe.decoding.options[name] for name in ("beam", "order")}}
+    options, scoring = recipe.decoding.options, recipe.item_loss
+    settings = {"max_len": network.max_len, "decoding": recipe.decoding.name}
+    settings |= {name: options[name] for name in ("beam", "order", "candidates", "weight") if name in options}
+    settings |= {"cosine": scoring.cosine, "temperature": scoring.temperature}
+    vectors = recommender.ranker().items.vectors.float().cpu().numpy()
     facts = {"recommender": recipe.recommender, "facts": recommender.facts, "onnx": settings}
     with model_folder.writing(folder, facts, model_folder.EXPORT) as new:
         _write_graphs(network, new)
         _check_graphs(network, new)
         recommender.semantic_ids.save(new / SIDS)
+        State({"vectors": vectors}, {}).save(new / VECTORS)
         ids = recommender.item_table.select(Columns.ITEM)
         ids.with_columns(pl.Series(OFFERED, recommender.offered)).write_parquet(new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
@@ -110,9 +120,10 @@ def _network_of(recommender: Recommender) -> DiffGRM:
     sids = recommender.semantic_ids
     assert sids is not None and recommender.network is not None
     problems = []
-    if recipe.decoding.name != "any_order_beam":
-        problems.append(f"expected decoding.name=any_order_beam, found {recipe.decoding.name}")
-    for setting, expected in DECODING.items() if not problems else ():
+    if recipe.decoding.name not in DECODING:
+        names = " or ".join(f"decoding.name={name}" for name in DECODING)
+        problems.append(f"expected {names}, found {recipe.decoding.name}")
+    for setting, expected in DECODING.get(recipe.decoding.name, {}).items():
         found = recipe.decoding.options[setting]
         if found not in expected and not (setting == "steps" and found == sids.n_digits):
             choices = " or ".join(f"decoding.{setting}={_yaml(value)}" for value in expected)
@@ -121,7 +132,7 @@ def _network_of(recommender: Recommender) -> DiffGRM:
         raise RecipeError(
             f"this way of decoding has no ONNX runtime; change it for the export with overrides:\n{bullet_list(problems)}"
         )
-    network = recipe.model.build("model", n_digits=sids.n_digits, codebook_size=sids.codebook_size)
+    network = recipe.model.build("model", **recommender._sizes())
     network.load_state_dict(recommender.network.state_dict())
     return network.eval()
 
@@ -145,14 +156,14 @@ def _write_graphs(network: DiffGRM, folder: Path) -> None:
     example = _question(network, users=2, items=4, length=min(3, network.max_len), questions=3)
     encode_history, denoise = EncodeHistory(network), Denoise(network)
     with torch.no_grad():
-        keys, values = encode_history(**example.history)
+        keys, values, _ = encode_history(**example.history)
     memory = {"keys": keys, "values": values, "valid": example.history["valid"]}
     one_row_a_user = {0: users, 1: length}
     _write_graph(
         encode_history,
         example.history,
-        {"item_codes": {0: items}, "places": one_row_a_user, "valid": one_row_a_user},
-        ["keys", "values"],
+        {"vectors": {0: items}, "places": one_row_a_user, "valid": one_row_a_user},
+        ["keys", "values", "users"],
         folder / ENCODE_HISTORY,
     )
     _write_graph(
@@ -180,9 +191,9 @@ class _Question(NamedTuple):
 
 def _question(network: DiffGRM, users: int, items: int, length: int, questions: int) -> _Question:
     """Some histories of full length, and some partial SIDs of which the first digit is unknown."""
-    n, K = network.n_digits, network.codebook_size
+    n, K, width = network.n_digits, network.codebook_size, network.codes.shape[1]
     history = {
-        "item_codes": (torch.arange(items * n) % K).view(items, n),
+        "vectors": torch.linspace(-1, 1, items * width).view(items, width),
         "places": (torch.arange(users * length) % items).view(users, length),
         "valid": torch.ones(users, length, dtype=torch.bool),
     }

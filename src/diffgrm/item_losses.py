@@ -26,15 +26,20 @@ def item_loss(
         counts: [I] training events of every item; those without are never drawn by popularity.
         generator: draws negatives, on the device of ``target``.
     """
-    if settings.cosine:
-        hidden, items = F.normalize(hidden, dim=-1), F.normalize(items, dim=-1)
-    hidden = hidden / settings.temperature
+    hidden, items = comparable(hidden, items, settings)
     if settings.kind == "softmax":
         return F.cross_entropy((hidden @ items.T).float(), target, label_smoothing=settings.label_smoothing)
     chance = _chances(counts, settings.negative_power)
     if settings.kind == "sampled_softmax":
         return _sampled_softmax(hidden, target, items, settings, chance, generator)
     return _binary(hidden, target, items, settings, chance, generator)
+
+
+def comparable(hidden: Tensor, items: Tensor, settings: ItemLossSettings) -> tuple[Tensor, Tensor]:
+    """Vectors of users [N, d] and items [I, d] whose products are the scores that are compared."""
+    if settings.cosine:
+        hidden, items = F.normalize(hidden, dim=-1), F.normalize(items, dim=-1)
+    return hidden / settings.temperature, items
 
 
 def _chances(counts: Tensor, power: float) -> Tensor:

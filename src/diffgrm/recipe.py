@@ -88,12 +88,18 @@ class SemanticIdSettings(Section):
 
 
 class LossSettings(Section):
-    """How the losses of hidden digits become one number."""
+    """How the losses of digits become one number, and what the loss over whole items counts for beside it."""
 
     reduction: Literal["view_mean", "token_mean"] = Field(
         "view_mean", description="view_mean: mean inside a view, then over views (paper); token_mean: all masked digits"
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread over all codes of a digit")
+    share: float = Field(
+        1.0, gt=0, le=1, description="share of a step's histories whose digits are learnt; whole items are learnt from all"
+    )
+    item_weight: float = Field(
+        0.0, ge=0, description="weight of the loss over whole items (item_loss) beside that of digits; 0: without (paper)"
+    )
 
 
 class ItemLossSettings(Section):

@@ -45,6 +45,7 @@ PARTS: dict[str, dict[str, str]] = {
     "decoding": {
         "any_order_beam": "diffgrm.decoding.any_order_beam:AnyOrderBeam",
         "catalogue_beam": "diffgrm.decoding.catalogue_beam:CatalogueBeam",
+        "item_proposals": "diffgrm.decoding.item_proposals:ItemProposals",
         "one_pass": "diffgrm.decoding.one_pass:OnePass",
         "left_to_right": "diffgrm.decoding.left_to_right:LeftToRight",
         "exhaustive": "diffgrm.decoding.exhaustive:Exhaustive",

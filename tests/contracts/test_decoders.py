@@ -28,7 +28,7 @@ def network():
 
 def ranker(network, name, catalogue):
     decoder = resolve("decoding", name)()
-    return Ranker(network[decoder.asks], decoder, catalogue)
+    return Ranker.over_codes(network[decoder.asks], decoder, catalogue)
 
 
 def rank(network, name, histories=HISTORIES, k=6, exclude_seen=True, allowed=None):

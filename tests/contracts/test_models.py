@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from diffgrm.models.sid_network import ItemFeatures
+from diffgrm.recipe import ItemLossSettings, LossSettings
 from diffgrm.registry import names, resolve
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -23,7 +26,20 @@ def network(request):
 
 def encode(network, codes, valid):
     """Memory of histories given by their digits [B, S, n]."""
-    return network.encode_history(codes.flatten(0, 1), torch.arange(valid.numel()).view(valid.shape), valid)
+    return network.encode_history(
+        vectors(network, codes.flatten(0, 1)), torch.arange(valid.numel()).view(valid.shape), valid
+    )
+
+
+def vectors(network, codes):
+    """Vectors of items given by their digits [M, n] only."""
+    return network.item_vectors(ItemFeatures(codes))
+
+
+def objective_parts(codes, codebook_size=K, decoder=None, **loss):
+    """The arguments of an objective after network and noising, for items known by their digits."""
+    counts = np.ones(len(codes), dtype=np.int64)
+    return LossSettings(**loss), ItemLossSettings(), ItemFeatures(codes), counts, codebook_size, decoder
 
 
 def histories(batch, length=S):
@@ -78,7 +94,7 @@ def test_items_that_occur_several_times_are_encoded_once_with_the_same_result(ne
     index = torch.tensor([[0, 1, 0, 2], [2, 2, 1, 0]])
     valid = torch.tensor([[True] * 4, [True, True, True, False]])
     ask = questions(2, 3)
-    once = network.denoise(*ask, network.encode_history(items, index, valid))
+    once = network.denoise(*ask, network.encode_history(vectors(network, items), index, valid))
     assert close(once, network.denoise(*ask, encode(network, items[index], valid)))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.test_models import vectors
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.any_order_beam import AnyOrderBeam, digits_per_step
@@ -33,7 +34,7 @@ def catalogue(share=False, items=40):
 
 
 def rank(network, decoder, cat=None, k=15, exclude_seen=True):
-    return Ranker(network, decoder, cat or catalogue()).rank(HISTORIES, k, exclude_seen)
+    return Ranker.over_codes(network, decoder, cat or catalogue()).rank(HISTORIES, k, exclude_seen)
 
 
 @pytest.mark.parametrize("merge", ["best_path", "sum_paths"])
@@ -50,11 +51,13 @@ def test_the_beam_equals_the_oracle_when_nothing_is_pruned(network, merge, share
 def test_the_oracle_equals_the_definition(network):
     """The best of the n! orders of filling an item's digits, one by one and by hand."""
     cat = catalogue()
-    ranker = Ranker(network, Exhaustive(), cat)
+    ranker = Ranker.over_codes(network, Exhaustive(), cat)
     _, decoded = next(ranker.decode(HISTORIES.rows(np.array([1])), 5, exclude_seen=False))
     history = cat.codes_of(torch.from_numpy(HISTORIES[1]))
     with torch.no_grad():
-        memory = network.eval().encode_history(history, torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool))
+        memory = network.eval().encode_history(
+            vectors(network, history), torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool)
+        )
         for place in range(5):
             code = cat.codes_of(decoded.items[0, place])
             best = -math.inf
@@ -115,8 +118,8 @@ def test_only_allowed_items_come_back(network):
 
 def test_a_user_with_nothing_left_gets_nothing_and_the_others_are_not_disturbed(network):
     everything = Ragged.from_lists([np.arange(40), HISTORIES[1]])
-    items, _ = Ranker(network, AnyOrderBeam(beam=8), catalogue()).rank(everything, 5, True)
-    alone, _ = Ranker(network, AnyOrderBeam(beam=8), catalogue()).rank(HISTORIES.rows(np.array([1])), 5, True)
+    items, _ = Ranker.over_codes(network, AnyOrderBeam(beam=8), catalogue()).rank(everything, 5, True)
+    alone, _ = Ranker.over_codes(network, AnyOrderBeam(beam=8), catalogue()).rank(HISTORIES.rows(np.array([1])), 5, True)
     assert (items[0] == -1).all() and (items[1] == alone[0]).all()
 
 
@@ -125,7 +128,7 @@ def test_an_answer_does_not_depend_on_the_batch(network, order):
     decoder = AnyOrderBeam(beam=6, order=order)
     together, _ = rank(network, decoder)
     for row in range(len(HISTORIES)):
-        alone, _ = Ranker(network, decoder, catalogue()).rank(HISTORIES.rows(np.array([row])), 15, True)
+        alone, _ = Ranker.over_codes(network, decoder, catalogue()).rank(HISTORIES.rows(np.array([row])), 15, True)
         assert (alone[0] == together[row]).all()
 
 
@@ -262,7 +265,8 @@ def finished_by_hand(network, cat, history, width):
     best = {}
     with torch.no_grad():
         codes = cat.codes_of(torch.from_numpy(history))
-        memory = network.eval().encode_history(codes, torch.arange(len(history))[None], torch.ones(1, len(history)).bool())
+        places, valid = torch.arange(len(history))[None], torch.ones(1, len(history)).bool()
+        memory = network.eval().encode_history(vectors(network, codes), places, valid)
 
         def log_p(known):
             code, mask = torch.zeros(1, 1, 3, dtype=torch.long), torch.ones(1, 1, 3, dtype=torch.bool)
@@ -298,7 +302,7 @@ def test_items_that_are_alone_are_scored_together_with_what_is_left(network):
     """Three digits: with two known, items that are alone end there; what fits the same item counts by its best part."""
     cat = catalogue(items=30)
     decoder = AnyOrderBeam(beam=600, finish="items")
-    items, scores = Ranker(network, decoder, cat).rank(HISTORIES.rows(np.array([1])), 30, exclude_seen=False)
+    items, scores = Ranker.over_codes(network, decoder, cat).rank(HISTORIES.rows(np.array([1])), 30, exclude_seen=False)
     wanted = finished_by_hand(network, cat, HISTORIES[1], 600)
     assert sorted(items[0].tolist()) == list(range(30))
     assert (np.diff(scores[0]) <= 0).all()
@@ -323,7 +327,7 @@ def test_long_sids_are_finished_in_few_questions(n, order):
 
     network.denoise = counting
     decoder = AnyOrderBeam(beam=32, finish="items", order=order)
-    items, scores = Ranker(network, decoder, cat).rank(HISTORIES, 10, exclude_seen=True)
+    items, scores = Ranker.over_codes(network, decoder, cat).rank(HISTORIES, 10, exclude_seen=True)
     assert (items >= 0).all() and all(len(set(row)) == 10 for row in items.tolist())
     assert all(not set(row) & set(HISTORIES[u].tolist()) for u, row in enumerate(items.tolist()))
     assert (np.diff(scores, axis=1) <= 1e-6).all()
@@ -350,10 +354,12 @@ def test_steps_tell_the_order_of_the_best_path(network, finish):
     cat = catalogue()
     decoder = AnyOrderBeam(beam=600, finish=finish)
     rows = HISTORIES.rows(np.array([1]))
-    _, decoded = next(Ranker(network, decoder, cat).decode(rows, 8, exclude_seen=False))
+    _, decoded = next(Ranker.over_codes(network, decoder, cat).decode(rows, 8, exclude_seen=False))
     history = cat.codes_of(torch.from_numpy(HISTORIES[1]))
     with torch.no_grad():
-        memory = network.eval().encode_history(history, torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool))
+        memory = network.eval().encode_history(
+            vectors(network, history), torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool)
+        )
         for place in range(8):
             code, steps = decoded.codes[0, place], decoded.steps[0, place]
             if finish == "digits":
@@ -367,7 +373,9 @@ def test_steps_tell_the_order_of_the_best_path(network, finish):
 
 
 def test_a_fixed_order_fills_digit_after_digit(network):
-    _, decoded = next(Ranker(network, AnyOrderBeam(order="fixed"), catalogue()).decode(HISTORIES, 3, exclude_seen=False))
+    _, decoded = next(
+        Ranker.over_codes(network, AnyOrderBeam(order="fixed"), catalogue()).decode(HISTORIES, 3, exclude_seen=False)
+    )
     assert (decoded.steps[:, :3] == torch.arange(3)).all()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.test_models import vectors
 from decoding.test_any_order_beam import CODES, HISTORIES, catalogue, rank
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Ragged
@@ -27,7 +28,9 @@ def by_hand(network, cat, history, excluded):
     alive = [item for item in range(len(codes)) if item not in excluded]
     with torch.no_grad():
         memory = network.encode_history(
-            cat.codes_of(torch.from_numpy(history)), torch.arange(len(history))[None], torch.ones(1, len(history)).bool()
+            vectors(network, cat.codes_of(torch.from_numpy(history))),
+            torch.arange(len(history))[None],
+            torch.ones(1, len(history)).bool(),
         )
         best: dict[tuple, float] = {(): 0.0}  # partial SID as ((digit, code), ...)
         frontier = dict(best)
@@ -89,6 +92,6 @@ def test_what_fits_one_item_only_is_not_asked_about():
     network.asked = []
     cat = Catalogue(torch.from_numpy(CODES[[0, 21, 42, 63]]), 4)
     rows = Ragged.from_lists([[0, 1], [3]])
-    items, scores = Ranker(network, CatalogueBeam(beam=8), cat).rank(rows, 4, exclude_seen=False)
+    items, scores = Ranker.over_codes(network, CatalogueBeam(beam=8), cat).rank(rows, 4, exclude_seen=False)
     assert network.asked == [1] and all(sorted(row) == [0, 1, 2, 3] for row in items.tolist())
     assert (np.diff(scores) <= 0).all()

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.test_models import close, encode, histories
+from contracts.test_models import close, encode, histories, objective_parts, vectors
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.left_to_right import LeftToRight
 from diffgrm.decoding.ranker import Ranker
 from diffgrm.models.autoregressive import Autoregressive
-from diffgrm.recipe import LossSettings
 from diffgrm.training.autoregressive import AutoregressiveObjective
 
 N, K, S = 3, 8, 5
@@ -61,12 +60,13 @@ def test_a_wide_beam_ranks_every_item_by_its_likelihood(network, constrained):
     catalogue = Catalogue(torch.from_numpy(every[np.random.default_rng(0).choice(len(every), 60, replace=False)]), K)
     rows = Ragged.from_lists([[1, 2, 3], [4], [50, 51, 52, 53, 54, 55]])
     decoder = LeftToRight(beam=600, constrained=constrained)
-    items, scores = Ranker(network, decoder, catalogue).rank(rows, 57, exclude_seen=True)
-    objective = AutoregressiveObjective(network, LossSettings(), catalogue.codes.long(), K, decoder)
+    items, scores = Ranker.over_codes(network, decoder, catalogue).rank(rows, 57, exclude_seen=True)
+    objective = AutoregressiveObjective(network, *objective_parts(catalogue.codes.long(), K, decoder))
     with torch.no_grad():
         for row in range(3):
             history = catalogue.codes_of(torch.from_numpy(rows[row][-S:]))
-            memory = network.encode_history(history, torch.arange(len(history))[None], torch.ones(1, len(history)).bool())
+            places = torch.arange(len(history))[None], torch.ones(1, len(history)).bool()
+            memory = network.encode_history(vectors(network, history), *places)
             log_p = objective.log_likelihood(catalogue.codes.long(), memory.rows(torch.zeros(60, dtype=torch.long))).sum(1)
             log_p[rows[row]] = -torch.inf
             found = items[row][items[row] >= 0]
@@ -78,7 +78,7 @@ def test_the_loss_of_shared_histories_is_the_loss_of_single_ones():
     torch.manual_seed(0)
     network = Autoregressive(N, K, width=16, heads=2, max_len=S, history="causal").eval()
     codes = torch.randint(0, K, (12, N), generator=GENERATOR)
-    objective = AutoregressiveObjective(network, LossSettings(), codes, K, LeftToRight())
+    objective = AutoregressiveObjective(network, *objective_parts(codes, K, LeftToRight()))
     events, found = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]]), []
     for shared in (True, False):
         (batch,) = TrainingBatches(events, S, 64, seed=0, shared=shared)
@@ -88,7 +88,7 @@ def test_the_loss_of_shared_histories_is_the_loss_of_single_ones():
 
 def test_every_parameter_learns(network):
     codes = torch.randint(0, K, (12, N), generator=GENERATOR)
-    objective = AutoregressiveObjective(network, LossSettings(), codes, K, LeftToRight())
+    objective = AutoregressiveObjective(network, *objective_parts(codes, K, LeftToRight()))
     events = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]])
     (batch,) = TrainingBatches(events, S, 64, seed=0, shared=objective.shared)
     objective.loss(batch, GENERATOR).backward()

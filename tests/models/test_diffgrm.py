@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.test_models import close, encode, histories, questions
+from contracts.test_models import close, encode, histories, objective_parts, questions
 from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.ranker import evaluating
@@ -12,9 +12,8 @@ from diffgrm.models.blocks import Attention, Dropout, Residual
 from diffgrm.models.compiled import compile_layers
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising
-from diffgrm.recipe import LossSettings
 from diffgrm.schema import RecipeError
-from diffgrm.training.diffusion import batch_loss
+from diffgrm.training.diffusion import DiffusionObjective
 
 GENERATOR = torch.Generator().manual_seed(0)
 N, K, S = 3, 8, 5
@@ -181,11 +180,12 @@ def test_the_loss_of_shared_histories_is_the_loss_of_single_ones():
     network = DiffGRM(N, K, width=16, heads=2, max_len=S, history="causal").eval()
     codes = torch.randint(0, K, (12, N), generator=GENERATOR)
     events = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]])
+    objective = DiffusionObjective(network, ConfidenceNoising(), *objective_parts(codes, K))
     found = []
     for shared in (True, False):
         (batch,) = TrainingBatches(events, S, 64, seed=0, shared=shared)
         assert len(batch.target) == 9 and len(batch.length) == (3 if shared else 9)
-        found.append(batch_loss(network, ConfidenceNoising(), LossSettings(), codes, batch, GENERATOR))
+        found.append(objective.loss(batch, GENERATOR))
     assert found[0].item() == pytest.approx(found[1].item(), rel=1e-5)
 
 

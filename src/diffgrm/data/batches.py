@@ -59,6 +59,18 @@ class Batch(NamedTuple):
     slot: Tensor
     length: Tensor
 
+    def rows(self, chosen: Tensor) -> Batch:
+        """The histories at rows [b] and their targets."""
+        slots = self.length.shape[1]
+        place = torch.full((len(self.length),), -1, device=chosen.device)
+        place[chosen] = torch.arange(len(chosen), device=chosen.device)
+        row = place[self.slot // slots]
+        keep = row >= 0
+        histories = self.histories._replace(places=self.histories.places[chosen], valid=self.histories.valid[chosen])
+        slot = row[keep] * slots + self.slot[keep] % slots
+        order = slot.argsort()
+        return Batch(histories, self.target[keep][order], slot[order], self.length[chosen])
+
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         return Batch(self.histories.to(device), *(part.to(device, non_blocking=True) for part in self[1:]))

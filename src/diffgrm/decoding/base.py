@@ -35,6 +35,8 @@ class Task:
         seeds: [B] int64, a number of each user's own for decoders that draw at random, so that an answer does not
             depend on who else is in the batch.
         watch: told the partial SIDs after each step; None for nobody to tell. A search that comes short starts again.
+        item_scores: [B, I] what the network says of whole items, before softmax; only for decoders that use it
+            (:attr:`Decoder.uses_item_scores`).
     """
 
     ask: Any
@@ -44,6 +46,7 @@ class Task:
     excluded: Excluded | None
     seeds: Tensor
     watch: Watch | None = None
+    item_scores: Tensor | None = None
 
     @property
     def denoise(self) -> Denoise:
@@ -98,9 +101,11 @@ class Decoder(ABC):
 
     Attributes:
         asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
+        uses_item_scores: whether it needs to be told what the network says of whole items.
     """
 
     asks: ClassVar[str] = "denoise"
+    uses_item_scores: ClassVar[bool] = False
 
     def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the decoder cannot work with, before anything is trained for it.
@@ -140,7 +145,10 @@ def items_from_sids(task: Task, codes: Tensor, scores: Tensor, steps: Tensor | N
 def some_users(task: Task, chosen: Tensor) -> Task:
     """The task of some users [b]."""
     excluded = None if task.excluded is None else task.excluded.rows(chosen)
-    return replace(task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen])
+    item_scores = None if task.item_scores is None else task.item_scores[chosen]
+    return replace(
+        task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen], item_scores=item_scores
+    )
 
 
 def joined(answers: list[Decoded]) -> Decoded:

@@ -6,20 +6,58 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffgrm.catalogue import Catalogue, Excluded
 from diffgrm.data.batches import Histories
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.base import Decoded, Decoder, Task, Watch
+from diffgrm.item_losses import comparable
+from diffgrm.models.sid_network import ItemFeatures
+from diffgrm.recipe import ItemLossSettings
 
 # Numbers that the network gives back in one call. On the CPU more leaves the cache, on a GPU fewer leave it idle.
 LOGITS_AT_ONCE = {"cpu": 2**19, "gpu": 2**24}
+ITEMS_AT_ONCE = 2**16  # items whose vectors are made in one call
+
+
+class ItemTable:
+    """The items of a catalogue as a network sees them.
+
+    Args:
+        network: has ``item_vectors``.
+        features: of all items, on the device of the network.
+        scoring: how users and items are compared.
+    """
+
+    def __init__(self, network: nn.Module, features: ItemFeatures, scoring: ItemLossSettings | None = None) -> None:
+        self.network, self.features = network, features
+        self.scoring = scoring or ItemLossSettings()  # type: ignore[call-arg]
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """[I, d] vectors of all items, made when first asked for and kept."""
+        with torch.no_grad(), evaluating(self.network):
+            everything = torch.arange(len(self.features), device=self.features.codes.device)
+            return torch.cat([self._made(part) for part in everything.split(ITEMS_AT_ONCE)])
+
+    def of(self, items: Tensor) -> Tensor:
+        """[M, d] vectors of items; those of all others are not needed for it."""
+        return self.vectors[items] if "vectors" in self.__dict__ else self._made(items)
+
+    def scores(self, users: Tensor) -> Tensor:
+        """[B, I] what each user's vector [B, d] says of every item, before softmax."""
+        users, items = comparable(users, self.vectors, self.scoring)
+        return (users @ items.T).float()
+
+    def _made(self, items: Tensor) -> Tensor:
+        return cast(Any, self.network).item_vectors(self.features.of(items))
 
 
 @dataclass(frozen=True)
@@ -30,11 +68,19 @@ class Ranker:
         network: has ``encode_history``, ``max_len`` and the function that the decoder asks.
         decoder: how SIDs are searched.
         catalogue: recommendable items, on the device of the network.
+        items: the network's view of all items.
     """
 
     network: nn.Module
     decoder: Decoder
     catalogue: Catalogue
+    items: ItemTable
+
+    @classmethod
+    def over_codes(cls, network: nn.Module, decoder: Decoder, catalogue: Catalogue) -> Ranker:
+        """For a network that knows items by their digits only."""
+        everything = torch.arange(catalogue.n_items, device=catalogue.codes.device)
+        return cls(network, decoder, catalogue, ItemTable(network, ItemFeatures(catalogue.codes_of(everything))))
 
     def rank(
         self,
@@ -83,7 +129,8 @@ class Ranker:
                     seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
                     excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
-                yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch))
+                scores = self.items.scores(memory.last()) if self.decoder.uses_item_scores else None
+                yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores))
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:
         """Batches of users of similar history length: their row numbers, and their encoded histories.
@@ -96,7 +143,7 @@ class Ranker:
         step = max(1, at_once // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
         for users, collated in in_batches(histories, max_len, step):
             items, places, valid = Histories.of(collated).to(self.catalogue.codes.device)
-            yield users, cast(Any, self.network).encode_history(self.catalogue.codes_of(items), places, valid)
+            yield users, cast(Any, self.network).encode_history(self.items.of(items), places, valid)
 
 
 @contextmanager

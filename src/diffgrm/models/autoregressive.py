@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.models.sid_network import Memory, SidNetwork
+from diffgrm.models.sid_network import Branches, IdDropout, Memory, SidNetwork
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Autoregressive(SidNetwork):
         self,
         n_digits: int,
         codebook_size: int,
+        n_items: int = 0,
+        text_width: int = 0,
         width: Annotated[int, Field(ge=1), "d, width of the network"] = 128,
         heads: Annotated[int, Field(ge=1), "attention heads; must divide the width"] = 4,
         encoder_layers: Annotated[int, Field(ge=0), "layers over the history"] = 1,
@@ -50,10 +52,14 @@ class Autoregressive(SidNetwork):
             "bidirectional: every target has its own pass over the items before it; causal: items look back only, so one "
             "pass serves all targets of a user in training",
         ] = "bidirectional",
+        branches: Branches = ("sid",),
+        id_dropout: IdDropout = 0.0,
     ) -> None:
         super().__init__(
             n_digits,
             codebook_size,
+            n_items,
+            text_width,
             width,
             heads,
             encoder_layers,
@@ -62,6 +68,8 @@ class Autoregressive(SidNetwork):
             dropout,
             max_len,
             history,
+            branches,
+            id_dropout,
             causal_digits=True,
         )
         self.start = nn.Parameter(torch.empty(1, width))  # stands before the first digit

@@ -12,20 +12,22 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.models.sid_network import Memory, SidNetwork
+from diffgrm.models.sid_network import Branches, IdDropout, Memory, SidNetwork
 
 
 class DiffGRM(SidNetwork):
     """History encoder and non-causal masked-diffusion decoder over the n digits of the next item.
 
     Raises:
-        RecipeError: a width that the heads do not divide.
+        RecipeError: a width that the heads do not divide, or a branch named twice.
     """
 
     def __init__(
         self,
         n_digits: int,
         codebook_size: int,
+        n_items: int = 0,
+        text_width: int = 0,
         width: Annotated[int, Field(ge=1), "d, width of the network"] = 128,
         heads: Annotated[int, Field(ge=1), "attention heads; must divide the width"] = 4,
         encoder_layers: Annotated[int, Field(ge=0), "layers over the history"] = 1,
@@ -42,10 +44,14 @@ class DiffGRM(SidNetwork):
             Literal["scaled", "release"],
             "scaled: weights by fan-in, item vectors normalised; release: every weight at std 0.02, as published",
         ] = "scaled",
+        branches: Branches = ("sid",),
+        id_dropout: IdDropout = 0.0,
     ) -> None:
         super().__init__(
             n_digits,
             codebook_size,
+            n_items,
+            text_width,
             width,
             heads,
             encoder_layers,
@@ -54,6 +60,8 @@ class DiffGRM(SidNetwork):
             dropout,
             max_len,
             history,
+            branches,
+            id_dropout,
             init,
         )
         self.masked = nn.Parameter(torch.empty(n_digits, width))  # what a masked digit looks like

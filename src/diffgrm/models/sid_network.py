@@ -1,19 +1,56 @@
-"""What networks over semantic IDs share: item vectors from digits, the history encoder, the memory it leaves (floor 3).
+"""What networks over semantic IDs share: item vectors, the history encoder, the memory it leaves (floor 3).
 
-Letters: B batch, S history length, n digits, K codes, d width, T slots for targets.
+Letters: B batch, S history length, M items, n digits, K codes, d width, e width of text vectors, T slots for targets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from diffgrm.models.blocks import Attention, DecoderLayer, Dropout, EncoderLayer, Folded, scale_by_fan_in
 from diffgrm.schema import RecipeError
+
+Branches = Annotated[
+    tuple[Literal["sid", "text", "id"], ...],
+    Field(min_length=1),
+    "what the vector of an item is the sum of: sid, composed from its digits (paper); text, projected from the vector of "
+    "its text; id, a row of its own, which only items with training events have",
+]
+IdDropout = Annotated[float, Field(ge=0, lt=1), "share of the rows of ids that a training step does without"]
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """What a network may know of M items.
+
+    Attributes:
+        codes: [M, n] digits.
+        text: [M, e] vectors of their texts; None where the network reads none.
+        row: [M] which row of ids is theirs, -1 for those that have none; None where the network has no rows.
+    """
+
+    codes: Tensor
+    text: Tensor | None = None
+    row: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def of(self, items: Tensor) -> ItemFeatures:
+        """Those of the items at positions [m]."""
+        text, row = (None if part is None else part[items] for part in (self.text, self.row))
+        return ItemFeatures(self.codes[items], text, row)
+
+    def to(self, device: torch.device) -> ItemFeatures:
+        """The features on a device."""
+        text, row = (None if part is None else part.to(device) for part in (self.text, self.row))
+        return ItemFeatures(self.codes.to(device), text, row)
 
 
 @dataclass(frozen=True)
@@ -23,6 +60,7 @@ class Memory:
     Attributes:
         keys, values: one [B, heads, S, d/heads] a decoder layer.
         valid: [B, T, S] bool, what each of T slots may look at; T is 1 unless a history is shared by several targets.
+        hidden: [B, S, d] the encoded history itself; None where only the decoder is asked.
         folded: by number of decoder layer, the same keys and values folded, once they have been needed so.
         table: vectors of all codes and the first decoder layer's projections of them, once they have been needed.
         plain: nothing is folded or kept, so that no choice depends on sizes: one graph serves them all (export).
@@ -31,6 +69,7 @@ class Memory:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     valid: Tensor
+    hidden: Tensor | None = None
     folded: dict[int, Folded] = field(default_factory=dict)
     table: list[Tensor] = field(default_factory=list)
     plain: bool = False
@@ -42,7 +81,14 @@ class Memory:
         """The chosen users [b]."""
         folded = {layer: Folded(*(part[chosen] for part in whole)) for layer, whole in self.folded.items()}
         keys, values = (tuple(part[chosen] for part in whole) for whole in (self.keys, self.values))
-        return replace(self, keys=keys, values=values, valid=self.valid[chosen], folded=folded)
+        hidden = None if self.hidden is None else self.hidden[chosen]
+        return replace(self, keys=keys, values=values, valid=self.valid[chosen], hidden=hidden, folded=folded)
+
+    def last(self) -> Tensor:
+        """[B, d] what stands at the newest item of each history that is not shared: the vector of its user."""
+        assert self.hidden is not None
+        newest = self.valid[:, 0].sum(1)[:, None, None] - 1
+        return self.hidden.gather(1, newest.expand(-1, -1, self.hidden.shape[2]))[:, 0]
 
     def history(self, layer: int, attention: Attention, questions: int) -> tuple[Tensor, Tensor] | Folded:
         """What a decoder layer attends to, folded where that is cheaper for so many questions or has been done before."""
@@ -60,20 +106,23 @@ class Memory:
 
 
 class SidNetwork(nn.Module):
-    """A history encoder over the digits of items, and the layers of a decoder over the digits of the next one.
+    """A history encoder over items, and the layers of a decoder over the digits of the next one.
 
     Args:
+        n_items: rows of ids; text_width: e. Both are needed only for the branches that use them.
         history: ``"bidirectional"`` or ``"causal"``; init: ``"scaled"`` or ``"release"``.
         causal_digits: whether a digit of the next item sees only those before it.
 
     Raises:
-        RecipeError: a width that the heads do not divide.
+        RecipeError: a width that the heads do not divide, or a branch named twice.
     """
 
     def __init__(
         self,
         n_digits: int,
         codebook_size: int,
+        n_items: int,
+        text_width: int,
         width: int,
         heads: int,
         encoder_layers: int,
@@ -82,20 +131,30 @@ class SidNetwork(nn.Module):
         dropout: float,
         max_len: int,
         history: str,
+        branches: tuple[str, ...],
+        id_dropout: float,
         init: str = "scaled",
         causal_digits: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
             raise RecipeError(f"model.width {width} is not a multiple of model.heads {heads}")
+        if len(set(branches)) < len(branches):
+            raise RecipeError(f"model.branches {list(branches)}: name each branch once")
+        self.branches, self.id_dropout = branches, id_dropout
         self.n_digits, self.codebook_size, self.max_len = n_digits, codebook_size, max_len
         self.causal = history == "causal"
         self.scaled = init == "scaled"
         self.input_scale = width**0.5 if self.scaled else 1.0
         self.codes = nn.Parameter(torch.empty(n_digits * codebook_size, width))  # one table of K rows a digit
         self.position = nn.Parameter(torch.empty(max_len, width))  # 0 is the most recent item; the first one if causal
-        self.item = nn.Sequential(nn.Linear(n_digits * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.item_norm = nn.LayerNorm(width) if self.scaled else nn.Identity()
+        if "sid" in branches:
+            self.item = nn.Sequential(nn.Linear(n_digits * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+            self.item_norm = nn.LayerNorm(width) if self.scaled else nn.Identity()
+        if "text" in branches:
+            self.text = nn.Sequential(nn.Linear(text_width, width), nn.LayerNorm(width))
+        if "id" in branches:
+            self.ids = nn.Parameter(torch.empty(n_items, width))
         sizes = (width, heads, feed_forward, dropout)
         self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(encoder_layers))
         self.encoder_norm = nn.LayerNorm(width)
@@ -119,7 +178,7 @@ class SidNetwork(nn.Module):
                     nn.init.zeros_(module.bias)
         for name, table in self.named_parameters():
             if "." not in name:
-                nn.init.normal_(table, std=std)
+                nn.init.normal_(table, std=std / 4 if name == "ids" else std)  # ids begin as a small addition
 
     @property
     def layers(self) -> list[DecoderLayer]:
@@ -130,21 +189,39 @@ class SidNetwork(nn.Module):
         """Codes [..., n] -> [..., n, d]."""
         return F.embedding(codes + self.digit_start, self.codes) * self.input_scale
 
-    def encode_history(self, item_codes: Tensor, index: Tensor, valid: Tensor) -> Memory:
-        """Histories -> memory for the decoder. Each distinct item of the batch is turned into a vector once.
+    def item_vectors(self, items: ItemFeatures) -> Tensor:
+        """The vectors [M, d] of items: the sum of the network's branches, each of norm about 1 at the start (but ids: 1/4).
+
+        They stand in histories, and a user's vector is compared with them where whole items are scored.
+        """
+        parts, unit = [], 1 / self.input_scale
+        if "sid" in self.branches:
+            parts.append(self.item_norm(self.item(self.embed(items.codes).flatten(1))) * unit)
+        if "text" in self.branches:
+            assert items.text is not None
+            parts.append(self.text(items.text.to(self.codes.dtype)) * unit)
+        if "id" in self.branches:
+            assert items.row is not None
+            known = items.row >= 0
+            if self.training and self.id_dropout:
+                known = known & (torch.rand(known.shape, device=known.device) >= self.id_dropout)
+            parts.append(self.ids[items.row.clamp(min=0)] * known[:, None])
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Memory:
+        """Histories -> memory for the decoder.
 
         Args:
-            item_codes: [M, n] digits of the distinct items that occur in the histories.
+            vectors: [M, d] of the distinct items that occur in the histories (:meth:`item_vectors`).
             index: [B, S] which of them stands where, oldest first, any number below M where padded; S at most
                 ``max_len``.
             valid: [B, S] bool, true for the first positions of each row, at least one a row.
         """
-        items = self.item_norm(self.item(self.embed(item_codes).flatten(1)))  # [M, d]
         place = torch.arange(index.shape[1], device=index.device)
         age = (valid.sum(1, keepdim=True) - 1 - place).clamp(min=0)  # [B, S]
-        x = self.drop(items[index] + self.position[place if self.causal else age])
+        x = self.drop((vectors[index] + self.position[place if self.causal else age]) * self.input_scale)
         for layer in self.encoder:
             x = layer(x, valid, self.causal)
         x = self.encoder_norm(x)
         projected = [layer.history.project(x) for layer in self.layers]
-        return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), valid[:, None])
+        return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), valid[:, None], x)

@@ -23,18 +23,20 @@ class Memory:
     Attributes:
         keys, values: [L, B, h, S, e].
         valid: [B, S] bool, which places are real.
+        users: [B, d] the users' vectors, which are compared with those of items.
     """
 
     keys: np.ndarray
     values: np.ndarray
     valid: np.ndarray
+    users: np.ndarray
 
     def __len__(self) -> int:
         return len(self.valid)
 
     def rows(self, users: np.ndarray) -> Memory:
         """The chosen users [b]."""
-        return Memory(self.keys[:, users], self.values[:, users], self.valid[users])
+        return Memory(self.keys[:, users], self.values[:, users], self.valid[users], self.users[users])
 
 
 class Network:
@@ -52,17 +54,16 @@ class Network:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self._encode_history, self._denoise = (_session(folder / name, threads) for name in (ENCODE_HISTORY, DENOISE))
 
-    def encode_history(self, item_codes: np.ndarray, places: np.ndarray, valid: np.ndarray) -> Memory:
+    def encode_history(self, vectors: np.ndarray, places: np.ndarray, valid: np.ndarray) -> Memory:
         """Histories -> memory.
 
         Args:
-            item_codes: [M, n] int64 digits of the distinct items of the histories.
+            vectors: [M, d] float32 of the distinct items of the histories.
             places: [B, S] int64, which of them stands where, oldest first.
             valid: [B, S] bool, true for the first places of each row, at least one a row.
         """
-        given = {"item_codes": item_codes, "places": places, "valid": valid}
-        keys, values = _run(self._encode_history, given)
-        return Memory(keys, values, valid)
+        keys, values, users = _run(self._encode_history, {"vectors": vectors, "places": places, "valid": valid})
+        return Memory(keys, values, valid, users)
 
     def denoise(self, codes: np.ndarray, mask: np.ndarray, memory: Memory) -> np.ndarray:
         """Logits [B, Q, n, K] of every digit, given those that are known; 0 for known digits.

@@ -14,13 +14,14 @@ from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import IdMap, Ragged
 from diffgrm.onnx_runtime.catalogue import Catalogue, Excluded
 from diffgrm.onnx_runtime.network import Network
+from diffgrm.onnx_runtime.proposals import ItemScores, proposals
 from diffgrm.onnx_runtime.search import Order, Task, decode
 from diffgrm.recommenders.answers import allowed_items, answer_table
 from diffgrm.recommenders.histories import read_histories
 from diffgrm.schema import Columns, DataError, ModelFolderError
 from diffgrm.storage import State
 
-ITEMS, SIDS, OFFERED = "items.parquet", "semantic_ids.safetensors", "_offered"
+ITEMS, SIDS, OFFERED, VECTORS = "items.parquet", "semantic_ids.safetensors", "_offered", "item_vectors.safetensors"
 LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more would leave the cache
 
 
@@ -31,14 +32,28 @@ class OnnxRecommender:
         network: the graphs.
         catalogue: the items that may be recommended.
         items: ids of all items.
+        vectors: [I, d] float32 of all items.
         max_len: most recent history items that are looked at.
-        beam: partial SIDs kept for each user (raised to k where k is larger).
-        order: in which digits are filled.
+        beam: partial SIDs or candidates kept for each user (raised to k where k is larger).
+        order: in which a beam search fills digits; None where item scores propose candidates.
+        scoring: how item scores are made and weighed; None for a beam search.
     """
 
-    def __init__(self, network: Network, catalogue: Catalogue, items: IdMap, max_len: int, beam: int, order: Order) -> None:
+    def __init__(
+        self,
+        network: Network,
+        catalogue: Catalogue,
+        items: IdMap,
+        vectors: np.ndarray,
+        max_len: int,
+        beam: int,
+        order: Order | None,
+        scoring: ItemScores | None,
+    ) -> None:
         self.items, self.beam = items, beam
-        self._network, self._catalogue, self._max_len, self._order = network, catalogue, max_len, order
+        self._network, self._catalogue, self._vectors, self._max_len = network, catalogue, vectors, max_len
+        self._order: Order = order or "confidence"
+        self._scoring = scoring
         self._offered = None if catalogue.recommendable.all() else catalogue.recommendable
         self._restricted: tuple[np.ndarray, Catalogue] | None = None  # by the last filter; its tables are worth keeping
 
@@ -80,10 +95,13 @@ class OnnxRecommender:
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         logits = catalogue.n_digits * catalogue.codebook_size * max(self.beam, k)  # of a user
         for users, (distinct, places, valid) in in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits)):
-            memory = self._network.encode_history(catalogue.all_codes[distinct], places, valid)
+            memory = self._network.encode_history(self._vectors[distinct], places, valid)
             excluded = Excluded(histories.rows(users), len(self.items)) if exclude_seen else None
             task = Task(self._network, memory, catalogue, k, excluded, self._order)
-            items[users], scores[users] = decode(task, self.beam)
+            if self._scoring is None:
+                items[users], scores[users] = decode(task, self.beam)
+            else:
+                items[users], scores[users] = proposals(task, self._scoring, self.beam)
             if progress:
                 progress(len(users))
         return items, scores
@@ -94,7 +112,7 @@ def load_onnx(folder: str | Path, *, threads: int | None = None, beam: int | Non
 
     Args:
         threads: that ONNX Runtime computes with; None is all cores.
-        beam: partial SIDs kept for each user; None is the export's own.
+        beam: partial SIDs (or candidates, where item scores propose them) kept for each user; None is the export's own.
 
     Raises:
         ModelFolderError: not an export, or one that is not whole.
@@ -111,9 +129,14 @@ def load_onnx(folder: str | Path, *, threads: int | None = None, beam: int | Non
             settings = manifest["onnx"]
             codes, codebook_size = sids.arrays["codes"].astype(np.int64), sids.facts["codebook_size"]
             catalogue = Catalogue(codes, codebook_size, table[OFFERED].to_numpy())
-            max_len, width, order = settings["max_len"], beam or settings["beam"], settings["order"]
+            vectors, max_len = State.load(place / VECTORS).arrays["vectors"], settings["max_len"]
+            order, scoring = settings.get("order"), None
+            if settings["decoding"] == "item_proposals":
+                scoring = ItemScores(vectors, settings["cosine"], settings["temperature"], settings["weight"])
+            width = beam or settings["candidates" if scoring else "beam"]
         except KeyError as error:
             raise ModelFolderError(f"{place} is damaged: {error} is missing in it; export the model again") from error
-        return OnnxRecommender(Network(place, threads), catalogue, IdMap(table[Columns.ITEM]), max_len, width, order)
+        items = IdMap(table[Columns.ITEM])
+        return OnnxRecommender(Network(place, threads), catalogue, items, vectors, max_len, width, order, scoring)
 
     return model_folder.read(place, take, model_folder.EXPORT)

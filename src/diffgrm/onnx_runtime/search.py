@@ -149,14 +149,14 @@ def _fill_one(task: Task, beams: Beams, filled: int, width: int) -> Beams:
     """
     catalogue, K = task.catalogue, task.catalogue.codebook_size
     batch, _, n = beams.codes.shape
-    total = _log_softmax(task.network.denoise(beams.codes, ~beams.known, task.memory))
+    total = log_softmax(task.network.denoise(beams.codes, ~beams.known, task.memory))
     total += beams.score[..., None, None]
     np.copyto(total, -np.inf, where=~catalogue.allowed(beams.codes, beams.known, task.excluded))
     if task.order == "fixed":
         total[:, :, np.arange(n) != filled] = -np.inf
     # A partial SID of s digits has at most s parents, so among the best s W are at least W distinct ones.
     paths = filled + 1 if task.order == "confidence" else 1
-    index = _best(total.reshape(batch, -1), width * paths)  # [B, M]
+    index = best_of(total.reshape(batch, -1), width * paths)  # [B, M]
     users, source, flat = np.arange(batch)[:, None], index // (n * K), index % (n * K)
     new = replace(beams.take(users, source), score=total.reshape(batch, -1)[users, index])
     digit = (flat // K)[..., None]
@@ -199,7 +199,7 @@ def first_of_each(names: np.ndarray) -> np.ndarray:
     return result
 
 
-def _best(score: np.ndarray, count: int) -> np.ndarray:
+def best_of(score: np.ndarray, count: int) -> np.ndarray:
     """Where the ``count`` best scores [B, M] of every row stand, best first."""
     index = np.argpartition(score, -count, axis=1)[:, -count:] if count < score.shape[1] else None
     if index is None:
@@ -207,7 +207,7 @@ def _best(score: np.ndarray, count: int) -> np.ndarray:
     return np.take_along_axis(index, np.argsort(-np.take_along_axis(score, index, 1), axis=1, kind="stable"), 1)
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis; written over the logits."""
     logits -= logits.max(axis=-1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))

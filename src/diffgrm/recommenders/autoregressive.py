@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from diffgrm.decoding.base import Decoder
 from diffgrm.recommenders.generative import GenerativeRecommender
 from diffgrm.training import Objective
 from diffgrm.training.autoregressive import AutoregressiveObjective
@@ -22,5 +19,5 @@ class AutoregressiveRecommender(GenerativeRecommender):
     learns = "predict"
     defaults: ClassVar[dict[str, str]] = {"model": "autoregressive", "decoding": "left_to_right"}
 
-    def _objective(self, network: Any, codes: Tensor, codebook_size: int, decoder: Decoder) -> Objective:
-        return AutoregressiveObjective(network, self.recipe.loss, codes, codebook_size, decoder)
+    def _objective(self, network: Any, *parts: Any) -> Objective:
+        return AutoregressiveObjective(network, *parts)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.base import Decoder
 from diffgrm.decoding.ranker import evaluating
 from diffgrm.recommenders.generative import GenerativeRecommender
 from diffgrm.schema import Columns
@@ -34,9 +33,8 @@ class DiffGRMRecommender(GenerativeRecommender):
     learns = "denoise"
     sections = (*GenerativeRecommender.sections, "noising")
 
-    def _objective(self, network: Any, codes: Tensor, codebook_size: int, decoder: Decoder) -> Objective:
-        noising = self.recipe.noising.build("noising")
-        return DiffusionObjective(network, noising, self.recipe.loss, codes, codebook_size, decoder)
+    def _objective(self, network: Any, *parts: Any) -> Objective:
+        return DiffusionObjective(network, self.recipe.noising.build("noising"), *parts)
 
     def fill_order(self, histories: Ragged) -> np.ndarray:
         """Which digit of the best item is filled when, over many users.

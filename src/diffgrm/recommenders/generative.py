@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -10,20 +11,22 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from diffgrm import registry
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Split
 from diffgrm.decoding.base import Decoder
-from diffgrm.decoding.ranker import Ranker
+from diffgrm.decoding.ranker import ItemTable, Ranker
+from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.query import Query
 from diffgrm.recipe import Recipe
 from diffgrm.recommenders.network import NetworkRecommender
 from diffgrm.recommenders.semantic import SemanticRecommender
 from diffgrm.schema import Columns, RecipeError
+from diffgrm.storage import State
 from diffgrm.training import Objective
 
+TEXTS = "text_vectors.safetensors"
 FEW = 256  # items that are forbidden one by one, which is cheaper than tables of the other ones
 
 
@@ -36,13 +39,21 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
 
     learns: ClassVar[str]
 
-    sections: ClassVar[tuple[str, ...]] = (*SemanticRecommender.sections, "model", "loss", "training", "decoding")
+    sections: ClassVar[tuple[str, ...]] = (
+        *SemanticRecommender.sections,
+        "model",
+        "loss",
+        "item_loss",
+        "training",
+        "decoding",
+    )
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)
         # Of all that is offered and of the last filter that was asked for: their tables are worth keeping.
         self._ranker: Ranker | None = None
         self._restricted: tuple[np.ndarray, Ranker] | None = None
+        self._texts: np.ndarray | None = None  # [I, e] vectors of the items' texts, where the network reads them
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 
@@ -53,8 +64,10 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         sids = self._tokenize(split)
         for part in (self._decoder(), decoder):
             part.check(sids.n_digits, len(sids))
-        codes = torch.from_numpy(sids.codes.astype(np.int64))
-        objective = self._objective(self._new_network(), codes, sids.codebook_size, decoder)
+        network = self._new_network()
+        counts = split.item_counts
+        parts = recipe.loss, recipe.item_loss, self._features(), counts, sids.codebook_size, decoder
+        objective = self._objective(network, *parts)
         self._train(objective, split, run_folder, resume, progress)
 
     def _check_parts(self, decoder: Decoder) -> None:
@@ -68,15 +81,61 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
                 f"decoding {recipe.decoding.name!r} asks for {decoder.asks}, {lacks}; left_to_right goes with the model "
                 "autoregressive, the others with diffgrm"
             )
+        if decoder.uses_item_scores and not recipe.loss.item_weight:
+            raise RecipeError(
+                f"decoding {recipe.decoding.name!r} asks what the network says of whole items, which it does not learn "
+                "with loss.item_weight=0; set loss.item_weight=1, or use any_order_beam"
+            )
 
     @abstractmethod
-    def _objective(self, network: Any, codes: Tensor, codebook_size: int, decoder: Decoder) -> Objective:
-        """What a new network is trained for.
+    def _objective(self, network: Any, *parts: Any) -> Objective:
+        """What a new network is trained for; ``parts`` are the other arguments of ``SidObjective``."""
 
-        Args:
-            codes: [I, n] of all items.
-            decoder: ranks during validation.
-        """
+    # ---- what the network knows of items ------------------------------------------------------------------------
+
+    def _sizes(self) -> dict[str, int]:
+        """Those of the semantic IDs, and what the network's branches need where it has some."""
+        sizes = super()._sizes()
+        more = {"n_items": self.facts["items"], "text_width": 0 if self._texts is None else self._texts.shape[1]}
+        known = inspect.signature(registry.resolve("model", self.recipe.model.name)).parameters
+        return sizes | {name: size for name, size in more.items() if name in known}
+
+    def _branches(self) -> tuple[str, ...]:
+        return tuple(self.recipe.model.options.get("branches", ()))
+
+    def _features(self) -> ItemFeatures:
+        """Of all items. Those without training events and those that came later have no row of ids."""
+        assert self.semantic_ids is not None and self._item_counts is not None
+        codes, texts, row = torch.from_numpy(self.semantic_ids.codes.astype(np.int64)), None, None
+        if self._texts is not None:
+            texts = torch.from_numpy(self._texts)
+        if "id" in self._branches():
+            row = torch.where(torch.from_numpy(self._item_counts > 0), torch.arange(len(codes)), -1)
+        return ItemFeatures(codes, texts, row)
+
+    def _embedded(self, embeddings: np.ndarray) -> None:
+        self._texts = embeddings if "text" in self._branches() else None
+
+    def _know_vectors(self, embeddings: np.ndarray) -> None:
+        super()._know_vectors(embeddings)
+        if self._texts is not None:
+            self._texts = np.concatenate([self._texts, embeddings])
+
+    def _change_vectors(self, positions: np.ndarray, embeddings: np.ndarray) -> None:
+        super()._change_vectors(positions, embeddings)
+        if self._texts is not None:
+            self._texts = self._texts.copy()
+            self._texts[positions] = embeddings
+
+    def _save_files(self, folder: Path) -> None:
+        super()._save_files(folder)
+        if self._texts is not None:
+            State({"vectors": self._texts}, {}).save(folder / TEXTS)
+
+    def _load_files(self, folder: Path) -> None:
+        if "text" in self._branches():
+            self._texts = State.load(folder / TEXTS).arrays["vectors"]
+        super()._load_files(folder)
 
     # ---- recommend ----------------------------------------------------------------------------------------------
 
@@ -90,9 +149,10 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         assert sids is not None
         device = next(network.parameters()).device
         if self._ranker is None:
-            codes = torch.from_numpy(sids.codes.astype(np.int64)).to(device)
+            table = ItemTable(network, self._features().to(device), self.recipe.item_loss)
             offered = None if self._offered is None else torch.from_numpy(self._offered).to(device)
-            self._ranker = Ranker(network, self._decoder(), Catalogue(codes, sids.codebook_size, offered))
+            catalogue = Catalogue(table.features.codes, sids.codebook_size, offered)
+            self._ranker = Ranker(network, self._decoder(), catalogue, table)
         if allowed is None or allowed is self._offered:
             return self._ranker
         if self._restricted is None or not np.array_equal(self._restricted[0], allowed):

@@ -44,6 +44,7 @@ class SemanticRecommender(Recommender):
         self._vectors = None
         self.encoder = recipe.embedding.build("embedding", seed=recipe.seed)
         embeddings = embed_items(self.encoder, items, in_training)
+        self._embedded(embeddings)
         self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed)
         self.semantic_ids, self.report = tokenize_items(
             self.tokenizer,
@@ -55,17 +56,30 @@ class SemanticRecommender(Recommender):
         self.facts["tokenizer_report"] = dict(self.report.rows())
         return self.semantic_ids
 
+    def _embedded(self, embeddings: np.ndarray) -> None:
+        """Told the vectors [I, e] of all items' texts, for methods that keep them."""
+
     def _know(self, rows: pl.DataFrame) -> None:
         assert self.semantic_ids is not None and self.tokenizer is not None and self.encoder is not None
-        self.semantic_ids = self.semantic_ids.extended(self.tokenizer, self.encoder.encode(rows))
+        self._know_vectors(self.encoder.encode(rows))
+
+    def _know_vectors(self, embeddings: np.ndarray) -> None:
+        """Take in the vectors [N, e] of new items' texts."""
+        assert self.semantic_ids is not None and self.tokenizer is not None
+        self.semantic_ids = self.semantic_ids.extended(self.tokenizer, embeddings)
 
     def _catalogue_changed(self) -> None:
         super()._catalogue_changed()
         self._vectors = None
 
     def _learn_again(self, positions: np.ndarray, rows: pl.DataFrame) -> None:
-        assert self.semantic_ids is not None and self.tokenizer is not None and self.encoder is not None
-        self.semantic_ids = self.semantic_ids.moved(positions, self.tokenizer, self.encoder.encode(rows))
+        assert self.encoder is not None
+        self._change_vectors(positions, self.encoder.encode(rows))
+
+    def _change_vectors(self, positions: np.ndarray, embeddings: np.ndarray) -> None:
+        """Take in other vectors [N, e] for the texts of items at positions [N]."""
+        assert self.semantic_ids is not None and self.tokenizer is not None
+        self.semantic_ids = self.semantic_ids.moved(positions, self.tokenizer, embeddings)
 
     def _likeness(self, position: int) -> np.ndarray:
         assert self.encoder is not None

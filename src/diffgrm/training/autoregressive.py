@@ -9,16 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffgrm.data.batches import Batch
-from diffgrm.training.sid_objective import SidObjective, ask_targets, encode
+from diffgrm.training.sid_objective import SidObjective, ask_targets
 
 
 class AutoregressiveObjective(SidObjective):
     """Teacher forcing; the network has ``predict``, the decoder asks ``next_digit``."""
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """See :meth:`Objective.loss`; the mean over targets and digits."""
+    def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator) -> Tensor:
+        """See :meth:`SidObjective.digit_loss`; the mean over targets and digits."""
         target = self.codes[batch.target]  # [N, n]
-        memory = encode(self.network, self.codes, batch)
         logits = ask_targets(cast(Any, self.network).predict, (target[:, None],), memory, batch)  # [N, 1, n, K]
         return F.cross_entropy(
             logits.flatten(0, 2).float(), target.flatten(), label_smoothing=self.settings.label_smoothing
@@ -31,4 +30,4 @@ class AutoregressiveObjective(SidObjective):
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        return ["autoregressive", self.settings.model_dump(), self.codes.cpu().numpy()]
+        return ["autoregressive", *super().identity()]

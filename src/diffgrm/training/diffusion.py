@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from diffgrm.data.batches import Batch
-from diffgrm.decoding.base import Decoder
 from diffgrm.decoding.ranker import evaluating
 from diffgrm.losses import masked_cross_entropy
 from diffgrm.noising.base import NoisingSchedule
-from diffgrm.recipe import LossSettings
-from diffgrm.training.sid_objective import SidObjective, ask_targets, encode
+from diffgrm.training.sid_objective import SidObjective, ask_targets
 
 
 class DiffusionObjective(SidObjective):
@@ -24,21 +22,23 @@ class DiffusionObjective(SidObjective):
         noising: which digits are hidden.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        noising: NoisingSchedule,
-        loss: LossSettings,
-        codes: Tensor,
-        codebook_size: int,
-        decoder: Decoder,
-    ) -> None:
-        super().__init__(network, loss, codes, codebook_size, decoder)
+    def __init__(self, network: nn.Module, noising: NoisingSchedule, *arguments: Any) -> None:
+        super().__init__(network, *arguments)
         self.noising = noising
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """See :meth:`Objective.loss`."""
-        return batch_loss(self.network, self.noising, self.settings, self.codes, batch, generator)
+    def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator) -> Tensor:
+        """Noise the targets, denoise them, compare; see :meth:`SidObjective.digit_loss`."""
+        target = self.codes[batch.target]  # [N, n]
+        denoise = cast(Any, self.network).denoise
+
+        def probe(codes: Tensor, mask: Tensor) -> Tensor:
+            with torch.no_grad(), evaluating(self.network):
+                return ask_targets(denoise, (codes, mask), self.encode(batch), batch)
+
+        views = self.noising.views(target, probe, generator)
+        logits = ask_targets(denoise, (target[:, None].expand(views.mask.shape), views.mask), memory, batch)
+        reduction, smoothing = self.settings.reduction, self.settings.label_smoothing
+        return masked_cross_entropy(logits, target, views, reduction=reduction, label_smoothing=smoothing)
 
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:
         """See :meth:`SidObjective.log_likelihood`; every digit while all are masked."""
@@ -49,28 +49,4 @@ class DiffusionObjective(SidObjective):
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
         noising = f"{type(self.noising).__qualname__}{sorted(vars(self.noising).items())}"
-        return ["diffusion", self.settings.model_dump(), noising, self.codes.cpu().numpy()]
-
-
-def batch_loss(
-    network: Any, noising: NoisingSchedule, loss: LossSettings, codes: Tensor, batch: Batch, generator: torch.Generator
-) -> Tensor:
-    """The loss of a batch: noise the targets, denoise them, compare.
-
-    Args:
-        codes: [I, n] codes of all items.
-        generator: draws the masks of schedules that draw.
-    """
-    target = codes[batch.target]  # [N, n]
-
-    def ask(codes_asked: Tensor, mask: Tensor) -> Tensor:
-        """Logits [N, Q, n, K] of questions [N, Q, n]."""
-        return ask_targets(network.denoise, (codes_asked, mask), encode(network, codes, batch), batch)
-
-    def probe(codes_asked: Tensor, mask: Tensor) -> Tensor:
-        with torch.no_grad(), evaluating(network):
-            return ask(codes_asked, mask)
-
-    views = noising.views(target, probe, generator)
-    logits = ask(target[:, None].expand(views.mask.shape), views.mask)
-    return masked_cross_entropy(logits, target, views, reduction=loss.reduction, label_smoothing=loss.label_smoothing)
+        return ["diffusion", noising, *super().identity()]

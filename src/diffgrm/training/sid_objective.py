@@ -14,28 +14,85 @@ from diffgrm.catalogue import Catalogue
 from diffgrm.data.batches import Batch
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.decoding.base import Decoder
-from diffgrm.decoding.ranker import Ranker, evaluating
-from diffgrm.recipe import LossSettings
+from diffgrm.decoding.ranker import ItemTable, Ranker, evaluating
+from diffgrm.item_losses import item_loss
+from diffgrm.models.sid_network import ItemFeatures
+from diffgrm.recipe import ItemLossSettings, LossSettings
 from diffgrm.training.objective import Objective
 
 OBSERVED = 1024  # validation users whose digits' difficulty is logged
 
 
 class SidObjective(Objective):
-    """A network over semantic IDs, and the decoder that ranks with it during validation.
+    """The loss of the next item's digits and, beside it, that of telling the whole item from the others.
 
     Args:
-        network: has ``encode_history`` and ``max_len``.
-        codes: [I, n] codes of all items.
+        network: has ``item_vectors``, ``encode_history`` and ``max_len``.
+        loss: of digits, and how much the other one weighs.
+        whole: the loss over whole items.
+        items: features of all items.
+        counts: [I] training events of every item.
         decoder: ranks during validation.
     """
 
-    def __init__(self, network: nn.Module, loss: LossSettings, codes: Tensor, codebook_size: int, decoder: Decoder) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: LossSettings,
+        whole: ItemLossSettings,
+        items: ItemFeatures,
+        counts: np.ndarray,
+        codebook_size: int,
+        decoder: Decoder,
+    ) -> None:
         super().__init__()
-        self.network, self.settings, self.decoder = network, loss, decoder
+        self.network, self.settings, self.whole, self.decoder = network, loss, whole, decoder
         self.codebook_size = codebook_size
         self.codes: Tensor
-        self.register_buffer("codes", codes, persistent=False)
+        self.text: Tensor | None
+        self.row: Tensor | None
+        self.counts: Tensor
+        self.register_buffer("codes", items.codes, persistent=False)
+        self.register_buffer("text", items.text, persistent=False)
+        self.register_buffer("row", items.row, persistent=False)
+        self.register_buffer("counts", torch.from_numpy(counts.astype(np.int64)), persistent=False)
+
+    @property
+    def items(self) -> ItemFeatures:
+        """Features of all items, on the device of the objective."""
+        return ItemFeatures(self.codes, self.text, self.row)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """See :meth:`Objective.loss`."""
+        network, share = cast(Any, self.network), self.settings.share
+        some, rows = batch, len(batch.length)
+        if share < 1:
+            order = torch.randperm(rows, generator=generator, device=batch.length.device)
+            chosen = order[: max(1, round(share * rows))]
+            some = batch.rows(chosen)
+        if not self.settings.item_weight:
+            return self.digit_loss(some, self.encode(some), generator)
+        vectors = network.item_vectors(self.items)  # [I, d]
+        memory = network.encode_history(vectors[batch.histories.items], batch.histories.places, batch.histories.valid)
+        last = batch.length.flatten()[batch.slot] - 1  # [N] place of the newest item that each target's history knows
+        users = memory.hidden[batch.slot // batch.length.shape[1], last]
+        loss = item_loss(users, batch.target, vectors, self.whole, self.counts, generator) * self.settings.item_weight
+        return loss + self.digit_loss(some, memory if share == 1 else memory.rows(chosen), generator)
+
+    @abstractmethod
+    def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator) -> Tensor:
+        """The loss of the digits of a batch's targets.
+
+        Args:
+            memory: of the batch's histories.
+            generator: draws whatever is drawn besides dropout.
+        """
+
+    def encode(self, batch: Batch) -> Any:
+        """Memory of a batch's histories."""
+        items, places, valid = batch.histories
+        network = cast(Any, self.network)
+        return network.encode_history(network.item_vectors(self.items.of(items)), places, valid)
 
     def rank(self, histories: Ragged, k: int) -> np.ndarray:
         """See :meth:`Objective.rank`."""
@@ -58,14 +115,14 @@ class SidObjective(Objective):
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:
         """[N, n] log-probability that the network gives each digit of the targets ``codes`` [N, n] of N histories."""
 
+    def identity(self) -> list[Any]:
+        """See :meth:`Objective.identity`."""
+        buffers = [None if part is None else part.cpu().numpy() for part in (self.codes, self.text, self.row, self.counts)]
+        return [self.settings.model_dump(), self.whole.model_dump(), *buffers]
+
     def _ranker(self) -> Ranker:
-        return Ranker(self.network, self.decoder, Catalogue(self.codes, self.codebook_size))
-
-
-def encode(network: nn.Module, codes: Tensor, batch: Batch) -> Any:
-    """Memory of a batch's histories; ``codes`` [I, n] of all items."""
-    items, places, valid = batch.histories
-    return cast(Any, network).encode_history(codes[items], places, valid)
+        table = ItemTable(self.network, self.items, self.whole)
+        return Ranker(self.network, self.decoder, Catalogue(self.codes, self.codebook_size), table)
 
 
 def ask_targets(ask: Callable[..., Tensor], questions: tuple[Tensor, ...], memory: Any, batch: Batch) -> Tensor:
