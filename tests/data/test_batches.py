@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
@@ -88,3 +89,20 @@ def test_shared_batches_are_shared_among_devices_too():
     together = sorted(int(t) for share in shares for b in share for t in b.target)
     assert together == sorted(t for _, t in wanted(10))
     assert len({len(share) for share in shares}) == 1 and all(len(b.target) > 0 for s in shares for b in s)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_some_histories_of_a_batch_keep_their_targets(shared):
+    batch = next(iter(TrainingBatches(TRAIN, 10, 64, seed=0, shared=shared)))
+    chosen = torch.tensor([5, 0, 3])
+    some = batch.rows(chosen)
+    slots, row = batch.length.shape[1], batch.slot // batch.length.shape[1]
+    assert some.length.tolist() == batch.length[chosen].tolist()
+    assert (some.slot.diff() > 0).all() and len(some.target) == len(some.slot)
+    for new, old in enumerate(chosen.tolist()):
+        mine = some.slot // slots == new
+        assert some.target[mine].tolist() == batch.target[row == old].tolist()
+        assert (some.slot[mine] % slots).tolist() == (batch.slot[row == old] % slots).tolist()
+    assert sorted(pairs([some])) == sorted(
+        pair for place, pair in zip(row.tolist(), pairs([batch]), strict=True) if place in chosen
+    )

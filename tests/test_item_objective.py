@@ -1,0 +1,172 @@
+"""The loss over whole items beside that of digits, through network, training, ranking, folders and export."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import torch.nn.functional as F
+
+from contracts.test_models import objective_parts
+from diffgrm import DiffGRMRecommender, Recipe, load, load_onnx
+from diffgrm.data.batches import TrainingBatches
+from diffgrm.data.dataset import Ragged
+from diffgrm.decoding.ranker import Ranker
+from diffgrm.export import export_onnx
+from diffgrm.models.diffgrm import DiffGRM
+from diffgrm.noising.confidence import ConfidenceNoising
+from diffgrm.schema import RecipeError
+from diffgrm.training.diffusion import DiffusionObjective
+
+N, K, S = 3, 8, 5
+GENERATOR = torch.Generator().manual_seed(0)
+EVENTS = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]])
+CODES = torch.randint(0, K, (12, N), generator=GENERATOR)
+HISTORIES = {"a": ["item 3", "item 77", "item 410"], "b": ["item 5"], "c": [f"item {i}" for i in range(20)]}
+
+
+@pytest.fixture(params=["causal", "bidirectional"])
+def network(request):
+    torch.manual_seed(0)
+    return DiffGRM(N, K, width=16, heads=2, max_len=S, history=request.param).eval()
+
+
+def objective(network, **loss):
+    return DiffusionObjective(network, ConfidenceNoising(), *objective_parts(CODES, K, **loss))
+
+
+def a_batch(network):
+    (batch,) = TrainingBatches(EVENTS, S, 64, seed=0, shared=network.causal)
+    return batch
+
+
+def test_the_loss_is_that_of_digits_plus_the_weighted_one_of_items(network):
+    batch = a_batch(network)
+    both, digits = (objective(network, item_weight=w).loss(batch, GENERATOR).item() for w in (0.5, 0))
+    vectors = network.item_vectors(objective(network).items)
+    items = []
+    for row in (EVENTS[user] for user in range(len(EVENTS))):
+        for place in range(1, len(row)):
+            history = torch.from_numpy(row[:place])
+            memory = network.encode_history(
+                vectors[history], torch.arange(place)[None], torch.ones(1, place, dtype=torch.bool)
+            )
+            items.append(F.cross_entropy(vectors @ memory.hidden[0, -1], torch.tensor(row[place])))
+    assert both == pytest.approx(digits + 0.5 * torch.stack(items).mean().item(), rel=1e-5)
+
+
+def test_digits_can_be_learnt_from_a_share_of_the_histories(network):
+    batch = a_batch(network)
+    partial = objective(network, share=0.4)
+    found = {round(partial.loss(batch, torch.Generator().manual_seed(seed)).item(), 5) for seed in range(20)}
+    rows = len(batch.length)
+    assert len(found) >= 2
+    chosen = torch.randperm(rows, generator=torch.Generator().manual_seed(7))[: max(1, round(0.4 * rows))]
+    wanted = objective(network).loss(batch.rows(chosen), GENERATOR).item()
+    assert partial.loss(batch, torch.Generator().manual_seed(7)).item() == pytest.approx(wanted, rel=1e-5)
+    whole = objective(network, share=0.4, item_weight=1.0).loss(batch, torch.Generator().manual_seed(7)).item()
+    items = objective(network, item_weight=1.0).loss(batch, GENERATOR).item() - objective(network).loss(batch, GENERATOR)
+    assert whole == pytest.approx(wanted + items.item(), rel=1e-5)
+
+
+# ---- as a recommender ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe):
+    raw = tiny_recipe.to_dict()
+    raw["model"] |= {"branches": ["sid", "text", "id"], "history": "causal", "id_dropout": 0.1}
+    raw["loss"] |= {"item_weight": 1.0, "share": 0.5}
+    raw["decoding"] = {"name": "item_proposals", "candidates": 24, "weight": 0.2}
+    raw["training"]["validation_decoding"] = {"candidates": 12}
+    return Recipe.from_dict(raw)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, toy):
+    return DiffGRMRecommender(recipe).fit(toy, progress=False)
+
+
+def test_it_comes_back_from_its_folder(whole, tmp_path):
+    again = load(whole.save(tmp_path / "model"))
+    assert again.recommend(HISTORIES, k=9).equals(whole.recommend(HISTORIES, k=9))
+    assert again.network.ids.shape[0] == len(whole.items)
+    grown = again.add_items(pl.DataFrame({"item_id": ["new"], "text": [whole.item_table["text"][3]]}))
+    twice = load(grown.save(tmp_path / "grown"))
+    assert twice.recommend(HISTORIES, k=9).equals(grown.recommend(HISTORIES, k=9))
+
+
+def test_a_new_item_stands_where_its_text_says(whole):
+    """Its vector is that of an item of the same text and digits but for the row of ids."""
+    grown = whole.add_items(pl.DataFrame({"item_id": ["new"], "text": [whole.item_table["text"][3]]}))
+    vectors, features = grown.ranker().items.vectors, grown.ranker().items.features
+    assert features.row[-1] == -1 and torch.equal(features.text[-1], features.text[3])
+    network = whole.network
+    network.branches = ("text",)
+    try:
+        text_only = network.item_vectors(features)
+    finally:
+        network.branches = ("sid", "text", "id")
+    assert torch.equal(text_only[-1], text_only[3]) and not torch.equal(vectors[-1], vectors[3])
+    found = grown.recommend(HISTORIES, k=3, only=["new", "item 3", "item 9"], exclude_seen=False)
+    assert "new" in found["item_id"].to_list()
+
+
+def test_an_item_whose_text_changes_moves_and_the_old_recommender_stays(whole):
+    row = pl.DataFrame({"item_id": ["item 3"], "text": [whole.item_table["text"][200]]})
+    before = whole.ranker().items.vectors.clone()
+    moved = whole.update_items(row, "move")
+    assert torch.equal(moved.ranker().items.features.text[3], whole.ranker().items.features.text[200])
+    assert not torch.equal(moved.ranker().items.vectors[3], before[3])
+    assert torch.equal(whole.ranker().items.vectors, before)
+    assert torch.equal(whole.update_items(row, "keep").ranker().items.vectors, before)
+
+
+def test_items_without_events_have_no_row_of_ids(recipe, toy):
+    fitted = DiffGRMRecommender(recipe.override(["training.epochs=1"])).fit(toy, progress=False)
+    row = fitted.ranker().items.features.row
+    assert ((row >= 0).numpy() == (fitted.item_counts > 0)).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_export_gives_the_same_lists(whole, weight, tmp_path):
+    model = whole.variant([f"decoding.weight={weight}"])
+    onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
+    for settings in ({"k": 5}, {"k": 40}, {"k": 3, "only": ["item 3", "item 9"]}, {"k": 4, "exclude_seen": False}):
+        ours, theirs = onnx.recommend(HISTORIES, **settings), model.recommend(HISTORIES, **settings)
+        assert ours["item_id"].equals(theirs["item_id"])
+        np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-4)
+
+
+def test_other_decoders_serve_the_same_weights(whole):
+    for name in ("any_order_beam", "catalogue_beam", "one_pass"):
+        assert whole.variant([f"decoding.name={name}"]).recommend(HISTORIES, k=5).height == 15
+
+
+def test_reduced_precision_recommends_too(whole):
+    assert load_copy(whole).to("cpu", precision="bf16").recommend(HISTORIES, k=5).height == 15
+
+
+def load_copy(recommender):
+    return recommender.variant([])
+
+
+def test_it_explains_itself(whole):
+    table = whole.explain(HISTORIES["a"], k=2)
+    assert table["rank"].n_unique() == 2 and table.height == 2 * 3
+    assert sorted(table.filter(pl.col("rank") == 1)["step"]) == [1, 2, 3]
+    steps = whole.beams(HISTORIES["a"], k=2)
+    assert steps["step"].unique().sort().to_list() == [1, 2, 3]
+
+
+def test_item_scores_that_are_not_learnt_are_not_asked_for(recipe, toy):
+    with pytest.raises(RecipeError, match=r"does not learn with loss.item_weight=0; set loss.item_weight=1"):
+        DiffGRMRecommender(recipe.override(["loss.item_weight=0"])).fit(toy, progress=False)
+
+
+def test_it_learns_more_than_digits_alone(recipe, toy):
+    """The toy world has something to learn: the loss of items falls."""
+    fitted = DiffGRMRecommender(recipe.override(["training.epochs=6", "training.patience=20"])).fit(toy, progress=False)
+    assert isinstance(fitted.ranker(), Ranker)
+    assert fitted.facts["validation"]["val_recall@10"] > 2 * 10 / toy.n_items
