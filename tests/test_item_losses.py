@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffgrm.item_losses import item_loss
+from diffgrm.item_losses import draw, item_loss
 from diffgrm.recipe import ItemLossSettings
 
 N, ITEMS, D = 64, 50, 8
@@ -22,7 +22,9 @@ def world():
 
 def loss(world, generator=None, **settings):
     hidden, target, items, counts = world
-    return item_loss(hidden, target, items, ItemLossSettings(**settings), counts, generator or torch.Generator()).item()
+    chosen = ItemLossSettings(**settings)
+    sample = draw(chosen, counts, len(target), generator or torch.Generator())
+    return item_loss(hidden, target, items, chosen, sample, len(items)).item()
 
 
 def test_softmax_is_cross_entropy_over_all_items(world):
@@ -49,8 +51,7 @@ def test_bce_is_the_sum_of_binary_losses():
     """One item besides the target, so that every negative is known."""
     hidden, items = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, 0.5], [1.0, -1.0]])
     chosen = torch.tensor([1.0, 1e6])  # item 1 is drawn practically always
-    settings = ItemLossSettings(kind="bce", negatives=3, negative_power=1)
-    found = item_loss(hidden, torch.tensor([0]), items, settings, chosen, torch.Generator()).item()
+    found = loss((hidden, torch.tensor([0]), items, chosen), kind="bce", negatives=3, negative_power=1)
     wanted = -(F.logsigmoid(torch.tensor(1.5)) + 3 * F.logsigmoid(torch.tensor(1.0))).item() / 4
     assert found == pytest.approx(wanted, rel=1e-5)
 
@@ -70,8 +71,8 @@ def test_a_target_among_the_negatives_does_not_count_against_itself():
     hidden, items = torch.tensor([[3.0]]), torch.tensor([[1.0], [0.0]])
     only_target = torch.tensor([1.0, 0.0])
     for kind in ("sampled_softmax", "bce"):
-        settings = ItemLossSettings(kind=kind, negatives=5, negative_power=1, logq=False)
-        found = item_loss(hidden, torch.tensor([0]), items, settings, only_target, torch.Generator()).item()
+        world = hidden, torch.tensor([0]), items, only_target
+        found = loss(world, kind=kind, negatives=5, negative_power=1, logq=False)
         wanted = 0.0 if kind == "sampled_softmax" else math.log1p(math.exp(-3)) / 6
         assert found == pytest.approx(wanted, abs=1e-6)
 

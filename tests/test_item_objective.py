@@ -14,8 +14,11 @@ from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.ranker import Ranker
 from diffgrm.export import export_onnx
+from diffgrm.item_losses import draw, item_loss
 from diffgrm.models.diffgrm import DiffGRM
+from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.noising.confidence import ConfidenceNoising
+from diffgrm.recipe import ItemLossSettings
 from diffgrm.schema import RecipeError
 from diffgrm.training.diffusion import DiffusionObjective
 
@@ -68,6 +71,20 @@ def test_digits_can_be_learnt_from_a_share_of_the_histories(network):
     whole = objective(network, share=0.4, item_weight=1.0).loss(batch, torch.Generator().manual_seed(7)).item()
     items = objective(network, item_weight=1.0).loss(batch, GENERATOR).item() - objective(network).loss(batch, GENERATOR)
     assert whole == pytest.approx(wanted + items.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sampled_softmax", "gbce"])
+def test_vectors_of_the_items_that_are_asked_for_are_enough(network, kind):
+    whole = ItemLossSettings(kind=kind, negatives=6, negative_power=0.5)
+    loss, _, *rest = objective_parts(CODES, K, item_weight=1.0)
+    batch = a_batch(network)
+    found = DiffusionObjective(network, ConfidenceNoising(), loss, whole, *rest).loss(batch, GENERATOR.manual_seed(4))
+    vectors = network.item_vectors(ItemFeatures(CODES))
+    sample = draw(whole, torch.ones(12), len(batch.target), GENERATOR.manual_seed(4))
+    memory = network.encode_history(vectors[batch.histories.items], batch.histories.places, batch.histories.valid)
+    users = memory.hidden[batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot] - 1]
+    wanted = item_loss(users, batch.target, vectors, whole, sample, 12) + objective(network).loss(batch, GENERATOR)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 # ---- as a recommender ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.models.sid_network import Branches, IdDropout, Memory, SidNetwork
+from diffgrm.models.sid_network import Branches, DecoderDropout, IdDropout, Memory, SidNetwork
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Autoregressive(SidNetwork):
         ] = "bidirectional",
         branches: Branches = ("sid",),
         id_dropout: IdDropout = 0.0,
+        decoder_dropout: DecoderDropout = None,
     ) -> None:
         super().__init__(
             n_digits,
@@ -70,6 +71,7 @@ class Autoregressive(SidNetwork):
             history,
             branches,
             id_dropout,
+            decoder_dropout,
             causal_digits=True,
         )
         self.start = nn.Parameter(torch.empty(1, width))  # stands before the first digit
@@ -87,7 +89,7 @@ class Autoregressive(SidNetwork):
         """
         before = self.embed(codes)[..., :-1, :]
         start = (self.start * self.input_scale).expand(*codes.shape[:2], 1, -1)
-        x, valid = self.drop(torch.cat([start, before], 2)), memory.valid
+        x, valid = self.decoder_drop(torch.cat([start, before], 2)), memory.valid
         questions = codes[0].numel()
         if valid.shape[1] > 1:
             valid = valid.repeat_interleave(questions // valid.shape[1], dim=1)  # [B, Q n, S]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.models.sid_network import Branches, IdDropout, Memory, SidNetwork
+from diffgrm.models.sid_network import Branches, DecoderDropout, IdDropout, Memory, SidNetwork
 
 
 class DiffGRM(SidNetwork):
@@ -46,6 +46,7 @@ class DiffGRM(SidNetwork):
         ] = "scaled",
         branches: Branches = ("sid",),
         id_dropout: IdDropout = 0.0,
+        decoder_dropout: DecoderDropout = None,
     ) -> None:
         super().__init__(
             n_digits,
@@ -62,6 +63,7 @@ class DiffGRM(SidNetwork):
             history,
             branches,
             id_dropout,
+            decoder_dropout,
             init,
         )
         self.masked = nn.Parameter(torch.empty(n_digits, width))  # what a masked digit looks like
@@ -111,7 +113,7 @@ class DiffGRM(SidNetwork):
         """Vectors [B, Q, n, d] of digits; and what the first layer's attention makes of them, where that is made once for
         each code: outside training, with more digits than codes."""
         if self.training or memory.plain or (not memory.table and token.numel() <= self.codes.shape[0]):
-            return self.drop(F.embedding(token, self._table())), None
+            return self.decoder_drop(F.embedding(token, self._table())), None
         if not memory.table:
             table = self._table()
             memory.table.extend((table, *self.layers[0].project_digits(table)))

@@ -22,6 +22,7 @@ Branches = Annotated[
     "what the vector of an item is the sum of: sid, composed from its digits (paper); text, projected from the vector of "
     "its text; id, a row of its own, which only items with training events have",
 ]
+DecoderDropout = Annotated[float | None, Field(ge=0, lt=1), "dropout rate of the decoder; null: as elsewhere"]
 IdDropout = Annotated[float, Field(ge=0, lt=1), "share of the rows of ids that a training step does without"]
 
 
@@ -133,6 +134,7 @@ class SidNetwork(nn.Module):
         history: str,
         branches: tuple[str, ...],
         id_dropout: float,
+        decoder_dropout: float | None = None,
         init: str = "scaled",
         causal_digits: bool = False,
     ) -> None:
@@ -155,12 +157,13 @@ class SidNetwork(nn.Module):
             self.text = nn.Sequential(nn.Linear(text_width, width), nn.LayerNorm(width))
         if "id" in branches:
             self.ids = nn.Parameter(torch.empty(n_items, width))
-        sizes = (width, heads, feed_forward, dropout)
-        self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(encoder_layers))
+        sizes = (width, heads, feed_forward)
+        self.encoder = nn.ModuleList(EncoderLayer(*sizes, dropout) for _ in range(encoder_layers))
         self.encoder_norm = nn.LayerNorm(width)
-        self.decoder = nn.ModuleList(DecoderLayer(*sizes, causal_digits) for _ in range(decoder_layers))
+        later = dropout if decoder_dropout is None else decoder_dropout
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes, later, causal_digits) for _ in range(decoder_layers))
         self.decoder_norm = nn.LayerNorm(width)
-        self.drop = Dropout(dropout)
+        self.drop, self.decoder_drop = Dropout(dropout), Dropout(later)
         self.digit_start: Tensor
         self.register_buffer("digit_start", torch.arange(n_digits) * codebook_size, persistent=False)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffgrm.data.batches import Batch
 from diffgrm.data.dataset import Ragged
-from diffgrm.item_losses import item_loss
+from diffgrm.item_losses import draw, item_loss
 from diffgrm.query import Query
 from diffgrm.recipe import ItemLossSettings
 from diffgrm.retrieval import VectorRanker
@@ -42,7 +42,8 @@ class NextItemObjective(Objective):
         hidden = network.encode(vectors[items], places, valid)  # [B, S, d]
         last = batch.length.flatten()[batch.slot] - 1  # [N] place of the newest item that each target's history knows
         row = batch.slot // batch.length.shape[1]
-        return item_loss(hidden[row, last], batch.target, vectors, self.settings, self.counts, generator)
+        sample = draw(self.settings, self.counts, len(batch.target), generator)
+        return item_loss(hidden[row, last], batch.target, vectors, self.settings, sample, len(vectors))
 
     def rank(self, histories: Ragged, k: int) -> np.ndarray:
         """See :meth:`Objective.rank`."""

@@ -15,7 +15,7 @@ from diffgrm.data.batches import Batch
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.decoding.base import Decoder
 from diffgrm.decoding.ranker import ItemTable, Ranker, evaluating
-from diffgrm.item_losses import item_loss
+from diffgrm.item_losses import draw, item_loss
 from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.recipe import ItemLossSettings, LossSettings
 from diffgrm.training.objective import Objective
@@ -72,11 +72,21 @@ class SidObjective(Objective):
             some = batch.rows(chosen)
         if not self.settings.item_weight:
             return self.digit_loss(some, self.encode(some), generator)
-        vectors = network.item_vectors(self.items)  # [I, d]
-        memory = network.encode_history(vectors[batch.histories.items], batch.histories.places, batch.histories.valid)
+        target, places, valid = batch.target, batch.histories.places, batch.histories.valid
+        sample = draw(self.whole, self.counts, len(target), generator)
+        if sample is None:
+            vectors = network.item_vectors(self.items)  # [I, d]
+            known = vectors[batch.histories.items]
+        else:  # only the items that are asked for need vectors
+            asked = torch.cat([batch.histories.items, target, sample.items.flatten()]).unique()
+            vectors = network.item_vectors(self.items.of(asked))
+            known = vectors[torch.searchsorted(asked, batch.histories.items)]
+            target = torch.searchsorted(asked, target)
+            sample = sample._replace(items=torch.searchsorted(asked, sample.items))
+        memory = network.encode_history(known, places, valid)
         last = batch.length.flatten()[batch.slot] - 1  # [N] place of the newest item that each target's history knows
         users = memory.hidden[batch.slot // batch.length.shape[1], last]
-        loss = item_loss(users, batch.target, vectors, self.whole, self.counts, generator) * self.settings.item_weight
+        loss = item_loss(users, target, vectors, self.whole, sample, len(self.items)) * self.settings.item_weight
         return loss + self.digit_loss(some, memory if share == 1 else memory.rows(chosen), generator)
 
     @abstractmethod
