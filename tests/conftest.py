@@ -13,7 +13,18 @@ from diffgrm.registry import settings
 TINY = {
     "embedding": {"name": "lsa", "width": 32},
     "tokenizer": {"name": "opq", "n_digits": 3, "codebook_size": 16, "iterations": 5},
-    "model": {"width": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 64, "max_len": 8},
+    "model": {
+        "branches": ["sid"],
+        "history": "bidirectional",
+        "width": 32,
+        "heads": 2,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "feed_forward": 64,
+        "dropout": 0.1,
+        "max_len": 8,
+    },
+    "loss": {"item_weight": 0.0, "share": 1.0},
     "training": {
         "batch_size": 64,
         "epochs": 3,
@@ -21,7 +32,7 @@ TINY = {
         "warmup_steps": 5,
         "validation_decoding": {"beam": 8},
     },
-    "decoding": {"beam": 16},
+    "decoding": {"name": "any_order_beam", "beam": 16},
 }
 DATA = Path(os.environ.get("DIFFGRM_BENCHMARK_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 

@@ -18,11 +18,16 @@ def test_every_shipped_recipe_is_valid_and_survives_the_round_trip(path):
     assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
+def test_the_best_recipe_is_the_default():
+    assert Recipe.from_yaml(next(path for path in RECIPES if path.name == "best.yaml")) == Recipe()
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
 def test_shipped_recipes_build_their_parts(path):
     recipe = Recipe.from_yaml(path)
     tokenizer = recipe.tokenizer.build("tokenizer", seed=0)
-    network = recipe.model.build("model", n_digits=tokenizer.n_digits, codebook_size=tokenizer.codebook_size)
+    sizes = {"n_digits": tokenizer.n_digits, "codebook_size": tokenizer.codebook_size, "n_items": 5, "text_width": 7}
+    network = recipe.model.build("model", **sizes)
     assert network.max_len == recipe.model.options["max_len"]
     recipe.noising.build("noising")
     recipe.validation_decoder.build("decoding", seed=0)
@@ -77,9 +82,9 @@ def test_settings_that_would_do_nothing_are_refused():
 
 
 def test_validation_decoding_is_checked_like_decoding():
-    with pytest.raises(RecipeError, match="validation_decoding: decoding 'any_order_beam' has no setting 'beem'"):
+    with pytest.raises(RecipeError, match="validation_decoding: decoding 'item_proposals' has no setting 'beem'"):
         Recipe(training={"validation_decoding": {"beem": 3}})
-    assert Recipe(training={"validation_decoding": {"beam": 3}}).validation_decoder.options["beam"] == 3
+    assert Recipe(training={"validation_decoding": {"candidates": 3}}).validation_decoder.options["candidates"] == 3
 
 
 def test_a_file_that_is_no_recipe_is_named(tmp_path):
@@ -125,12 +130,12 @@ def test_a_class_of_ones_own_needs_no_registry_line(tmp_path, monkeypatch):
 
 
 def test_another_decoder_drops_what_was_meant_for_the_first():
-    recipe = Recipe(training={"validation_decoding": {"beam": 3}}).override(["decoding.name=one_pass"])
+    recipe = Recipe(training={"validation_decoding": {"candidates": 3}}).override(["decoding.name=one_pass"])
     assert recipe.validation_decoder.options == {"block": 65536}
 
 
 def test_settings_of_validation_are_converted_like_the_others():
-    assert Recipe(training={"validation_decoding": {"beam": "32"}}).validation_decoder.options["beam"] == 32
+    assert Recipe(training={"validation_decoding": {"candidates": "32"}}).validation_decoder.options["candidates"] == 32
 
 
 def test_overrides_may_come_from_an_iterator():

@@ -17,22 +17,19 @@ from diffgrm.recommenders.popularity import PopularityRecommender
 from diffgrm.recommenders.random import RandomRecommender
 from diffgrm.schema import Columns
 
-RECIPE = Recipe.from_dict(
+RECIPE = Recipe.from_dict(  # the library's defaults, made small
     {
-        "embedding": {"name": "lsa", "width": 64},
-        "tokenizer": {"name": "opq", "n_digits": 4, "codebook_size": 32},
-        "model": {"width": 64, "heads": 4, "encoder_layers": 1, "decoder_layers": 2, "feed_forward": 256, "max_len": 10},
+        "embedding": {"width": 64},
+        "tokenizer": {"codebook_size": 32},
+        "model": {"width": 64, "dropout": 0.2, "max_len": 10},
+        "item_loss": {"kind": "softmax"},
         "training": {
             "batch_size": 64,
-            "epochs": 40,
+            "epochs": 10,
             "learning_rate": 0.003,
             "warmup_steps": 100,
-            "patience": 8,
-            "validate_every": 2,
             "validation_users": 400,
-            "validation_decoding": {"beam": 16},
         },
-        "decoding": {"beam": 32},
     }
 )
 

@@ -209,7 +209,7 @@ class Recipe(BaseModel):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**_with_default_parts(values))
+            super().__init__(**_with_defaults(values))
         except ValidationError as error:
             raise RecipeError("the recipe has problems:\n" + bullet_list(_explain(error))) from None
 
@@ -301,16 +301,20 @@ class Recipe(BaseModel):
                 yield SettingRow(name, registry.readable_type(field.annotation), value, field.description or "")
 
 
-def _with_default_parts(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a recipe, with the names of parts that its recommender has instead of the usual ones."""
+def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe, with the settings that its recommender has instead of the usual ones where none are given.
+
+    Those of a part hold only for the part of that name.
+    """
     try:
         chosen: Any = registry.resolve("recommender", str(values.get("recommender", "diffgrm")))
     except RecipeError:
         return values  # said with the other problems
-    for kind, name in getattr(chosen, "defaults", {}).items():
-        given = values.get(kind, {})
-        if isinstance(given, Mapping):
-            values = {**values, kind: {"name": name, **given}}
+    for section, settings in getattr(chosen, "defaults", {}).items():
+        given = values.get(section, {})
+        given = {"name": given} if isinstance(given, str) else given
+        if isinstance(given, Mapping) and given.get("name", settings.get("name")) == settings.get("name"):
+            values = {**values, section: {**settings, **given}}
     return values
 
 

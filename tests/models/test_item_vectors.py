@@ -66,3 +66,8 @@ def test_only_what_a_branch_needs_is_there():
 def test_a_branch_is_named_once():
     with pytest.raises(RecipeError, match=r"model.branches \['id', 'id'\]: name each branch once"):
         network("id", "id")
+
+
+def test_branches_without_their_size_are_refused():
+    with pytest.raises(RecipeError, match="model.branches has 'id', but there is nothing to make it of: its size is 0"):
+        DiffGRM(3, 8, text_width=4, branches=("text", "id"))

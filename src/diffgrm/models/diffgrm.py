@@ -19,7 +19,7 @@ class DiffGRM(SidNetwork):
     """History encoder and non-causal masked-diffusion decoder over the n digits of the next item.
 
     Raises:
-        RecipeError: a width that the heads do not divide, or a branch named twice.
+        RecipeError: a width that the heads do not divide, or branches that are named twice or cannot be made.
     """
 
     def __init__(

@@ -115,7 +115,7 @@ class SidNetwork(nn.Module):
         causal_digits: whether a digit of the next item sees only those before it.
 
     Raises:
-        RecipeError: a width that the heads do not divide, or a branch named twice.
+        RecipeError: a width that the heads do not divide, or branches that are named twice or cannot be made.
     """
 
     def __init__(
@@ -143,6 +143,9 @@ class SidNetwork(nn.Module):
             raise RecipeError(f"model.width {width} is not a multiple of model.heads {heads}")
         if len(set(branches)) < len(branches):
             raise RecipeError(f"model.branches {list(branches)}: name each branch once")
+        for branch, size in (("text", text_width), ("id", n_items)):
+            if branch in branches and size < 1:
+                raise RecipeError(f"model.branches has {branch!r}, but there is nothing to make it of: its size is {size}")
         self.branches, self.id_dropout = branches, id_dropout
         self.n_digits, self.codebook_size, self.max_len = n_digits, codebook_size, max_len
         self.causal = history == "causal"

@@ -17,7 +17,10 @@ class AutoregressiveRecommender(GenerativeRecommender):
 
     name = "autoregressive"
     learns = "predict"
-    defaults: ClassVar[dict[str, str]] = {"model": "autoregressive", "decoding": "left_to_right"}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {
+        "model": {"name": "autoregressive"},
+        "decoding": {"name": "left_to_right"},
+    }
 
     def _objective(self, network: Any, *parts: Any) -> Objective:
         return AutoregressiveObjective(network, *parts)

@@ -46,7 +46,8 @@ class Recommender(LivingCatalogue, ABC):
 
     name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]] = ()  # recipe sections that the method uses besides the common ones
-    defaults: ClassVar[dict[str, str]] = {}  # names of parts that differ from the recipe's defaults: {"model": "sasrec"}
+    # Settings that differ from the recipe's defaults, by section: {"model": {"name": "sasrec"}}.
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         self.recipe = recipe or Recipe(recommender=self.registered_name())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -32,6 +32,25 @@ class DiffGRMRecommender(GenerativeRecommender):
     name = "diffgrm"
     learns = "denoise"
     sections = (*GenerativeRecommender.sections, "noising")
+    # recipes/best.yaml, which says why
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {
+        "embedding": {"name": "lsa", "width": 512},
+        "tokenizer": {"name": "opq", "pca_width": 512},
+        "model": {
+            "name": "diffgrm",
+            "branches": ("text", "id"),
+            "history": "causal",
+            "heads": 2,
+            "encoder_layers": 2,
+            "feed_forward": 256,
+            "dropout": 0.5,
+            "decoder_dropout": 0.1,
+        },
+        "loss": {"item_weight": 3.0, "share": 0.2},
+        "item_loss": {"kind": "sampled_softmax", "negatives": 4096},
+        "training": {"epochs": 10, "warmup_steps": 200, "patience": 5, "validation_users": 5000},
+        "decoding": {"name": "item_proposals", "weight": 0.0},
+    }
 
     def _objective(self, network: Any, *parts: Any) -> Objective:
         return DiffusionObjective(network, self.recipe.noising.build("noising"), *parts)

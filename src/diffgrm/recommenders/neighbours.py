@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -24,7 +24,7 @@ class ItemKNNRecommender(Recommender):
 
     name = "item_knn"
     sections = ("model",)
-    defaults: ClassVar[dict[str, str]] = {"model": "item_knn"}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"model": {"name": "item_knn"}}
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)
@@ -59,7 +59,7 @@ class TextKNNRecommender(Recommender):
 
     name = "text_knn"
     sections = ("embedding", "model")
-    defaults: ClassVar[dict[str, str]] = {"model": "text_knn"}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"model": {"name": "text_knn"}}
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 
@@ -14,4 +14,4 @@ class OnePassRecommender(DiffGRMRecommender):
     """
 
     name = "one_pass"
-    defaults: ClassVar[dict[str, str]] = {"noising": "full_mask", "decoding": "one_pass"}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"noising": {"name": "full_mask"}, "decoding": {"name": "one_pass"}}

@@ -30,7 +30,7 @@ class SASRecRecommender(NetworkRecommender):
 
     name = "sasrec"
     sections: ClassVar[tuple[str, ...]] = ("model", "item_loss", "training")
-    defaults: ClassVar[dict[str, str]] = {"model": "sasrec"}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"model": {"name": "sasrec"}}
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
         self._prepare(split)
