@@ -53,7 +53,14 @@ def tiny_recipe() -> Recipe:
 
 
 def small_recipe(name: str) -> Recipe:
-    """A recipe for any recommender that fits in seconds: of the tiny settings those that it knows."""
+    """A recipe for any recommender that fits in seconds: of the tiny settings those that it knows.
+
+    DiffGRM's is its default made small; ``tiny_recipe`` has digits only, as the paper has.
+    """
+    if name == "diffgrm":
+        sizes = {key: value for key, value in TINY["model"].items() if key not in ("branches", "history", "dropout")}
+        training = {key: value for key, value in TINY["training"].items() if key != "validation_decoding"}
+        return Recipe(embedding=TINY["embedding"], tokenizer=TINY["tokenizer"], model=sizes, training=training)
     plain = Recipe(recommender=name)
     raw: dict = {"recommender": name}
     for section in set(TINY) & set(plain.sections):

@@ -21,9 +21,9 @@ KNOW_NO_NEW_ITEMS = {"sasrec", "item_knn"}
 KNOW_NO_LIKENESS = {"popularity", "random"}
 
 
-@pytest.fixture(scope="module", params=names("recommender"))
+@pytest.fixture(scope="module", params=[*names("recommender"), "digits only"])
 def recommender(request, toy, fitted):
-    if request.param == "diffgrm":
+    if request.param == "digits only":
         return fitted
     return resolve("recommender", request.param)(small_recipe(request.param)).fit(toy, progress=False)
 

@@ -14,9 +14,9 @@ from diffgrm.schema import DataError, DiffGRMError, ModelFolderError, RecipeErro
 HISTORY = ["item 3", "item 77", "item 410"]
 
 
-@pytest.fixture(scope="module", params=names("recommender"))
+@pytest.fixture(scope="module", params=[*names("recommender"), "digits only"])
 def recommender(request, toy, fitted):
-    if request.param == "diffgrm":
+    if request.param == "digits only":
         return fitted
     return resolve("recommender", request.param)(small_recipe(request.param)).fit(toy, progress=False)
 
