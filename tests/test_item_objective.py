@@ -93,9 +93,9 @@ def test_vectors_of_the_items_that_are_asked_for_are_enough(network, kind):
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe):
     raw = tiny_recipe.to_dict()
-    raw["model"] |= {"branches": ["sid", "text", "id"], "history": "causal", "id_dropout": 0.1}
+    raw["model"] |= {"branches": ["sid", "text", "id"], "history": "causal"}
     raw["loss"] |= {"item_weight": 1.0, "share": 0.5}
-    raw["decoding"] = {"name": "item_proposals", "candidates": 24, "weight": 0.2}
+    raw["decoding"] = {"name": "item_proposals", "candidates": 24, "weight": 0.2, "co_occurrence": 1.5}
     raw["training"]["validation_decoding"] = {"candidates": 12}
     return Recipe.from_dict(raw)
 
@@ -144,6 +144,20 @@ def test_items_without_events_have_no_row_of_ids(recipe, toy):
     fitted = DiffGRMRecommender(recipe.override(["training.epochs=1"])).fit(toy, progress=False)
     row = fitted.ranker().items.features.row
     assert ((row >= 0).numpy() == (fitted.item_counts > 0)).all()
+
+
+def test_co_occurrence_is_added_to_the_item_scores(whole):
+    with_it = whole.variant(["decoding.weight=0"])
+    without = with_it.variant(["decoding.co_occurrence=0"])
+    history = [HISTORIES["a"]]
+    k = len(whole.items) - 3
+    ours, theirs = (model.recommend(history, k=k).sort("item_id") for model in (with_it, without))
+    positions = whole.items.positions(HISTORIES["a"])
+    bonus = 1.5 * whole.ranker().items.neighbours.scores(Ragged.from_lists([positions]))[0]
+    bonus = bonus[whole.items.positions(ours["item_id"])]
+    difference = ours["score"].to_numpy() - theirs["score"].to_numpy()
+    assert difference - difference[bonus == 0][0] == pytest.approx(bonus, abs=1e-4)
+    assert (bonus > 0).any()
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])

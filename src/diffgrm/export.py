@@ -19,7 +19,7 @@ from diffgrm import model_folder
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.models.sid_network import Memory
 from diffgrm.onnx_runtime.network import DENOISE, ENCODE_HISTORY, Network
-from diffgrm.onnx_runtime.recommender import ITEMS, OFFERED, SIDS, VECTORS
+from diffgrm.onnx_runtime.recommender import CO_OCCURRENCE, ITEMS, OFFERED, SIDS, VECTORS
 from diffgrm.recommenders.base import RECIPE, Recommender
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
@@ -86,7 +86,9 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
     recipe = recommender.recipe
     options, scoring = recipe.decoding.options, recipe.item_loss
     settings = {"max_len": network.max_len, "decoding": recipe.decoding.name}
-    settings |= {name: options[name] for name in ("beam", "order", "candidates", "weight") if name in options}
+    settings |= {
+        name: options[name] for name in ("beam", "order", "candidates", "weight", "co_occurrence") if name in options
+    }
     settings |= {"cosine": scoring.cosine, "temperature": scoring.temperature}
     vectors = recommender.ranker().items.vectors.float().cpu().numpy()
     facts = {"recommender": recipe.recommender, "facts": recommender.facts, "onnx": settings}
@@ -95,6 +97,8 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
         _check_graphs(network, new)
         recommender.semantic_ids.save(new / SIDS)
         State({"vectors": vectors}, {}).save(new / VECTORS)
+        if (neighbours := recommender.ranker().items.neighbours) is not None:
+            neighbours.state().save(new / CO_OCCURRENCE)
         ids = recommender.item_table.select(Columns.ITEM)
         ids.with_columns(pl.Series(OFFERED, recommender.offered)).write_parquet(new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")

@@ -67,7 +67,7 @@ def test_cosine_and_temperature_are_those_of_the_loss(network):
     ranker = Ranker.over_codes(network, ItemProposals(weight=0.0), cat)
     ranker.items.scoring = ItemLossSettings(cosine=True, temperature=0.1)
     _, memory = next(ranker.encoded(HISTORIES, 1))
-    scores = ranker.items.scores(memory.last())
+    scores = ranker.items.scores(memory.last(), HISTORIES, 0.0)
     assert scores.abs().max() <= 10 + 1e-4 and scores.abs().max() > 1
 
 
@@ -80,9 +80,10 @@ def test_items_that_share_a_semantic_id_are_told_apart_and_their_id_counts_once(
     assert (decoded.legal.sum(1) == len(CODES)).all()
 
 
-def test_who_watches_sees_partial_sids_grow_into_the_list(network):
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_who_watches_sees_partial_sids_grow_into_the_list(network, weight):
     cat, seen = catalogue(), []
-    ranker = Ranker.over_codes(network, ItemProposals(candidates=20), cat)
+    ranker = Ranker.over_codes(network, ItemProposals(candidates=20, weight=weight), cat)
     one = HISTORIES.rows(np.array([1]))
     _, decoded = next(ranker.decode(one, 5, True, watch=lambda codes, known, score: seen.append((codes, known, score))))
     assert [int(known[0, 0].sum()) for _, known, _ in seen] == [1, 2, 3]
@@ -90,4 +91,5 @@ def test_who_watches_sees_partial_sids_grow_into_the_list(network):
     partial = {tuple(torch.where(k, c, -1).tolist()) for c, k in zip(codes[0], known[0], strict=True)}
     assert len(partial) >= int((score[0] > -torch.inf).sum())  # each once
     assert (seen[-1][0][0, :5] == cat.codes_of(decoded.items[0])).all()
+    assert sorted(decoded.steps[0, 0].tolist()) == [0, 1, 2]
     assert seen[-1][2][0, :5].tolist() == pytest.approx(decoded.scores[0].tolist())

@@ -44,15 +44,11 @@ def test_the_features_of_some_items_are_rows_of_all():
     assert len(ITEMS.of(some)) == 3
 
 
-def test_rows_of_ids_drop_out_in_training_only():
-    whole = network("text", "id", id_dropout=0.5)
-    without = network("text").eval()
-    without.load_state_dict({k: v for k, v in whole.state_dict().items() if k != "ids"}, strict=False)
-    text = without.item_vectors(ITEMS)
-    whole.train()
-    dropped = torch.stack([(whole.item_vectors(ITEMS) == text).all(1) for _ in range(200)]).float().mean(0)
-    assert dropped[3] == 1 and all(0.3 < share < 0.7 for share in dropped[[0, 1, 2, 4, 5]])
-    assert not (whole.eval().item_vectors(ITEMS) == text).all(1)[0]
+def test_items_without_a_row_can_borrow():
+    whole = network("text", "id").eval()
+    lenders = torch.tensor([[0.5, 0.5, 0, 0, 0, 0]])
+    assert torch.allclose(whole.borrowed_ids(lenders), (whole.ids[0] + whole.ids[1]) / 2)
+    assert (network("text").borrowed_ids(lenders) == 0).all()
 
 
 def test_only_what_a_branch_needs_is_there():

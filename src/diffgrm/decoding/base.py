@@ -35,7 +35,7 @@ class Task:
         seeds: [B] int64, a number of each user's own for decoders that draw at random, so that an answer does not
             depend on who else is in the batch.
         watch: told the partial SIDs after each step; None for nobody to tell. A search that comes short starts again.
-        item_scores: [B, I] what the network says of whole items, before softmax; only for decoders that use it
+        item_scores: [B, I] of whole items, before softmax; only for decoders that use it
             (:attr:`Decoder.uses_item_scores`).
     """
 
@@ -102,10 +102,12 @@ class Decoder(ABC):
     Attributes:
         asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
         uses_item_scores: whether it needs to be told what the network says of whole items.
+        co_occurrence: what co-occurrence counts for in those scores, 0 being nothing.
     """
 
     asks: ClassVar[str] = "denoise"
     uses_item_scores: ClassVar[bool] = False
+    co_occurrence: float = 0.0
 
     def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the decoder cannot work with, before anything is trained for it.

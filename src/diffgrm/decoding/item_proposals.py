@@ -20,7 +20,10 @@ from diffgrm.decoding.beams import Beams, tell
 
 
 class ItemProposals(Decoder):
-    """Candidates by item score, ranked by item score and digits together."""
+    """Candidates by item score, ranked by item score and digits together.
+
+    With ``weight`` 0 digits are filled only where somebody watches.
+    """
 
     uses_item_scores: ClassVar[bool] = True
 
@@ -33,9 +36,15 @@ class ItemProposals(Decoder):
             float,
             Field(ge=0),
             "what the log-probability of an item's digits counts for beside that of the item; 0: nothing",
-        ] = 0.3,
+        ] = 0.0,
+        co_occurrence: Annotated[
+            float,
+            Field(ge=0),
+            "what going together with the history's items in training counts for in the item scores: 1 for the item that "
+            "does so most, times this; 0: nothing",
+        ] = 0.0,
     ) -> None:
-        self.candidates, self.weight = candidates, weight
+        self.candidates, self.weight, self.co_occurrence = candidates, weight, co_occurrence
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`Decoder.rows`."""
@@ -47,7 +56,10 @@ class ItemProposals(Decoder):
         items, score = self._proposed(task)
         codes = task.catalogue.codes_of(items.clamp(min=0))  # [B, C, n]
         beams = Beams(codes, torch.full_like(codes, -1), score, task.catalogue.words(codes))
-        beams = self._filled(task, beams) if self.weight else replace(beams, step=torch.zeros_like(codes))
+        if self.weight or task.watch is not None:
+            beams = self._filled(task, beams)
+        else:
+            beams = replace(beams, step=torch.zeros_like(codes))
         score, order = beams.score.sort(dim=1, descending=True, stable=True)
         beams, items = beams.take(order), items.gather(1, order)
         best, best_scores = items[:, : task.k], score[:, : task.k]

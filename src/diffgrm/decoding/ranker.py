@@ -19,6 +19,7 @@ from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
 from diffgrm.decoding.base import Decoded, Decoder, Task, Watch
 from diffgrm.item_losses import comparable
+from diffgrm.models.co_occurrence import CoOccurrence
 from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.recipe import ItemLossSettings
 
@@ -34,10 +35,17 @@ class ItemTable:
         network: has ``item_vectors``.
         features: of all items, on the device of the network.
         scoring: how users and items are compared.
+        neighbours: what goes with histories by co-occurrence; needed only where a decoder gives it weight.
     """
 
-    def __init__(self, network: nn.Module, features: ItemFeatures, scoring: ItemLossSettings | None = None) -> None:
-        self.network, self.features = network, features
+    def __init__(
+        self,
+        network: nn.Module,
+        features: ItemFeatures,
+        scoring: ItemLossSettings | None = None,
+        neighbours: CoOccurrence | None = None,
+    ) -> None:
+        self.network, self.features, self.neighbours = network, features, neighbours
         self.scoring = scoring or ItemLossSettings()  # type: ignore[call-arg]
 
     @cached_property
@@ -45,16 +53,35 @@ class ItemTable:
         """[I, d] vectors of all items, made when first asked for and kept."""
         with torch.no_grad(), evaluating(self.network):
             everything = torch.arange(len(self.features), device=self.features.codes.device)
-            return torch.cat([self._made(part) for part in everything.split(ITEMS_AT_ONCE)])
+            vectors = torch.cat([self._made(part) for part in everything.split(ITEMS_AT_ONCE)])
+            if self.neighbours is not None and not self.neighbours.own.all():
+                self._lend(vectors, self.neighbours)
+            return vectors
 
     def of(self, items: Tensor) -> Tensor:
-        """[M, d] vectors of items; those of all others are not needed for it."""
-        return self.vectors[items] if "vectors" in self.__dict__ else self._made(items)
+        """[M, d] vectors of items; where none borrows, those of all others are not needed for it."""
+        whole = "vectors" in self.__dict__ or self.neighbours is not None
+        return self.vectors[items] if whole else self._made(items)
 
-    def scores(self, users: Tensor) -> Tensor:
-        """[B, I] what each user's vector [B, d] says of every item, before softmax."""
+    def _lend(self, vectors: Tensor, neighbours: CoOccurrence) -> None:
+        """Add to the vectors of items without training events what they borrow from the ids of those of nearest text."""
+        for part in np.array_split(np.flatnonzero(~neighbours.own), 1 + len(neighbours.own) // ITEMS_AT_ONCE):
+            lenders = torch.from_numpy(neighbours.lenders[part].toarray()).to(vectors)
+            vectors[torch.from_numpy(part).to(vectors.device)] += cast(Any, self.network).borrowed_ids(lenders)
+
+    def scores(self, users: Tensor, histories: Ragged, co_occurrence: float) -> Tensor:
+        """[B, I] of every item for each user, before softmax.
+
+        Args:
+            users: [B, d] their vectors; histories: their items.
+            co_occurrence: weight of what goes with the histories.
+        """
         users, items = comparable(users, self.vectors, self.scoring)
-        return (users @ items.T).float()
+        scores = (users @ items.T).float()
+        if co_occurrence:
+            assert self.neighbours is not None
+            scores += co_occurrence * torch.from_numpy(self.neighbours.scores(histories)).to(scores.device)
+        return scores
 
     def _made(self, items: Tensor) -> Tensor:
         return cast(Any, self.network).item_vectors(self.features.of(items))
@@ -129,7 +156,9 @@ class Ranker:
                     seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
                     excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
-                scores = self.items.scores(memory.last()) if self.decoder.uses_item_scores else None
+                scores = None
+                if self.decoder.uses_item_scores:
+                    scores = self.items.scores(memory.last(), histories.rows(users), self.decoder.co_occurrence)
                 yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores))
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:

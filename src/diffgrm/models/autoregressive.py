@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.models.sid_network import Branches, DecoderDropout, IdDropout, Memory, SidNetwork
+from diffgrm.models.sid_network import Branches, DecoderDropout, Memory, SidNetwork
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,6 @@ class Autoregressive(SidNetwork):
             "pass serves all targets of a user in training",
         ] = "bidirectional",
         branches: Branches = ("sid",),
-        id_dropout: IdDropout = 0.0,
         decoder_dropout: DecoderDropout = None,
     ) -> None:
         super().__init__(
@@ -70,7 +69,6 @@ class Autoregressive(SidNetwork):
             max_len,
             history,
             branches,
-            id_dropout,
             decoder_dropout,
             causal_digits=True,
         )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.models.sid_network import Branches, DecoderDropout, IdDropout, Memory, SidNetwork
+from diffgrm.models.sid_network import Branches, DecoderDropout, Memory, SidNetwork
 
 
 class DiffGRM(SidNetwork):
@@ -45,7 +45,6 @@ class DiffGRM(SidNetwork):
             "scaled: weights by fan-in, item vectors normalised; release: every weight at std 0.02, as published",
         ] = "scaled",
         branches: Branches = ("sid",),
-        id_dropout: IdDropout = 0.0,
         decoder_dropout: DecoderDropout = None,
     ) -> None:
         super().__init__(
@@ -62,7 +61,6 @@ class DiffGRM(SidNetwork):
             max_len,
             history,
             branches,
-            id_dropout,
             decoder_dropout,
             init,
         )

@@ -23,7 +23,6 @@ Branches = Annotated[
     "its text; id, a row of its own, which only items with training events have",
 ]
 DecoderDropout = Annotated[float | None, Field(ge=0, lt=1), "dropout rate of the decoder; null: as elsewhere"]
-IdDropout = Annotated[float, Field(ge=0, lt=1), "share of the rows of ids that a training step does without"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,6 @@ class SidNetwork(nn.Module):
         max_len: int,
         history: str,
         branches: tuple[str, ...],
-        id_dropout: float,
         decoder_dropout: float | None = None,
         init: str = "scaled",
         causal_digits: bool = False,
@@ -146,7 +144,7 @@ class SidNetwork(nn.Module):
         for branch, size in (("text", text_width), ("id", n_items)):
             if branch in branches and size < 1:
                 raise RecipeError(f"model.branches has {branch!r}, but there is nothing to make it of: its size is {size}")
-        self.branches, self.id_dropout = branches, id_dropout
+        self.branches = branches
         self.n_digits, self.codebook_size, self.max_len = n_digits, codebook_size, max_len
         self.causal = history == "causal"
         self.scaled = init == "scaled"
@@ -208,11 +206,12 @@ class SidNetwork(nn.Module):
             parts.append(self.text(items.text.to(self.codes.dtype)) * unit)
         if "id" in self.branches:
             assert items.row is not None
-            known = items.row >= 0
-            if self.training and self.id_dropout:
-                known = known & (torch.rand(known.shape, device=known.device) >= self.id_dropout)
-            parts.append(self.ids[items.row.clamp(min=0)] * known[:, None])
+            parts.append(self.ids[items.row.clamp(min=0)] * (items.row >= 0)[:, None])
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def borrowed_ids(self, lenders: Tensor) -> Tensor:
+        """[M, d] what items without a row of ids get of those of others, by weights ``lenders`` [M, J]; 0 without ids."""
+        return lenders @ self.ids[: lenders.shape[1]] if "id" in self.branches else lenders.new_zeros(1)
 
     def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Memory:
         """Histories -> memory for the decoder.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffgrm.data.dataset import Ragged
+from diffgrm.models.co_occurrence import CoOccurrence
 from diffgrm.onnx_runtime.search import Task, best_of, log_softmax
 
 
@@ -14,26 +16,38 @@ class ItemScores:
         vectors: [I, d] of all items.
         cosine, temperature: of the recipe's ``item_loss``.
         weight: of the digits' log-probability.
+        neighbours, co_occurrence: what goes with histories, and its weight.
     """
 
-    def __init__(self, vectors: np.ndarray, cosine: bool, temperature: float, weight: float) -> None:
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        cosine: bool,
+        temperature: float,
+        weight: float,
+        neighbours: CoOccurrence,
+        co_occurrence: float,
+    ) -> None:
         self.cosine, self.temperature, self.weight = cosine, temperature, weight
+        self.neighbours, self.co_occurrence = neighbours, np.float32(co_occurrence)
         self._table = _unit(vectors) if cosine else vectors
 
-    def of(self, users: np.ndarray) -> np.ndarray:
-        """[B, I] scores for the vectors [B, d] of users, before softmax."""
+    def of(self, users: np.ndarray, histories: Ragged) -> np.ndarray:
+        """[B, I] scores for the vectors [B, d] and the histories of users, before softmax."""
         users = _unit(users) if self.cosine else users
-        return (users / np.float32(self.temperature)) @ self._table.T
+        scores = (users / np.float32(self.temperature)) @ self._table.T
+        return scores + self.co_occurrence * self.neighbours.scores(histories) if self.co_occurrence else scores
 
 
-def proposals(task: Task, scoring: ItemScores, candidates: int) -> tuple[np.ndarray, np.ndarray]:
+def proposals(task: Task, histories: Ragged, scoring: ItemScores, candidates: int) -> tuple[np.ndarray, np.ndarray]:
     """Item positions [B, k], best first, -1 after the last, and scores [B, k].
 
     Args:
+        histories: of the users.
         candidates: items that are looked at for each user (raised to k where k is larger).
     """
     catalogue, users = task.catalogue, np.arange(len(task.memory))
-    score = scoring.of(task.memory.users)
+    score = scoring.of(task.memory.users, histories)
     score[:, ~catalogue.recommendable] = -np.inf
     if task.excluded is not None:
         score[task.excluded.pairs(users)] = -np.inf

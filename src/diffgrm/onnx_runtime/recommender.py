@@ -12,6 +12,7 @@ import polars as pl
 from diffgrm import model_folder
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import IdMap, Ragged
+from diffgrm.models.co_occurrence import CoOccurrence
 from diffgrm.onnx_runtime.catalogue import Catalogue, Excluded
 from diffgrm.onnx_runtime.network import Network
 from diffgrm.onnx_runtime.proposals import ItemScores, proposals
@@ -22,6 +23,7 @@ from diffgrm.schema import Columns, DataError, ModelFolderError
 from diffgrm.storage import State
 
 ITEMS, SIDS, OFFERED, VECTORS = "items.parquet", "semantic_ids.safetensors", "_offered", "item_vectors.safetensors"
+CO_OCCURRENCE = "co_occurrence.safetensors"
 LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more would leave the cache
 
 
@@ -101,7 +103,7 @@ class OnnxRecommender:
             if self._scoring is None:
                 items[users], scores[users] = decode(task, self.beam)
             else:
-                items[users], scores[users] = proposals(task, self._scoring, self.beam)
+                items[users], scores[users] = proposals(task, histories.rows(users), self._scoring, self.beam)
             if progress:
                 progress(len(users))
         return items, scores
@@ -132,7 +134,15 @@ def load_onnx(folder: str | Path, *, threads: int | None = None, beam: int | Non
             vectors, max_len = State.load(place / VECTORS).arrays["vectors"], settings["max_len"]
             order, scoring = settings.get("order"), None
             if settings["decoding"] == "item_proposals":
-                scoring = ItemScores(vectors, settings["cosine"], settings["temperature"], settings["weight"])
+                neighbours = CoOccurrence.of_state(State.load(place / CO_OCCURRENCE))
+                scoring = ItemScores(
+                    vectors,
+                    settings["cosine"],
+                    settings["temperature"],
+                    settings["weight"],
+                    neighbours,
+                    settings["co_occurrence"],
+                )
             width = beam or settings["candidates" if scoring else "beam"]
         except KeyError as error:
             raise ModelFolderError(f"{place} is damaged: {error} is missing in it; export the model again") from error

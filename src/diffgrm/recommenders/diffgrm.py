@@ -49,7 +49,7 @@ class DiffGRMRecommender(GenerativeRecommender):
         "loss": {"item_weight": 3.0, "share": 0.2},
         "item_loss": {"kind": "sampled_softmax", "negatives": 4096},
         "training": {"epochs": 10, "warmup_steps": 200, "patience": 5, "validation_users": 5000},
-        "decoding": {"name": "item_proposals", "weight": 0.0},
+        "decoding": {"name": "item_proposals", "co_occurrence": 2.0},
     }
 
     def _objective(self, network: Any, *parts: Any) -> Objective:
@@ -67,7 +67,7 @@ class DiffGRMRecommender(GenerativeRecommender):
         ranker = self.ranker()
         n = ranker.catalogue.n_digits
         counts = np.zeros((n, n))
-        for _, decoded in ranker.decode(histories, 1, exclude_seen=True):
+        for _, decoded in ranker.decode(histories, 1, exclude_seen=True, watch=lambda *_: None):
             found = decoded.items[:, 0] >= 0
             first = decoded.legal.int().argmax(1)
             steps = decoded.steps[torch.arange(len(first), device=first.device), first][found].cpu().numpy()
@@ -135,7 +135,7 @@ class DiffGRMRecommender(GenerativeRecommender):
         allowed = self._allowed(k, None, None)
         _, positions = self._histories([list(history)], None, "error")
         ranker = self.ranker(allowed)
-        _, decoded = next(ranker.decode(positions, k, exclude_seen))
+        _, decoded = next(ranker.decode(positions, k, exclude_seen, watch=lambda *_: None))
         items = decoded.items[0][decoded.items[0] >= 0]
         codes = ranker.catalogue.codes_of(items)  # [M, n]
         found = (decoded.codes[0][None] == codes[:, None]).all(-1).int().argmax(1)  # where each item's SID stands

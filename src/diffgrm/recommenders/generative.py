@@ -17,6 +17,7 @@ from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Split
 from diffgrm.decoding.base import Decoder
 from diffgrm.decoding.ranker import ItemTable, Ranker
+from diffgrm.models.co_occurrence import CoOccurrence
 from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.query import Query
 from diffgrm.recipe import Recipe
@@ -26,7 +27,7 @@ from diffgrm.schema import Columns, RecipeError
 from diffgrm.storage import State
 from diffgrm.training import Objective
 
-TEXTS = "text_vectors.safetensors"
+TEXTS, CO_OCCURRENCE = "text_vectors.safetensors", "co_occurrence.safetensors"
 FEW = 256  # items that are forbidden one by one, which is cheaper than tables of the other ones
 
 
@@ -54,6 +55,7 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         self._ranker: Ranker | None = None
         self._restricted: tuple[np.ndarray, Ranker] | None = None
         self._texts: np.ndarray | None = None  # [I, e] vectors of the items' texts, where the network reads them
+        self._neighbours: CoOccurrence | None = None  # where whole items are learnt
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 
@@ -65,9 +67,11 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         for part in (self._decoder(), decoder):
             part.check(sids.n_digits, len(sids))
         network = self._new_network()
-        counts = split.item_counts
-        parts = recipe.loss, recipe.item_loss, self._features(), counts, sids.codebook_size, decoder
-        objective = self._objective(network, *parts)
+        self._neighbours = None
+        if recipe.loss.item_weight:
+            self._neighbours = CoOccurrence.fit(split.train, split.dataset.n_items, self._texts)
+        losses, items = (recipe.loss, recipe.item_loss), (self._features(), split.item_counts)
+        objective = self._objective(network, *losses, *items, sids.codebook_size, decoder, self._neighbours)
         self._train(objective, split, run_folder, resume, progress)
 
     def _check_parts(self, decoder: Decoder) -> None:
@@ -118,6 +122,8 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
 
     def _know_vectors(self, embeddings: np.ndarray) -> None:
         super()._know_vectors(embeddings)
+        if self._neighbours is not None:
+            self._neighbours = self._neighbours.grown(embeddings, self._texts)
         if self._texts is not None:
             self._texts = np.concatenate([self._texts, embeddings])
 
@@ -126,15 +132,21 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         if self._texts is not None:
             self._texts = self._texts.copy()
             self._texts[positions] = embeddings
+            if self._neighbours is not None:
+                self._neighbours = self._neighbours.lent(positions, embeddings, self._texts)
 
     def _save_files(self, folder: Path) -> None:
         super()._save_files(folder)
         if self._texts is not None:
             State({"vectors": self._texts}, {}).save(folder / TEXTS)
+        if self._neighbours is not None:
+            self._neighbours.state().save(folder / CO_OCCURRENCE)
 
     def _load_files(self, folder: Path) -> None:
         if "text" in self._branches():
             self._texts = State.load(folder / TEXTS).arrays["vectors"]
+        if self.recipe.loss.item_weight:
+            self._neighbours = CoOccurrence.of_state(State.load(folder / CO_OCCURRENCE))
         super()._load_files(folder)
 
     # ---- recommend ----------------------------------------------------------------------------------------------
@@ -149,7 +161,7 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         assert sids is not None
         device = next(network.parameters()).device
         if self._ranker is None:
-            table = ItemTable(network, self._features().to(device), self.recipe.item_loss)
+            table = ItemTable(network, self._features().to(device), self.recipe.item_loss, self._neighbours)
             offered = None if self._offered is None else torch.from_numpy(self._offered).to(device)
             catalogue = Catalogue(table.features.codes, sids.codebook_size, offered)
             self._ranker = Ranker(network, self._decoder(), catalogue, table)

@@ -16,6 +16,7 @@ from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.decoding.base import Decoder
 from diffgrm.decoding.ranker import ItemTable, Ranker, evaluating
 from diffgrm.item_losses import draw, item_loss
+from diffgrm.models.co_occurrence import CoOccurrence
 from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.recipe import ItemLossSettings, LossSettings
 from diffgrm.training.objective import Objective
@@ -32,7 +33,7 @@ class SidObjective(Objective):
         whole: the loss over whole items.
         items: features of all items.
         counts: [I] training events of every item.
-        decoder: ranks during validation.
+        decoder: ranks during validation; neighbours: by co-occurrence, for decoders that give it weight.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class SidObjective(Objective):
         counts: np.ndarray,
         codebook_size: int,
         decoder: Decoder,
+        neighbours: CoOccurrence | None = None,
     ) -> None:
         super().__init__()
         self.network, self.settings, self.whole, self.decoder = network, loss, whole, decoder
+        self.neighbours = neighbours
         self.codebook_size = codebook_size
         self.codes: Tensor
         self.text: Tensor | None
@@ -131,7 +134,7 @@ class SidObjective(Objective):
         return [self.settings.model_dump(), self.whole.model_dump(), *buffers]
 
     def _ranker(self) -> Ranker:
-        table = ItemTable(self.network, self.items, self.whole)
+        table = ItemTable(self.network, self.items, self.whole, self.neighbours)
         return Ranker(self.network, self.decoder, Catalogue(self.codes, self.codebook_size), table)
 
 
