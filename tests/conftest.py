@@ -22,6 +22,7 @@ TINY = {
         "decoder_layers": 1,
         "feed_forward": 64,
         "dropout": 0.1,
+        "decoder_dropout": None,
         "max_len": 8,
     },
     "loss": {"item_weight": 0.0, "share": 1.0},
@@ -58,7 +59,11 @@ def small_recipe(name: str) -> Recipe:
     DiffGRM's is its default made small; ``tiny_recipe`` has digits only, as the paper has.
     """
     if name == "diffgrm":
-        sizes = {key: value for key, value in TINY["model"].items() if key not in ("branches", "history", "dropout")}
+        sizes = {
+            key: value
+            for key, value in TINY["model"].items()
+            if key not in ("branches", "history", "dropout", "decoder_dropout")
+        }
         training = {key: value for key, value in TINY["training"].items() if key != "validation_decoding"}
         return Recipe(embedding=TINY["embedding"], tokenizer=TINY["tokenizer"], model=sizes, training=training)
     plain = Recipe(recommender=name)

@@ -246,6 +246,7 @@ def test_a_missing_package_is_named(fitted, exported, tmp_path, monkeypatch):
 
 def test_the_folder_holds_what_is_needed_and_nothing_else(exported, fitted):
     names = {ENCODE_HISTORY, DENOISE, "items.parquet", "semantic_ids.safetensors", "recipe.yaml", "README.md", MANIFEST}
+    names.add("item_vectors.safetensors")
     assert {path.name for path in exported.iterdir()} == names
     assert set(json.loads((exported / MANIFEST).read_text())["files"]) == names - {"README.md", MANIFEST}
     assert 'diffgrm.load_onnx("THIS_FOLDER")' in (exported / "README.md").read_text()

@@ -32,7 +32,7 @@ RUNS = {
         **SIDS,
         "model": {"width": 16, "heads": 2, "decoder_layers": 1, "feed_forward": 16, "max_len": 8},
         "training": {**TRAINING, "validation_decoding": {"beam": 8}},
-        "decoding": {"beam": 10},
+        "decoding": {"name": "any_order_beam", "beam": 10},
     },
     "narrow": {"like": "diffgrm", "decoding": {"beam": 4}},
     "one <pass>": {"like": "diffgrm", "decoding": {"name": "one_pass"}},

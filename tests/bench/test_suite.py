@@ -44,7 +44,7 @@ def test_a_run_that_is_like_another_with_another_part_keeps_the_settings_that_bo
         "recommender": "diffgrm",
         "model": {"width": 32, "dropout": 0.3, "history": "causal"},
         "training": {"validation_decoding": {"beam": 7}},
-        "decoding": {"beam": 9, "steps": 2},
+        "decoding": {"name": "any_order_beam", "beam": 9, "steps": 2},
     }
     left = {"like": "base", "recommender": "autoregressive", "noising": None}
     left |= {"model": {"name": "autoregressive"}, "decoding": {"name": "left_to_right"}}

@@ -53,4 +53,4 @@ def test_a_planted_validation_event_changes_no_semantic_id(name, world, tmp_path
         recommender = resolve("recommender", "diffgrm")(recipe).fit(dataset, progress=False)
         files = learnt(recommender, tmp_path / str(number))
         found.append({part: content for part, content in files.items() if part != "model.safetensors"})
-    assert found[0] == found[1] and len(found[0]) == 4
+    assert found[0] == found[1] and len(found[0]) == 5

@@ -219,18 +219,10 @@ def train(
     )
     steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
     task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
-    checkpoint = ModelCheckpoint(
-        run_folder,
-        filename=BEST.removesuffix(".ckpt"),
-        monitor=MONITOR,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
     with _quiet_lightning():
-        trainer = _trainer(settings, run_folder, checkpoint, progress)
+        trainer = _trainer(settings, run_folder, progress)
         trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
-    best = torch.load(Path(str(checkpoint.dirpath)) / BEST, map_location="cpu", weights_only=False)
+    best = torch.load(run_folder / BEST, map_location="cpu", weights_only=False)
     prefix = "objective.network."
     objective.network.load_state_dict(
         {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
@@ -241,10 +233,13 @@ def train(
     )
 
 
-def _trainer(settings: TrainingSettings, run_folder: Path, checkpoint: ModelCheckpoint, progress: bool) -> L.Trainer:
+def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.Trainer:
+    # Two, since Lightning's save_last leaves out the validations that were not the best so far.
+    best, last = (name.removesuffix(".ckpt") for name in (BEST, LAST))
     callbacks: list[Callback] = [
-        checkpoint,
         EarlyStopping(MONITOR, mode="max", patience=settings.patience, check_finite=False),
+        ModelCheckpoint(run_folder, filename=best, monitor=MONITOR, mode="max", enable_version_counter=False),
+        ModelCheckpoint(run_folder, filename=last, enable_version_counter=False),
     ]
     if progress:
         callbacks.append(RichProgressBar(leave=False))
