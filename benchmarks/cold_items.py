@@ -58,6 +58,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings of the recipe, for example training.epochs=5")
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--fitted", type=Path, help="model folder of this recipe and seed, fitted with all events, if there is one"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     started = time.perf_counter()
@@ -75,10 +78,18 @@ def main() -> None:
     for name, recommender in (
         ("text_knn, items added", lambda: fitted(text_knn, warm).add_items(new)),
         (f"{recipe.recommender}, items added", lambda: fitted(recipe, warm).add_items(new)),
-        (f"{recipe.recommender}, fitted with their events", lambda: fitted(recipe, dataset)),
+        (
+            f"{recipe.recommender}, fitted with their events",
+            lambda: fitted(recipe, dataset) if arguments.fitted is None else Recommender.load(arguments.fitted),
+        ),
     ):
-        found[name] = measure(recommender(), dataset, test, cold.to_list())
+        ready = recommender()
+        found[name] = measure(ready, dataset, test, cold.to_list())
         print(name, json.dumps(found[name]), flush=True)
+        if recipe.decoding.options.get("co_occurrence") and "co_occurrence" in ready.recipe.to_dict().get("decoding", {}):
+            plain = f"{name}, without co-occurrence"
+            found[plain] = measure(ready.variant(["decoding.co_occurrence=0"]), dataset, test, cold.to_list())
+            print(plain, json.dumps(found[plain]), flush=True)
     content = {
         "command": " ".join(
             [f"python benchmarks/cold_items.py {arguments.recipe} DATA/{arguments.data.name}", *arguments.overrides]
