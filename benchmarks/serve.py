@@ -45,9 +45,17 @@ def synthetic_model(folder: Path, items: int, seed: int = 0) -> Path:
     recipe = Recipe(
         embedding={"name": "lsa", "width": 16},
         tokenizer={"name": "random", "n_digits": 4, "codebook_size": 256},
-        model={"width": 128, "decoder_layers": 2, "feed_forward": 512},
+        model={
+            "branches": ["sid"],
+            "width": 128,
+            "heads": 4,
+            "encoder_layers": 1,
+            "decoder_layers": 2,
+            "feed_forward": 512,
+        },
+        loss={"item_weight": 0, "share": 1},
         training={"epochs": 1, "batch_size": 256, "validate_every": 1, "validation_users": 1},
-        decoding={"beam": 64},
+        decoding={"name": "any_order_beam", "beam": 64},
     )
     dataset = InteractionDataset.from_tables(events, table, name=f"synthetic-{items}")
     return DiffGRMRecommender(recipe).fit(dataset, progress=False).save(folder)
