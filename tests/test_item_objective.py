@@ -196,6 +196,13 @@ def test_item_scores_that_are_not_learnt_are_not_asked_for(recipe, toy):
         DiffGRMRecommender(recipe.override(["loss.item_weight=0"])).fit(toy, progress=False)
 
 
+def test_nor_afterwards(fitted):
+    before = fitted.recipe
+    with pytest.raises(RecipeError, match=r"does not learn with loss.item_weight=0"):
+        fitted.override(["decoding.name=item_proposals"])
+    assert fitted.recipe == before
+
+
 def test_it_learns_more_than_digits_alone(recipe, toy):
     """The toy world has something to learn: the loss of items falls."""
     fitted = DiffGRMRecommender(recipe.override(["training.epochs=6", "training.patience=20"])).fit(toy, progress=False)

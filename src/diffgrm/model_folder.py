@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: positions as strong as items, item vectors of several branches
 MODEL, EXPORT = "diffgrm-model", "diffgrm-onnx"  # formats
 WHAT = {MODEL: "a diffgrm model", EXPORT: "an ONNX export of diffgrm"}
 READER = {MODEL: "diffgrm.load", EXPORT: "diffgrm.load_onnx"}
@@ -152,7 +152,8 @@ def read_manifest(folder: Path, kind: str = MODEL) -> dict[str, Any]:
     Files that the manifest does not name (a hub's own files, say) are no concern.
 
     Raises:
-        ModelFolderError: no such folder, not of this kind, a newer format, or files that are missing, truncated or changed.
+        ModelFolderError: no such folder, not of this kind, of another format version, or files that are missing, truncated or
+            changed.
     """
     recover(folder)
     if not folder.is_dir():
@@ -162,6 +163,11 @@ def read_manifest(folder: Path, kind: str = MODEL) -> dict[str, Any]:
         raise ModelFolderError(
             f"{folder} was saved by a newer diffgrm (format {manifest['format_version']}, this one reads "
             f"{FORMAT_VERSION}); upgrade with: pip install -U diffgrm"
+        )
+    if manifest["format_version"] < FORMAT_VERSION:
+        raise ModelFolderError(
+            f"{folder} was saved by an older diffgrm (format {manifest['format_version']}, this one reads "
+            f"{FORMAT_VERSION}), whose networks compute otherwise; fit and save it again"
         )
     problems = []
     for name, wanted in manifest["files"].items():

@@ -101,6 +101,9 @@ def test_other_folders_are_not_taken_for_models(tmp_path, copy):
     (copy / "manifest.json").write_text(json.dumps({"format": "diffgrm-model", "format_version": 99, "files": {}}))
     with pytest.raises(ModelFolderError, match="saved by a newer diffgrm"):
         diffgrm.load(copy)
+    (copy / "manifest.json").write_text(json.dumps({"format": "diffgrm-model", "format_version": 1, "files": {}}))
+    with pytest.raises(ModelFolderError, match="saved by an older diffgrm .* fit and save it again"):
+        diffgrm.load(copy)
 
 
 def test_files_of_the_hub_and_an_edited_card_do_no_harm(copy):

@@ -131,8 +131,12 @@ class Recommender(LivingCatalogue, ABC):
         overrides = list(overrides)
         if late := [o for o in overrides if not o.startswith(("decoding.", "evaluation."))]:
             raise RecipeError(f"only decoding and evaluation settings can change after fit, not {first_few(late)}")
-        self.recipe = self.recipe.override(overrides)
-        self._recipe_changed()
+        before, self.recipe = self.recipe, self.recipe.override(overrides)
+        try:
+            self._recipe_changed()
+        except DiffGRMError:
+            self.recipe = before
+            raise
         return self
 
     def _recipe_changed(self) -> None:

@@ -63,8 +63,9 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         recipe = self.recipe
         decoder = recipe.validation_decoder.build("decoding", seed=recipe.seed)
         self._check_parts(decoder)
+        own = self._decoder()
         sids = self._tokenize(split)
-        for part in (self._decoder(), decoder):
+        for part in (own, decoder):
             part.check(sids.n_digits, len(sids))
         network = self._new_network()
         self._neighbours = None
@@ -84,11 +85,6 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
             raise RecipeError(
                 f"decoding {recipe.decoding.name!r} asks for {decoder.asks}, {lacks}; left_to_right goes with the model "
                 "autoregressive, the others with diffgrm"
-            )
-        if decoder.uses_item_scores and not recipe.loss.item_weight:
-            raise RecipeError(
-                f"decoding {recipe.decoding.name!r} asks what the network says of whole items, which it does not learn "
-                "with loss.item_weight=0; set loss.item_weight=1, or use any_order_beam"
             )
 
     @abstractmethod
@@ -223,8 +219,16 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
     def _recipe_changed(self) -> None:
         """The tables of the catalogue stay."""
         super()._recipe_changed()
+        decoder = self._decoder()
         if self._ranker is not None:
-            self._ranker, self._restricted = replace(self._ranker, decoder=self._decoder()), None
+            self._ranker, self._restricted = replace(self._ranker, decoder=decoder), None
 
     def _decoder(self) -> Decoder:
-        return self.recipe.decoding.build("decoding", seed=self.recipe.seed)
+        recipe = self.recipe
+        decoder: Decoder = recipe.decoding.build("decoding", seed=recipe.seed)
+        if decoder.uses_item_scores and not recipe.loss.item_weight:
+            raise RecipeError(
+                f"decoding {recipe.decoding.name!r} asks what the network says of whole items, which it does not learn "
+                "with loss.item_weight=0; set loss.item_weight=1, or use any_order_beam"
+            )
+        return decoder
