@@ -152,7 +152,7 @@ def read_manifest(folder: Path, kind: str = MODEL) -> dict[str, Any]:
     Files that the manifest does not name (a hub's own files, say) are no concern.
 
     Raises:
-        ModelFolderError: no such folder, not of this kind, of another version, or files that are missing, truncated or changed.
+        ModelFolderError: no such folder, not of this kind or version, or files that are missing, truncated or changed.
     """
     recover(folder)
     if not folder.is_dir():
