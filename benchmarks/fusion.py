@@ -1,4 +1,4 @@
-"""What a second opinion adds to item scores, on validation: co-occurrence, and the digits' denoising.
+"""What a second opinion adds to item scores, on validation: co-occurrence, a lift of new items, and the digits' denoising.
 
     python benchmarks/fusion.py DATA/amazon-beauty MODEL --sasrec MODEL --json docs/results/quality/fusion-beauty.json
 
@@ -27,6 +27,7 @@ from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.recommenders.sasrec import SASRecRecommender
 
 CO_OCCURRENCE = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
+NEW_ITEMS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 DIGITS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
@@ -78,6 +79,7 @@ def main() -> None:
     tables: dict[str, dict[str, Any]] = {
         "co-occurrence": {str(w): of_diffgrm(model, validation, [f"decoding.co_occurrence={w}"]) for w in CO_OCCURRENCE}
     }
+    tables["new items"] = {str(w): of_diffgrm(model, split.validation, [f"decoding.new_items={w}"]) for w in NEW_ITEMS}
     print(json.dumps(tables), flush=True)
     if arguments.sasrec:
         sasrec = diffgrm.load(arguments.sasrec)

@@ -160,9 +160,25 @@ def test_co_occurrence_is_added_to_the_item_scores(whole):
     assert (bonus > 0).any()
 
 
+def test_new_items_can_be_lifted(whole):
+    rows = pl.DataFrame({"item_id": ["new 1", "new 2"], "text": whole.item_table["text"][3:5].to_list()})
+    grown = whole.add_items(rows).variant(["decoding.weight=0"])
+    lifted = grown.variant(["decoding.new_items=3"])
+    histories, k = list(HISTORIES.values()), len(grown.items)
+    before, after = (model.recommend(histories, k=k, exclude_seen=False) for model in (grown, lifted))
+    both = before.join(after, on=["user_id", "item_id"])
+    shift = both.with_columns(shift=pl.col("score_right") - pl.col("score"), new=pl.col("item_id").str.starts_with("new"))
+    for _, user in shift.group_by("user_id"):
+        low = user.filter(~pl.col("new"))["shift"]
+        without_events = {grown.items.ids([i])[0] for i in np.flatnonzero(grown.item_counts == 0)}
+        usual = user.filter(~pl.col("item_id").is_in(list(without_events)))["shift"]
+        assert usual.max() - usual.min() < 1e-3 and low.max() <= usual.max() + 3 + 1e-3
+        assert user.filter("new")["shift"].to_list() == pytest.approx([usual[0] + 3] * 2, abs=1e-3)
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_the_export_gives_the_same_lists(whole, weight, tmp_path):
-    model = whole.variant([f"decoding.weight={weight}"])
+    model = whole.variant([f"decoding.weight={weight}", "decoding.new_items=0.7"])
     onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
     for settings in ({"k": 5}, {"k": 40}, {"k": 3, "only": ["item 3", "item 9"]}, {"k": 4, "exclude_seen": False}):
         ours, theirs = onnx.recommend(HISTORIES, **settings), model.recommend(HISTORIES, **settings)

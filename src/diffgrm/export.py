@@ -87,7 +87,9 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
     options, scoring = recipe.decoding.options, recipe.item_loss
     settings = {"max_len": network.max_len, "decoding": recipe.decoding.name}
     settings |= {
-        name: options[name] for name in ("beam", "order", "candidates", "weight", "co_occurrence") if name in options
+        name: options[name]
+        for name in ("beam", "order", "candidates", "weight", "co_occurrence", "new_items")
+        if name in options
     }
     settings |= {"cosine": scoring.cosine, "temperature": scoring.temperature}
     vectors = recommender.ranker().items.vectors.float().cpu().numpy()

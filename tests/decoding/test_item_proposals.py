@@ -67,7 +67,7 @@ def test_cosine_and_temperature_are_those_of_the_loss(network):
     ranker = Ranker.over_codes(network, ItemProposals(weight=0.0), cat)
     ranker.items.scoring = ItemLossSettings(cosine=True, temperature=0.1)
     _, memory = next(ranker.encoded(HISTORIES, 1))
-    scores = ranker.items.scores(memory.last(), HISTORIES, 0.0)
+    scores = ranker.items.scores(memory.last(), HISTORIES, 0.0, 0.0)
     assert scores.abs().max() <= 10 + 1e-4 and scores.abs().max() > 1
 
 

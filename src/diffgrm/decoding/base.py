@@ -103,11 +103,13 @@ class Decoder(ABC):
         asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
         uses_item_scores: whether it needs to be told what the network says of whole items.
         co_occurrence: what co-occurrence counts for in those scores, 0 being nothing.
+        new_items: what is added to those of items without training events.
     """
 
     asks: ClassVar[str] = "denoise"
     uses_item_scores: ClassVar[bool] = False
     co_occurrence: float = 0.0
+    new_items: float = 0.0
 
     def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the decoder cannot work with, before anything is trained for it.

@@ -69,18 +69,22 @@ class ItemTable:
             lenders = torch.from_numpy(neighbours.lenders[part].toarray()).to(vectors)
             vectors[torch.from_numpy(part).to(vectors.device)] += cast(Any, self.network).borrowed_ids(lenders)
 
-    def scores(self, users: Tensor, histories: Ragged, co_occurrence: float) -> Tensor:
+    def scores(self, users: Tensor, histories: Ragged, co_occurrence: float, new_items: float) -> Tensor:
         """[B, I] of every item for each user, before softmax.
 
         Args:
             users: [B, d] their vectors; histories: their items.
             co_occurrence: weight of what goes with the histories.
+            new_items: added for items without training events.
         """
         users, items = comparable(users, self.vectors, self.scoring)
         scores = (users @ items.T).float()
         if co_occurrence:
             assert self.neighbours is not None
             scores += co_occurrence * torch.from_numpy(self.neighbours.scores(histories)).to(scores.device)
+        if new_items:
+            assert self.neighbours is not None
+            scores[:, torch.from_numpy(~self.neighbours.own).to(scores.device)] += new_items
         return scores
 
     def _made(self, items: Tensor) -> Tensor:
@@ -158,7 +162,8 @@ class Ranker:
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
                 scores = None
                 if self.decoder.uses_item_scores:
-                    scores = self.items.scores(memory.last(), histories.rows(users), self.decoder.co_occurrence)
+                    weights = self.decoder.co_occurrence, self.decoder.new_items
+                    scores = self.items.scores(memory.last(), histories.rows(users), *weights)
                 yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores))
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:

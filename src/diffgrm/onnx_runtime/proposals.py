@@ -17,6 +17,7 @@ class ItemScores:
         cosine, temperature: of the recipe's ``item_loss``.
         weight: of the digits' log-probability.
         neighbours, co_occurrence: what goes with histories, and its weight.
+        new_items: added for items without training events.
     """
 
     def __init__(
@@ -27,16 +28,20 @@ class ItemScores:
         weight: float,
         neighbours: CoOccurrence,
         co_occurrence: float,
+        new_items: float,
     ) -> None:
         self.cosine, self.temperature, self.weight = cosine, temperature, weight
-        self.neighbours, self.co_occurrence = neighbours, np.float32(co_occurrence)
+        self.neighbours, self.co_occurrence, self.new_items = neighbours, np.float32(co_occurrence), np.float32(new_items)
         self._table = _unit(vectors) if cosine else vectors
 
     def of(self, users: np.ndarray, histories: Ragged) -> np.ndarray:
         """[B, I] scores for the vectors [B, d] and the histories of users, before softmax."""
         users = _unit(users) if self.cosine else users
         scores = (users / np.float32(self.temperature)) @ self._table.T
-        return scores + self.co_occurrence * self.neighbours.scores(histories) if self.co_occurrence else scores
+        if self.co_occurrence:
+            scores += self.co_occurrence * self.neighbours.scores(histories)
+        scores[:, ~self.neighbours.own] += self.new_items
+        return scores
 
 
 def proposals(task: Task, histories: Ragged, scoring: ItemScores, candidates: int) -> tuple[np.ndarray, np.ndarray]:

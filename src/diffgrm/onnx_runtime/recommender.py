@@ -142,6 +142,7 @@ def load_onnx(folder: str | Path, *, threads: int | None = None, beam: int | Non
                     settings["weight"],
                     neighbours,
                     settings["co_occurrence"],
+                    settings["new_items"],
                 )
             width = beam or settings["candidates" if scoring else "beam"]
         except KeyError as error:
