@@ -27,6 +27,9 @@ from diffgrm.recommenders.base import Recommender
 from diffgrm.registry import resolve
 
 
+LIFTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+
+
 def fitted(recipe: Recipe, dataset: InteractionDataset) -> Recommender:
     """A new recommender of the recipe."""
     recommender: Recommender = resolve("recommender", recipe.recommender)(recipe)
@@ -38,7 +41,7 @@ def measure(recommender: Recommender, dataset: InteractionDataset, test: Evaluat
     item_ids = dataset.items.series
     histories = {number: item_ids.gather(test.histories[number]).to_list() for number in range(len(test))}
     found: dict[str, Any] = {}
-    for name, only in (("whole catalogue", None), ("cold items only", cold)):
+    for name, only in (("whole catalogue", None), *((("cold items only", cold),) if cold else ())):
         table = recommender.recommend(histories, k=10, only=only)
         lists = np.full((len(test), 10), -1)
         lists[table["user_id"].to_numpy(), table["rank"].to_numpy() - 1] = dataset.items.positions(table["item_id"])
@@ -49,6 +52,12 @@ def measure(recommender: Recommender, dataset: InteractionDataset, test: Evaluat
             "places_with_a_cold_item": round(float(table["item_id"].is_in(cold).mean()), 4),
         }
     return found
+
+
+def of_others(recommender: Recommender, dataset: InteractionDataset, others: EvaluationSet) -> dict[str, float]:
+    """The same of test users whose item was there all the time: what new items cost them."""
+    whole = measure(recommender, dataset, others, [])["whole catalogue"]
+    return {metric: whole[metric] for metric in ("recall@10", "ndcg@10")}
 
 
 def main() -> None:
@@ -73,6 +82,7 @@ def main() -> None:
     warm = InteractionDataset.from_tables(dataset.event_table().filter(~is_cold), dataset.item_table.filter(~is_cold))
     split = leave_one_out(dataset)
     test = split.test.rows(np.flatnonzero(np.isin(split.test.targets.values, chosen)))
+    others = split.test.rows(np.flatnonzero(~np.isin(split.test.targets.values, chosen))).sample(5000, 0)
     new = dataset.item_table.filter(is_cold)
     found = {}
     for name, recommender in (
@@ -85,11 +95,15 @@ def main() -> None:
     ):
         ready = recommender()
         found[name] = measure(ready, dataset, test, cold.to_list())
+        found[name]["targets that were there"] = of_others(ready, dataset, others)
         print(name, json.dumps(found[name]), flush=True)
-        if recipe.decoding.options.get("co_occurrence") and "co_occurrence" in ready.recipe.to_dict().get("decoding", {}):
-            plain = f"{name}, without co-occurrence"
-            found[plain] = measure(ready.variant(["decoding.co_occurrence=0"]), dataset, test, cold.to_list())
-            print(plain, json.dumps(found[plain]), flush=True)
+        if "added" not in name or "new_items" not in ready.recipe.to_dict().get("decoding", {}):
+            continue
+        for lift in LIFTS:
+            lifted, label = ready.variant([f"decoding.new_items={lift}"]), f"{name}, lifted by {lift}"
+            found[label] = measure(lifted, dataset, test, cold.to_list())
+            found[label]["targets that were there"] = of_others(lifted, dataset, others)
+            print(label, json.dumps(found[label]), flush=True)
     content = {
         "command": " ".join(
             [f"python benchmarks/cold_items.py {arguments.recipe} DATA/{arguments.data.name}", *arguments.overrides]
