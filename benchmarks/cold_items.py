@@ -26,7 +26,6 @@ from diffgrm.machine import machine
 from diffgrm.recommenders.base import Recommender
 from diffgrm.registry import resolve
 
-
 LIFTS = (0.0, 0.5, 1.0, 1.5, 2.0)
 
 
