@@ -95,7 +95,7 @@ def recipe(tiny_recipe):
     raw = tiny_recipe.to_dict()
     raw["model"] |= {"branches": ["sid", "text", "id"], "history": "causal"}
     raw["loss"] |= {"item_weight": 1.0, "share": 0.5}
-    raw["decoding"] = {"name": "item_proposals", "candidates": 24, "weight": 0.2, "co_occurrence": 1.5}
+    raw["decoding"] = {"name": "item_proposals", "candidates": 24, "weight": 0.2, "co_occurrence": 1.5, "new_items": 0.0}
     raw["training"]["validation_decoding"] = {"candidates": 12}
     return Recipe.from_dict(raw)
 
