@@ -49,7 +49,7 @@ class DiffGRMRecommender(GenerativeRecommender):
         "loss": {"item_weight": 3.0, "share": 0.2},
         "item_loss": {"kind": "sampled_softmax", "negatives": 4096},
         "training": {"epochs": 10, "warmup_steps": 200, "patience": 5, "validation_users": 5000},
-        "decoding": {"name": "item_proposals", "co_occurrence": 2.0, "new_items": 1.0},
+        "decoding": {"name": "item_proposals", "co_occurrence": 2.0, "new_items": 1.5},
     }
 
     def _objective(self, network: Any, *parts: Any) -> Objective:
