@@ -120,6 +120,9 @@ class DiffGRMRecommender(GenerativeRecommender):
     def explain(self, history: Iterable[Any], k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
         """How the k best items of one history were found: which digit was filled when, and how sure the network was.
 
+        Where item scores choose the list (decoding by ``item_proposals`` with ``weight`` 0), digits have no say in it; they
+        show how the network would fill in each item of the list.
+
         Args:
             history: item ids, oldest first.
 
