@@ -25,6 +25,7 @@ from diffgrm.models.co_occurrence import CoOccurrence
 from diffgrm.query import Query, top_k_of_scores
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.recommenders.sasrec import SASRecRecommender
+from diffgrm.retrieval import VectorRanker
 
 CO_OCCURRENCE = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 NEW_ITEMS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -47,8 +48,6 @@ def of_sasrec(
     model: SASRecRecommender, validation: EvaluationSet, neighbours: CoOccurrence, weight: float
 ) -> dict[str, float]:
     """Its scores with co-occurrence beside them."""
-    from diffgrm.retrieval import VectorRanker
-
     network: Any = model.network_in_use
     ranker = VectorRanker(network, model._digits(), model.recipe.item_loss.cosine)
     vectors = network.item_vectors(model._digits()).detach()

@@ -192,11 +192,7 @@ def test_other_decoders_serve_the_same_weights(whole):
 
 
 def test_reduced_precision_recommends_too(whole):
-    assert load_copy(whole).to("cpu", precision="bf16").recommend(HISTORIES, k=5).height == 15
-
-
-def load_copy(recommender):
-    return recommender.variant([])
+    assert whole.variant([]).to("cpu", precision="bf16").recommend(HISTORIES, k=5).height == 15
 
 
 def test_it_explains_itself(whole):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffgrm.data.batches import Histories
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.ranker import evaluating
+from diffgrm.models.blocks import evaluating
 from diffgrm.query import Query, top_k_of_scores
 
 

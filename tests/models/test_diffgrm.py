@@ -6,9 +6,8 @@ import torch
 from contracts.test_models import close, encode, histories, objective_parts, questions
 from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.ranker import evaluating
 from diffgrm.losses import masked_cross_entropy
-from diffgrm.models.blocks import Attention, Dropout, Residual
+from diffgrm.models.blocks import Attention, Dropout, Residual, evaluating
 from diffgrm.models.compiled import compile_layers
 from diffgrm.models.diffgrm import DiffGRM
 from diffgrm.noising.confidence import ConfidenceNoising

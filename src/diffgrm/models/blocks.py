@@ -6,6 +6,8 @@ attention weights, so that the fused attention kernels serve training too.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
@@ -273,3 +275,14 @@ def scale_by_fan_in(module: nn.Module, layers: int) -> None:
         if isinstance(part, Attention | FeedForward):
             with torch.no_grad():
                 part.out.weight.mul_((2 * layers) ** -0.5)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Dropout off inside the block; the mode is put back afterwards."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.ranker import evaluating
+from diffgrm.models.blocks import evaluating
 from diffgrm.recommenders.generative import GenerativeRecommender
 from diffgrm.schema import Columns
 from diffgrm.training import Objective

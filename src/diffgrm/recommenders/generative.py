@@ -16,7 +16,8 @@ from diffgrm import registry
 from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Split
 from diffgrm.decoding.base import Decoder
-from diffgrm.decoding.ranker import ItemTable, Ranker
+from diffgrm.decoding.item_table import ItemTable
+from diffgrm.decoding.ranker import Ranker
 from diffgrm.models.co_occurrence import CoOccurrence
 from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.query import Query

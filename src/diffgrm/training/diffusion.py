@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from diffgrm.data.batches import Batch
-from diffgrm.decoding.ranker import evaluating
 from diffgrm.losses import masked_cross_entropy
+from diffgrm.models.blocks import evaluating
 from diffgrm.noising.base import NoisingSchedule
 from diffgrm.training.sid_objective import SidObjective, ask_targets
 

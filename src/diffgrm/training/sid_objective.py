@@ -14,8 +14,10 @@ from diffgrm.catalogue import Catalogue
 from diffgrm.data.batches import Batch
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.decoding.base import Decoder
-from diffgrm.decoding.ranker import ItemTable, Ranker, evaluating
+from diffgrm.decoding.item_table import ItemTable
+from diffgrm.decoding.ranker import Ranker
 from diffgrm.item_losses import draw, item_loss
+from diffgrm.models.blocks import evaluating
 from diffgrm.models.co_occurrence import CoOccurrence
 from diffgrm.models.sid_network import ItemFeatures
 from diffgrm.recipe import ItemLossSettings, LossSettings
