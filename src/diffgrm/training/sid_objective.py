@@ -69,30 +69,32 @@ class SidObjective(Objective):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """See :meth:`Objective.loss`."""
-        network, share = cast(Any, self.network), self.settings.share
-        some, rows = batch, len(batch.length)
+        share, rows = self.settings.share, torch.arange(len(batch.length), device=batch.length.device)
         if share < 1:
-            order = torch.randperm(rows, generator=generator, device=batch.length.device)
-            chosen = order[: max(1, round(share * rows))]
-            some = batch.rows(chosen)
+            shuffled = torch.randperm(len(rows), generator=generator, device=rows.device)
+            rows = shuffled[: max(1, round(share * len(rows)))]
+        some = batch if share == 1 else batch.rows(rows)
         if not self.settings.item_weight:
             return self.digit_loss(some, self.encode(some), generator)
-        target, places, valid = batch.target, batch.histories.places, batch.histories.valid
-        sample = draw(self.whole, self.counts, len(target), generator)
+        whole, memory = self._whole_items(batch, generator)
+        digits = self.digit_loss(some, memory if share == 1 else memory.rows(rows), generator)
+        return self.settings.item_weight * whole + digits
+
+    def _whole_items(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Any]:
+        """The loss of telling a batch's targets from other items, and the memory of its histories."""
+        network, (items, places, valid) = cast(Any, self.network), batch.histories
+        target, sample = batch.target, draw(self.whole, self.counts, len(batch.target), generator)
         if sample is None:
             vectors = network.item_vectors(self.items)  # [I, d]
-            known = vectors[batch.histories.items]
         else:  # only the items that are asked for need vectors
-            asked = torch.cat([batch.histories.items, target, sample.items.flatten()]).unique()
+            asked = torch.cat([items, target, sample.items.flatten()]).unique()
             vectors = network.item_vectors(self.items.of(asked))
-            known = vectors[torch.searchsorted(asked, batch.histories.items)]
-            target = torch.searchsorted(asked, target)
+            items, target = (torch.searchsorted(asked, part) for part in (items, target))
             sample = sample._replace(items=torch.searchsorted(asked, sample.items))
-        memory = network.encode_history(known, places, valid)
+        memory = network.encode_history(vectors[items], places, valid)
         last = batch.length.flatten()[batch.slot] - 1  # [N] place of the newest item that each target's history knows
         users = memory.hidden[batch.slot // batch.length.shape[1], last]
-        loss = item_loss(users, target, vectors, self.whole, sample, len(self.items)) * self.settings.item_weight
-        return loss + self.digit_loss(some, memory if share == 1 else memory.rows(chosen), generator)
+        return item_loss(users, target, vectors, self.whole, sample, len(self.items)), memory
 
     @abstractmethod
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator) -> Tensor:
