@@ -16,9 +16,9 @@ import numpy as np
 
 import diffgrm
 from diffgrm import InteractionDataset, leave_one_out
-from diffgrm.decoding import any_order_beam
-from diffgrm.decoding.any_order_beam import AnyOrderBeam
-from diffgrm.machine import machine
+from diffgrm.apps.machine import machine
+from diffgrm.ranking.decoding import any_order_beam
+from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
 
 
 class Watched(AnyOrderBeam):

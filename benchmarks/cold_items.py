@@ -20,11 +20,11 @@ import numpy as np
 import polars as pl
 
 from diffgrm import InteractionDataset, Recipe, leave_one_out
+from diffgrm.apps.machine import machine
 from diffgrm.data.dataset import EvaluationSet
-from diffgrm.evaluation import ndcg, ranks_in_lists, recall
-from diffgrm.machine import machine
+from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
+from diffgrm.foundation.registry import resolve
 from diffgrm.recommenders.base import Recommender
-from diffgrm.registry import resolve
 
 LIFTS = (0.0, 0.5, 1.0, 1.5, 2.0)
 

@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from diffgrm.collisions import reassign
-from diffgrm.tokenizers.opq import OPQTokenizer
+from diffgrm.semantic_ids.collisions import reassign
+from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
 
 
 def main() -> None:

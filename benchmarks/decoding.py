@@ -19,11 +19,11 @@ import numpy as np
 
 import diffgrm
 from diffgrm import InteractionDataset, leave_one_out
-from diffgrm.decoding.any_order_beam import AnyOrderBeam
-from diffgrm.decoding.catalogue_beam import CatalogueBeam
-from diffgrm.decoding.one_pass import OnePass
-from diffgrm.evaluation import ndcg, ranks_in_lists, recall
-from diffgrm.machine import machine
+from diffgrm.apps.machine import machine
+from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
+from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
+from diffgrm.ranking.decoding.catalogue_beam import CatalogueBeam
+from diffgrm.ranking.decoding.one_pass import OnePass
 
 
 def ways(n_digits: int, beam: int) -> dict[str, Any]:

@@ -18,14 +18,14 @@ import numpy as np
 
 import diffgrm
 from diffgrm import InteractionDataset, leave_one_out
+from diffgrm.apps.machine import machine
 from diffgrm.data.dataset import EvaluationSet, Ragged
-from diffgrm.evaluation import ndcg, ranks_in_lists, recall
-from diffgrm.machine import machine
-from diffgrm.models.co_occurrence import CoOccurrence
-from diffgrm.query import Query, top_k_of_scores
+from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
+from diffgrm.ranking.item_scoring.co_occurrence import CoOccurrence
+from diffgrm.ranking.query import Query, top_k_of_scores
+from diffgrm.ranking.retrieval import VectorRanker
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.recommenders.sasrec import SASRecRecommender
-from diffgrm.retrieval import VectorRanker
 
 CO_OCCURRENCE = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 NEW_ITEMS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)

@@ -17,7 +17,7 @@ import torch
 
 import diffgrm
 from diffgrm import InteractionDataset, leave_one_out
-from diffgrm.machine import machine
+from diffgrm.apps.machine import machine
 
 WAYS = {
     "plain CPD, beam 64": ["decoding.name=any_order_beam", "decoding.beam=64"],

@@ -20,9 +20,9 @@ import polars as pl
 
 import diffgrm
 from diffgrm import DiffGRMRecommender, InteractionDataset, PopularityRecommender, RandomRecommender, Recipe, evaluate
-from diffgrm.console import progress_bar, show_metrics
+from diffgrm.apps.console import progress_bar, show_metrics
+from diffgrm.apps.machine import machine
 from diffgrm.data.dataset import make_split
-from diffgrm.machine import machine
 from diffgrm.recommenders import Recommender
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from diffgrm import InteractionDataset, Recipe, leave_one_out, toy_world
-from diffgrm.embeddings.base import embed_items
-from diffgrm.semantic_ids import SemanticIds
+from diffgrm.semantic_ids.embeddings.base import embed_items
+from diffgrm.semantic_ids.semantic_ids import SemanticIds
 
 
 def real_workload(

@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import sync_playwright
 
-from diffgrm.serving.app import create_app
-from diffgrm.serving.live import LiveModel
-from diffgrm.serving.run import in_background
+from diffgrm.apps.serving.app import create_app
+from diffgrm.apps.serving.live import LiveModel
+from diffgrm.apps.serving.run import in_background
 
 HISTORY = ["item 126", "item 139"]  # a camera and a lens of one brand
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, toy_world
-from diffgrm.registry import settings
+from diffgrm.foundation.registry import settings
 
 TINY = {
     "embedding": {"name": "lsa", "width": 32},

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import diffgrm
-from diffgrm.cli import main
+from diffgrm.apps.cli.main import main
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_datasets_are_listed_and_written(run, tmp_path):
 
 
 def test_help_explains_every_setting(run):
-    from diffgrm.recipe import Recipe
+    from diffgrm.foundation.recipe import Recipe
 
     code, out, _ = run("fit", "--help")
     squeezed = "".join(out.split()).replace("│", "")

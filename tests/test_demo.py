@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import diffgrm
-from diffgrm import demo
+from diffgrm.apps import demo
 
 
 def test_the_demo_shows_report_metrics_and_recommendations(monkeypatch, capsys, tmp_path):

@@ -9,8 +9,8 @@ import torch
 
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate
 from diffgrm.data.dataset import EvaluationSet, IdMap, Ragged, leave_one_out
-from diffgrm.evaluation import accuracy, gini, long_tail, ndcg, recall, selection_score
-from diffgrm.schema import DataError
+from diffgrm.evaluation.metrics import accuracy, gini, long_tail, ndcg, recall, selection_score
+from diffgrm.foundation.schema import DataError
 
 ITEMS = IdMap(pl.Series(["a", "b", "c", "d", "e"]))
 HELD_OUT = EvaluationSet(

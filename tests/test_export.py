@@ -11,12 +11,13 @@ import torch
 
 import diffgrm
 from conftest import small_recipe
-from diffgrm import DiffGRMRecommender, PopularityRecommender, evaluate, export, leave_one_out, load, load_onnx
-from diffgrm.export import export_onnx
-from diffgrm.model_folder import MANIFEST
-from diffgrm.onnx_runtime.network import DENOISE, ENCODE_HISTORY, Network
-from diffgrm.schema import DataError, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError
-from diffgrm.storage import file_digest
+from diffgrm import DiffGRMRecommender, PopularityRecommender, evaluate, leave_one_out, load, load_onnx
+from diffgrm.foundation.model_folder import MANIFEST
+from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError
+from diffgrm.foundation.storage import file_digest
+from diffgrm.runtime_onnx import export
+from diffgrm.runtime_onnx.export import export_onnx
+from diffgrm.runtime_onnx.network import DENOISE, ENCODE_HISTORY, Network
 
 HISTORY = ["item 3", "item 77", "item 410"]
 VARIANTS = {
@@ -187,7 +188,9 @@ def test_other_recommenders_are_refused(toy, tmp_path):
     with pytest.raises(RecipeError, match="only the recommender 'diffgrm' with the model 'diffgrm' .* 'popularity'"):
         export_onnx(popularity, tmp_path / "export")
     with pytest.raises(RecipeError, match="this is 'one_pass' with the model 'diffgrm'"):
-        export_onnx(diffgrm.registry.resolve("recommender", "one_pass")(small_recipe("one_pass")), tmp_path / "export")
+        export_onnx(
+            diffgrm.foundation.registry.resolve("recommender", "one_pass")(small_recipe("one_pass")), tmp_path / "export"
+        )
     with pytest.raises(DiffGRMError, match="not fitted"):
         export_onnx(DiffGRMRecommender(), tmp_path / "export")
     assert not (tmp_path / "export").exists()

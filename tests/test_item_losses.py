@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffgrm.item_losses import draw, item_loss
-from diffgrm.recipe import ItemLossSettings
+from diffgrm.foundation.recipe import ItemLossSettings
+from diffgrm.learning.item_losses import draw, item_loss
 
 N, ITEMS, D = 64, 50, 8
 

@@ -10,17 +10,17 @@ import torch.nn.functional as F
 
 from contracts.test_models import objective_parts
 from diffgrm import DiffGRMRecommender, Recipe, load, load_onnx
-from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.ranker import Ranker
-from diffgrm.export import export_onnx
-from diffgrm.item_losses import draw, item_loss
-from diffgrm.models.diffgrm import DiffGRM
-from diffgrm.models.sid_network import ItemFeatures
-from diffgrm.noising.confidence import ConfidenceNoising
-from diffgrm.recipe import ItemLossSettings
-from diffgrm.schema import RecipeError
-from diffgrm.training.diffusion import DiffusionObjective
+from diffgrm.foundation.recipe import ItemLossSettings
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.learning.batches import TrainingBatches
+from diffgrm.learning.item_losses import draw, item_loss
+from diffgrm.learning.noising.confidence import ConfidenceNoising
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.networks.diffgrm import DiffGRM
+from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.ranking.ranker import Ranker
+from diffgrm.runtime_onnx.export import export_onnx
 
 N, K, S = 3, 8, 5
 GENERATOR = torch.Generator().manual_seed(0)

@@ -7,10 +7,10 @@ import pytest
 
 from conftest import TINY, shared_data
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate, leave_one_out
-from diffgrm.embeddings import embed_items
-from diffgrm.embeddings.lsa import LSA
-from diffgrm.semantic_ids import SemanticIds
-from diffgrm.tokenizers.opq import OPQTokenizer
+from diffgrm.semantic_ids.embeddings.base import embed_items
+from diffgrm.semantic_ids.embeddings.lsa import LSA
+from diffgrm.semantic_ids.semantic_ids import SemanticIds
+from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
 
 
 def load(name):

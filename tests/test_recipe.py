@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffgrm.recipe import Recipe, apply_overrides
-from diffgrm.registry import PARTS, names, resolve, settings
-from diffgrm.schema import RecipeError
+from diffgrm.foundation.recipe import Recipe, apply_overrides
+from diffgrm.foundation.registry import PARTS, names, resolve, settings
+from diffgrm.foundation.schema import RecipeError
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.yaml"))
 
@@ -113,7 +113,7 @@ def test_registered_names_resolve_and_describe_their_settings(kind, name):
 def test_a_class_of_ones_own_needs_no_registry_line(tmp_path, monkeypatch):
     (tmp_path / "my_lab.py").write_text(
         "from typing import Annotated\n"
-        "from diffgrm.noising.full_mask import FullMaskNoising\n"
+        "from diffgrm.learning.noising.full_mask import FullMaskNoising\n"
         "class MyNoising(FullMaskNoising):\n"
         "    def __init__(self, strength: Annotated[float, 'how much'] = 0.5) -> None:\n"
         "        self.strength = strength\n"

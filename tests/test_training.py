@@ -12,11 +12,11 @@ import torch
 
 from contracts.test_models import objective_parts, vectors
 from diffgrm import DiffGRMRecommender, Recipe, leave_one_out, toy_world
-from diffgrm.recipe import TrainingSettings
-from diffgrm.registry import resolve
-from diffgrm.schema import MissingExtraError, RecipeError, TrainingError
-from diffgrm.training.diffusion import DiffusionObjective
-from diffgrm.training.loop import TrainingTask
+from diffgrm.foundation.recipe import TrainingSettings
+from diffgrm.foundation.registry import resolve
+from diffgrm.foundation.schema import MissingExtraError, RecipeError, TrainingError
+from diffgrm.learning.loop import TrainingTask
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
 
 EPOCHS = ["training.epochs=4", "training.schedule=constant"]
 
@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(validate_every, toy, tm
         import os, signal, torch
         torch.set_num_threads(1)
         from diffgrm import DiffGRMRecommender, Recipe, toy_world
-        from diffgrm.training.loop import TrainingTask
+        from diffgrm.learning.loop import TrainingTask
         step = TrainingTask.training_step
         def dying(self, batch, index):
             if self.current_epoch == 3 and index == 3:
@@ -121,8 +121,8 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(to
 
 
 def test_training_stops_early_when_validation_no_longer_improves(toy, tiny_recipe, monkeypatch):
-    monkeypatch.setattr("diffgrm.training.loop.ndcg", lambda ranks, k: np.zeros(len(ranks)))
-    monkeypatch.setattr("diffgrm.training.loop.recall", lambda ranks, k: np.zeros(len(ranks)))
+    monkeypatch.setattr("diffgrm.learning.loop.ndcg", lambda ranks, k: np.zeros(len(ranks)))
+    monkeypatch.setattr("diffgrm.learning.loop.recall", lambda ranks, k: np.zeros(len(ranks)))
     recipe = tiny_recipe.override(["training.epochs=50", "training.patience=2"])
     assert DiffGRMRecommender(recipe).fit(toy, progress=False).facts["epochs"] <= 4
 
@@ -168,7 +168,7 @@ def test_a_missing_logger_names_its_install_line(toy, tiny_recipe, monkeypatch):
     def missing(*args, **kwargs):
         raise ModuleNotFoundError("tensorboard")
 
-    monkeypatch.setattr("diffgrm.training.loop.TensorBoardLogger", missing)
+    monkeypatch.setattr("diffgrm.learning.loop.TensorBoardLogger", missing)
     recipe = tiny_recipe.override(["training.loggers=[tensorboard]"])
     with pytest.raises(MissingExtraError, match=r"pip install 'diffgrm\[tensorboard\]'"):
         DiffGRMRecommender(recipe).fit(toy, progress=False)

@@ -9,20 +9,20 @@ import torch
 from protocol import Workload, serve
 from safetensors.torch import load_file
 
-from diffgrm.catalogue import Catalogue
-from diffgrm.data.batches import Batch, Histories, TrainingBatches
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.any_order_beam import AnyOrderBeam
-from diffgrm.decoding.base import Decoder
-from diffgrm.decoding.catalogue_beam import CatalogueBeam
-from diffgrm.decoding.one_pass import OnePass
-from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.compiled import compile_layers
-from diffgrm.models.diffgrm import DiffGRM
-from diffgrm.models.sid_network import ItemFeatures
-from diffgrm.noising.confidence import ConfidenceNoising
-from diffgrm.recipe import ItemLossSettings, LossSettings
-from diffgrm.training.diffusion import DiffusionObjective
+from diffgrm.foundation.recipe import ItemLossSettings, LossSettings
+from diffgrm.learning.batches import Batch, TrainingBatches
+from diffgrm.learning.noising.confidence import ConfidenceNoising
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.networks.compiled import compile_layers
+from diffgrm.networks.diffgrm import DiffGRM
+from diffgrm.networks.inputs import Histories, ItemFeatures
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
+from diffgrm.ranking.decoding.base import Decoder
+from diffgrm.ranking.decoding.catalogue_beam import CatalogueBeam
+from diffgrm.ranking.decoding.one_pass import OnePass
+from diffgrm.ranking.ranker import Ranker
 
 
 class Ours:

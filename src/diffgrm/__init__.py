@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from diffgrm.data.sources import amazon_reviews_2014, movielens
     from diffgrm.data.tables import read_table
     from diffgrm.data.toy import toy_world
-    from diffgrm.evaluation import Evaluation, evaluate
-    from diffgrm.export import export_onnx
-    from diffgrm.onnx_runtime import OnnxRecommender, load_onnx
-    from diffgrm.recipe import Recipe
+    from diffgrm.evaluation.metrics import Evaluation, evaluate
+    from diffgrm.foundation.recipe import Recipe
     from diffgrm.recommenders.base import Recommender, load
     from diffgrm.recommenders.diffgrm import DiffGRMRecommender
     from diffgrm.recommenders.popularity import PopularityRecommender
     from diffgrm.recommenders.random import RandomRecommender
-    from diffgrm.semantic_ids import SemanticIds
+    from diffgrm.runtime_onnx import OnnxRecommender, load_onnx
+    from diffgrm.runtime_onnx.export import export_onnx
+    from diffgrm.semantic_ids.semantic_ids import SemanticIds
 
 _HOME = {  # public name -> module, imported when first asked for, so that `import diffgrm` stays quick
     "EvaluationSet": "data.dataset",
@@ -44,18 +44,18 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "movielens": "data.sources",
     "read_table": "data.tables",
     "toy_world": "data.toy",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
-    "export_onnx": "export",
-    "OnnxRecommender": "onnx_runtime",
-    "load_onnx": "onnx_runtime",
-    "Recipe": "recipe",
+    "Evaluation": "evaluation.metrics",
+    "evaluate": "evaluation.metrics",
+    "export_onnx": "runtime_onnx.export",
+    "OnnxRecommender": "runtime_onnx",
+    "load_onnx": "runtime_onnx",
+    "Recipe": "foundation.recipe",
     "Recommender": "recommenders.base",
     "load": "recommenders.base",
     "DiffGRMRecommender": "recommenders.diffgrm",
     "PopularityRecommender": "recommenders.popularity",
     "RandomRecommender": "recommenders.random",
-    "SemanticIds": "semantic_ids",
+    "SemanticIds": "semantic_ids.semantic_ids",
 }
 __all__ = [
     "DiffGRMRecommender",

@@ -1,5 +1,5 @@
 """``python -m diffgrm`` is the command ``diffgrm``."""
 
-from diffgrm.cli import main
+from diffgrm.apps.cli.main import main
 
 main()

@@ -11,15 +11,15 @@ import pytest
 import yaml
 
 from diffgrm import leave_one_out, toy_world
-from diffgrm.bench import runner as module
-from diffgrm.bench.runner import Runner
-from diffgrm.bench.statistics import interval_of_difference, user_gains
-from diffgrm.bench.suite import Suite
-from diffgrm.bench.tables import write_tables
-from diffgrm.cli import main
+from diffgrm.apps.bench import runner as module
+from diffgrm.apps.bench.runner import Runner
+from diffgrm.apps.bench.suite import Suite
+from diffgrm.apps.bench.tables import write_tables
+from diffgrm.apps.cli.main import main
+from diffgrm.apps.reporting.page import write_report
+from diffgrm.evaluation.statistics import interval_of_difference, user_gains
+from diffgrm.foundation.schema import DataError
 from diffgrm.recommenders.base import Recommender
-from diffgrm.reporting.page import write_report
-from diffgrm.schema import DataError
 
 TRAINING = {"batch_size": 64, "epochs": 2, "warmup_steps": 5, "learning_rate": 0.01}
 SIDS = {"tokenizer": {"n_digits": 3, "codebook_size": 16, "iterations": 3}, "embedding": {"width": 16}}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from diffgrm.bench.suite import Suite
-from diffgrm.schema import RecipeError
+from diffgrm.apps.bench.suite import Suite
+from diffgrm.foundation.schema import RecipeError
 
 PLAIN = {
     "datasets": ["toy", "other"],

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.autoregressive import Autoregressive
-from diffgrm.models.diffgrm import DiffGRM
-from diffgrm.registry import names, resolve
+from diffgrm.foundation.registry import names, resolve
+from diffgrm.networks.autoregressive import Autoregressive
+from diffgrm.networks.diffgrm import DiffGRM
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.ranker import Ranker
 
 ALL = pytest.mark.parametrize("name", names("decoding"))
 GENERATOR = np.random.default_rng(3)

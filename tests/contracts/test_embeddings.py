@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from diffgrm.registry import names, resolve
-from diffgrm.storage import State
+from diffgrm.foundation.registry import names, resolve
+from diffgrm.foundation.storage import State
 
 KINDS = ["pot", "pan", "cup", "jug", "mug", "tin", "can", "jar", "box", "bag"]
 THINGS = [f"{colour} {kind}" for colour in ["red", "blue", "green"] for kind in KINDS]

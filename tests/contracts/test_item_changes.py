@@ -12,9 +12,9 @@ import pytest
 import diffgrm
 from conftest import small_recipe
 from diffgrm import InteractionDataset
+from diffgrm.foundation.registry import names, resolve
+from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.recommenders.popularity import PopularityRecommender
-from diffgrm.registry import names, resolve
-from diffgrm.schema import DataError, DiffGRMError
 
 HISTORY = ["item 3", "item 77", "item 410"]
 KNOW_NO_NEW_ITEMS = {"sasrec", "item_knn"}

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import small_recipe
 from diffgrm import InteractionDataset, toy_world
-from diffgrm.registry import names, resolve
+from diffgrm.foundation.registry import names, resolve
 
 FUTURE = "item 479"  # the planted item
 SMALL_SIDS = ["tokenizer.n_digits=3", "tokenizer.codebook_size=16"]

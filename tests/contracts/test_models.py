@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffgrm.models.sid_network import ItemFeatures
-from diffgrm.recipe import ItemLossSettings, LossSettings
-from diffgrm.registry import names, resolve
+from diffgrm.foundation.recipe import ItemLossSettings, LossSettings
+from diffgrm.foundation.registry import names, resolve
+from diffgrm.networks.inputs import ItemFeatures
 
 GENERATOR = torch.Generator().manual_seed(0)
 N, K, S = 3, 8, 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffgrm.registry import names, resolve
+from diffgrm.foundation.registry import names, resolve
 
 ALL = pytest.mark.parametrize("name", names("noising"))
 CODES = torch.randint(0, 8, (50, 4), generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,8 @@ import pytest
 import diffgrm
 from conftest import small_recipe
 from diffgrm import Recipe, evaluate, leave_one_out
-from diffgrm.registry import names, resolve
-from diffgrm.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
+from diffgrm.foundation.registry import names, resolve
+from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
 
 HISTORY = ["item 3", "item 77", "item 410"]
 

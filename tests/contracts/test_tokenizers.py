@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffgrm.registry import names, resolve
-from diffgrm.schema import DataError, RecipeError, TokenizerError
-from diffgrm.semantic_ids import SemanticIds
-from diffgrm.storage import State
+from diffgrm.foundation.registry import names, resolve
+from diffgrm.foundation.schema import DataError, RecipeError, TokenizerError
+from diffgrm.foundation.storage import State
+from diffgrm.semantic_ids.semantic_ids import SemanticIds
 
 ALL = pytest.mark.parametrize("name", names("tokenizer"))
 VECTORS = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
+from diffgrm.learning.batches import TrainingBatches
 
 GENERATOR = np.random.default_rng(0)
 TRAIN = Ragged.from_lists([GENERATOR.integers(0, 99, size) for size in GENERATOR.integers(0, 40, 60)])

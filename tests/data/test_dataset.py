@@ -14,7 +14,7 @@ from diffgrm.data.dataset import (
     temporal,
     validation_only,
 )
-from diffgrm.schema import DataError
+from diffgrm.foundation.schema import DataError
 
 ROWS = {"a": "pqrst", "b": "qr", "c": "tsr", "d": "p"}
 

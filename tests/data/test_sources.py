@@ -12,7 +12,7 @@ from diffgrm import amazon_reviews_2014, movielens
 from diffgrm.data import download
 from diffgrm.data.download import fetch
 from diffgrm.data.sources import AMAZON_CATEGORIES, SOURCES, load_source
-from diffgrm.schema import DataError, DownloadError
+from diffgrm.foundation.schema import DataError, DownloadError
 from servers import FileServer
 
 REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"

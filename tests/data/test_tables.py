@@ -8,7 +8,7 @@ import pytest
 
 from diffgrm import InteractionDataset, read_table
 from diffgrm.data.tables import read_interactions, read_items
-from diffgrm.schema import DataError
+from diffgrm.foundation.schema import DataError
 
 EVENTS = pl.DataFrame({"user_id": ["u1", "u1", "u2"], "item_id": ["007", "b", "007"], "timestamp": [2, 1, 5]})
 ITEMS = pl.DataFrame({"item_id": ["007", "b"], "text": ["first thing", "second thing"]})

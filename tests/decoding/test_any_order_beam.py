@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from contracts.test_models import vectors
-from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.any_order_beam import AnyOrderBeam, digits_per_step
-from diffgrm.decoding.base import Task
-from diffgrm.decoding.exhaustive import Exhaustive
-from diffgrm.decoding.one_pass import OnePass
-from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.diffgrm import DiffGRM
-from diffgrm.schema import RecipeError
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.networks.diffgrm import DiffGRM
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam, digits_per_step
+from diffgrm.ranking.decoding.base import Task
+from diffgrm.ranking.decoding.exhaustive import Exhaustive
+from diffgrm.ranking.decoding.one_pass import OnePass
+from diffgrm.ranking.ranker import Ranker
 
 CODES = np.array(list(itertools.product(range(4), repeat=3)))
 GENERATOR = np.random.default_rng(0)
@@ -194,7 +194,7 @@ def test_a_wider_beam_never_loses_the_best_score(network):
 def test_more_steps_than_digits_and_too_large_worlds_are_refused(network, monkeypatch):
     with pytest.raises(RecipeError, match=r"decoding\.steps 5 is more than the 3 digits"):
         rank(network, AnyOrderBeam(steps=5))
-    monkeypatch.setattr("diffgrm.decoding.exhaustive.LIMIT", 100)
+    monkeypatch.setattr("diffgrm.ranking.decoding.exhaustive.LIMIT", 100)
     with pytest.raises(RecipeError, match="'exhaustive' is for tiny worlds: 40 items"):
         rank(network, Exhaustive())
 
@@ -246,8 +246,8 @@ def test_asking_for_few_beams_at_the_last_digit_gives_the_answer_of_asking_for_a
     monkeypatch.setattr(network, "denoise", counting)
     answers, beams = [], []
     for parts in (1, 16):
-        monkeypatch.setattr("diffgrm.decoding.any_order_beam.LAST_PARTS", parts)
-        monkeypatch.setattr("diffgrm.decoding.any_order_beam.FEWEST_BEAMS", 1)
+        monkeypatch.setattr("diffgrm.ranking.decoding.any_order_beam.LAST_PARTS", parts)
+        monkeypatch.setattr("diffgrm.ranking.decoding.any_order_beam.FEWEST_BEAMS", 1)
         answers.append(rank(network, AnyOrderBeam(beam=32, order=order), catalogue(share), k=4))
         beams.append(sum(asked))
         asked.clear()

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import diffgrm.catalogue as module
-from diffgrm.catalogue import Catalogue, Excluded, code_words
+import diffgrm.ranking.catalogue as module
 from diffgrm.data.dataset import Ragged
+from diffgrm.ranking.catalogue import Catalogue, Excluded, code_words
 
 
 def naive(codes, recommendable, known_codes, known, excluded):

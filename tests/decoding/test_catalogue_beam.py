@@ -8,12 +8,12 @@ import torch
 
 from contracts.test_models import vectors
 from decoding.test_any_order_beam import CODES, HISTORIES, catalogue, rank
-from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding import catalogue_beam as module
-from diffgrm.decoding.catalogue_beam import CatalogueBeam
-from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.diffgrm import DiffGRM
+from diffgrm.networks.diffgrm import DiffGRM
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.decoding import catalogue_beam as module
+from diffgrm.ranking.decoding.catalogue_beam import CatalogueBeam
+from diffgrm.ranking.ranker import Ranker
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import torch
 
 from contracts.test_models import vectors
 from decoding.test_any_order_beam import CODES, HISTORIES, catalogue
-from diffgrm.catalogue import Catalogue
-from diffgrm.decoding.item_proposals import ItemProposals
-from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.diffgrm import DiffGRM
-from diffgrm.recipe import ItemLossSettings
+from diffgrm.foundation.recipe import ItemLossSettings
+from diffgrm.networks.diffgrm import DiffGRM
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.decoding.item_proposals import ItemProposals
+from diffgrm.ranking.ranker import Ranker
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from diffgrm.embeddings import ItemEncoder, embed_items
-from diffgrm.schema import DataError
-from diffgrm.storage import State
+from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.storage import State
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items
 
 
 def table(*texts):

@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 
 from diffgrm import toy_world
-from diffgrm.embeddings import check_embeddings, embed_items
-from diffgrm.embeddings.lsa import LSA
-from diffgrm.schema import DataError
-from diffgrm.storage import State
+from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.storage import State
+from diffgrm.semantic_ids.embeddings.base import check_embeddings, embed_items
+from diffgrm.semantic_ids.embeddings.lsa import LSA
 
 TEXTS = ["red lamp", "blue lamp", "red wooden chair", "blue wooden chair", "wooden lamp"]
 

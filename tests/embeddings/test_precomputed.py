@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from diffgrm.embeddings import embed_items
-from diffgrm.embeddings.precomputed import Precomputed
-from diffgrm.schema import DataError
+from diffgrm.foundation.schema import DataError
+from diffgrm.semantic_ids.embeddings.base import embed_items
+from diffgrm.semantic_ids.embeddings.precomputed import Precomputed
 
 MATRIX = np.array([[3, 4], [0, 2], [5, 0]], dtype=np.float64)
 UNIT = np.array([[0.6, 0.8], [0, 1], [1, 0]], dtype=np.float32)

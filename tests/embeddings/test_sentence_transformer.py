@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from diffgrm.embeddings import embed_items
-from diffgrm.embeddings.sentence_transformer import SentenceTransformer
-from diffgrm.schema import DataError, MissingExtraError
+from diffgrm.foundation.schema import DataError, MissingExtraError
+from diffgrm.semantic_ids.embeddings.base import embed_items
+from diffgrm.semantic_ids.embeddings.sentence_transformer import SentenceTransformer
 from servers import HubServer
 
 TEXTS = ["red lamp", "blue lamp", "red wooden chair", "blue wooden chair", "wooden lamp"]

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from contracts.test_models import close, encode, histories, objective_parts, vectors
-from diffgrm.catalogue import Catalogue
-from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
-from diffgrm.decoding.left_to_right import LeftToRight
-from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.autoregressive import Autoregressive
-from diffgrm.training.autoregressive import AutoregressiveObjective
+from diffgrm.learning.batches import TrainingBatches
+from diffgrm.learning.objectives.left_to_right import AutoregressiveObjective
+from diffgrm.networks.autoregressive import Autoregressive
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.decoding.left_to_right import LeftToRight
+from diffgrm.ranking.ranker import Ranker
 
 N, K, S = 3, 8, 5
 GENERATOR = torch.Generator().manual_seed(0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.models.co_occurrence import CoOccurrence
-from diffgrm.models.neighbours import ItemKNN
+from diffgrm.ranking.item_scoring.co_occurrence import CoOccurrence
+from diffgrm.ranking.neighbours import ItemKNN
 
 TRAIN = Ragged.from_lists([[0, 1, 2], [0, 1], [1, 2, 3], [3, 4], [0, 1, 4]])  # nobody meets item 5
 TEXTS = np.eye(6, 4, dtype=np.float32)

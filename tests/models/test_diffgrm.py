@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from contracts.test_models import close, encode, histories, objective_parts, questions
-from diffgrm.data.batches import TrainingBatches
 from diffgrm.data.dataset import Ragged
-from diffgrm.losses import masked_cross_entropy
-from diffgrm.models.blocks import Attention, Dropout, Residual, evaluating
-from diffgrm.models.compiled import compile_layers
-from diffgrm.models.diffgrm import DiffGRM
-from diffgrm.noising.confidence import ConfidenceNoising
-from diffgrm.schema import RecipeError
-from diffgrm.training.diffusion import DiffusionObjective
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.learning.batches import TrainingBatches
+from diffgrm.learning.losses import masked_cross_entropy
+from diffgrm.learning.noising.confidence import ConfidenceNoising
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.networks.blocks import Attention, Dropout, Residual, evaluating
+from diffgrm.networks.compiled import compile_layers
+from diffgrm.networks.diffgrm import DiffGRM
 
 GENERATOR = torch.Generator().manual_seed(0)
 N, K, S = 3, 8, 5
@@ -26,9 +26,9 @@ def network(request):
 
 def test_probing_loss_and_decoding_give_equal_logits_for_equal_input(network, monkeypatch):
     """One fully masked question, asked through the three paths that use the network."""
-    from diffgrm.catalogue import Catalogue
-    from diffgrm.decoding.any_order_beam import AnyOrderBeam
-    from diffgrm.decoding.base import Task
+    from diffgrm.ranking.catalogue import Catalogue
+    from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
+    from diffgrm.ranking.decoding.base import Task
 
     codes, valid = histories(4)
     target = torch.randint(0, K, (4, N), generator=GENERATOR)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffgrm.models.diffgrm import DiffGRM
-from diffgrm.models.sid_network import ItemFeatures
-from diffgrm.schema import RecipeError
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.networks.diffgrm import DiffGRM
+from diffgrm.networks.inputs import ItemFeatures
 
 GENERATOR = torch.Generator().manual_seed(0)
 SIZES = {"n_digits": 3, "codebook_size": 8, "n_items": 6, "text_width": 5, "width": 16, "heads": 2}

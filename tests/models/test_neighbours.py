@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.models.neighbours import ItemKNN, TextKNN
+from diffgrm.ranking.neighbours import ItemKNN, TextKNN
 
 TRAIN = Ragged.from_lists([[0, 1, 2], [0, 1, 1], [1, 2], [3], []])
 

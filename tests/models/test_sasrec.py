@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from diffgrm.data.batches import Histories, TrainingBatches
 from diffgrm.data.dataset import Ragged
-from diffgrm.models.blocks import Dropout
-from diffgrm.models.sasrec import SASRec
-from diffgrm.query import Query
-from diffgrm.recipe import ItemLossSettings
-from diffgrm.retrieval import VectorRanker
-from diffgrm.schema import RecipeError
-from diffgrm.training.next_item import NextItemObjective
+from diffgrm.foundation.recipe import ItemLossSettings
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.learning.batches import TrainingBatches
+from diffgrm.learning.objectives.next_item import NextItemObjective
+from diffgrm.networks.blocks import Dropout
+from diffgrm.networks.inputs import Histories
+from diffgrm.networks.sasrec import SASRec
+from diffgrm.ranking.query import Query
+from diffgrm.ranking.retrieval import VectorRanker
 
 ITEMS, S = 20, 6
 CODES = torch.cartesian_prod(*[torch.arange(4)] * 3)[torch.randperm(64, generator=torch.Generator().manual_seed(0))[:ITEMS]]

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffgrm.losses import masked_cross_entropy
-from diffgrm.noising.base import Views
-from diffgrm.noising.coherent import CoherentNoising
-from diffgrm.noising.confidence import ConfidenceNoising, confidence
-from diffgrm.noising.full_mask import FullMaskNoising
-from diffgrm.noising.uniform import RandomNoising
+from diffgrm.learning.losses import masked_cross_entropy
+from diffgrm.learning.noising.base import Views
+from diffgrm.learning.noising.coherent import CoherentNoising
+from diffgrm.learning.noising.confidence import ConfidenceNoising, confidence
+from diffgrm.learning.noising.full_mask import FullMaskNoising
+from diffgrm.learning.noising.uniform import RandomNoising
 
 GENERATOR = torch.Generator().manual_seed(0)
 CODES = torch.tensor([[0, 1, 2], [2, 1, 0]])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffgrm import catalogue as torch_catalogue
 from diffgrm.data.dataset import Ragged
-from diffgrm.onnx_runtime.catalogue import Catalogue, Excluded
+from diffgrm.ranking import catalogue as torch_catalogue
+from diffgrm.runtime_onnx.numpy_catalogue import Catalogue, Excluded
 
 USERS, BEAMS = 3, 5
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffgrm
-from diffgrm.schema import DataError
+from diffgrm.foundation.schema import DataError
 
 HISTORY = ["item 3", "item 77", "item 410"]
 

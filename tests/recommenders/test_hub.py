@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from diffgrm import PopularityRecommender, RandomRecommender, Recommender, toy_world
-from diffgrm.schema import ModelFolderError
+from diffgrm.foundation.schema import ModelFolderError
 from servers import HubServer
 
 HISTORIES = [["item 1", "item 2"], ["item 40"]]

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import diffgrm
-from diffgrm import PopularityRecommender, model_folder
-from diffgrm.schema import ModelFolderError
+from diffgrm import PopularityRecommender
+from diffgrm.foundation import model_folder
+from diffgrm.foundation.schema import ModelFolderError
 
 HISTORY = ["item 3", "item 77"]
 
@@ -81,7 +82,7 @@ def test_weights_that_do_not_fit_the_recipe_are_told(copy):
     save_file(weights, copy / "model.safetensors")
     manifest = json.loads((copy / "manifest.json").read_text())
     path = copy / "model.safetensors"
-    manifest["files"][path.name] = {"bytes": path.stat().st_size, "sha256": diffgrm.storage.file_digest(path)}
+    manifest["files"][path.name] = {"bytes": path.stat().st_size, "sha256": diffgrm.foundation.storage.file_digest(path)}
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelFolderError, match="does not fit the recipe beside it"):
         diffgrm.load(copy)
@@ -159,7 +160,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_old_model_whole(copy, moment)
         import os, signal
         import diffgrm
         from pathlib import Path
-        from diffgrm import model_folder
+        from diffgrm.foundation import model_folder
         model = diffgrm.load({str(copy)!r})
         def die(*args):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -192,7 +193,9 @@ def test_the_same_texts_get_the_same_sids_after_loading(fitted, saved):
 def test_only_late_settings_can_be_overridden(saved):
     model = diffgrm.load(saved).override(["decoding.beam=3"])
     assert model.ranker().decoder.beam == 3
-    with pytest.raises(diffgrm.schema.RecipeError, match=r"only decoding and evaluation settings .* model\.width=3"):
+    with pytest.raises(
+        diffgrm.foundation.schema.RecipeError, match=r"only decoding and evaluation settings .* model\.width=3"
+    ):
         model.override(["model.width=3"])
 
 

@@ -14,10 +14,10 @@ from conftest import small_recipe
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
-from diffgrm.registry import resolve
-from diffgrm.serving.app import create_app
-from diffgrm.serving.live import LiveModel, UserHistories
-from diffgrm.serving.settings import Limits
+from diffgrm.apps.serving.app import create_app
+from diffgrm.apps.serving.live import LiveModel, UserHistories
+from diffgrm.apps.serving.settings import Limits
+from diffgrm.foundation.registry import resolve
 
 TOKEN = "a token for tests only"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -21,10 +21,10 @@ pytest.importorskip("fastapi")
 pytest.importorskip("playwright.sync_api")
 from playwright import sync_api as playwright
 
-from diffgrm.serving.app import create_app
-from diffgrm.serving.live import LiveModel
-from diffgrm.serving.run import in_background
-from diffgrm.serving.settings import Limits
+from diffgrm.apps.serving.app import create_app
+from diffgrm.apps.serving.live import LiveModel
+from diffgrm.apps.serving.run import in_background
+from diffgrm.apps.serving.settings import Limits
 
 expect = playwright.expect
 HISTORY = ["item 3", "item 77", "item 410"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 schemathesis = pytest.importorskip("schemathesis")
-app_module = pytest.importorskip("diffgrm.serving.app")
-live_module = pytest.importorskip("diffgrm.serving.live")
+app_module = pytest.importorskip("diffgrm.apps.serving.app")
+live_module = pytest.importorskip("diffgrm.apps.serving.live")
 
 # Ids that fit the description need not be in the catalogue, and the server of the test has one token for all.
 NOT_CHECKED = ("positive_data_acceptance", "ignored_auth")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 import diffgrm
-from diffgrm.storage import file_digest
+from diffgrm.foundation.storage import file_digest
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from diffgrm.cli import app
-from diffgrm.schema import DataError, DiffGRMError
+from diffgrm.apps.cli.main import app
+from diffgrm.foundation.schema import DataError, DiffGRMError
 
-run = pytest.importorskip("diffgrm.serving.run")
+run = pytest.importorskip("diffgrm.apps.serving.run")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from diffgrm.collisions import CodeKeys, nearest_codes, reassign
-from diffgrm.schema import TokenizerError
-from diffgrm.tokenizers.opq import OPQTokenizer
+from diffgrm.foundation.schema import TokenizerError
+from diffgrm.semantic_ids.collisions import CodeKeys, nearest_codes, reassign
+from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_too_few_codes_are_told_with_the_way_out():
 
 
 def test_a_crowded_code_space_is_told(monkeypatch):
-    monkeypatch.setattr("diffgrm.collisions.LONGEST_LIST", 64)
+    monkeypatch.setattr("diffgrm.semantic_ids.collisions.LONGEST_LIST", 64)
     generator = np.random.default_rng(0)
     tokenizer = OPQTokenizer(9, 2, pca_width=9, iterations=2).fit(generator.normal(size=(100, 9)).astype(np.float32))
     vectors = (1 + 1e-3 * generator.normal(size=(300, 9))).astype(np.float32)
@@ -103,8 +103,8 @@ def test_keys_name_codes_without_confusion(n, size):
 
 def test_too_large_problems_are_cut_and_still_give_everyone_a_place(crowd, monkeypatch):
     tokenizer, vectors, codes = crowd
-    monkeypatch.setattr("diffgrm.collisions.LARGEST_PROBLEM", 5)
-    monkeypatch.setattr("diffgrm.collisions.PROBLEM_BLOCK", 7)
+    monkeypatch.setattr("diffgrm.semantic_ids.collisions.LARGEST_PROBLEM", 5)
+    monkeypatch.setattr("diffgrm.semantic_ids.collisions.PROBLEM_BLOCK", 7)
     repaired = reassign(tokenizer, vectors, codes)
     assert len(np.unique(repaired.codes, axis=0)) == len(vectors)
     assert repaired.moved.sum() == len(vectors) - len(np.unique(codes, axis=0))

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffgrm.schema import ModelFolderError, TokenizerError
-from diffgrm.semantic_ids import SemanticIds, tokenize_items
-from diffgrm.tokenizers.opq import OPQTokenizer
+from diffgrm.foundation.schema import ModelFolderError, TokenizerError
+from diffgrm.semantic_ids.semantic_ids import SemanticIds, tokenize_items
+from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Tables, datasets, public sources and training batches."""
+"""Tables, ids, splits, public datasets (floor 1)."""

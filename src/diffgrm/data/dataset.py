@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.tables import load_frame, read_interactions, read_items, renamings_for
-from diffgrm.schema import Columns, DataError, bullet_list, did_you_mean, first_few
+from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 
 FEW = 8  # ids are looked up one by one where they are fewer than this part of all
 OURS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP, Columns.TEXT, Columns.TITLE)

@@ -11,8 +11,8 @@ import requests
 import urllib3
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from diffgrm.schema import DownloadError
-from diffgrm.storage import file_digest
+from diffgrm.foundation.schema import DownloadError
+from diffgrm.foundation.storage import file_digest
 
 logger = logging.getLogger(__name__)
 

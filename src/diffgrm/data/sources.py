@@ -21,8 +21,8 @@ from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import fetch, name_for
 from diffgrm.data.tables import clean_text
 from diffgrm.data.toy import toy_world
-from diffgrm.schema import Columns, DataError, DownloadError, did_you_mean
-from diffgrm.storage import atomic_file, cache_folder
+from diffgrm.foundation.schema import Columns, DataError, DownloadError, did_you_mean
+from diffgrm.foundation.storage import atomic_file, cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from diffgrm.schema import Columns, DataError, bullet_list, did_you_mean, first_few
+from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz")
 

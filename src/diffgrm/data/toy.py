@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
-from diffgrm.schema import Columns, DataError
+from diffgrm.foundation.schema import Columns, DataError
 
 DEPARTMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # department: (brands, product kinds in the order in which shoppers buy them)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import IdMap
-from diffgrm.schema import Columns, DataError, first_few
+from diffgrm.foundation.schema import Columns, DataError, first_few
 
 logger = logging.getLogger(__name__)
 

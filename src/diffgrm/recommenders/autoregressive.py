@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from diffgrm.learning.objectives.base import Objective
+from diffgrm.learning.objectives.left_to_right import AutoregressiveObjective
 from diffgrm.recommenders.generative import GenerativeRecommender
-from diffgrm.training import Objective
-from diffgrm.training.autoregressive import AutoregressiveObjective
 
 
 class AutoregressiveRecommender(GenerativeRecommender):

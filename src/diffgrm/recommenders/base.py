@@ -19,15 +19,15 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 
-from diffgrm import model_folder, registry
 from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split, make_split
-from diffgrm.query import Query
-from diffgrm.recipe import Recipe
+from diffgrm.data.histories import read_histories
+from diffgrm.foundation import model_folder, registry
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
+from diffgrm.ranking.query import Query
 from diffgrm.recommenders.answers import allowed_items, answer_table
 from diffgrm.recommenders.card import model_card
-from diffgrm.recommenders.histories import read_histories
 from diffgrm.recommenders.living_catalogue import LivingCatalogue
-from diffgrm.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.models.blocks import evaluating
+from diffgrm.foundation.schema import Columns
+from diffgrm.learning.objectives.base import Objective
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.networks.blocks import evaluating
 from diffgrm.recommenders.generative import GenerativeRecommender
-from diffgrm.schema import Columns
-from diffgrm.training import Objective
-from diffgrm.training.diffusion import DiffusionObjective
 
 
 class DiffGRMRecommender(GenerativeRecommender):

@@ -12,21 +12,21 @@ import numpy as np
 import polars as pl
 import torch
 
-from diffgrm import registry
-from diffgrm.catalogue import Catalogue
 from diffgrm.data.dataset import Split
-from diffgrm.decoding.base import Decoder
-from diffgrm.decoding.item_table import ItemTable
-from diffgrm.decoding.ranker import Ranker
-from diffgrm.models.co_occurrence import CoOccurrence
-from diffgrm.models.sid_network import ItemFeatures
-from diffgrm.query import Query
-from diffgrm.recipe import Recipe
+from diffgrm.foundation import registry
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import Columns, RecipeError
+from diffgrm.foundation.storage import State
+from diffgrm.learning.objectives.base import Objective
+from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.decoding.base import Decoder
+from diffgrm.ranking.item_scoring.co_occurrence import CoOccurrence
+from diffgrm.ranking.item_table import ItemTable
+from diffgrm.ranking.query import Query
+from diffgrm.ranking.ranker import Ranker
 from diffgrm.recommenders.network import NetworkRecommender
 from diffgrm.recommenders.semantic import SemanticRecommender
-from diffgrm.schema import Columns, RecipeError
-from diffgrm.storage import State
-from diffgrm.training import Objective
 
 TEXTS, CO_OCCURRENCE = "text_vectors.safetensors", "co_occurrence.safetensors"
 FEW = 256  # items that are forbidden one by one, which is cheaper than tables of the other ones

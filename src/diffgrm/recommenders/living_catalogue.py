@@ -11,8 +11,8 @@ import polars as pl
 
 from diffgrm.data.dataset import IdMap
 from diffgrm.data.tables import read_items
-from diffgrm.recipe import Recipe
-from diffgrm.schema import Columns, DataError, DiffGRMError, first_few
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, first_few
 
 
 class LivingCatalogue:

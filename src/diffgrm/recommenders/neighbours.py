@@ -10,11 +10,11 @@ import polars as pl
 import scipy.sparse as sp
 
 from diffgrm.data.dataset import Split
-from diffgrm.embeddings.base import ItemEncoder, embed_items
-from diffgrm.query import Query, top_k_of_scores
-from diffgrm.recipe import Recipe
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.storage import State
+from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
-from diffgrm.storage import State
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items
 
 SIMILARITY, VECTORS, ENCODER = "similarity.safetensors", "vectors.safetensors", "encoder.safetensors"
 

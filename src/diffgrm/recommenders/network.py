@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffgrm.data.dataset import Split
-from diffgrm.models.compiled import compile_layers, compiled
-from diffgrm.recipe import Recipe
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import ModelFolderError, TrainingError
+from diffgrm.learning.loop import train
+from diffgrm.learning.objectives.base import Objective
+from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.recommenders.base import Recommender
-from diffgrm.schema import ModelFolderError, TrainingError
-from diffgrm.training import Objective, train
 
 NETWORK = "model.safetensors"
 

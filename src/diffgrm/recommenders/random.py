@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Split
-from diffgrm.query import Query, top_k_of_scores
+from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
 
 

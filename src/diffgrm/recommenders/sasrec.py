@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Split
-from diffgrm.query import Query
+from diffgrm.learning.objectives.next_item import NextItemObjective
+from diffgrm.ranking.query import Query
+from diffgrm.ranking.retrieval import VectorRanker
 from diffgrm.recommenders.network import NetworkRecommender
 from diffgrm.recommenders.semantic import SemanticRecommender
-from diffgrm.retrieval import VectorRanker
-from diffgrm.training.next_item import NextItemObjective
 
 
 class SASRecRecommender(NetworkRecommender):

@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Split
-from diffgrm.embeddings.base import ItemEncoder, embed_items, normalise
-from diffgrm.recipe import Recipe
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.storage import State
 from diffgrm.recommenders.base import Recommender
-from diffgrm.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
-from diffgrm.storage import State
-from diffgrm.tokenizers.base import Tokenizer
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items, normalise
+from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
+from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
 SIDS, TOKENIZER, ENCODER = "semantic_ids.safetensors", "tokenizer.safetensors", "encoder.safetensors"
 

@@ -1,0 +1,311 @@
+"""Runs a suite: every dataset, run and seed once, resumable, test looked at once (floor 6).
+
+OUT/models/DIGEST/            a fitted model, shared by runs that differ in decoding only
+OUT/models/DIGEST.run/        its checkpoints while it trains, its logs afterwards
+OUT/models/DIGEST.json        what it is worth on validation, where choices were made by it
+OUT/runs/DATASET/RUN/seed-0/  result.json and ranks.parquet, written when all of it is done
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+
+from diffgrm.apps.bench.peers import Lists, run_peer
+from diffgrm.apps.bench.suite import LATE, Run, Suite
+from diffgrm.data.dataset import InteractionDataset, Split, make_split
+from diffgrm.data.sources import load_source
+from diffgrm.evaluation.metrics import evaluate, selection_score
+from diffgrm.foundation import registry
+from diffgrm.foundation.recipe import DataSettings, Recipe
+from diffgrm.foundation.schema import DataError, DiffGRMError
+from diffgrm.foundation.storage import atomic_file, digest
+from diffgrm.recommenders.base import Recommender, load
+from diffgrm.semantic_ids.embeddings.base import embed_items
+
+logger = logging.getLogger(__name__)
+
+RESULT, RANKS = "result.json", "ranks.parquet"
+OBSERVED = 1000  # validation users whose fill order is looked at
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One dataset, run and seed.
+
+    Attributes:
+        folder: where its result stands.
+        identity: of everything the result depends on.
+    """
+
+    dataset: str
+    run: str
+    seed: int
+    recipe: Recipe | None
+    folder: Path
+    identity: str
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there, of this very recipe and data."""
+        try:
+            return json.loads((self.folder / RESULT).read_text())["identity"] == self.identity
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            return False
+
+
+@dataclass(frozen=True)
+class World:
+    """A dataset of a suite, split."""
+
+    name: str
+    dataset: InteractionDataset
+    split: Split
+    identity: str
+
+    @classmethod
+    def load(cls, suite: Suite, name: str) -> World:
+        """From a folder that the suite names, else from the publisher; leave-one-out.
+
+        Raises:
+            DataError, DownloadError: it cannot be had.
+        """
+        for folder in suite.folders:
+            home = suite.path(folder) / name
+            if (home / "interactions.parquet").is_file():
+                dataset = InteractionDataset.from_tables(home / "interactions.parquet", home / "items.parquet", name=name)
+                break
+        else:
+            dataset = load_source(name)
+        data = DataSettings()  # type: ignore[call-arg]
+        split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
+        split = replace(split, test=split.test.sample(suite.test_users, seed=0))
+        ids = [dataset.users.series.to_list(), dataset.items.series.to_list(), dataset.item_table.hash_rows().sum()]
+        return cls(name, dataset, split, digest([dataset.events.values, dataset.events.offsets, *ids]))
+
+
+class Runner:
+    """Works through a suite.
+
+    Args:
+        say: told what has been done, a line each time.
+        progress: show progress bars of single fits.
+    """
+
+    def __init__(self, suite: Suite, out: Path, say: Callable[[str], None], progress: bool = True) -> None:
+        self.suite, self.out, self.say, self.progress = suite, out, say, progress
+        self.chosen: dict[tuple[str, str], dict[str, Any]] = {}
+        self.started, self.finished = time.perf_counter(), 0
+
+    def run(self) -> dict[str, str]:
+        """Everything that is not done yet; what failed, and why."""
+        failed = {}
+        for name in self.suite.datasets:
+            try:
+                world = World.load(self.suite, name)
+            except DiffGRMError as error:
+                failed[name] = str(error)
+                self.say(f"{name}: {error}")
+                continue
+            self.say(f"{world.dataset!r}")
+            for run, seed in self._order():
+                label = f"{name}, {run}, seed {seed}"
+                try:
+                    self._cell(world, run, seed, label)
+                except DiffGRMError as error:
+                    failed[label] = str(error)
+                    self.say(f"{label}: {error}")
+        return failed
+
+    def _order(self) -> Iterator[tuple[str, int]]:
+        """Runs that others are like come first."""
+        names = sorted(self.suite.runs, key=lambda name: self.suite.base(name) != name)
+        for name in names:
+            for seed in self.suite.runs[name].seeds or self.suite.seeds:
+                yield name, seed
+
+    # ---- one cell -----------------------------------------------------------------------------------------------
+
+    def _cell(self, world: World, run: str, seed: int, label: str) -> None:
+        spec = self.suite.runs[run]
+        folder = self.out / "runs" / world.name / slug(run) / f"seed-{seed}"
+        recipe = fit = None
+        if spec.peer is not None:
+            settings = [seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
+        else:
+            choice = self._choice(world, run)
+            recipe = self.suite.recipe(run, world.name, choice, seed)
+            fit = self.suite.recipe(self.suite.fitted_by(run), world.name, choice, seed)
+            settings = [recipe.to_dict(), fit.to_dict()]
+        identity = digest([world.identity, self.suite.test_users, *settings])
+        cell = Cell(world.name, run, seed, recipe, folder, identity)
+        if cell.done:
+            self.finished += 1
+            self.say(f"[{self._count()}] {label}: done before")
+            return
+        recommender = self._peer(world, spec, seed) if fit is None else self._fitted(world, fit, cell.recipe)
+        content, ranks = measure(recommender, world)
+        if fit is not None:
+            assert isinstance(recommender, Recommender)
+            model = self._model_folder(world, fit)
+            content |= {"model": model.name} | observe(recommender, world, model.with_suffix(".run"))
+        content |= {"choice": self.chosen.get((world.name, self.suite.base(run)), {}), "peer": cell.recipe is None}
+        write(cell, content, ranks)
+        self.finished += 1
+        metric = content["metrics"]["ndcg@10"]
+        self.say(f"[{self._count()}] {label}: NDCG@10 {metric:.4f} ({content['facts'].get('fit_seconds', 0):.0f} s to fit)")
+
+    def _peer(self, world: World, spec: Run, seed: int) -> Lists:
+        settings, codes, vectors = {**spec.changes, **spec.only_on.get(world.name, {}), "seed": seed}, None, None
+        if (owner := settings.pop("semantic_ids_of", None)) is not None:
+            recipe = self.suite.recipe(owner, world.name, self._choice(world, owner), seed)
+            codes = cast(Any, self._fitted(world, recipe)).semantic_ids.codes
+        if (owner := settings.pop("vectors_of", None)) is not None:
+            recipe = self.suite.recipe(owner, world.name, {}, seed)
+            encoder = recipe.embedding.build("embedding", seed=seed)
+            vectors = embed_items(encoder, world.dataset.item_table, world.split.item_counts > 0)
+        assert spec.peer is not None
+        python = self.suite.path(spec.python or Path(".venv/bin/python"))
+        return run_peer(self.suite.path(spec.peer), python, world.dataset, world.split, settings, codes, vectors)
+
+    def _count(self) -> str:
+        cells = len(list(self._order())) * len(self.suite.datasets)
+        elapsed = time.perf_counter() - self.started
+        return f"{self.finished}/{cells}, {elapsed / 60:.0f} min"
+
+    def _choice(self, world: World, run: str) -> dict[str, Any]:
+        """The settings of a run that do best on validation, by the first seed. Test is not looked at."""
+        base = self.suite.base(run)
+        choices = self.suite.choices(base)
+        if len(choices) > 1 and (world.name, base) not in self.chosen:
+            scores = []
+            for choice in choices:
+                recipe = self.suite.recipe(base, world.name, choice, self.suite.seeds[0])
+                scores.append(self._validation_score(world, recipe))
+                self.say(f"{world.name}, {base}: {choice} has {scores[-1]:.4f} on validation")
+            self.chosen[world.name, base] = choices[int(np.argmax(scores))]
+        return self.chosen.get((world.name, base), choices[0])
+
+    def _validation_score(self, world: World, recipe: Recipe) -> float:
+        """0.8 NDCG@10 + 0.2 Recall@10 on validation, history filtered: what training found, else found now and kept."""
+        kept = self._model_folder(world, recipe).with_suffix(".json")
+        if kept.is_file():
+            return float(json.loads(kept.read_text())["val_score"])
+        recommender = self._fitted(world, recipe)
+        if validation := recommender.facts.get("validation"):
+            score = float(validation["val_score"])
+        else:
+            metrics = evaluate(recommender, world.split.validation, world.dataset.items, world.split.item_counts).metrics
+            score = selection_score(metrics["ndcg@10"], metrics["recall@10"])
+        with atomic_file(kept) as path:
+            path.write_text(json.dumps({"val_score": score}) + "\n", encoding="utf-8")
+        return score
+
+    def _fitted(self, world: World, recipe: Recipe, used_as: Recipe | None = None) -> Recommender:
+        """The recommender, fitted now or before, with the decoding of another recipe if one is given.
+
+        A fit that was killed goes on where it stopped.
+        """
+        folder = self._model_folder(world, recipe)
+        if not folder.is_dir():
+            run = folder.with_suffix(".run")
+            resume = (run / "last.ckpt").is_file()
+            if not resume and run.is_dir():
+                shutil.rmtree(run)
+            recommender = registry.resolve("recommender", recipe.recommender)(recipe)
+            recommender.fit(world.dataset, run_folder=run, resume=resume, progress=self.progress)
+            recommender.save(folder)
+            for checkpoint in ("last.ckpt", "best.ckpt"):
+                (run / checkpoint).unlink(missing_ok=True)
+        loaded, used_as = load(folder), used_as or recipe
+        if "decoding" not in used_as.sections:
+            return loaded
+        decoding = used_as.to_dict()["decoding"]
+        overrides = [f"decoding.{key}={json.dumps(value)}" for key, value in decoding.items()]
+        return loaded.override(overrides)
+
+    def _model_folder(self, world: World, recipe: Recipe) -> Path:
+        facts = {section: value for section, value in recipe.to_dict().items() if section not in LATE}
+        return self.out / "models" / digest([world.identity, facts])[:16]
+
+
+# ---- measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Test metrics, facts and times; and the ranks of every held-out event with what tables are broken down by."""
+    split, started = world.split, time.perf_counter()
+    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts)
+    seconds = time.perf_counter() - started
+    content = {
+        "metrics": found.metrics,
+        "facts": recommender.facts,
+        "recipe": recommender.recipe.to_dict() if isinstance(recommender, Recommender) else None,
+        "users": found.n_users,
+        "evaluation_seconds": round(seconds, 2),
+        "ms_per_list": round(1e3 * seconds / (2 * found.n_users), 3),
+    }
+    lengths = np.repeat(split.test.histories.lengths, split.test.targets.lengths)
+    breakdown = {"training_events": split.item_counts[split.test.targets.values], "history_length": lengths}
+    return content, found.per_user.with_columns(**{name: pl.Series(values) for name, values in breakdown.items()})
+
+
+def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[str, Any]:
+    """What pictures are drawn of: the use of codes, the order in which digits are filled, their difficulty in training."""
+    found: dict[str, Any] = {}
+    if (sids := getattr(recommender, "semantic_ids", None)) is not None:
+        found["code_counts"] = [np.bincount(column, minlength=sids.codebook_size).tolist() for column in sids.codes.T]
+    if hasattr(recommender, "fill_order"):
+        users = np.arange(min(OBSERVED, len(world.split.validation)))
+        found["fill_order"] = recommender.fill_order(world.split.validation.histories.rows(users)).tolist()
+    logs = [pl.read_csv(path, infer_schema_length=None) for path in sorted(run_folder.glob("logs/part_*/metrics.csv"))]
+    if logs:
+        table = pl.concat(logs, how="diagonal_relaxed")
+        names = [name for name in table.columns if name.startswith("val_")]
+        if names:
+            curve = table.filter(pl.col("val_score").is_not_null()).unique("epoch", keep="last").sort("epoch")
+            found["curves"] = {"epoch": curve["epoch"].to_list(), **{name: curve[name].to_list() for name in names}}
+    return found
+
+
+def write(cell: Cell, content: dict[str, Any], ranks: pl.DataFrame) -> None:
+    """The result of a cell; ``result.json`` comes last, so that it vouches for the rest."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(cell.folder / RANKS) as path:
+        ranks.write_parquet(path)
+    header = {"dataset": cell.dataset, "run": cell.run, "seed": cell.seed, "identity": cell.identity}
+    with atomic_file(cell.folder / RESULT) as path:
+        path.write_text(json.dumps(header | content, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def results(suite: Suite, out: Path) -> list[tuple[dict[str, Any], pl.DataFrame]]:
+    """All results of a suite that are there, in its order, with their ranks."""
+    found = []
+    for dataset in suite.datasets:
+        for run, spec in suite.runs.items():
+            for seed in spec.seeds or suite.seeds:
+                folder = out / "runs" / dataset / slug(run) / f"seed-{seed}"
+                if (folder / RESULT).is_file():
+                    found.append((json.loads((folder / RESULT).read_text()), pl.read_parquet(folder / RANKS)))
+    if not found:
+        raise DataError(f"{out} holds no results of the suite {suite.name}")
+    return found
+
+
+def slug(name: str) -> str:
+    """A run's name as a folder.
+
+    >>> slug("diffgrm, W = 16")
+    'diffgrm-w-16'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")

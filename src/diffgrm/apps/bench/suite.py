@@ -1,0 +1,201 @@
+"""A suite: which recommenders are compared on which datasets (floor 6).
+
+name: quick
+datasets: [toy, movielens-100k]
+folders: [../data]                 # where DATASET/interactions.parquet and items.parquet may lie, beside this file
+seeds: [0, 1]
+test_users: 5000                   # a sample of the test users; left out, all of them are ranked
+reference: sasrec                  # differences and their intervals are to this run
+runs:
+  popularity: {recommender: popularity}
+  sasrec:
+    recommender: sasrec
+    choose: {model.dropout: [0.2, 0.5]}        # the best on validation, by the first seed, is the one that counts
+  diffgrm:
+    recipe: ../recipes/movielens-small.yaml    # a recipe file to start from, beside this file
+    only_on: {toy: {training: {epochs: 20}}}   # changes for single datasets
+  narrow: {like: diffgrm, decoding: {beam: 16}}  # another run, changed; fitted again only if fitting changed
+  other: {like: diffgrm, recommender: autoregressive, noising: null}  # null: without that section
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from diffgrm.foundation.recipe import PART_SECTIONS, Recipe, apply_overrides
+from diffgrm.foundation.registry import settings
+from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
+
+LATE = ("decoding", "evaluation")  # sections of a recipe that can change without a new fit
+
+
+class Run(BaseModel):
+    """How one run of a suite is set up; whatever is not named here are sections of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    recipe: Path | None = None
+    like: str | None = None
+    only_on: dict[str, dict[str, Any]] = {}
+    choose: dict[str, list[Any]] = {}
+    seeds: tuple[int, ...] | None = None
+    peer: Path | None = None
+    python: Path | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The sections of a recipe."""
+        return dict(self.model_extra or {})
+
+
+class Suite(BaseModel):
+    """Everything a suite file says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    datasets: tuple[str, ...] = Field(min_length=1)
+    folders: tuple[Path, ...] = ()
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    test_users: int | None = Field(None, ge=1)  # so many, the same for all runs, are ranked; null: all
+    reference: str
+    runs: dict[str, Run] = Field(min_length=1)
+    _home: Path = PrivateAttr(default=Path())
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read and check a suite file; every recipe in it is built once.
+
+        Raises:
+            RecipeError: with every problem found.
+        """
+        path = Path(path)
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RecipeError(f"there is no suite file {path}") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RecipeError(f"the suite {path} cannot be read: {error}") from error
+        if not isinstance(raw, dict):
+            raise RecipeError(f"{path}: expected a mapping with datasets and runs, found {type(raw).__name__}")
+        try:
+            suite = cls(**{"name": path.stem, **raw})
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise RecipeError(f"the suite {path} has problems:\n" + bullet_list(problems)) from None
+        suite._home = path.resolve().parent
+        suite._check_recipes()
+        return suite
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        if self.reference not in self.runs:
+            raise ValueError(f"reference {self.reference!r} is not among the runs{did_you_mean(self.reference, self.runs)}")
+        for name, run in self.runs.items():
+            seen, like = {name}, run.like
+            while like is not None:
+                if like not in self.runs:
+                    raise ValueError(f"{name!r} is like {like!r}, which is no run{did_you_mean(like, self.runs)}")
+                if like in seen:
+                    raise ValueError(f"{name!r} is like itself")
+                seen.add(like)
+                like = self.runs[like].like
+            if strange := sorted(set(run.only_on) - set(self.datasets)):
+                raise ValueError(f"{name!r} has changes for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
+        return self
+
+    def _check_recipes(self) -> None:
+        problems = []
+        for name, dataset in itertools.product(self.runs, self.datasets):
+            if self.runs[name].peer is not None:
+                continue
+            for choice in self.choices(name):
+                try:
+                    self.recipe(name, dataset, choice, self.seeds[0])
+                except RecipeError as error:
+                    problems.append(f"run {name!r} on {dataset}: {error}")
+        if problems:
+            raise RecipeError(f"the suite {self.name} has problems:\n" + bullet_list(dict.fromkeys(problems)))
+
+    def path(self, relative: Path) -> Path:
+        """A path of the suite file, from where that file lies."""
+        return self._home / relative
+
+    def choices(self, name: str) -> list[dict[str, Any]]:
+        """The settings among which validation chooses, as dotted overrides; one empty choice where nothing is chosen."""
+        options = self.runs[name].choose
+        return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+
+    def recipe(self, name: str, dataset: str, choice: Mapping[str, Any], seed: int) -> Recipe:
+        """The recipe of a run on a dataset, with one of its choices (and, for runs like another, that one's)."""
+        raw = self._raw(name, dataset, choice)
+        return Recipe.from_dict({**raw, "seed": seed})
+
+    def _raw(self, name: str, dataset: str, choice: Mapping[str, Any]) -> dict[str, Any]:
+        run = self.runs[name]
+        raw: dict[str, Any] = {}
+        if run.recipe is not None:
+            raw = Recipe.from_yaml(self.path(run.recipe)).to_dict()
+        if run.like is not None:
+            raw = self._raw(run.like, dataset, {} if run.choose else choice)
+        for changes in (run.changes, run.only_on.get(dataset, {})):
+            raw = _changed(raw, changes)
+        if self.base(name) != name:
+            return raw
+        return apply_overrides(raw, [f"{key}={json.dumps(value)}" for key, value in choice.items()])
+
+    def base(self, name: str) -> str:
+        """The run whose choice by validation this one takes over: itself, or the one it is like."""
+        run = self.runs[name]
+        return name if run.choose or run.like is None else self.base(run.like)
+
+    def fitted_by(self, name: str) -> str:
+        """The run whose fit this one uses: itself, or the one it is like where only decoding or evaluation differs."""
+        run = self.runs[name]
+        changed = {*run.changes, *(section for changes in run.only_on.values() for section in changes)}
+        changed |= {key.split(".")[0] for key in run.choose}
+        if run.like is None or run.recipe is not None or not changed <= set(LATE):
+            return name
+        return self.fitted_by(run.like)
+
+
+def _changed(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw recipe with the changes of a run.
+
+    A part under another name keeps the settings that both know: "like" another run means that nothing else differs.
+    """
+    unused = {section for section, value in changes.items() if value is None}
+    raw = {section: value for section, value in raw.items() if section not in unused}
+    new = apply_overrides(raw, _overrides({name: value for name, value in changes.items() if name not in unused}))
+    for section in PART_SECTIONS:
+        before, after = raw.get(section), new.get(section)
+        if isinstance(before, Mapping) and isinstance(after, Mapping) and before.get("name") != after.get("name"):
+            new[section] = {**_known(section, after, before), **after}
+    if isinstance(validation := dict(raw.get("training", {})).get("validation_decoding"), Mapping) and "decoding" in new:
+        wanted = dict(new["training"]).get("validation_decoding") or {}
+        new["training"] = {
+            **new["training"],
+            "validation_decoding": {**_known("decoding", new["decoding"], validation), **wanted},
+        }
+    return new
+
+
+def _known(section: str, part: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that a part knows."""
+    if "name" not in part:
+        return dict(options)
+    return {key: value for key, value in options.items() if key != "name" and key in settings(section, part["name"])}
+
+
+def _overrides(changes: Mapping[str, Any]) -> Iterable[str]:
+    """Nested changes as ``section.key=value``."""
+    for section, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from (f"{section}.{key}={json.dumps(inner)}" for key, inner in value.items())
+        else:
+            yield f"{section}={json.dumps(value)}"

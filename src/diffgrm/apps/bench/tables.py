@@ -1,0 +1,143 @@
+"""The results of a suite as tables: JSON, CSV and markdown (floor 6)."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from diffgrm.apps.bench.runner import results
+from diffgrm.apps.bench.suite import Suite
+from diffgrm.evaluation.statistics import GAINS, interval_of_difference, user_gains
+from diffgrm.foundation.storage import atomic_file
+
+SHOWN = ("recall@10", "ndcg@10", "recall@10_unfiltered", "ndcg@10_unfiltered", "coverage@10", "validity")
+
+
+def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
+    """One row for each dataset and run: means and spread over seeds, differences to the reference with intervals.
+
+    A difference is of the mean over the seeds that both have, paired by user; its interval is a bootstrap over users.
+    """
+    found = results(suite, out)
+    by_run: dict[tuple[str, str], list[tuple[dict[str, Any], pl.DataFrame]]] = {}
+    for content, ranks in found:
+        by_run.setdefault((content["dataset"], content["run"]), []).append((content, ranks))
+    rows = []
+    for (dataset, run), cells in by_run.items():
+        contents = [content for content, _ in cells]
+        metrics = {name: [c["metrics"][name] for c in contents if name in c["metrics"]] for name in contents[0]["metrics"]}
+        row: dict[str, Any] = {
+            "dataset": dataset,
+            "run": run,
+            "seeds": [c["seed"] for c in contents],
+            "users": contents[0]["users"],
+            "metrics": {name: float(np.mean(values)) for name, values in metrics.items()},
+            "standard_deviation": {name: _spread(values) for name, values in metrics.items()},
+            "parameters": contents[0]["facts"].get("parameters"),
+            "epochs": _mean(c["facts"].get("epochs") for c in contents),
+            "fit_seconds": _mean(c["facts"].get("fit_seconds") for c in contents),
+            "ms_per_list": None if contents[0].get("peer") else _mean(c["ms_per_list"] for c in contents),
+            "choice": contents[0].get("choice") or {},
+            "peer": contents[0].get("peer", False),
+        }
+        reference = by_run.get((dataset, suite.reference))
+        if reference is not None and run != suite.reference:
+            row["difference"] = {
+                f"{metric}{suffix}": _difference(cells, reference, metric, column)
+                for metric in GAINS
+                for suffix, column in (("", "rank"), ("_unfiltered", "rank_unfiltered"))
+            }
+        rows.append(row)
+    return rows
+
+
+def _difference(cells: list, reference: list, metric: str, column: str) -> dict[str, float]:
+    seeds = {content["seed"] for content, _ in cells} & {content["seed"] for content, _ in reference}
+    both = [[ranks for content, ranks in side if content["seed"] in seeds or not seeds] for side in (cells, reference)]
+    gain, baseline = (user_gains(tables, metric, column) for tables in both)
+    low, high = interval_of_difference(gain, baseline)
+    return {"mean": float((gain - baseline).mean()), "low": low, "high": high}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _spread(values: list[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def write_tables(suite: Suite, out: Path, machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write ``results.json``, ``results.csv`` and ``results.md`` into the folder; returns the rows."""
+    rows = summarise(suite, out)
+    content = {"suite": suite.name, "reference": suite.reference, "machine": machine, "rows": rows}
+    texts = {
+        "results.json": json.dumps(content, indent=1) + "\n",
+        "results.csv": _csv(rows),
+        "results.md": markdown(rows, suite.reference),
+    }
+    for name, text in texts.items():
+        with atomic_file(out / name) as path:
+            path.write_text(text, encoding="utf-8")
+    return rows
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    flat = []
+    for row in rows:
+        line = {
+            name: row[name] for name in ("dataset", "run", "users", "parameters", "epochs", "fit_seconds", "ms_per_list")
+        }
+        line["seeds"] = len(row["seeds"])
+        line |= row["metrics"]
+        line |= {f"{name}_sd": value for name, value in row["standard_deviation"].items()}
+        for name, difference in row.get("difference", {}).items():
+            line |= {f"{name}_difference{part}": difference[key] for part, key in _PARTS}
+        flat.append(line)
+    buffer = io.StringIO()
+    pl.DataFrame(flat, infer_schema_length=None).write_csv(buffer)
+    return buffer.getvalue()
+
+
+_PARTS = (("", "mean"), ("_low", "low"), ("_high", "high"))
+
+
+def markdown(rows: list[dict[str, Any]], reference: str) -> str:
+    """A table for each dataset, best NDCG@10 first."""
+    parts = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        mine = sorted((r for r in rows if r["dataset"] == dataset), key=lambda r: -r["metrics"]["ndcg@10"])
+        parts += [f"## {dataset}", "", f"{mine[0]['users']:,} test users; differences are to `{reference}`.", ""]
+        head = ["run", "seeds", *SHOWN, "NDCG@10 difference (95%)", "parameters", "fit", "ms a list"]
+        parts += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        parts += ["| " + " | ".join(_cells(row)) + " |" for row in mine]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    cells = [row["run"] + (" (peer)" if row["peer"] else ""), str(len(row["seeds"]))]
+    for name in SHOWN:
+        value, spread = row["metrics"].get(name), row["standard_deviation"].get(name)
+        cells.append("" if value is None else short(value) + (f" ± {short(spread)}" if spread is not None else ""))
+    difference = row.get("difference", {}).get("ndcg@10")
+    cells.append("" if difference is None else "{:+.4f} ({:+.4f} to {:+.4f})".format(*difference.values()))
+    cells.append(f"{row['parameters']:,}" if row["parameters"] else "")
+    cells.append(f"{row['fit_seconds']:.0f} s" if row["fit_seconds"] is not None else "")
+    return [*cells, "" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}"]
+
+
+def short(value: float) -> str:
+    """A share with four places and no leading zero.
+
+    >>> short(0.0481), short(1.0)
+    ('.0481', '1.0000')
+    """
+    return f"{value:.4f}".removeprefix("0")

@@ -1,0 +1,64 @@
+"""The command line: diffgrm items add, update, remove, restore (floor 6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffgrm.recommenders import Recommender
+
+items_app = typer.Typer(help="Change what a saved model may recommend, without training: add, update, remove, restore.")
+Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
+ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
+
+
+@items_app.command()
+def add(
+    model: Model,
+    items: Annotated[Path, typer.Option(help="New items: item_id, text (parquet, csv, jsonl, .gz).")],
+) -> None:
+    """Embed new items, give them free semantic IDs, and recommend them from now on."""
+    _change_items(model, lambda recommender: recommender.add_items(items))
+
+
+@items_app.command()
+def update(
+    model: Model,
+    items: Annotated[Path, typer.Option(help="Known items with their new rows.")],
+    semantic_ids: Annotated[
+        Literal["keep", "move"],
+        typer.Option(help="keep: semantic IDs stay (a text was corrected); move: they are made anew from the new text."),
+    ],
+) -> None:
+    """Change the rows of known items."""
+    _change_items(model, lambda recommender: recommender.update_items(items, semantic_ids))
+
+
+@items_app.command()
+def remove(model: Model, ids: ItemIds) -> None:
+    """Recommend these items no more; histories may still hold them."""
+    _change_items(model, lambda recommender: recommender.remove_items(ids))
+
+
+@items_app.command()
+def restore(model: Model, ids: ItemIds) -> None:
+    """Recommend removed items again."""
+    _change_items(model, lambda recommender: recommender.restore_items(ids))
+
+
+def _change_items(folder: Path, change: Callable[[Recommender], Recommender]) -> None:
+    from diffgrm.apps.console import console
+    from diffgrm.foundation import model_folder
+    from diffgrm.recommenders import load
+
+    with model_folder.locked(folder):
+        before = load(folder)
+        after = change(before)
+        after.save(folder)
+    version, offered = after.facts["catalogue_version"], int(after.offered.sum())
+    console.print(f"Catalogue version {version} of {folder}: {len(after.items):,} items, {offered:,} of them recommended.")

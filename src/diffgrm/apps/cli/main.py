@@ -1,0 +1,434 @@
+"""The command line: fit, recommend, explain, similar, evaluate, tokenize, export, bench, report, serve... (floor 6)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import polars as pl
+import typer
+from rich.logging import RichHandler
+from rich.table import Table
+from typer.core import TyperCommand
+
+from diffgrm.apps.cli.items import items_app
+from diffgrm.apps.cli.shared import (
+    Column,
+    Dataset,
+    Device,
+    Interactions,
+    Items,
+    JsonFile,
+    Overrides,
+    Precision,
+    Quiet,
+    RecipeFile,
+    check_output,
+    dataset_of,
+    events_of,
+    item_list,
+    recipe_of,
+    renamings,
+    write_json,
+    write_table,
+)
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, bullet_list
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(
+    name="diffgrm",
+    help="Generative recommendation with masked diffusion over semantic IDs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(items_app, name="items", no_args_is_help=True)
+
+
+class CommandWithSettings(TyperCommand):
+    """A command whose help ends with a table of all recipe settings."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Help text, then every setting with its default."""
+        text = super().get_help(ctx)
+        _show_settings()
+        return text
+
+
+def _show_settings() -> None:
+    from diffgrm.apps.console import show_settings
+    from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
+
+    recipe = Recipe()
+    show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
+    show_settings("Settings of the other parts, with \\[the name that chooses the part]", rows_of_other_parts(recipe))
+
+
+@app.callback()
+def _main(verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what is being done.")] = False) -> None:
+    from diffgrm.apps.console import errors
+
+    handler = RichHandler(console=errors, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    logging.getLogger("diffgrm").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@app.command(cls=CommandWithSettings)
+def fit(
+    out: Annotated[Path, typer.Option(help="Folder of the model.")],
+    overrides: Overrides = None,
+    recipe: RecipeFile = None,
+    interactions: Interactions = None,
+    items: Items = None,
+    dataset: Dataset = None,
+    column: Column = None,
+    run_folder: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn a recommender from a table of events and a table of items, and save it.
+
+    The last event of every user is kept for test and the one before it for validation (data.split).
+    """
+    from diffgrm.apps.console import console, show_metrics, show_report
+    from diffgrm.foundation import model_folder, registry
+
+    chosen = recipe_of(recipe, overrides)
+    model_folder.check_target(out)
+    data = dataset_of(interactions, items, dataset, column)
+    console.print(f"{data!r}")
+    run = run_folder or out.with_name(f"{out.name}.run")
+    recommender = registry.resolve("recommender", chosen.recommender)(chosen)
+    recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
+    if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
+        return
+    recommender.save(out)
+    for checkpoint in ("last.ckpt", "best.ckpt"):  # the model is whole; the logs stay
+        (run / checkpoint).unlink(missing_ok=True)
+    if getattr(recommender, "report", None) is not None:
+        show_report(recommender.report)
+    if validation := recommender.facts.get("validation"):
+        show_metrics("Validation (by item, history filtered)", {"value": validation})
+    console.print(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
+
+
+@app.command()
+def recommend(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    overrides: Overrides = None,
+    interactions: Interactions = None,
+    history: Annotated[
+        list[str] | None, typer.Option(help="One history: item ids, oldest first (repeat the option).")
+    ] = None,
+    user: Annotated[list[str] | None, typer.Option(help="Only these users of --interactions (repeat the option).")] = None,
+    k: Annotated[int, typer.Option("--k", help="Items for each user.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Write all rows here (.parquet, .csv, .jsonl).")] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Do not leave out items of the history.")] = False,
+    only: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may be recommended.")] = None,
+    without: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may not.")] = None,
+    column: Column = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+    quiet: Quiet = False,
+) -> None:
+    """Recommend items: user_id, item_id, score, rank."""
+    from diffgrm.apps.console import console, progress_bar, show_recommendations
+    from diffgrm.recommenders import load
+
+    if (interactions is None) == (history is None):
+        raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
+    if out is not None:
+        check_output(out)
+    recommender = load(model).override(overrides or []).to(device, precision)
+    if history is not None:
+        table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: history})
+    else:
+        assert interactions is not None
+        table = events_of(interactions, column)
+        if user:
+            table = table.filter(pl.col(Columns.USER).cast(pl.String).is_in(user))
+            if table.height == 0:
+                raise DataError(f"none of the users {', '.join(user)} is in {interactions}")
+    with progress_bar("Recommending", table[Columns.USER].n_unique(), quiet) as progress:
+        found = recommender.recommend(
+            table,
+            k,
+            exclude_seen=not include_seen,
+            only=None if only is None else item_list(only),
+            without=None if without is None else item_list(without),
+            on_empty="skip",
+            progress=progress,
+        )
+    if out is None:
+        show_recommendations(found, recommender.item_table)
+    else:
+        write_table(found, out)
+        console.print(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    overrides: Overrides = None,
+    interactions: Interactions = None,
+    items: Items = None,
+    dataset: Dataset = None,
+    column: Column = None,
+    on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
+    users: Annotated[int | None, typer.Option(min=1, help="Evaluate this many users, drawn by the recipe's seed.")] = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+    json_file: JsonFile = None,
+    ranks: Annotated[Path | None, typer.Option(help="Write the rank of every target here (parquet).")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
+    from diffgrm.apps.console import progress_bar, show_metrics
+    from diffgrm.data.dataset import make_split
+    from diffgrm.evaluation import metrics as evaluation
+    from diffgrm.recommenders import load
+
+    if ranks is not None:
+        check_output(ranks, (".parquet",))
+    recommender = load(model).override(overrides or []).to(device, precision)
+    data = dataset_of(interactions, items, dataset, column)
+    settings = recommender.recipe.data
+    split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
+    held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
+    with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
+        result = evaluation.evaluate(
+            recommender, held_out, data.items, split.item_counts, recommender.recipe.evaluation.ks, progress=progress
+        )
+    show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
+    if json_file is not None:
+        write_json(json_file, result.to_dict())
+    if ranks is not None:
+        write_table(result.per_user, ranks)
+
+
+@app.command(cls=CommandWithSettings)
+def tokenize(
+    out: Annotated[Path, typer.Option(help="Write item_id and the digits here (.parquet, .csv, .jsonl).")],
+    overrides: Overrides = None,
+    recipe: RecipeFile = None,
+    items: Items = None,
+    interactions: Interactions = None,
+    dataset: Dataset = None,
+    column: Column = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Give every item its semantic ID, and report on their health.
+
+    With events, only the items of training rows are learnt from; without, all items are.
+    """
+    import numpy as np
+
+    from diffgrm.apps.console import console, show_report
+    from diffgrm.data.dataset import make_split
+    from diffgrm.data.tables import load_frame, read_items, renamings_for
+    from diffgrm.semantic_ids.embeddings.base import embed_items
+    from diffgrm.semantic_ids.semantic_ids import tokenize_items
+
+    chosen = recipe_of(recipe, overrides)
+    check_output(out)
+    if interactions is None and dataset is None:
+        if items is None:
+            raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
+        frame = load_frame(items, "item table")
+        table = read_items(frame, renamings_for(frame, renamings(column)))
+        in_training = np.ones(table.height, dtype=bool)
+    else:
+        data = dataset_of(interactions, items, dataset, column)
+        settings = chosen.data
+        split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
+        table, in_training = data.item_table, split.item_counts > 0
+    embeddings = embed_items(chosen.embedding.build("embedding", seed=chosen.seed), table, in_training)
+    tokenizer, collisions = chosen.tokenizer.build("tokenizer", seed=chosen.seed), chosen.semantic_ids.collisions
+    sids, report = tokenize_items(tokenizer, embeddings, in_training, collisions, chosen.tokenizer.options)
+    digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
+    write_table(table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
+    show_report(report)
+    if json_file is not None:
+        write_json(json_file, report.to_dict())
+    console.print(f"{table.height:,} semantic IDs written to {out}")
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="Dataset to fetch; without it, all names are listed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write interactions.parquet and items.parquet into this folder.")] = None,
+) -> None:
+    """List the public datasets, or fetch one from its publisher."""
+    from diffgrm.apps.console import console
+    from diffgrm.data.sources import SOURCES, load_source
+
+    if name is None:
+        table = Table("name", "what it is")
+        for known, (description, _) in SOURCES.items():
+            table.add_row(known, description)
+        console.print(table)
+        return
+    data = load_source(name)
+    console.print(f"{data!r}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        data.event_table().write_parquet(out / "interactions.parquet")
+        data.item_table.write_parquet(out / "items.parquet")
+        console.print(f"Written to {out}/interactions.parquet and {out}/items.parquet")
+
+
+@app.command()
+def bench(
+    suite: Annotated[Path, typer.Argument(help="Suite YAML: datasets, runs and seeds (see suites/).")],
+    out: Annotated[Path, typer.Option(help="Folder of fitted models, results and tables; a killed suite goes on there.")],
+    quiet: Quiet = False,
+) -> None:
+    """Run a suite of recommenders on equal terms and write its tables: results.json, results.csv, results.md."""
+    from diffgrm.apps.bench.runner import Runner
+    from diffgrm.apps.bench.suite import Suite
+    from diffgrm.apps.bench.tables import write_tables
+    from diffgrm.apps.console import console, show_runs
+    from diffgrm.apps.machine import machine
+
+    wanted = Suite.from_yaml(suite)
+    out.mkdir(parents=True, exist_ok=True)
+    failed = Runner(wanted, out, lambda line: console.print(line, highlight=False), progress=not quiet).run()
+    rows = write_tables(wanted, out, machine())
+    show_runs(rows)
+    console.print(f"Tables: {out}/results.md, results.csv, results.json. A page with figures: diffgrm report {out}")
+    if failed:
+        problems = bullet_list(f"{what}: {why}" for what, why in failed.items())
+        raise DiffGRMError(f"some runs failed; mend them and run the suite again:\n{problems}")
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(help="Folder of a suite that has run.")]) -> None:
+    """Write OUT/report.html: one page with the tables and figures of a suite."""
+    from diffgrm.apps.console import console
+    from diffgrm.apps.reporting.page import write_report
+
+    console.print(f"Written: {write_report(out)}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Keep the model in this folder.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fit on a generated storefront and show tokeniser report, metrics and recommendations. Needs no network."""
+    from diffgrm.apps.demo import run
+
+    run(out, quiet)
+
+
+@app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    history: Annotated[list[str], typer.Option(help="Item ids, oldest first (repeat the option).")],
+    overrides: Overrides = None,
+    k: Annotated[int, typer.Option("--k", help="Number of items.")] = 3,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Do not leave out items of the history.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Partial semantic IDs shown of each step of the search.")] = 5,
+) -> None:
+    """Show how items were found: which digit was filled when, how sure the network was, and how many items were left.
+
+    Then the search itself: the best partial semantic IDs after every step. The page of 'diffgrm serve' shows the same.
+    """
+    from diffgrm.apps.console import show_beams, show_explanation
+    from diffgrm.recommenders import load
+    from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+
+    recommender = load(model).override(overrides or [])
+    if not isinstance(recommender, DiffGRMRecommender):
+        raise DataError(f"{model} holds a {type(recommender).__name__}; only masked diffusion fills digits in an order")
+    show_explanation(recommender.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
+    if show:
+        show_beams(recommender.beams(history, k, exclude_seen=not include_seen, show=show))
+
+
+@app.command()
+def similar(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    item: Annotated[str, typer.Argument(help="Item id.")],
+    k: Annotated[int, typer.Option("--k", help="Number of items.")] = 10,
+) -> None:
+    """The items most like one."""
+    from diffgrm.apps.console import show_recommendations
+    from diffgrm.recommenders import load
+
+    recommender = load(model)
+    found = recommender.similar_items(item, k)
+    show_recommendations(found.with_columns(pl.lit(f"similar to {item}").alias(Columns.USER)), recommender.item_table)
+
+
+@app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(help="Folder of the model; a newer model saved there is taken over under way.")],
+    overrides: Overrides = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    interactions: Annotated[
+        Path | None, typer.Option(help="Events of users who can then be asked for by id: user_id, item_id, timestamp.")
+    ] = None,
+    column: Column = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that changes of the catalogue need; or set DIFFGRM_TOKEN.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="A bound of the server, NAME=VALUE (repeat the option); see below.")
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+) -> None:
+    """Answer over HTTP: recommendations, similar items, explanations, and a page to explore them.
+
+    Bounds: body_bytes, histories, history, k, beam, filter, changes, queue, batch, seconds, body_seconds, reload_seconds,
+    connections; GET /model tells them.
+    """
+    from diffgrm.foundation.schema import MissingExtraError
+
+    try:
+        from diffgrm.apps.serving.run import read_limits, read_token, run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
+    events = None if interactions is None else events_of(interactions, column)
+    token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
+    run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    out: Annotated[Path, typer.Option(help="Folder of the export; a new or empty one, or an older export.")],
+    overrides: Overrides = None,
+    to: Annotated[Literal["onnx"], typer.Option("--format", help="What to write.")] = "onnx",
+) -> None:
+    """Write a model for use without PyTorch: diffgrm.load_onnx(OUT) recommends with ONNX Runtime and NumPy."""
+    from diffgrm.apps.console import console
+    from diffgrm.recommenders import load
+    from diffgrm.runtime_onnx.export import export_onnx
+
+    folder = export_onnx(load(model).override(overrides or []), out)
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
+    console.print(
+        f"Written to {folder} as {to}, {size:.1f} MiB. In Python: diffgrm.load_onnx({str(folder)!r})", highlight=False
+    )
+
+
+def main() -> None:
+    """Entry point: errors of ours are one message, without a stack trace."""
+    try:
+        app()
+    except DiffGRMError as error:
+        from diffgrm.apps.console import errors
+
+        errors.print(f"[bold red]Error:[/] {type(error).__name__}", highlight=False)
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

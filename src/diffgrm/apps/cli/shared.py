@@ -1,0 +1,113 @@
+"""What commands share: options, and what they read and write (floor 6)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import polars as pl
+import typer
+
+from diffgrm.foundation.schema import Columns, DataError, RecipeError
+
+if TYPE_CHECKING:
+    from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.foundation.recipe import Recipe
+
+Interactions = Annotated[Path | None, typer.Option(help="Events: user_id, item_id, timestamp (parquet, csv, jsonl, .gz).")]
+Items = Annotated[Path | None, typer.Option(help="Items: item_id, text (parquet, csv, jsonl, .gz).")]
+Dataset = Annotated[str | None, typer.Option(help="A public dataset instead of two tables; see 'diffgrm datasets'.")]
+Column = Annotated[
+    list[str] | None, typer.Option(help="Rename a column of your tables: OURS=YOURS, for example user_id=reviewerID.")
+]
+RecipeFile = Annotated[Path | None, typer.Option(help="Recipe YAML; without it, the defaults.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, for example model.width=128 decoding.beam=64.")]
+Device = Annotated[
+    str, typer.Option(help="torch device of the network: cpu, cuda, cuda:1...; auto is a GPU if there is one.")
+]
+Precision = Annotated[
+    Literal["32", "bf16"],
+    typer.Option(help="Of the network: bf16 is faster on GPUs and CPUs with AMX, and a little coarser."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this JSON file.")]
+
+_WRITERS = {
+    ".parquet": lambda frame, path: frame.write_parquet(path),
+    ".csv": lambda frame, path: frame.write_csv(path),
+    ".jsonl": lambda frame, path: frame.write_ndjson(path),
+}
+
+
+def check_output(path: Path, suffixes: tuple[str, ...] = tuple(_WRITERS)) -> None:
+    """Complain about a place that cannot be written before the work is done."""
+    if path.suffix not in suffixes:
+        raise DataError(f"cannot write {path.name}: expected one of {', '.join(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise DataError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+
+
+def write_table(table: pl.DataFrame, path: Path) -> None:
+    """Write a table, whole or not at all, in the format of its suffix."""
+    from diffgrm.foundation.storage import atomic_file
+
+    with atomic_file(path) as temporary:
+        _WRITERS[path.suffix](table, temporary)
+
+
+def recipe_of(path: Path | None, overrides: list[str] | None) -> Recipe:
+    """The recipe of a file, with settings of the command line over it."""
+    from diffgrm.foundation.recipe import Recipe, apply_overrides
+
+    if path is not None:
+        return Recipe.from_yaml(path, overrides or [])
+    return Recipe.from_dict(apply_overrides({}, overrides or []))
+
+
+def renamings(column: list[str] | None) -> dict[str, str]:
+    """OURS=YOURS pairs as a mapping."""
+    wrong = [pair for pair in column or [] if "=" not in pair]
+    if wrong:
+        raise RecipeError(f"--column is written OURS=YOURS, found {wrong[0]!r}")
+    return dict(pair.split("=", 1) for pair in column or [])
+
+
+def events_of(path: Path, column: list[str] | None) -> pl.DataFrame:
+    """The events of an interaction table, in order of time."""
+    from diffgrm.data.tables import load_frame, read_interactions, renamings_for
+
+    frame = load_frame(path, "interaction table")
+    return read_interactions(frame, renamings_for(frame, renamings(column)))
+
+
+def dataset_of(
+    interactions: Path | None, items: Path | None, name: str | None, column: list[str] | None
+) -> InteractionDataset:
+    """The dataset of two tables, or a public one."""
+    from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.data.sources import load_source
+
+    if name is not None:
+        if interactions is not None or items is not None:
+            raise DataError("give either --dataset NAME or --interactions and --items, not both")
+        return load_source(name)
+    if interactions is None or items is None:
+        raise DataError("give --interactions FILE and --items FILE, or --dataset NAME")
+    label = interactions.resolve().parent.name or interactions.stem
+    return InteractionDataset.from_tables(interactions, items, renamings(column), name=label)
+
+
+def item_list(path: Path) -> list[Any]:
+    """Item ids of a table."""
+    from diffgrm.data.tables import read_table
+
+    return read_table(path, required=(Columns.ITEM,), what="item list")[Columns.ITEM].to_list()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    from diffgrm.foundation.storage import atomic_file
+
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,142 @@
+"""What people see in the terminal: tables and progress bars (floor 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import Parameter
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from diffgrm.foundation.recipe import SettingRow
+from diffgrm.foundation.schema import Columns
+from diffgrm.semantic_ids.semantic_ids import TokenizerReport
+
+console = Console()
+errors = Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A progress bar; the block calls the yielded function with the number of things done since the last call."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True, disable=quiet) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def show_pairs(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """A two-column table."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table)
+
+
+def show_settings(title: str, rows: Iterable[SettingRow]) -> None:
+    """Settings with type, default and explanation."""
+    table = Table(title=title, title_justify="left")
+    for name in ("setting", "type", "default", "what it does"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        default = "null" if row.default is None else "needed" if row.default is Parameter.empty else str(row.default)
+        table.add_row(row.path, row.type, default, escape(row.help))
+    console.print(table)
+
+
+def show_report(report: TokenizerReport) -> None:
+    """The tokeniser report."""
+    show_pairs("Tokeniser report", report.rows())
+
+
+def show_metrics(title: str, by_model: Mapping[str, Mapping[str, float]], names: Iterable[str] | None = None) -> None:
+    """Metrics, a row each, with a column for every model; the best accuracy of a row is bold."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    for model in by_model:
+        table.add_column(model, justify="right")
+    chosen = list(names) if names is not None else list(dict.fromkeys(n for metrics in by_model.values() for n in metrics))
+    for name in chosen:
+        values = [metrics.get(name) for metrics in by_model.values()]
+        best = max((v for v in values if v is not None), default=0.0)
+        higher_is_better = len(values) > 1 and name.startswith(("recall", "ndcg", "mrr"))
+        cells = ["" if v is None else f"{v:.4f}" for v in values]
+        if higher_is_better:
+            cells = [f"[bold]{c}[/]" if v == best else c for c, v in zip(cells, values, strict=True)]
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The runs of a suite, best first, a table for each dataset; unf. is unfiltered, ms are milliseconds a list."""
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        table = Table(title=dataset, title_justify="left")
+        table.add_column("run", min_width=16, overflow="fold")
+        for name in ("R@10", "N@10", "N@10 unf.", "difference in N@10 (95%)", "ms"):
+            table.add_column(name, justify="right", no_wrap=name != "difference in N@10 (95%)")
+        mine = [row for row in rows if row["dataset"] == dataset]
+        for row in sorted(mine, key=lambda row: -row["metrics"]["ndcg@10"]):
+            metrics, difference = row["metrics"], row.get("difference", {}).get("ndcg@10")
+            table.add_row(
+                row["run"],
+                *(f"{metrics[name]:.4f}" for name in ("recall@10", "ndcg@10", "ndcg@10_unfiltered")),
+                "" if difference is None else "{:+.4f} ({:+.4f}, {:+.4f})".format(*difference.values()),
+                "" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}",
+            )
+        console.print(table)
+
+
+def show_recommendations(recommendations: pl.DataFrame, item_table: pl.DataFrame, users: int = 5) -> None:
+    """The lists of the first few users, with titles where the item table has them."""
+    label = Columns.TITLE if Columns.TITLE in item_table.columns else Columns.TEXT
+    joined = recommendations.join(
+        item_table.select(Columns.ITEM, label), on=Columns.ITEM, how="left", maintain_order="left"
+    )
+    for user in joined[Columns.USER].unique(maintain_order=True)[:users]:
+        table = Table(title=f"User {user}", title_justify="left")
+        for name in ("rank", "item", "score", label):
+            table.add_column(name, justify="right" if name in ("rank", "score") else "left", max_width=70, no_wrap=True)
+        for row in joined.filter(pl.col(Columns.USER) == user).iter_rows(named=True):
+            table.add_row(str(row[Columns.RANK]), str(row[Columns.ITEM]), f"{row[Columns.SCORE]:.3f}", row[label])
+        console.print(table)
+    more = joined[Columns.USER].n_unique() - users
+    if more > 0:
+        console.print(f"... and {more} more users (write all with --out FILE)")
+
+
+def show_explanation(explanation: pl.DataFrame, item_table: pl.DataFrame) -> None:
+    """How each item was found, a table each: what ``DiffGRMRecommender.explain`` gives."""
+    label = Columns.TITLE if Columns.TITLE in item_table.columns else Columns.TEXT
+    names = ("step", "digit", "code", "confidence", "likeliest other", "items left")
+    for (rank, item), rows in explanation.group_by(Columns.RANK, Columns.ITEM, maintain_order=True):
+        text = item_table.filter(pl.col(Columns.ITEM) == item)[label][0] or ""
+        table = Table(title=f"{rank}. {item}  {text[:60]}", title_justify="left")
+        for name in names:
+            table.add_column(name, justify="right")
+        for row in rows.iter_rows(named=True):
+            rival = f"{row['rival']} ({row['rival_confidence']:.1%})"
+            cells = str(row["step"]), str(row["digit"]), str(row["code"]), f"{row['confidence']:.1%}", rival
+            table.add_row(*cells, f"{row['items_left']:,}")
+        console.print(table)
+
+
+def show_beams(beams: pl.DataFrame) -> None:
+    """The search step by step: what ``DiffGRMRecommender.beams`` gives; a dot is a digit that is not known yet."""
+    table = Table(title="The search: the best partial semantic IDs after every step", title_justify="left")
+    for name in ("step", "place", "digits", "score"):
+        table.add_column(name, justify="right")
+    for row in beams.iter_rows(named=True):
+        digits = "  ".join("  ·" if code is None else f"{code:3d}" for code in row["digits"])
+        table.add_row(str(row["step"]), str(row["place"]), digits, f"{row[Columns.SCORE]:.3f}")
+    console.print(table)

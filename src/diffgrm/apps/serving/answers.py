@@ -1,0 +1,128 @@
+"""Routes that ask the model (floor 6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+from fastapi import APIRouter
+
+from diffgrm.apps.serving import messages as m
+from diffgrm.apps.serving.batching import Question, Ranked
+from diffgrm.apps.serving.live import Snapshot
+from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
+from diffgrm.apps.serving.server import Server
+from diffgrm.foundation.schema import Columns
+from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+
+
+def answers(server: Server) -> APIRouter:
+    """Recommendations, similar items, explanations."""
+    router = APIRouter(tags=["recommendations"], responses=BODY_ERRORS | problem_responses(503, 504))
+
+    @router.post("/recommend")
+    async def recommend(body: m.RecommendRequest) -> m.RecommendAnswer:
+        """The k best items for each history or user."""
+        snapshot, deadline = server.live.current, time.monotonic() + server.limits.seconds
+        server.check_k(snapshot, body.k)
+        server.check_beam(snapshot, body.beam)
+        only, without = server.filters(snapshot, body)
+        names, given = server.histories(body)
+        histories = _known_items(snapshot, given)
+        empty = {number for number, history in enumerate(histories) if not history}
+        if empty and body.on_empty == "error":
+            field = "histories" if body.histories is not None else "users"
+            wrong = {f"#/{field}/{number}": "has no item that the catalogue knows" for number in sorted(empty)}
+            raise Problem(422, f"{len(empty)} histories hold no known item; on_empty: skip gives empty lists", wrong)
+        asked = [number for number in range(len(histories)) if number not in empty]
+        lists: dict[int, Ranked] = {}
+        if asked:
+            question = Question(
+                snapshot,
+                [histories[number] for number in asked],
+                body.k,
+                body.exclude_seen,
+                only,
+                without,
+                body.beam,
+                deadline,
+            )
+            lists = dict(zip(asked, await server.engine.recommend(question), strict=True))
+        return m.RecommendAnswer(
+            model=snapshot.version,
+            lists=[
+                m.RankedList(
+                    user=name,
+                    items=_ranked(snapshot, lists.get(number, []), body.titles),
+                    unknown=len(given[number]) - len(histories[number]),
+                )
+                for number, name in enumerate(names)
+            ],
+        )
+
+    @router.post("/similar")
+    async def similar(body: m.SimilarRequest) -> m.SimilarAnswer:
+        """The items most like one."""
+        snapshot = server.live.current
+        server.check_k(snapshot, body.k)
+        if snapshot.recommender.items.positions([body.item_id])[0] < 0:
+            raise field_problem("#/item_id", "is not in the catalogue")
+        found = await server.engine.run(snapshot.recommender.similar_items, body.item_id, body.k)
+        items = list(found.select(Columns.ITEM, pl.col(Columns.SCORE).cast(pl.Float64)).iter_rows())
+        return m.SimilarAnswer(model=snapshot.version, items=_ranked(snapshot, items, body.titles))
+
+    @router.post("/explain")
+    async def explain(body: m.ExplainRequest) -> m.ExplainAnswer:
+        """How the k best items of a history were found: digit by digit, and what else the beam held."""
+        snapshot = server.live.current
+        server.check_k(snapshot, body.k)
+        server.check_beam(snapshot, body.beam)
+        server.bound("history", len(body.history), server.limits.history, "the length of the history")
+        if not isinstance(snapshot.recommender, DiffGRMRecommender):
+            raise Problem(422, f"{snapshot.recommender.recipe.recommender!r} fills no digits; only masked diffusion does")
+        history = _known_items(snapshot, [body.history])[0]
+        if not history:
+            raise field_problem("#/history", "has no item that the catalogue knows")
+        return await server.engine.run(_explain, snapshot, history, body)
+
+    return router
+
+
+def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest) -> m.ExplainAnswer:
+    recommender = snapshot.with_beam(body.beam)
+    assert isinstance(recommender, DiffGRMRecommender) and recommender.semantic_ids is not None
+    found = recommender.recommend([history], body.k, exclude_seen=body.exclude_seen)
+    digits = recommender.explain(history, body.k, exclude_seen=body.exclude_seen)
+    beams = recommender.beams(history, body.k, exclude_seen=body.exclude_seen, show=body.show)
+    items = _ranked(snapshot, list(found.select(Columns.ITEM, Columns.SCORE).iter_rows()), titles=True)
+    names = tuple(m.FilledDigit.model_fields)
+    filled = {rank: rows.select(names).to_dicts() for (rank,), rows in digits.group_by(Columns.RANK)}
+    return m.ExplainAnswer(
+        model=snapshot.version,
+        n_digits=recommender.semantic_ids.n_digits,
+        codebook_size=recommender.semantic_ids.codebook_size,
+        items=[
+            m.ExplainedItem(**item.model_dump(), digits=[m.FilledDigit(**row) for row in filled.get(rank, [])])
+            for rank, item in enumerate(items, start=1)
+        ],
+        beams=[
+            [m.PartialSid(**row) for row in rows.select("digits", Columns.SCORE).iter_rows(named=True)]
+            for _, rows in beams.group_by("step", maintain_order=True)
+        ],
+    )
+
+
+def _known_items(snapshot: Snapshot, histories: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """The items of each history that the catalogue has."""
+    positions = snapshot.recommender.items.positions([item for history in histories for item in history])
+    known = iter((positions >= 0).tolist())
+    return [[item for item in history if next(known)] for history in histories]
+
+
+def _ranked(snapshot: Snapshot, items: Ranked, titles: bool) -> list[m.RankedItem]:
+    names: Sequence[Any] = [None] * len(items)
+    if titles and items:
+        names = snapshot.titles.gather(snapshot.recommender.items.positions([item for item, _ in items])).to_list()
+    return [m.RankedItem(item_id=i, score=score, title=name) for (i, score), name in zip(items, names, strict=True)]

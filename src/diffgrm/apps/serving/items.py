@@ -1,0 +1,150 @@
+"""Routes for the items; what changes them is behind the token (floor 6)."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+from fastapi import APIRouter, Depends, Query
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from diffgrm.apps.serving import messages as m
+from diffgrm.apps.serving.live import Snapshot
+from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
+from diffgrm.apps.serving.server import Server
+from diffgrm.foundation.schema import Columns
+
+BEARER = HTTPBearer(auto_error=False, description="The server's token")
+
+
+def catalogue(server: Server) -> APIRouter:
+    """Find items, and change them."""
+    router = APIRouter(tags=["catalogue"])
+
+    def with_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
+        if server.token is None:
+            raise Problem(403, "changes are off: start the server with DIFFGRM_TOKEN or --token-file")
+        given = credentials.credentials if credentials else ""
+        if not secrets.compare_digest(given.encode(), server.token.encode()):
+            raise Problem(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+
+    guarded: dict[str, Any] = {
+        "dependencies": [Depends(with_token)],
+        "responses": BODY_ERRORS | problem_responses(401, 403, 503),
+        "tags": ["catalogue"],
+    }
+
+    @router.get("/items", responses=problem_responses(422))
+    def find(
+        query: Annotated[str, Query(max_length=200, description="words that the title or text must hold; or an id")] = "",
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> m.ItemsAnswer:
+        """Items by the words of their titles, most frequent first."""
+        snapshot = server.live.current
+        rows = _search(snapshot, query)
+        return m.ItemsAnswer(
+            model=snapshot.version, total=len(rows), items=[_item(snapshot, row) for row in rows[:limit].tolist()]
+        )
+
+    @router.get("/items/{item_id:path}", responses=problem_responses(404, 422))
+    def details(item_id: str) -> m.ItemDetails:
+        """All that is known of an item."""
+        snapshot = server.live.current
+        row = int(snapshot.recommender.items.positions([item_id])[0])
+        if row < 0:
+            raise Problem(404, "there is no such item")
+        sids = getattr(snapshot.saved, "semantic_ids", None)
+        return m.ItemDetails(
+            **_item(snapshot, row).model_dump(),
+            row=snapshot.saved.item_table.row(row, named=True),
+            semantic_id=None if sids is None else sids.codes[row].tolist(),
+        )
+
+    @router.post("/items", status_code=201, **guarded)
+    async def add(body: m.NewItems) -> m.CatalogueAnswer:
+        """Add items, which can be recommended at once, without training."""
+        table = _table(server, body, known=False)
+        return await server.change(lambda recommender: recommender.add_items(table))
+
+    @router.put("/items", **guarded)
+    async def update(body: m.ChangedItems) -> m.CatalogueAnswer:
+        """Change the rows of known items."""
+        table = _table(server, body, known=True)
+        return await server.change(lambda recommender: recommender.update_items(table, body.semantic_ids))
+
+    @router.post("/items/remove", **guarded)
+    async def remove(body: m.ItemIds) -> m.CatalogueAnswer:
+        """Recommend these items no more; histories may still hold them."""
+        ids = _known(server, body)
+        return await server.change(lambda recommender: recommender.remove_items(ids))
+
+    @router.post("/items/restore", **guarded)
+    async def restore(body: m.ItemIds) -> m.CatalogueAnswer:
+        """Recommend removed items again."""
+        ids = _known(server, body)
+        return await server.change(lambda recommender: recommender.restore_items(ids))
+
+    return router
+
+
+def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
+    """Rows as a table.
+
+    Args:
+        known: whether the catalogue must have the items already, or must not.
+
+    Raises:
+        Problem: 422.
+    """
+    server.bound("items", len(body.items), server.limits.changes, "the number of items")
+    wrong = {}
+    for number, row in enumerate(body.items):
+        for column in (Columns.ITEM, Columns.TEXT):
+            if not isinstance(row.get(column), str | int) or row[column] == "":
+                wrong[f"#/items/{number}/{column}"] = f"every item needs {column}"
+    if not wrong:
+        there = server.live.current.saved.items.positions([str(row[Columns.ITEM]) for row in body.items]) >= 0
+        what = "is not in the catalogue" if known else "is in the catalogue already"
+        wrong = {f"#/items/{number}/{Columns.ITEM}": what for number in np.flatnonzero(there != known).tolist()}
+    if wrong:
+        raise Problem(422, f"{len(wrong)} values of the rows cannot be used", wrong)
+    try:
+        return pl.from_dicts(body.items, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+        raise field_problem("#/items", f"the rows do not make a table: {error}") from error
+
+
+def _known(server: Server, body: m.ItemIds) -> list[Any]:
+    """Ids, all of which the catalogue knows.
+
+    Raises:
+        Problem: 422.
+    """
+    server.bound("item_ids", len(body.item_ids), server.limits.changes, "the number of items")
+    positions = server.live.current.recommender.items.positions(body.item_ids)
+    if (positions < 0).any():
+        wrong = {f"#/item_ids/{number}": "is not in the catalogue" for number in np.flatnonzero(positions < 0).tolist()}
+        raise Problem(422, f"{len(wrong)} items are not in the catalogue", wrong)
+    return body.item_ids
+
+
+def _search(snapshot: Snapshot, query: str) -> np.ndarray:
+    """Positions of the items whose title or id has all words of a query: that of this very id, then most frequent first."""
+    found = np.ones(len(snapshot.words), dtype=bool)
+    for word in query.lower().split():
+        found &= snapshot.words.str.contains(word, literal=True).to_numpy()
+    rows = np.flatnonzero(found)
+    exact = snapshot.saved.items.positions([query.strip()])[0]
+    return rows[np.lexsort([-snapshot.saved.item_counts[rows], rows != exact])]
+
+
+def _item(snapshot: Snapshot, row: int) -> m.CatalogueItem:
+    saved = snapshot.saved
+    return m.CatalogueItem(
+        item_id=saved.items.ids([row])[0],
+        title=snapshot.titles[row],
+        offered=bool(saved.offered[row]),
+        events=int(saved.item_counts[row]),
+    )

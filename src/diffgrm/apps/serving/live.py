@@ -1,0 +1,169 @@
+"""The model that answers, and how it changes under way (floor 6).
+
+A request holds a :class:`Snapshot`, which never changes. A newer model in the folder, or a change of the catalogue, makes a
+new one that later requests get; the old one goes when its last request is answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data.dataset import IdMap, Ragged
+from diffgrm.foundation import model_folder
+from diffgrm.foundation.schema import Columns, DiffGRMError
+from diffgrm.foundation.storage import file_digest
+from diffgrm.recommenders import Recommender, load
+
+logger = logging.getLogger(__name__)
+
+VARIANTS = 4  # beams of which a snapshot keeps what it made for them
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a model.
+
+    Attributes:
+        version: short name, equal for equal model folders.
+        saved: the model as it is in the folder.
+        recommender: the same with the server's settings.
+        titles: [I] of the items, the text where there is no title.
+        words: [I] titles and ids in small letters, to search in.
+    """
+
+    version: str
+    saved: Recommender
+    recommender: Recommender
+    titles: pl.Series
+    words: pl.Series
+    _variants: dict[int, Recommender] = field(default_factory=dict)
+
+    def with_beam(self, beam: int | None) -> Recommender:
+        """The recommender with another beam."""
+        if beam is None:
+            return self.recommender
+        if beam not in self._variants:
+            if len(self._variants) >= VARIANTS:
+                self._variants.pop(next(iter(self._variants)), None)
+            self._variants[beam] = self.recommender.variant([f"decoding.beam={beam}"])
+        return self._variants[beam]
+
+    @property
+    def beam(self) -> int | None:
+        """The recommender's own beam; None where it has none."""
+        recipe = self.recommender.recipe
+        return recipe.decoding.options.get("beam") if "decoding" in self.recommender.sections else None
+
+
+class LiveModel:
+    """The newest good model of a folder.
+
+    Args:
+        folder: of the model.
+        overrides: decoding settings of this server.
+        device, precision: see :meth:`Recommender.to`.
+
+    Raises:
+        ModelFolderError: there is no whole model.
+        RecipeError: overrides that do not fit it.
+    """
+
+    def __init__(
+        self, folder: Path, overrides: Sequence[str] = (), device: str = "auto", precision: Literal["32", "bf16"] = "32"
+    ) -> None:
+        self.folder, self.overrides, self.device, self.precision = folder, list(overrides), device, precision
+        self.failed_reloads = 0
+        self._lock = threading.RLock()
+        self._seen = model_folder.version(folder)
+        self.current = self._read()
+
+    def refresh(self) -> bool:
+        """Take the folder's model if it is another one; a damaged one is passed over and the current one stays."""
+        with self._lock:
+            seen = model_folder.version(self.folder)
+            if seen == self._seen or seen is None:
+                return False
+            try:
+                self.current = self._read()
+            except (DiffGRMError, OSError) as error:
+                self.failed_reloads += 1
+                logger.error(
+                    "The model in %s cannot be used; going on with %s: %s", self.folder, self.current.version, error
+                )
+                self._seen = seen
+                return False
+            logger.info("Now serving model %s", self.current.version)
+            return True
+
+    def change(self, change: Callable[[Recommender], Recommender]) -> Snapshot:
+        """Change the model, save it, and answer with it from now on.
+
+        Raises:
+            DiffGRMError: see the change; nothing has happened then.
+        """
+        with self._lock, model_folder.locked(self.folder):
+            self.refresh()
+            changed = change(self.current.saved)
+            changed.save(self.folder)
+            self._seen = model_folder.version(self.folder)
+            self.current = self._snapshot(changed, _name(self.folder))
+            logger.info("The catalogue changed; now serving model %s", self.current.version)
+            return self.current
+
+    def _read(self) -> Snapshot:
+        with self._lock:
+            while True:
+                seen = model_folder.version(self.folder)
+                recommender, name = load(self.folder), _name(self.folder)
+                if model_folder.version(self.folder) == seen:
+                    break
+            snapshot = self._snapshot(recommender.to(self.device, self.precision), name)
+            self._seen = seen
+            return snapshot
+
+    def _snapshot(self, saved: Recommender, name: str) -> Snapshot:
+        recommender = saved.variant(self.overrides)
+        table = saved.item_table
+        title = pl.col(Columns.TITLE) if Columns.TITLE in table.columns else pl.lit(None, pl.String)
+        titles = table.select(pl.coalesce(title.cast(pl.String), pl.col(Columns.TEXT)))[:, 0]
+        anything = recommender.items.ids(np.flatnonzero(recommender.offered)[:1])
+        recommender.recommend([anything], k=1, exclude_seen=False)  # makes the tables, so that no request waits for them
+        words = pl.select(pl.concat_str(titles, saved.items.series.cast(pl.String), separator=" ").str.to_lowercase())
+        return Snapshot(name, saved, recommender, titles, words.to_series())
+
+
+def _name(folder: Path) -> str:
+    """The model's version; it names all files with their hashes."""
+    return file_digest(folder / model_folder.MANIFEST)[:12]
+
+
+class UserHistories:
+    """Histories of known users, from a table of events.
+
+    Args:
+        table: user_id, item_id in order of time, as :func:`diffgrm.data.tables.read_interactions` gives it.
+    """
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        users = table[Columns.USER].unique(maintain_order=True)
+        self.ids = IdMap(users)
+        user = self.ids.positions(table[Columns.USER])
+        order = np.argsort(user, kind="stable")
+        self._items = table[Columns.ITEM].gather(order)
+        self._rows = Ragged(np.arange(len(order)), np.concatenate([[0], np.cumsum(np.bincount(user))]))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, users: Sequence[Any], last: int) -> list[list[Any] | None]:
+        """The last items of each user, oldest first; None for unknown users."""
+        rows = self.ids.positions([str(user) for user in users])
+        return [None if row < 0 else self._items.gather(self._rows[row][-last:]).to_list() for row in rows]

@@ -1,0 +1,112 @@
+"""Start the server of a model folder (floor 6)."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from diffgrm.apps.serving.app import create_app
+from diffgrm.apps.serving.live import LiveModel, UserHistories
+from diffgrm.apps.serving.settings import Limits
+from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_TOKEN = 16
+
+
+def run(
+    folder: Path,
+    overrides: Sequence[str],
+    events: pl.DataFrame | None,
+    limits: Limits,
+    token: str | None,
+    host: str,
+    port: int,
+    device: str,
+    precision: Literal["32", "bf16"],
+) -> None:
+    """Serve until the process is told to end (SIGTERM or SIGINT); requests under way are then answered first."""
+    live = LiveModel(folder, overrides, device, precision)
+    users = None if events is None else UserHistories(events)
+    app = create_app(live, limits, token=token, users=users)
+    logger.info("Model %s: %d items. Changes of the catalogue are %s.", live.current.version, len(live.current.words),
+                "off (no token)" if token is None else "behind the token")  # fmt: skip
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        server_header=False,
+        log_level="info",
+        access_log=False,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=int(limits.seconds) + 1,
+    )
+
+
+@contextmanager
+def in_background(app: FastAPI) -> Iterator[str]:
+    """Serve an app from a thread of this process, on a free port of loopback, while the block lasts; gives its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def read_token(path: Path | None, given: str | None) -> str | None:
+    """The token from a file, else from the environment.
+
+    Raises:
+        DataError: no such file, or a token that is too short to be one.
+    """
+    if path is not None:
+        try:
+            given = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"the token file {path} cannot be read: {error}") from error
+    elif given is None:
+        return None
+    if len(given) < SHORTEST_TOKEN:
+        raise DataError(
+            f"the token has {len(given)} characters; use {SHORTEST_TOKEN} at least, for example those of: "
+            "python -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+    return given
+
+
+def read_limits(pairs: Sequence[str]) -> Limits:
+    """Bounds from ``NAME=VALUE`` texts.
+
+    Raises:
+        DataError: unknown names or unusable values, all of them told.
+    """
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise DataError(f"--limit is written NAME=VALUE, found {wrong[0]!r}")
+    values = dict(pair.split("=", 1) for pair in pairs)
+    unknown = [name for name in values if name not in Limits.model_fields]
+    if unknown:
+        hints = [f"{name!r} is not a bound{did_you_mean(name, Limits.model_fields)}" for name in unknown]
+        raise DataError(bullet_list(hints))
+    try:
+        return Limits.model_validate(values)
+    except ValidationError as error:
+        raise DataError(
+            "bounds that cannot be used:\n" + bullet_list(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        ) from error

@@ -1,0 +1,136 @@
+"""What the routes share: the model, its queue, users' histories, bounds (floor 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+from diffgrm.apps.serving import messages as m
+from diffgrm.apps.serving.batching import Engine
+from diffgrm.apps.serving.live import LiveModel, Snapshot, UserHistories
+from diffgrm.apps.serving.problems import Problem, field_problem
+from diffgrm.apps.serving.settings import Limits
+from diffgrm.recommenders import Recommender
+
+logger = logging.getLogger(__name__)
+
+Filter = tuple[Any, ...] | None
+"""Item ids, or None for no filter."""
+
+
+class Server:
+    """What the routes share: the model, its queue, users' histories, limits."""
+
+    def __init__(self, live: LiveModel, limits: Limits, token: str | None, users: UserHistories | None) -> None:
+        self.live, self.limits, self.token, self.users = live, limits, token, users
+        self.registry = CollectorRegistry()
+        sizes = Histogram(
+            "diffgrm_batch_requests", "Requests answered together", registry=self.registry, buckets=(1, 2, 4, 8, 16, 32, 64)
+        )
+        self.engine = Engine(limits, sizes)
+        waiting = Gauge("diffgrm_waiting_histories", "Histories that wait for the model", registry=self.registry)
+        waiting.set_function(lambda: self.engine.waiting)
+        items = Gauge("diffgrm_items", "Items that may be recommended", registry=self.registry)
+        items.set_function(lambda: int(live.current.recommender.offered.sum()))
+        failed = Gauge("diffgrm_failed_reloads", "Models in the folder that could not be used", registry=self.registry)
+        failed.set_function(lambda: live.failed_reloads)
+        self._info = Gauge("diffgrm_model", "1 for the model that answers", ["version"], registry=self.registry)
+
+    def tell_version(self) -> None:
+        """Put the model's version into the metrics."""
+        self._info.clear()
+        self._info.labels(self.live.current.version).set(1)
+
+    async def watch(self) -> None:
+        """Look for a newer model in the folder, again and again."""
+        while True:
+            await asyncio.sleep(self.limits.reload_seconds)
+            try:
+                if await asyncio.to_thread(self.live.refresh):
+                    self.tell_version()
+            except Exception:  # whatever it was: the next look may go well
+                logger.exception("Looking for a newer model failed")
+
+    async def change(self, change: Callable[[Recommender], Recommender]) -> m.CatalogueAnswer:
+        """Change the catalogue, outside the model's thread, so that requests go on meanwhile."""
+        after = await asyncio.to_thread(self.live.change, change)
+        self.tell_version()
+        recommender = after.saved
+        return m.CatalogueAnswer(
+            model=after.version,
+            catalogue_version=recommender.facts.get("catalogue_version", 0),
+            items=len(recommender.items),
+            offered=int(recommender.offered.sum()),
+        )
+
+    # ---- checks ----------------------------------------------------------------------------------------------------
+
+    def bound(self, pointer: str, value: int | None, limit: int, what: str) -> None:
+        """Refuse a value above a bound.
+
+        Raises:
+            Problem: 422.
+        """
+        if value is not None and value > limit:
+            raise field_problem(f"#/{pointer}", f"{what} is {value:,}; this server allows at most {limit:,}")
+
+    def check_k(self, snapshot: Snapshot, k: int) -> None:
+        """Refuse a k that cannot be had."""
+        self.bound("k", k, self.limits.k, "k")
+        self.bound("k", k, len(snapshot.recommender.items), "k (the catalogue's size)")
+
+    def check_beam(self, snapshot: Snapshot, beam: int | None) -> None:
+        """Refuse a beam that cannot be had."""
+        self.bound("beam", beam, self.limits.beam, "beam")
+        if beam is not None and snapshot.beam is None:
+            raise field_problem("#/beam", f"the recommender {snapshot.recommender.recipe.recommender!r} has no beam")
+
+    def filters(self, snapshot: Snapshot, body: m.RecommendRequest) -> tuple[Filter, Filter]:
+        """``only`` and ``without`` of known items.
+
+        Raises:
+            Problem: 422, also where no item is left.
+        """
+        recommender, found = snapshot.recommender, []
+        allowed = recommender.offered.copy()
+        for name, ids in (("only", body.only), ("without", body.without)):
+            self.bound(name, None if ids is None else len(ids), self.limits.filter, f"the number of items in {name}")
+            positions = recommender.items.positions(ids or [])
+            named = np.zeros(len(allowed), dtype=bool)
+            named[positions[positions >= 0]] = True
+            if ids is not None:
+                allowed &= named if name == "only" else ~named
+                if not allowed.any():
+                    raise field_problem(f"#/{name}", "leaves no item that may be recommended")
+            found.append(None if ids is None else tuple(i for i, p in zip(ids, positions, strict=True) if p >= 0))
+        return found[0], found[1] or None
+
+    def histories(self, body: m.RecommendRequest) -> tuple[list[Any], list[list[Any]]]:
+        """Users and their histories.
+
+        Raises:
+            Problem: 422.
+        """
+        if body.histories is not None:
+            self.bound("histories", len(body.histories), self.limits.histories, "the number of histories")
+            if not body.histories:
+                raise field_problem("#/histories", "holds no history")
+            for number, history in enumerate(body.histories):
+                self.bound(f"histories/{number}", len(history), self.limits.history, "the length of the history")
+            return list(range(len(body.histories))), body.histories
+        users = body.users or []
+        if self.users is None:
+            raise field_problem("#/users", "this server was started without --interactions; send histories instead")
+        self.bound("users", len(users), self.limits.histories, "the number of users")
+        if not users:
+            raise field_problem("#/users", "names no user")
+        found = self.users.of(users, self.limits.history)
+        unknown = {f"#/users/{number}": "is not a known user" for number, history in enumerate(found) if history is None}
+        if unknown:
+            raise Problem(422, f"{len(unknown)} users are unknown; send their histories instead", unknown)
+        return users, [history for history in found if history is not None]

@@ -1,0 +1,47 @@
+"""Routes for whoever looks after the server (floor 6)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from diffgrm.apps.serving import messages as m
+from diffgrm.apps.serving.problems import Problem, problem_responses
+from diffgrm.apps.serving.server import Server
+from diffgrm.recommenders import Recommender
+from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+
+
+def status(server: Server) -> APIRouter:
+    """Health, readiness, the model."""
+    router = APIRouter(tags=["server"])
+
+    @router.get("/health")
+    async def health() -> m.Status:
+        """The process answers."""
+        return m.Status()
+
+    @router.get("/ready", responses=problem_responses(503))
+    async def ready() -> m.Ready:
+        """The model is loaded and the queue has room."""
+        if server.engine.waiting >= server.limits.queue:
+            raise Problem(503, "too many requests are waiting for the model", headers={"Retry-After": "1"})
+        return m.Ready(model=server.live.current.version)
+
+    @router.get("/model")
+    def model() -> m.ModelAnswer:
+        """What answers, and what it allows."""
+        snapshot = server.live.current
+        saved: Recommender = snapshot.saved
+        return m.ModelAnswer(
+            model=snapshot.version,
+            recommender=saved.recipe.recommender,
+            items=len(saved.items),
+            offered=int(saved.offered.sum()),
+            catalogue_version=saved.facts.get("catalogue_version", 0),
+            explains=isinstance(saved, DiffGRMRecommender),
+            beam=snapshot.beam,
+            limits=server.limits.model_dump(),
+            facts=saved.facts,
+        )
+
+    return router

@@ -1,0 +1,94 @@
+"""What users give as histories, as user ids and item positions (floor 5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data.dataset import IdMap, Ragged
+from diffgrm.data.tables import read_interactions
+from diffgrm.foundation.schema import Columns, DataError, first_few
+
+logger = logging.getLogger(__name__)
+
+
+def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
+    """User ids [U] and item positions of every user, oldest first.
+
+    Args:
+        source: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids; a list of
+            item-id lists (users are then numbered from 0); or one list of item ids (one user, number 0).
+        on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
+
+    Raises:
+        DataError: nothing given, or users without a known item and ``on_empty="error"``.
+    """
+    if on_empty not in ("error", "skip"):
+        raise DataError(f"on_empty is {on_empty!r}; expected 'error' or 'skip'")
+    if isinstance(source, Mapping):
+        user_ids, rows = _user_ids(list(source)), list(source.values())
+        if strange := [user for user, row in source.items() if not _is_list(row)]:
+            raise DataError(f"expected a list of item ids for every user, found something else for: {first_few(strange)}")
+    elif isinstance(source, Sequence) and not isinstance(source, str):
+        nested = [_is_list(entry) for entry in source]
+        if any(nested) and not all(nested):
+            raise DataError("histories mix single items and lists; give one list of items, or a list of such lists")
+        rows = list(source) if any(nested) else [list(source)] if source else []
+        user_ids = pl.Series(Columns.USER, range(len(rows)), dtype=pl.Int64)
+    else:
+        return _from_table(source, items, on_empty)
+    if not rows:
+        raise DataError("no histories were given")
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    positions = items.positions([item for row in rows for item in row])
+    return _known_only(user_ids, Ragged(positions, np.concatenate([[0], np.cumsum(lengths)])), on_empty)
+
+
+def _user_ids(users: list[Any]) -> pl.Series:
+    kinds = {type(user) for user in users}
+    if not (kinds <= {int, np.int64, np.int32} or kinds <= {str, np.str_}):
+        raise DataError(f"user ids must be all text or all whole numbers, found {sorted(k.__name__ for k in kinds)}")
+    return pl.Series(Columns.USER, users)
+
+
+def _is_list(entry: Any) -> bool:
+    return isinstance(entry, Sequence | np.ndarray | pl.Series) and not isinstance(entry, str)
+
+
+def _from_table(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
+    if not isinstance(source, str | Path) and not hasattr(source, "columns") and not hasattr(source, "column_names"):
+        raise DataError(
+            f"cannot read histories from {type(source).__name__}; give a table, a mapping user -> items, or lists of items"
+        )
+    table = read_interactions(source)
+    user_ids = table[Columns.USER].unique(maintain_order=True)
+    user = IdMap(user_ids).positions(table[Columns.USER])
+    order = np.argsort(user, kind="stable")
+    positions = items.positions(table[Columns.ITEM])[order]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(user_ids)))])
+    return _known_only(user_ids, Ragged(positions, offsets), on_empty)
+
+
+def _known_only(user_ids: pl.Series, positions: Ragged, on_empty: str) -> tuple[pl.Series, Ragged]:
+    known = positions.filter(positions.values >= 0)
+    if dropped := len(positions.values) - len(known.values):
+        logger.warning("%d history items are not in the catalogue and are passed over", dropped)
+    empty = known.lengths == 0
+    if not empty.any():
+        return user_ids, known
+    bare = user_ids.filter(pl.Series(empty))
+    if on_empty == "error" or empty.all():
+        none_given = int((positions.lengths[empty] == 0).sum())
+        raise DataError(
+            f"{len(bare)} of {len(user_ids)} histories hold no known item ({none_given} are empty, "
+            f"{len(bare) - none_given} have only unknown items): users {first_few(bare)}; leave them out, or pass "
+            "on_empty='skip' to get the others' recommendations"
+        )
+    logger.warning("%d users have no known item and get no recommendations", len(bare))
+    keep = np.flatnonzero(~empty)
+    return user_ids.gather(keep), known.rows(keep)

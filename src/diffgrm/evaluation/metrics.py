@@ -1,0 +1,283 @@
+"""Metrics by item, over the whole catalogue, from tables of recommendations (floor 1).
+
+``evaluate`` takes anything that has ``.recommend``. It walks over the users in blocks and keeps one rank per target and
+one count per item, so memory does not grow with users x items.
+
+``validity`` is the share of the places of the (filtered) lists that hold a real item: an invented item lowers it, and so
+does a list that is shorter than it could be, as when a decoder ends in semantic IDs that no item has. ``distinctness`` is
+the share of real entries that do not repeat in their list.
+
+Names: ``recall@10`` ranks with the user's history filtered out, ``recall@10_unfiltered`` without filter, and
+``sid_recall@10`` counts semantic IDs instead of items, unfiltered, for comparison with the paper only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data.dataset import EvaluationSet, IdMap, Ragged
+from diffgrm.foundation.schema import Columns, DataError
+
+
+class Recommends(Protocol):
+    """What ``evaluate`` needs of a recommender."""
+
+    def recommend(self, histories: pl.DataFrame, k: int, *, exclude_seen: bool) -> pl.DataFrame:
+        """Table of user_id, item_id, score, rank (from 1)."""
+        ...
+
+
+# ---- metrics of ranks: rank 1 is the top of the list, 0 means not in the list ----------------------------------------
+
+
+def recall(ranks: Ragged, k: int) -> np.ndarray:
+    """Recall@k per user [U]: share of the user's targets among the first k.
+
+    >>> recall(Ragged.from_lists([[1], [0], [3, 0]]), 2).tolist(), recall(Ragged.from_lists([[3, 0]]), 3).tolist()
+    ([1.0, 0.0, 0.0], [0.5])
+    """
+    hit = (ranks.values > 0) & (ranks.values <= k)
+    return _sum_rows(ranks, hit) / ranks.lengths
+
+
+def ndcg(ranks: Ragged, k: int) -> np.ndarray:
+    """NDCG@k per user [U]: sum of 1/log2(rank + 1) over targets in the first k, over its best possible value.
+
+    >>> ndcg(Ragged.from_lists([[1], [3], [0]]), 10).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    hit = (ranks.values > 0) & (ranks.values <= k)
+    gains = np.where(hit, 1 / np.log2(np.maximum(ranks.values, 1) + 1), 0)
+    ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
+    return _sum_rows(ranks, gains) / ideal[np.minimum(ranks.lengths, k) - 1]
+
+
+def reciprocal_rank(ranks: Ragged, k: int) -> np.ndarray:
+    """MRR@k per user [U]: 1/rank of the first target in the first k, else 0.
+
+    >>> reciprocal_rank(Ragged.from_lists([[4, 2], [0]]), 10).tolist()
+    [0.5, 0.0]
+    """
+    hit = (ranks.values > 0) & (ranks.values <= k)
+    inverse = np.where(hit, 1 / np.maximum(ranks.values, 1), 0)
+    return np.maximum.reduceat(inverse, ranks.offsets[:-1]) if len(ranks) else np.empty(0)
+
+
+def _sum_rows(ranks: Ragged, values: np.ndarray) -> np.ndarray:
+    return np.bincount(np.repeat(np.arange(len(ranks)), ranks.lengths), weights=values, minlength=len(ranks))
+
+
+def accuracy(ranks: Ragged, ks: Iterable[int]) -> dict[str, float]:
+    """Mean recall@k and ndcg@k for every k, and mrr@10."""
+    metrics: dict[str, float] = {}
+    for k in ks:
+        metrics[f"recall@{k}"] = float(recall(ranks, k).mean())
+        metrics[f"ndcg@{k}"] = float(ndcg(ranks, k).mean())
+    return metrics | {"mrr@10": float(reciprocal_rank(ranks, 10).mean())}
+
+
+def selection_score(ndcg_at_10: float, recall_at_10: float) -> float:
+    """What checkpoints are chosen by on validation: 0.8 NDCG@10 + 0.2 Recall@10, by item."""
+    return 0.8 * ndcg_at_10 + 0.2 * recall_at_10
+
+
+def ranks_in_lists(lists: np.ndarray, targets: Ragged) -> Ragged:
+    """Rank of every target in its user's list of item positions [U, k]; 0 where it is not in it.
+
+    >>> ranks_in_lists(np.array([[7, 5], [1, -1]]), Ragged.from_lists([[5], [2]])).values.tolist()
+    [2, 0]
+    """
+    match = np.repeat(lists, targets.lengths, axis=0) == targets.values[:, None]
+    return Ragged(np.where(match.any(1), match.argmax(1) + 1, 0), targets.offsets)
+
+
+# ---- metrics of the lists themselves ---------------------------------------------------------------------------------
+
+
+def gini(counts: np.ndarray) -> float:
+    """Gini index of how often each catalogue item is recommended: 0 all alike, towards 1 all to one item.
+
+    >>> gini(np.array([2, 2, 2])), round(gini(np.array([0, 0, 6])), 3)
+    (0.0, 0.667)
+    """
+    ordered = np.sort(counts.astype(float))
+    total, n = ordered.sum(), len(ordered)
+    return float(((2 * np.arange(1, n + 1) - n - 1) * ordered).sum() / (n * total)) if total else 0.0
+
+
+def long_tail(item_counts: np.ndarray, head_share: float = 0.2) -> np.ndarray:
+    """[I] bool, true for items outside the ``head_share`` most popular ones (by training events; ties by position).
+
+    >>> long_tail(np.array([9, 1, 5, 0, 2])).tolist()
+    [False, True, True, True, True]
+    """
+    head = np.argsort(-item_counts, kind="stable")[: int(np.ceil(head_share * len(item_counts)))]
+    tail = np.ones(len(item_counts), dtype=bool)
+    tail[head] = False
+    return tail
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` found.
+
+    Attributes:
+        n_users: users evaluated.
+        metrics: name -> mean over users.
+        per_user: user_id, item_id (the target), ``rank``, ``rank_unfiltered`` (0: not in the list).
+    """
+
+    n_users: int
+    metrics: dict[str, float]
+    per_user: pl.DataFrame
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: ``{"n_users": .., "metrics": {..}}``."""
+        return {"n_users": self.n_users, "metrics": self.metrics}
+
+
+def evaluate(
+    recommender: Recommends,
+    evaluation_set: EvaluationSet,
+    items: IdMap,
+    item_counts: np.ndarray,
+    ks: Sequence[int] = (5, 10, 20),
+    users_at_once: int = 8192,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Full-ranking evaluation by item, with and without the history filtered out.
+
+    Args:
+        recommender: anything with ``.recommend``. Where it also has ``sid_numbers(item_ids)`` (the number of each item's
+            SID) and ``recommend_sids``, the SID-level metrics are added.
+        evaluation_set: users, histories and targets.
+        items: the catalogue.
+        item_counts: [I] training events of every item, for the long tail.
+        ks: list lengths; 10 is always added.
+        users_at_once: users in one call of ``recommend``.
+        progress: called with the number of lists made since the last call (two for each user).
+
+    Raises:
+        DataError: nobody to evaluate.
+    """
+    if len(evaluation_set) == 0:
+        raise DataError("there are no users to evaluate: the split keeps no events for this set")
+    ks = sorted({*ks, 10})
+    k = min(max(ks), len(items))
+    with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
+    sid_numbers = with_sids.sid_numbers(items.series) if with_sids else None
+    tail = long_tail(item_counts)
+    tally = _Tally(len(items), ks)
+    ranks: dict[str, list[np.ndarray]] = {"filtered": [], "unfiltered": [], "sid": []}
+    for start in range(0, len(evaluation_set), users_at_once):
+        rows = np.arange(start, min(start + users_at_once, len(evaluation_set)))
+        histories = _history_table(evaluation_set, rows, items)
+        user_ids, targets = evaluation_set.user_ids.gather(rows), evaluation_set.targets.rows(rows)
+        for name, exclude_seen in (("filtered", True), ("unfiltered", False)):
+            table = recommender.recommend(histories, k, exclude_seen=exclude_seen)
+            lists = _lists(table, user_ids, items, k, tally if exclude_seen else None)
+            ranks[name].append(ranks_in_lists(lists, targets).values)
+            if exclude_seen:
+                seen = evaluation_set.histories.rows(rows).distinct().lengths
+                tally.add(lists, tail, possible=np.minimum(k, len(items) - seen))
+            elif sid_numbers is not None:
+                ranks["sid"].append(_sid_ranks(recommender, histories, user_ids, lists, targets, sid_numbers, k))
+            if progress:
+                progress(len(rows))
+    found = {name: Ragged(np.concatenate(r), evaluation_set.targets.offsets) for name, r in ranks.items() if r}
+    metrics = accuracy(found["filtered"], ks)
+    metrics |= {f"{name}_unfiltered": value for name, value in accuracy(found["unfiltered"], ks).items()}
+    if "sid" in found:
+        metrics |= {f"sid_{name}": value for name, value in accuracy(found["sid"], ks).items()}
+    metrics |= tally.metrics()
+    user = np.repeat(np.arange(len(evaluation_set)), evaluation_set.targets.lengths)
+    per_user = pl.DataFrame(
+        {
+            Columns.USER: evaluation_set.user_ids.gather(user),
+            Columns.ITEM: items.gather(evaluation_set.targets.values),
+            "rank": found["filtered"].values,
+            "rank_unfiltered": found["unfiltered"].values,
+        }
+    )
+    return Evaluation(len(evaluation_set), metrics, per_user)
+
+
+class _Tally:
+    """Running counts over blocks of users."""
+
+    def __init__(self, n_items: int, ks: Sequence[int]) -> None:
+        self.counts = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
+        self.tail_share = dict.fromkeys(ks, 0.0)
+        self.users = self.returned = self.real = self.distinct = self.places = 0
+
+    def add(self, lists: np.ndarray, tail: np.ndarray, possible: np.ndarray) -> None:
+        """Count lists [U, k] of item positions, -1 in unused places; ``possible`` [U] items could have been in them."""
+        self.users += len(lists)
+        self.places += int(possible.sum())
+        for k, counts in self.counts.items():
+            first, used = lists[:, :k], lists[:, :k] >= 0
+            counts += np.bincount(first[used], minlength=len(counts))
+            in_tail = np.where(used, tail[np.maximum(first, 0)], False).sum(1)
+            self.tail_share[k] += float((in_tail / np.maximum(used.sum(1), 1)).sum())
+
+    def check_rows(self, user: pl.Series, position: np.ndarray) -> None:
+        """Count returned rows: how many are items of the catalogue, and how many of those repeat in a list."""
+        self.returned += len(position)
+        real = position >= 0
+        self.real += int(real.sum())
+        pairs = pl.DataFrame({"user": user, "item": position}).filter(pl.Series(real))
+        self.distinct += pairs.n_unique()
+
+    def metrics(self) -> dict[str, float]:
+        """Validity, distinctness, and coverage, Gini and APLT for every k."""
+        result = {
+            "validity": self.real / max(self.places, self.returned, 1),
+            "distinctness": self.distinct / self.real if self.real else 0.0,
+        }
+        for k, counts in self.counts.items():
+            result[f"coverage@{k}"] = float((counts > 0).mean())
+            result[f"gini@{k}"] = gini(counts)
+            result[f"aplt@{k}"] = self.tail_share[k] / self.users
+        return result
+
+
+def _history_table(evaluation_set: EvaluationSet, rows: np.ndarray, items: IdMap) -> pl.DataFrame:
+    histories = evaluation_set.histories.rows(rows)
+    user = np.repeat(rows, histories.lengths)
+    return pl.DataFrame({Columns.USER: evaluation_set.user_ids.gather(user), Columns.ITEM: items.gather(histories.values)})
+
+
+def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally: _Tally | None) -> np.ndarray:
+    """A table of recommendations as item positions [U, k], in the order of ``user_ids``, -1 in unused places."""
+    position = items.positions(table[Columns.ITEM])
+    if tally is not None:
+        tally.check_rows(table[Columns.USER], position)
+    row = IdMap(user_ids).positions(table[Columns.USER])
+    column = table[Columns.RANK].to_numpy().astype(np.int64) - 1
+    lists = np.full((len(user_ids), k), -1, dtype=np.int64)
+    lists[row, column] = position
+    return lists
+
+
+def _sid_ranks(
+    recommender: Any,
+    histories: pl.DataFrame,
+    user_ids: pl.Series,
+    lists: np.ndarray,
+    targets: Ragged,
+    sid_numbers: np.ndarray,
+    k: int,
+) -> np.ndarray:
+    """Ranks of the targets' SIDs among the recommended SIDs."""
+    if len(np.unique(sid_numbers)) == len(sid_numbers):  # one item a SID: the lists of items are lists of SIDs
+        sids = np.where(lists >= 0, sid_numbers[np.maximum(lists, 0)], -1)
+    else:
+        table = recommender.recommend_sids(histories, k)
+        sids = np.full((len(user_ids), k), -1, dtype=np.int64)
+        sids[IdMap(user_ids).positions(table[Columns.USER]), table[Columns.RANK].to_numpy() - 1] = table["sid"].to_numpy()
+    return ranks_in_lists(sids, Ragged(sid_numbers[targets.values], targets.offsets)).values

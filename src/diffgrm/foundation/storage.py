@@ -1,0 +1,111 @@
+"""Small, safe storage: arrays in safetensors files, atomic writes, hashes, the cache folder (floor 0)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from diffgrm.foundation.schema import ModelFolderError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a fitted part has learnt: named arrays and JSON-able facts. Both are restored exactly."""
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file; the facts travel in its header."""
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        save_file(arrays, path, metadata={"facts": json.dumps(self.facts)})
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ModelFolderError: missing, truncated or foreign file.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+                return cls({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+        except FileNotFoundError as error:
+            raise ModelFolderError(f"the file {path} is missing") from error
+        except (SafetensorError, json.JSONDecodeError, OSError) as error:
+            raise ModelFolderError(f"the file {path} is damaged or not a safetensors file: {error}") from error
+
+
+def cache_folder() -> Path:
+    """``$DIFFGRM_CACHE``, else ``$XDG_CACHE_HOME/diffgrm``, else ``~/.cache/diffgrm``."""
+    if chosen := os.environ.get("DIFFGRM_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffgrm"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that replaces it when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cached(path: Path, what: str, make: Callable[[], State]) -> State:
+    """The state that a file of a cache keeps, else one made now and kept there.
+
+    A damaged file is made again; a cache that cannot be written costs a warning only.
+
+    Args:
+        what: its name in messages, such as ``"embeddings"``.
+    """
+    if path.is_file():
+        try:
+            found = State.load(path)
+        except ModelFolderError:
+            logger.warning("The cached %s %s are damaged; making them again.", what, path)
+        else:
+            logger.info("The %s come from the cache: %s", what, path)
+            return found
+    made = make()
+    try:
+        with atomic_file(path) as temporary:
+            made.save(temporary)
+    except OSError as error:
+        logger.warning("The %s could not be cached in %s: %s", what, path.parent, error)
+    return made
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def digest(facts: list[Any]) -> str:
+    """A hash of facts that ``repr`` tells apart, and of arrays."""
+    found = hashlib.sha256()
+    for fact in facts:
+        if isinstance(fact, np.ndarray):
+            found.update(f"{fact.dtype}{fact.shape}".encode() + np.ascontiguousarray(fact).tobytes())
+        else:
+            found.update(repr(fact).encode() + b"\0")
+    return found.hexdigest()

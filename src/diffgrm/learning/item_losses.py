@@ -1,0 +1,107 @@
+"""Losses over whole items: full and sampled softmax, BCE and gBCE (floor 3).
+
+Letters: N targets, I items, M of them that are asked for, m negatives, d width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffgrm.foundation.recipe import ItemLossSettings
+
+
+class Sample(NamedTuple):
+    """Negatives that a loss compares targets with.
+
+    Attributes:
+        items: [m] shared by all targets, or [N, m] of each target's own.
+        log_expected: [m] log of how often each is expected among them; None where the loss does not ask.
+    """
+
+    items: Tensor
+    log_expected: Tensor | None = None
+
+
+def draw(settings: ItemLossSettings, counts: Tensor, targets: int, generator: torch.Generator) -> Sample | None:
+    """The negatives of N targets; None for the loss over all items.
+
+    Args:
+        counts: [I] training events of every item; those without are never drawn by popularity.
+        generator: on the device of ``counts``.
+    """
+    if settings.kind == "softmax":
+        return None
+    chance = _chances(counts, settings.negative_power)
+    if settings.kind == "sampled_softmax":
+        items = torch.multinomial(chance, settings.negatives, replacement=True, generator=generator)
+        return Sample(items, (chance[items] * settings.negatives).log() if settings.logq else None)
+    items = torch.multinomial(chance, targets * settings.negatives, replacement=True, generator=generator)
+    return Sample(items.view(targets, -1))
+
+
+def item_loss(
+    hidden: Tensor, target: Tensor, items: Tensor, settings: ItemLossSettings, sample: Sample | None, n_items: int
+) -> Tensor:
+    """The loss of telling each target from other items, as one number.
+
+    Args:
+        hidden: [N, d] what is known before each target.
+        target: [N] rows of ``items``.
+        items: [M, d] vectors of all items, or of those that are asked for; a score is their product with ``hidden``.
+        sample: the negatives, as rows of ``items``.
+        n_items: I, the size of the catalogue.
+    """
+    hidden, items = comparable(hidden, items, settings)
+    if sample is None:
+        return F.cross_entropy((hidden @ items.T).float(), target, label_smoothing=settings.label_smoothing)
+    if settings.kind == "sampled_softmax":
+        return _sampled_softmax(hidden, target, items, sample)
+    return _binary(hidden, target, items, settings, sample.items, n_items)
+
+
+def comparable(hidden: Tensor, items: Tensor, settings: ItemLossSettings) -> tuple[Tensor, Tensor]:
+    """Vectors of users [N, d] and items [I, d] whose products are the scores that are compared."""
+    if settings.cosine:
+        hidden, items = F.normalize(hidden, dim=-1), F.normalize(items, dim=-1)
+    return hidden / settings.temperature, items
+
+
+def _chances(counts: Tensor, power: float) -> Tensor:
+    """[I] how likely each item is drawn as a negative: its events to a power, 0 being the same for all."""
+    weight = counts.double() ** power if power > 0 else torch.ones_like(counts, dtype=torch.double)
+    return (weight / weight.sum()).float()
+
+
+def _sampled_softmax(hidden: Tensor, target: Tensor, items: Tensor, sample: Sample) -> Tensor:
+    """Softmax over the target and negatives that the whole batch shares (Bengio and Senecal, 2003).
+
+    With logQ correction the score of each negative is lowered by the log of how often its item is expected among them, so
+    that the sum estimates the full softmax's. The target is there in any case, so its score stays.
+    """
+    own = (hidden * items[target]).sum(-1, keepdim=True).float()  # [N, 1]
+    others = (hidden @ items[sample.items].T).float()  # [N, m]
+    if sample.log_expected is not None:
+        others = others - sample.log_expected
+    others = others.masked_fill(sample.items == target[:, None], -torch.inf)
+    first = torch.zeros_like(target)
+    return F.cross_entropy(torch.cat([own, others], 1), first)
+
+
+def _binary(
+    hidden: Tensor, target: Tensor, items: Tensor, settings: ItemLossSettings, drawn: Tensor, n_items: int
+) -> Tensor:
+    """Each target against negatives of its own; gBCE weighs the positive by beta (Petrov and Macdonald, 2023, eq. 8-10)."""
+    own = (hidden * items[target]).sum(-1).float()
+    others = torch.einsum("nd,nmd->nm", hidden, items[drawn]).float()
+    beta = 1.0
+    if settings.kind == "gbce":
+        sampled = settings.negatives / max(n_items - 1, 1)
+        beta = sampled * (settings.calibration * (1 - 1 / sampled) + 1 / sampled)
+        assert math.isfinite(beta)
+    negative = F.logsigmoid(-others).masked_fill(drawn == target[:, None], 0).sum(-1)
+    return -(beta * F.logsigmoid(own) + negative).mean() / (1 + settings.negatives)

@@ -1,0 +1,321 @@
+"""The one training loop, on Lightning: checkpoints, exact resume, early stop, several devices (floor 4)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from diffgrm.data.dataset import EvaluationSet, Ragged
+from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, selection_score
+from diffgrm.foundation.recipe import TrainingSettings
+from diffgrm.foundation.schema import MissingExtraError, TrainingError
+from diffgrm.foundation.storage import digest
+from diffgrm.learning.batches import Batch, TrainingBatches
+from diffgrm.learning.objectives.base import Objective
+
+logger = logging.getLogger(__name__)
+
+MONITOR = "val_score"
+LAST, BEST = "last.ckpt", "best.ckpt"
+CHECK_EVERY = 20  # steps between two looks at the losses on a GPU
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training led to.
+
+    Attributes:
+        best_score: 0.8 NDCG@10 + 0.2 Recall@10 on validation, of the weights the network now has.
+        epochs, steps: how far training went.
+        earlier_seconds: what it took before it was resumed, up to the checkpoint; 0 if it was not.
+        validation: the metrics of the best epoch.
+    """
+
+    best_score: float
+    epochs: int
+    steps: int
+    validation: dict[str, float]
+    earlier_seconds: float
+
+
+class TrainingTask(L.LightningModule):
+    """Optimiser steps, validations and checkpoints of an objective.
+
+    Args:
+        steps: planned optimiser steps, where the cosine ends.
+        fingerprint: of everything that determines the losses; a checkpoint of another one is refused.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        settings: TrainingSettings,
+        validation: EvaluationSet,
+        steps: int,
+        seed: int,
+        fingerprint: str = "",
+    ) -> None:
+        super().__init__()
+        self.objective, self.settings, self.validation = objective, settings, validation
+        self.steps, self.seed, self.fingerprint = steps, seed, fingerprint
+        self.losses: list[tuple[int, Tensor]] = []  # step and loss, of this epoch
+        self.checked = 0  # losses that are known to be finite
+        self.latest: dict[str, float] = {}
+        self.started, self.earlier_seconds = time.perf_counter(), 0.0
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The loss of one batch. All randomness comes from (seed, step, rank), so a resumed run repeats itself."""
+        with seeded(self.seed, self.global_step, self.global_rank, self.device) as generator:
+            loss = self.objective.loss(batch, generator)
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.losses.append((self.global_step, loss.detach()))
+        if self.device.type == "cpu" or len(self.losses) - self.checked >= CHECK_EVERY:
+            self._check_losses()
+        return loss
+
+    def _check_losses(self) -> None:
+        """Stop if a loss is not a number. To look is to wait for the device, so GPUs are asked every few steps only."""
+        new = self.losses[self.checked :]
+        if new and not torch.isfinite(torch.stack([loss for _, loss in new])).all():
+            step, loss = next((step, loss) for step, loss in new if not torch.isfinite(loss))
+            raise TrainingError(
+                f"the loss became {loss.item()} at step {step} (epoch {self.current_epoch}); training stopped "
+                "and the last good checkpoint is kept. Lower training.learning_rate, lengthen training.warmup_steps or "
+                "set training.precision=32"
+            )
+        self.checked = len(self.losses)
+
+    def on_validation_start(self) -> None:
+        """No checkpoint is written of weights that followed a loss that is not a number."""
+        self._check_losses()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch, unless a run resumes at its very end."""
+        if not self.losses:
+            return
+        self.log("train_loss", torch.stack([loss for _, loss in self.losses]).mean(), sync_dist=True)
+        self.losses.clear()
+        self.checked = 0
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up, then cosine or constant; weight decay on matrices only."""
+        matrices = [p for p in self.objective.network.parameters() if p.ndim >= 2]
+        others = [p for p in self.objective.network.parameters() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.learning_rate_factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Share of the peak learning rate at a step."""
+        warmup = min(self.settings.warmup_steps, max(self.steps - 1, 0))
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.settings.schedule == "constant":
+            return 1.0
+        done = (step - warmup) / max(self.steps - warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    # ---- validation: each process ranks for its share of the users, then the sums are added up ---------------------
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        """Rank the validation users, by item, history filtered."""
+        users = np.arange(self.global_rank, len(self.validation), self.trainer.world_size)
+        lists = self.objective.rank(self.validation.histories.rows(users), 10)
+        ranks = ranks_in_lists(lists, self.validation.targets.rows(users))
+        sums = torch.tensor([ndcg(ranks, 10).sum(), recall(ranks, 10).sum(), len(users)], dtype=torch.float64)
+        gathered: Any = self.all_gather(sums.float().to(self.device))
+        total = gathered.reshape(-1, 3).sum(0)
+        ndcg_10, recall_10 = (total[:2] / total[2]).tolist()
+        metrics = {"val_ndcg@10": ndcg_10, "val_recall@10": recall_10, MONITOR: selection_score(ndcg_10, recall_10)}
+        self.log_dict(metrics, prog_bar=True, batch_size=1)
+        self.log_dict(self.objective.observe(self.validation), batch_size=1, sync_dist=True)
+        self.latest = metrics
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the validation metrics of these weights with them, and what the run is about."""
+        checkpoint["validation"] = self.latest
+        checkpoint["seconds"] = self.earlier_seconds + time.perf_counter() - self.started
+        checkpoint["fingerprint"] = self.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with other data, semantic IDs or settings than the run began with."""
+        if checkpoint.get("fingerprint") != self.fingerprint:
+            raise TrainingError(
+                "cannot resume: the checkpoint belongs to other data, semantic IDs or training settings than these; resume "
+                "with the recipe and tables the run began with, or start in another run folder"
+            )
+        self.earlier_seconds = checkpoint.get("seconds", 0.0)
+
+
+@contextmanager
+def seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[torch.Generator]:
+    """Dropout and masks follow (seed, step, rank) inside the block; the global random state is put back after it."""
+    for_dropout, for_masks = (np.random.SeedSequence([seed, step, rank]).generate_state(2, np.uint64) >> 1).tolist()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(for_dropout)
+        yield torch.Generator(device).manual_seed(for_masks)
+
+
+def train(
+    objective: Objective,
+    *,
+    events: Ragged,
+    validation: EvaluationSet,
+    max_len: int,
+    settings: TrainingSettings,
+    seed: int,
+    run_folder: Path,
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train an objective's network in place; it ends with the weights of the best validation.
+
+    Args:
+        events: training events per user, oldest first.
+        max_len: most items of a history.
+        run_folder: gets ``last.ckpt`` and ``best.ckpt`` after every validation, and the logs.
+        resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted.
+        progress: show a progress bar.
+
+    Raises:
+        TrainingError: the loss is not finite, a run folder that is in use, or nothing to resume from.
+        MissingExtraError: a logger whose package is not installed.
+    """
+    last = run_folder / LAST
+    if resume and not last.is_file():
+        raise TrainingError(f"cannot resume: there is no checkpoint {last}; start without resume")
+    if not resume and last.is_file():
+        raise TrainingError(
+            f"{run_folder} already holds a run; resume it (--resume), choose another run folder, or delete it"
+        )
+    run_folder.mkdir(parents=True, exist_ok=True)
+    validation = validation.sample(settings.validation_users, seed)
+    data = _Data(events, max_len, settings, seed, objective.shared)
+    kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "strategy"})
+    fingerprint = digest(
+        [*objective.identity(), objective.shared, max_len, seed, sorted(kept.items()), events.values, events.offsets]
+    )
+    steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
+    task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
+    with _quiet_lightning():
+        trainer = _trainer(settings, run_folder, progress)
+        trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
+    best = torch.load(run_folder / BEST, map_location="cpu", weights_only=False)
+    prefix = "objective.network."
+    objective.network.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
+    )
+    validation_metrics: dict[str, float] = best["validation"]
+    return TrainingResult(
+        validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics, task.earlier_seconds
+    )
+
+
+def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.Trainer:
+    # Two, since Lightning's save_last leaves out the validations that were not the best so far.
+    best, last = (name.removesuffix(".ckpt") for name in (BEST, LAST))
+    callbacks: list[Callback] = [
+        EarlyStopping(MONITOR, mode="max", patience=settings.patience, check_finite=False),
+        ModelCheckpoint(run_folder, filename=best, monitor=MONITOR, mode="max", enable_version_counter=False),
+        ModelCheckpoint(run_folder, filename=last, enable_version_counter=False),
+    ]
+    if progress:
+        callbacks.append(RichProgressBar(leave=False))
+    return L.Trainer(
+        max_epochs=settings.epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=_precision(settings),
+        gradient_clip_val=settings.gradient_clip or None,
+        check_val_every_n_epoch=settings.validate_every,
+        callbacks=callbacks,
+        logger=_loggers(settings, run_folder),
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        use_distributed_sampler=False,
+    )
+
+
+class _Data(L.LightningDataModule):
+    """Training batches of this process, and one token validation batch (the task ranks all users in it)."""
+
+    def __init__(self, events: Ragged, max_len: int, settings: TrainingSettings, seed: int, shared: bool) -> None:
+        super().__init__()
+        self.events, self.max_len, self.batch_size, self.seed = events, max_len, settings.batch_size, seed
+        self.shared = shared
+
+    def batches(self, rank: int, devices: int) -> TrainingBatches:
+        """Batches of one of several processes."""
+        return TrainingBatches(self.events, self.max_len, self.batch_size, self.seed, self.shared, rank, devices)
+
+    def train_dataloader(self) -> TrainingBatches:
+        """Batches of this process."""
+        assert self.trainer is not None
+        return self.batches(self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> DataLoader:
+        """One token batch."""
+        token: Any = [0]
+        return DataLoader(token)
+
+
+def _precision(settings: TrainingSettings) -> Any:
+    if settings.precision == "bf16":
+        return "bf16-mixed"
+    gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    gpu = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if settings.precision == "auto" and gpu else "32-true"
+
+
+def _loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
+    loggers: list[Logger] = []
+    part = f"part_{len(list(folder.glob('logs/part_*')))}"  # a resumed run goes on in a new part
+    if "csv" in settings.loggers:
+        loggers.append(CSVLogger(folder, name="logs", version=part))
+    if "tensorboard" in settings.loggers:
+        try:
+            loggers.append(TensorBoardLogger(str(folder), name="tensorboard", version=part))
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("tensorboard", "tensorboard", "training.loggers=[tensorboard]") from error
+    return loggers
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice on data loaders and devices, which does not apply here."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    levels = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,30 @@
+"""The masked-diffusion loss (paper, equation 12; floor 3)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffgrm.learning.noising.base import Views
+
+
+def masked_cross_entropy(
+    logits: Tensor, codes: Tensor, views: Views, *, reduction: str = "view_mean", label_smoothing: float = 0.0
+) -> Tensor:
+    """Label-smoothed cross-entropy of the hidden digits, as one number in nats.
+
+    Args:
+        logits: [B, V, n, K] of the V views.
+        codes: [B, n] the true digits.
+        views: which digits are hidden, and what each view and each hidden digit counts for.
+        reduction: ``view_mean``: mean inside a view, then over views and targets (paper);
+            ``token_mean``: mean over all hidden digits (the release).
+        label_smoothing: mass spread evenly over the K codes.
+    """
+    mask, view_weight, digit_weight = views
+    target = codes[:, None, :].expand(mask.shape)[mask]  # [M]
+    losses = F.cross_entropy(logits[mask].float(), target, label_smoothing=label_smoothing, reduction="none")
+    per_token = losses.new_zeros(mask.shape).masked_scatter(mask, losses)  # [B, V, n]
+    if reduction == "token_mean":
+        return (per_token.sum(-1) * digit_weight).sum() / (mask.sum(-1) * digit_weight).sum().clamp(min=1e-9)
+    return (per_token.sum(-1) / mask.sum(-1).clamp(min=1) * view_weight).mean()

@@ -1,1 +1,0 @@
-"""Networks. They take integers, never a dataset, tokenizer or recipe."""

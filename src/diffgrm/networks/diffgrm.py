@@ -1,0 +1,136 @@
+"""DiffGRM's network (paper, section 3.2): over the history encoder, the masked-diffusion decoder.
+
+Letters: B batch, S history length, n digits, K codes, Q partial SIDs a user (views or beams), d width.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from diffgrm.networks.sid_network import Branches, DecoderDropout, Memory, SidNetwork
+
+
+class DiffGRM(SidNetwork):
+    """History encoder and non-causal masked-diffusion decoder over the n digits of the next item.
+
+    Raises:
+        RecipeError: a width that the heads do not divide, or branches that are named twice or cannot be made.
+    """
+
+    def __init__(
+        self,
+        n_digits: int,
+        codebook_size: int,
+        n_items: int = 0,
+        text_width: int = 0,
+        width: Annotated[int, Field(ge=1), "d, width of the network"] = 128,
+        heads: Annotated[int, Field(ge=1), "attention heads; must divide the width"] = 4,
+        encoder_layers: Annotated[int, Field(ge=0), "layers over the history"] = 1,
+        decoder_layers: Annotated[int, Field(ge=1), "layers over the digits"] = 2,
+        feed_forward: Annotated[int, Field(ge=1), "hidden width of the feed-forward layers"] = 512,
+        dropout: Annotated[float, Field(ge=0, lt=1), "dropout rate"] = 0.1,
+        max_len: Annotated[int, Field(ge=1), "most recent history items that are looked at"] = 50,
+        history: Annotated[
+            Literal["bidirectional", "causal"],
+            "bidirectional: every target has its own pass over the items before it (paper); causal: items look back only, "
+            "so one pass serves all targets of a user in training",
+        ] = "bidirectional",
+        init: Annotated[
+            Literal["scaled", "release"],
+            "scaled: weights by fan-in, item vectors normalised; release: every weight at std 0.02, as published",
+        ] = "scaled",
+        branches: Branches = ("sid",),
+        decoder_dropout: DecoderDropout = None,
+    ) -> None:
+        super().__init__(
+            n_digits,
+            codebook_size,
+            n_items,
+            text_width,
+            width,
+            heads,
+            encoder_layers,
+            decoder_layers,
+            feed_forward,
+            dropout,
+            max_len,
+            history,
+            branches,
+            decoder_dropout,
+            init,
+        )
+        self.masked = nn.Parameter(torch.empty(n_digits, width))  # what a masked digit looks like
+        self.mask_token: Tensor  # rows of codes and masked, one after the other
+        self.register_buffer("mask_token", n_digits * codebook_size + torch.arange(n_digits), persistent=False)
+        self.initialise()
+
+    def _table(self) -> Tensor:
+        """[n K + n, d] what enters the decoder for every code, and for every masked digit."""
+        return torch.cat([self.codes, self.masked]) * self.input_scale
+
+    def denoise(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:
+        """Logits of every digit, given the digits that are known. Used alike by probing, loss and decoding.
+
+        Args:
+            codes: [B, Q, n] digits, any value where masked.
+            mask: [B, Q, n] bool, true where the digit is unknown.
+            memory: of B users; with T slots, Q is T times the questions of each slot, slot after slot.
+
+        Returns:
+            [B, Q, n, K] logits (equation 8: hidden state times the digit's own code table); of a known digit they are 0,
+            since nobody asks for them and the last layer leaves them out.
+        """
+        return self.denoise_places(codes, mask, memory, _places(mask.flatten(1)))
+
+    def denoise_places(self, codes: Tensor, mask: Tensor, memory: Memory, wanted: Tensor | None) -> Tensor:
+        """What :meth:`denoise` does, told where the unknown digits are, so that nothing depends on what mask holds.
+
+        Args:
+            wanted: [B, C] places among the Q n digits of every row where its mask is true, and where that are fewer than C
+                some more, each place once; None: all places.
+        """
+        token = torch.where(mask, self.mask_token, codes + self.digit_start)  # [B, Q, n]
+        x, projected = self._enter(token, memory)
+        layers, valid = self.layers, memory.valid
+        if valid.shape[1] > 1:
+            valid = valid.repeat_interleave(token[0].numel() // valid.shape[1], dim=1)  # [B, Q n, S]
+        for number, layer in enumerate(layers):
+            history = memory.history(number, layer.history, token[0].numel())
+            x = layer(x, history, valid, wanted if layer is layers[-1] else None, projected if number == 0 else None)
+        x = self.decoder_norm(x)  # [B, C, d]
+        x = _put_back(x, wanted, mask)  # [B, Q, n, d]
+        tables = self.codes.view(self.n_digits, self.codebook_size, -1)
+        return torch.einsum("bqnd,nkd->bqnk", x.float(), tables.float())
+
+    def _enter(self, token: Tensor, memory: Memory) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Vectors [B, Q, n, d] of digits; and what the first layer's attention makes of them, where that is made once for
+        each code: outside training, with more digits than codes."""
+        if self.training or memory.plain or (not memory.table and token.numel() <= self.codes.shape[0]):
+            return self.decoder_drop(F.embedding(token, self._table())), None
+        if not memory.table:
+            table = self._table()
+            memory.table.extend((table, *self.layers[0].project_digits(table)))
+        x, query, key_value = (F.embedding(token, part) for part in memory.table)
+        return x, (query, key_value)
+
+
+def _places(mask: Tensor) -> Tensor | None:
+    """[B, C] where each row of mask [B, T] is true, C the most in any row; shorter rows go on with places that are false.
+
+    None where every place is true.
+    """
+    count = int(mask.sum(1).max())
+    return None if count == mask.shape[1] else (~mask).int().argsort(dim=1, stable=True)[:, :count]
+
+
+def _put_back(x: Tensor, places: Tensor | None, mask: Tensor) -> Tensor:
+    """X [B, C, d] at its places among [B, Q, n, d]; 0 where mask [B, Q, n] is false."""
+    if places is not None:
+        where = places[..., None].expand(-1, -1, x.shape[-1])
+        x = x.new_zeros(x.shape[0], mask[0].numel(), x.shape[-1]).scatter(1, where, x)
+    return x.view(*mask.shape, -1) * mask[..., None]

@@ -1,0 +1,176 @@
+"""Decoder: from ``denoise`` and a catalogue to the best items of each user (floor 3)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffgrm.ranking.catalogue import Catalogue, Excluded
+
+Denoise = Callable[[Tensor, Tensor, Any], Tensor]
+"""``denoise(codes [B, Q, n], mask [B, Q, n], memory) -> logits [B, Q, n, K]``."""
+NextDigit = Callable[[Tensor | None, Any, Any], tuple[Tensor, Any]]
+"""``next_digit(code [B, Q], prefix, memory) -> logits [B, Q, K], prefix``."""
+
+Watch = Callable[[Tensor, Tensor, Tensor], None]
+"""Told the partial SIDs after a step: ``codes [B, W, n]`` (any value where unknown), ``known [B, W, n]``, and
+``scores [B, W]``, best first, -inf where there is none."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to decode for a batch of B users.
+
+    Attributes:
+        ask: the one function of the network that the decoder asks for (:attr:`Decoder.asks`).
+        memory: encoded histories; ``len(memory)`` is B and ``memory.rows(chosen)`` are some of them.
+        catalogue: recommendable items.
+        k: items wanted for each user.
+        excluded: items that single users must not get, or None.
+        seeds: [B] int64, a number of each user's own for decoders that draw at random, so that an answer does not
+            depend on who else is in the batch.
+        watch: told the partial SIDs after each step; None for nobody to tell. A search that comes short starts again.
+        item_scores: [B, I] of whole items, before softmax; only for decoders that use it
+            (:attr:`Decoder.uses_item_scores`).
+    """
+
+    ask: Any
+    memory: Any
+    catalogue: Catalogue
+    k: int
+    excluded: Excluded | None
+    seeds: Tensor
+    watch: Watch | None = None
+    item_scores: Tensor | None = None
+
+    @property
+    def denoise(self) -> Denoise:
+        """``ask`` of a masked-diffusion network."""
+        return self.ask
+
+    @property
+    def next_digit(self) -> NextDigit:
+        """``ask`` of an autoregressive network."""
+        return self.ask
+
+
+class Decoded(NamedTuple):
+    """The answer for B users.
+
+    Attributes:
+        items: [B, k] item positions, best first, -1 after the last.
+        scores: [B, k] log-probabilities, -inf after the last.
+        codes: [B, M, n] the distinct complete SIDs behind them, best first (M may differ from k).
+        sid_scores: [B, M], -inf where there is no SID.
+        legal: [B, M] bool, whether the SID stands for at least one item that the user may get.
+        steps: [B, M, n] the step (from 0) in which each digit of the SID was filled; all 0 where decoding has no order.
+    """
+
+    items: Tensor
+    scores: Tensor
+    codes: Tensor
+    sid_scores: Tensor
+    legal: Tensor
+    steps: Tensor
+
+    def rows(self, chosen: Tensor) -> Decoded:
+        """The answers for some users [b]."""
+        return Decoded(*(part[chosen] for part in self))
+
+    def replaced(self, chosen: Tensor, new: Decoded) -> Decoded:
+        """With other answers for some users [b]; the SID columns grow to the wider of the two."""
+        columns = max(self.codes.shape[1], new.codes.shape[1])
+        old, new = self.widened(columns), new.widened(columns)
+        return Decoded(*(a.index_copy(0, chosen, b) for a, b in zip(old, new, strict=True)))
+
+    def widened(self, columns: int) -> Decoded:
+        """With this many SID columns, the new ones empty."""
+        more = (0, 0, 0, columns - self.codes.shape[1])
+        codes, steps = torch.nn.functional.pad(self.codes, more), torch.nn.functional.pad(self.steps, more)
+        sid_scores, legal = pad_columns(self.sid_scores, columns, -torch.inf), pad_columns(self.legal, columns, False)
+        return Decoded(self.items, self.scores, codes, sid_scores, legal, steps)
+
+
+class Decoder(ABC):
+    """Finds the items of highest score. Sees the network only through one function.
+
+    Attributes:
+        asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
+        uses_item_scores: whether it needs to be told what the network says of whole items.
+        co_occurrence: what co-occurrence counts for in those scores, 0 being nothing.
+        new_items: what is added to those of items without training events.
+    """
+
+    asks: ClassVar[str] = "denoise"
+    uses_item_scores: ClassVar[bool] = False
+    co_occurrence: float = 0.0
+    new_items: float = 0.0
+
+    def check(self, n_digits: int, n_items: int) -> None:
+        """Refuse sizes that the decoder cannot work with, before anything is trained for it.
+
+        Raises:
+            RecipeError: with the way out.
+        """
+
+    @abstractmethod
+    def rows(self, n_items: int, k: int) -> int:
+        """Partial SIDs a user that are held at once; decides how many users make a batch."""
+
+    @abstractmethod
+    def decode(self, task: Task) -> Decoded:
+        """The best ``task.k`` items of every user: real, distinct, allowed; fewer where fewer are possible."""
+
+
+def items_from_sids(task: Task, codes: Tensor, scores: Tensor, steps: Tensor | None = None) -> Decoded:
+    """Turn distinct complete SIDs, best first, into items. SIDs of several items give all of them.
+
+    Args:
+        codes: [B, M, n], scores: [B, M], -inf where there is no SID.
+        steps: [B, M, n] when each digit was filled; None: all at once.
+    """
+    steps = torch.zeros_like(codes) if steps is None else steps
+    found = task.catalogue.items_of(codes, task.excluded)  # [B, M, G]
+    found = torch.where(scores[..., None] > -torch.inf, found, -1)
+    legal = (found >= 0).any(-1)
+    flat = found.flatten(1)
+    order = (flat < 0).int().argsort(dim=1, stable=True)[:, : task.k]  # real items first, in order of score
+    items = flat.gather(1, order)
+    item_scores = scores[..., None].expand_as(found).flatten(1).gather(1, order)
+    items, item_scores = pad_columns(items, task.k, -1), pad_columns(item_scores, task.k, -torch.inf)
+    return Decoded(items, item_scores.masked_fill(items < 0, -torch.inf), codes, scores, legal, steps)
+
+
+def some_users(task: Task, chosen: Tensor) -> Task:
+    """The task of some users [b]."""
+    excluded = None if task.excluded is None else task.excluded.rows(chosen)
+    item_scores = None if task.item_scores is None else task.item_scores[chosen]
+    return replace(
+        task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen], item_scores=item_scores
+    )
+
+
+def joined(answers: list[Decoded]) -> Decoded:
+    """The answers for several batches as one."""
+    columns = max(answer.codes.shape[1] for answer in answers)
+    return Decoded(*map(torch.cat, zip(*(answer.widened(columns) for answer in answers), strict=True)))
+
+
+def pad_columns(x: Tensor, columns: int, value: float) -> Tensor:
+    """X [B, M] with columns added on the right up to at least ``columns``."""
+    missing = columns - x.shape[1]
+    return torch.nn.functional.pad(x, (0, missing), value=value) if missing > 0 else x
+
+
+def first_of_each(names: Tensor) -> Tensor:
+    """Names [B, M] -> [B, M] bool, true at the first occurrence of each value in its row."""
+    order = names.argsort(dim=1, stable=True)
+    ordered = names.gather(1, order)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.zeros_like(new).scatter(1, order, new)

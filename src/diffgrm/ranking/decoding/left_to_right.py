@@ -1,0 +1,52 @@
+"""Beam search from the first digit to the last, for autoregressive networks (floor 3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids
+
+
+class LeftToRight(Decoder):
+    """Every step extends each beam by one digit and keeps the best W; the catalogue rules out prefixes without an item."""
+
+    asks = "next_digit"
+
+    def __init__(
+        self,
+        beam: Annotated[int, Field(ge=1), "W, prefixes kept for each user (raised to k where k is larger)"] = 64,
+        constrained: Annotated[
+            bool, "true: the catalogue rules out codes at every step; false: SIDs without an item are dropped at the end"
+        ] = True,
+    ) -> None:
+        self.beam, self.constrained = beam, constrained
+
+    def rows(self, n_items: int, k: int) -> int:
+        """See :meth:`Decoder.rows`."""
+        return max(self.beam, k)
+
+    @torch.no_grad()
+    def decode(self, task: Task) -> Decoded:
+        """See :meth:`Decoder.decode`."""
+        catalogue, batch, device = task.catalogue, len(task.memory), task.seeds.device
+        n, K, width = catalogue.n_digits, catalogue.codebook_size, max(self.beam, task.k)
+        codes = torch.zeros(batch, 1, n, dtype=torch.long, device=device)
+        score, last = torch.zeros(batch, 1, device=device), None
+        prefix: Any = None
+        for digit in range(n):
+            logits, prefix = task.next_digit(last, prefix, task.memory)
+            total = score[..., None] + logits.log_softmax(-1)  # [B, W, K]
+            if self.constrained:
+                known = (torch.arange(n, device=device) < digit).expand_as(codes)
+                total = total.masked_fill(~catalogue.allowed(codes, known, task.excluded)[:, :, digit], -torch.inf)
+            score, index = total.flatten(1).topk(min(width, total[0].numel()), dim=1)
+            parent, last = index // K, index % K
+            codes = codes.gather(1, parent[..., None].expand(-1, -1, n)).clone()
+            codes[..., digit] = last
+            if digit < n - 1:
+                prefix = prefix.take(parent)
+        steps = torch.arange(n, device=device).expand_as(codes)
+        return items_from_sids(task, codes, score, steps)

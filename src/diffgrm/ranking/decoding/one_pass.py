@@ -1,0 +1,52 @@
+"""Score the whole catalogue in one pass: the sum of the digits' log-probabilities when all are masked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids
+
+
+class OnePass(Decoder):
+    """Exact top-k under independent digits; no beam. Items that share a SID tie."""
+
+    def __init__(
+        self, block: Annotated[int, Field(ge=1), "semantic IDs scored at once, which bounds the memory"] = 65_536
+    ) -> None:
+        self.block = block
+
+    def rows(self, n_items: int, k: int) -> int:
+        """See :meth:`Decoder.rows`."""
+        return 1 + min(n_items, self.block) // 1024  # scores of a block weigh as much as that many rows of logits
+
+    @torch.no_grad()
+    def decode(self, task: Task) -> Decoded:
+        """See :meth:`Decoder.decode`."""
+        catalogue, batch = task.catalogue, len(task.memory)
+        n = catalogue.n_digits
+        masked = torch.ones(batch, 1, n, dtype=torch.bool, device=task.seeds.device)
+        log_p = task.denoise(masked.long(), masked, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]
+        sids = catalogue.distinct_codes  # [D, n]
+        # Every excluded item can spoil one SID at most, so among this many are k items, if so many are possible.
+        wanted = task.k + (0 if task.excluded is None else task.excluded.padded.shape[1])
+        scores, places = log_p.new_empty(batch, 0), masked.new_empty(batch, 0, dtype=torch.long)
+        for start in range(0, len(sids), self.block):
+            score, place = _sum_of_digits(log_p, sids[start : start + self.block]).topk(
+                min(wanted, len(sids) - start, self.block), dim=1
+            )
+            scores, places = torch.cat([scores, score], 1), torch.cat([places, place + start], 1)
+            scores, keep = scores.topk(min(wanted, scores.shape[1]), dim=1)
+            places = places.gather(1, keep)
+        return items_from_sids(task, sids[places], scores)
+
+
+def _sum_of_digits(log_p: Tensor, sids: Tensor) -> Tensor:
+    """Scores [B, D] of SIDs [D, n] under log-probabilities [B, n, K]."""
+    total = log_p[:, 0, sids[:, 0]]
+    for digit in range(1, sids.shape[1]):
+        total += log_p[:, digit, sids[:, digit]]
+    return total

@@ -1,0 +1,1 @@
+"""Scores of whole items: small scorers and their weighted sum."""

@@ -1,0 +1,112 @@
+"""Ranker: histories in, item positions out; the one path from a network to a ranked list (floor 3)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from diffgrm.data.collate import in_batches
+from diffgrm.data.dataset import Ragged
+from diffgrm.networks.blocks import evaluating
+from diffgrm.networks.inputs import Histories, ItemFeatures
+from diffgrm.ranking.catalogue import Catalogue, Excluded
+from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, Watch
+from diffgrm.ranking.item_table import ItemTable
+
+# Numbers that the network gives back in one call. On the CPU more leaves the cache, on a GPU fewer leave it idle.
+LOGITS_AT_ONCE = {"cpu": 2**19, "gpu": 2**24}
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """A network, a decoder and a catalogue, ready to rank.
+
+    Attributes:
+        network: has ``encode_history``, ``max_len`` and the function that the decoder asks.
+        decoder: how SIDs are searched.
+        catalogue: recommendable items, on the device of the network.
+        items: the network's view of all items.
+    """
+
+    network: nn.Module
+    decoder: Decoder
+    catalogue: Catalogue
+    items: ItemTable
+
+    @classmethod
+    def over_codes(cls, network: nn.Module, decoder: Decoder, catalogue: Catalogue) -> Ranker:
+        """For a network that knows items by their digits only."""
+        everything = torch.arange(catalogue.n_items, device=catalogue.codes.device)
+        return cls(network, decoder, catalogue, ItemTable(network, ItemFeatures(catalogue.codes_of(everything))))
+
+    def rank(
+        self,
+        histories: Ragged,
+        k: int,
+        exclude_seen: bool,
+        progress: Callable[[int], None] | None = None,
+        without: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Item positions [U, k] best first (-1 after the last) and their scores [U, k].
+
+        Args:
+            histories: item positions of every user, oldest first, at least one each. Only the last ``max_len`` are
+                encoded; all of them count as seen.
+            progress: called with the number of users done since the last call.
+            without: positions of a few items that nobody must get (for many, the catalogue is better restricted).
+        """
+        items = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        for users, decoded in self.decode(histories, k, exclude_seen, without=without):
+            items[users], scores[users] = decoded.items.cpu().numpy(), decoded.scores.cpu().numpy()
+            if progress:
+                progress(len(users))
+        return items, scores
+
+    def decode(
+        self,
+        histories: Ragged,
+        k: int,
+        exclude_seen: bool,
+        watch: Watch | None = None,
+        without: np.ndarray | None = None,
+    ) -> Iterator[tuple[np.ndarray, Decoded]]:
+        """Batches of users of similar history length: their row numbers, and what the decoder found for them.
+
+        Args:
+            watch: see :class:`Task`.
+            without: see :meth:`rank`.
+        """
+        device = self.catalogue.codes.device
+        ask = getattr(self.network, self.decoder.asks)
+        with torch.no_grad(), evaluating(self.network):
+            for users, memory in self.encoded(histories, self.decoder.rows(len(self.catalogue), k)):
+                excluded = None
+                if exclude_seen or without is not None:
+                    seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
+                    excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
+                seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
+                scores = None
+                if self.decoder.uses_item_scores:
+                    weights = self.decoder.co_occurrence, self.decoder.new_items
+                    scores = self.items.scores(memory.last(), histories.rows(users), *weights)
+                yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores))
+
+    def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:
+        """Batches of users of similar history length: their row numbers, and their encoded histories.
+
+        Args:
+            rows: questions that will be asked of each user at once; they bound the batch.
+        """
+        max_len = cast(int, self.network.max_len)
+        at_once = LOGITS_AT_ONCE["cpu" if self.catalogue.codes.device.type == "cpu" else "gpu"]
+        step = max(1, at_once // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
+        for users, collated in in_batches(histories, max_len, step):
+            items, places, valid = Histories.of(collated).to(self.catalogue.codes.device)
+            yield users, cast(Any, self.network).encode_history(self.items.of(items), places, valid)

@@ -1,0 +1,5 @@
+"""Recommending from an exported model with ONNX Runtime and NumPy; nothing here loads PyTorch."""
+
+from diffgrm.runtime_onnx.recommender import OnnxRecommender, load_onnx
+
+__all__ = ["OnnxRecommender", "load_onnx"]

@@ -1,0 +1,100 @@
+"""The exported network: two graphs that ONNX Runtime runs (floor 6).
+
+Letters: L decoder layers, h heads, e width of a head, S history length, Q partial SIDs a user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffgrm.foundation.schema import MissingExtraError, ModelFolderError
+
+ENCODE_HISTORY, DENOISE = "encode_history.onnx", "denoise.onnx"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Encoded histories of B users.
+
+    Attributes:
+        keys, values: [L, B, h, S, e].
+        valid: [B, S] bool, which places are real.
+        users: [B, d] the users' vectors, which are compared with those of items.
+    """
+
+    keys: np.ndarray
+    values: np.ndarray
+    valid: np.ndarray
+    users: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def rows(self, users: np.ndarray) -> Memory:
+        """The chosen users [b]."""
+        return Memory(self.keys[:, users], self.values[:, users], self.valid[users], self.users[users])
+
+
+class Network:
+    """``encode_history`` and ``denoise`` of an export.
+
+    Args:
+        folder: of the export.
+        threads: that ONNX Runtime computes with; None is all cores.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        ModelFolderError: a graph that ONNX Runtime does not take.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self._encode_history, self._denoise = (_session(folder / name, threads) for name in (ENCODE_HISTORY, DENOISE))
+
+    def encode_history(self, vectors: np.ndarray, places: np.ndarray, valid: np.ndarray) -> Memory:
+        """Histories -> memory.
+
+        Args:
+            vectors: [M, d] float32 of the distinct items of the histories.
+            places: [B, S] int64, which of them stands where, oldest first.
+            valid: [B, S] bool, true for the first places of each row, at least one a row.
+        """
+        keys, values, users = _run(self._encode_history, {"vectors": vectors, "places": places, "valid": valid})
+        return Memory(keys, values, valid, users)
+
+    def denoise(self, codes: np.ndarray, mask: np.ndarray, memory: Memory) -> np.ndarray:
+        """Logits [B, Q, n, K] of every digit, given those that are known; 0 for known digits.
+
+        Args:
+            codes: [B, Q, n] int64, any value where masked.
+            mask: [B, Q, n] bool, true where the digit is unknown.
+        """
+        unknown = mask.reshape(len(mask), -1)
+        wanted = np.argsort(~unknown, axis=1, kind="stable")[:, : int(unknown.sum(1).max())]
+        given = {"codes": codes, "mask": mask, "wanted": wanted}
+        (logits,) = _run(self._denoise, given | {"keys": memory.keys, "values": memory.values, "valid": memory.valid})
+        return logits
+
+
+def _session(path: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx", "recommending from an ONNX export") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no base of their own
+        raise ModelFolderError(f"ONNX Runtime cannot read {path}: {error}") from error
+
+
+def _run(session: Any, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a graph, which may do without some of the inputs."""
+    try:
+        return session.run(None, {one.name: given[one.name] for one in session.get_inputs()})
+    except Exception as error:  # as above
+        raise ModelFolderError(f"the graph of the export does not take what it is given: {error}") from error

@@ -1,0 +1,1 @@
+"""Item texts to vectors: ``lsa``, ``sentence_transformer``, ``precomputed``."""

@@ -1,0 +1,79 @@
+"""Vectors from a file: ``.npy`` in the order of the item table, or parquet keyed by item id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+
+from diffgrm.foundation.schema import Columns, DataError
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, missing_rows_error, normalise
+
+
+class Precomputed(ItemEncoder):
+    """Embeddings that were made elsewhere.
+
+    A ``.npy`` file is a matrix [I, e] whose row i belongs to row i of the item table. A ``.parquet`` file has the
+    columns ``item_id`` and ``embedding`` (a list or array of numbers); it may hold more items than the table.
+    """
+
+    cached = False
+
+    def __init__(
+        self,
+        path: Annotated[str, "the .npy or .parquet file"],
+        column: Annotated[str, "parquet: the column of the vectors"] = "embedding",
+    ) -> None:
+        self.path, self.column = path, column
+
+    def identity(self) -> dict[str, Any]:
+        """Not cached, so the path will do."""
+        return {"path": self.path}
+
+    def encode(self, items: pl.DataFrame) -> np.ndarray:
+        """Vectors [N, e] of the rows of the item table.
+
+        Raises:
+            DataError: no such file, unknown format, wrong shape, missing items or values that are not finite.
+        """
+        path = Path(self.path)
+        if not path.is_file():
+            raise DataError(f"there is no embedding file {path}")
+        if path.suffix == ".npy":
+            try:
+                vectors = np.load(path, allow_pickle=False)
+            except (ValueError, OSError, EOFError) as error:
+                raise DataError(f"{path} is not a NumPy matrix: {error}") from error
+        elif path.suffix == ".parquet":
+            vectors = self._from_parquet(path, items)
+        else:
+            raise DataError(f"{path.name}: precomputed embeddings are .npy or .parquet")
+        return normalise(check_embeddings(vectors, len(items), items[Columns.ITEM]))
+
+    def _from_parquet(self, path: Path, items: pl.DataFrame) -> np.ndarray:
+        try:
+            table = pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{path} is not a parquet file: {error}") from error
+        if missing := [c for c in (Columns.ITEM, self.column) if c not in table.columns]:
+            raise DataError(f"{path} has columns {table.columns}; expected also {missing}")
+        if not isinstance(table.schema[self.column], pl.List | pl.Array):
+            raise DataError(
+                f"{path}: column {self.column!r} has type {table.schema[self.column]}; expected lists of numbers"
+            )
+        ids = items.select(Columns.ITEM)
+        table = table.with_columns(pl.col(Columns.ITEM).cast(ids[Columns.ITEM].dtype, strict=False))
+        table = table.unique(Columns.ITEM, keep="first", maintain_order=True)
+        joined = ids.join(table, on=Columns.ITEM, how="left", maintain_order="left")[self.column]
+        if joined.null_count():
+            raise missing_rows_error(str(path), ids[Columns.ITEM].filter(joined.is_null()).to_list())
+        try:
+            joined = joined.cast(pl.List(pl.Float32))
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"{path}: column {self.column!r} does not hold numbers: {error}") from error
+        widths = joined.list.len()
+        if widths.n_unique() > 1:
+            raise DataError(f"{path}: vectors have different widths, from {widths.min()!r} to {widths.max()!r}")
+        return joined.cast(pl.Array(pl.Float32, int(widths[0]))).to_numpy()

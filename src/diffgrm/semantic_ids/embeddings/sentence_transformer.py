@@ -1,0 +1,60 @@
+"""Sentence encoders of the sentence-transformers library: any model id or local folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from diffgrm.foundation.schema import Columns, DataError, MissingExtraError
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
+
+
+class SentenceTransformer(ItemEncoder):
+    """The paper's choice of encoder (``sentence-transformers/sentence-t5-base``, 768 wide), or any other."""
+
+    def __init__(
+        self,
+        model: Annotated[
+            str, "model id on the Hugging Face hub, or a local folder"
+        ] = "sentence-transformers/sentence-t5-base",
+        batch_size: Annotated[int, Field(ge=1), "texts encoded at once"] = 64,
+        device: Annotated[str | None, "torch device; null: the library's own choice"] = None,
+    ) -> None:
+        self.model, self.batch_size, self.device = model, batch_size, device
+
+    def identity(self) -> dict[str, Any]:
+        """The model's name; for a local folder also the size and time of its files."""
+        folder = Path(self.model)
+        files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+        stamps = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+        return {"model": self.model, "files": stamps}
+
+    def encode(self, items: pl.DataFrame) -> np.ndarray:
+        """Vectors [N, e], with a progress bar.
+
+        Raises:
+            MissingExtraError: sentence-transformers is not installed.
+            DataError: the model cannot be loaded.
+        """
+        try:
+            import sentence_transformers
+        except ImportError as error:
+            raise MissingExtraError("sentence-transformers", "sentence", "the embedding 'sentence_transformer'") from error
+        try:
+            encoder = sentence_transformers.SentenceTransformer(self.model, device=self.device)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"the sentence encoder {self.model!r} could not be loaded; give a model id that the hub can be asked for, "
+                f"or a local folder: {error}"
+            ) from error
+        vectors = encoder.encode(
+            items[Columns.TEXT].to_list(),
+            batch_size=self.batch_size,
+            show_progress_bar=len(items) > self.batch_size,
+            convert_to_numpy=True,
+        )
+        return normalise(np.asarray(vectors, dtype=np.float32))

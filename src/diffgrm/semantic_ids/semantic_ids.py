@@ -1,0 +1,259 @@
+"""SemanticIds: the digits of every item, how they were made distinct, and a report on their health (floor 2)."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from diffgrm.foundation.schema import ModelFolderError, TokenizerError
+from diffgrm.foundation.storage import State, cache_folder, cached, digest, file_digest
+from diffgrm.semantic_ids.collisions import place, reassign
+from diffgrm.semantic_ids.embeddings.base import normalise
+from diffgrm.semantic_ids.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class TokenizerReport:
+    """How good a set of semantic IDs is.
+
+    Attributes:
+        n_items, n_digits, codebook_size: sizes.
+        colliding_items: items that shared a SID with another before repair.
+        collision_groups, largest_group: SIDs with several items before repair, and the most items on one.
+        moved_items: items whose SID the repair changed (0 for ``share``).
+        distinct_sids: different SIDs after repair.
+        utilisation: per digit, share of the K codes in use.
+        entropy_bits: per digit, entropy of the code distribution; at best log2 K.
+        quantisation_error, error_before_repair: mean squared distance between vector and centroids.
+        neighbour_agreement: of an item's ten nearest items by embedding, the share found among the ten that have most
+            digits in common with it (ties drawn at random, in expectation); ``chance_agreement`` is what random SIDs
+            would get.
+    """
+
+    n_items: int
+    n_digits: int
+    codebook_size: int
+    colliding_items: int
+    collision_groups: int
+    largest_group: int
+    moved_items: int
+    distinct_sids: int
+    utilisation: tuple[float, ...]
+    entropy_bits: tuple[float, ...]
+    quantisation_error: float
+    error_before_repair: float
+    neighbour_agreement: float
+    chance_agreement: float
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From what :meth:`to_dict` gave."""
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as (what, value) lines for a reader."""
+        bits = f"{np.log2(self.codebook_size):.0f}"
+        return [
+            ("items", f"{self.n_items:,}"),
+            ("semantic ID", f"{self.n_digits} digits x {self.codebook_size} codes"),
+            ("items that collided", f"{self.colliding_items:,} in {self.collision_groups:,} groups"),
+            ("largest group", f"{self.largest_group:,}"),
+            ("items moved to a free SID", f"{self.moved_items:,}"),
+            ("distinct SIDs", f"{self.distinct_sids:,}"),
+            ("codes in use, per digit", ", ".join(f"{u:.1%}" for u in self.utilisation)),
+            (f"entropy in bits (at best {bits})", ", ".join(f"{e:.2f}" for e in self.entropy_bits)),
+            ("quantisation error", f"{self.quantisation_error:.4f} (before repair {self.error_before_repair:.4f})"),
+            ("neighbour agreement", f"{self.neighbour_agreement:.3f} (by chance {self.chance_agreement:.3f})"),
+        ]
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """The codes [I, n] int32 of every item; row i is item i of the dataset.
+
+    With ``collisions="reassign"`` the rows are distinct; with ``"share"`` they may repeat.
+    """
+
+    codes: np.ndarray
+    codebook_size: int
+    collisions: str = "reassign"
+
+    def __post_init__(self) -> None:
+        codes = self.codes
+        if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
+            raise TokenizerError(
+                f"codes have shape {codes.shape} and type {codes.dtype}; expected whole numbers [items, n]"
+            )
+        if codes.size and (codes.min() < 0 or codes.max() >= self.codebook_size):
+            raise TokenizerError(f"codes lie in {codes.min()}..{codes.max()}; expected 0..{self.codebook_size - 1}")
+        codes.setflags(write=False)
+
+    @classmethod
+    def build(
+        cls, tokenizer: Tokenizer, embeddings: np.ndarray, collisions: str = "reassign"
+    ) -> tuple[SemanticIds, TokenizerReport]:
+        """Encode all items with a fitted tokenizer, settle collisions, and report.
+
+        Raises:
+            TokenizerError: the code space is too small for distinct SIDs.
+        """
+        found = tokenizer.encode(embeddings)
+        codes = reassign(tokenizer, embeddings, found).codes if collisions == "reassign" else found
+        ids = cls(codes, tokenizer.codebook_size, collisions)
+        return ids, _report(tokenizer, embeddings, found, codes)
+
+    def extended(self, tokenizer: Tokenizer, embeddings: np.ndarray) -> SemanticIds:
+        """With items that come later, behind those that are there, whose SIDs do not move.
+
+        With ``reassign``, new items get the free SIDs nearest to them.
+
+        Args:
+            tokenizer: the fitted one.
+            embeddings: [N, e] of the new items.
+
+        Raises:
+            TokenizerError: no free SIDs are left for them.
+        """
+        codes = tokenizer.encode(embeddings)
+        if self.collisions == "reassign":
+            codes = place(tokenizer, embeddings, codes, self.codes)
+        return replace(self, codes=np.concatenate([self.codes, codes.astype(self.codes.dtype)]))
+
+    def moved(self, items: np.ndarray, tokenizer: Tokenizer, embeddings: np.ndarray) -> SemanticIds:
+        """With SIDs made anew for some items [N], whose own SIDs become free; the others' do not move.
+
+        Args:
+            embeddings: [N, e] of those items.
+        """
+        stay = np.ones(len(self), dtype=bool)
+        stay[items] = False
+        found = tokenizer.encode(embeddings)
+        if self.collisions == "reassign" and stay.any():
+            found = place(tokenizer, embeddings, found, self.codes[stay])
+        elif self.collisions == "reassign":
+            found = reassign(tokenizer, embeddings, found).codes
+        codes = self.codes.copy()
+        codes[items] = found
+        return replace(self, codes=codes)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def n_digits(self) -> int:
+        """n, digits of a SID."""
+        return self.codes.shape[1]
+
+    def sid_of_item(self) -> np.ndarray:
+        """[I] the number of each item's SID among the distinct SIDs; items that share one have equal numbers."""
+        return np.unique(self.codes, axis=0, return_inverse=True)[1].reshape(-1)
+
+    def save(self, path: Path) -> None:
+        """Write ``semantic_ids.safetensors``."""
+        facts = {"codebook_size": self.codebook_size, "collisions": self.collisions}
+        State({"codes": self.codes.astype(np.int32)}, facts).save(path)
+
+    @classmethod
+    def load(cls, path: Path) -> SemanticIds:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ModelFolderError: missing, damaged or foreign file.
+        """
+        state = State.load(path)
+        try:
+            return cls(state.arrays["codes"], state.facts["codebook_size"], state.facts["collisions"])
+        except (KeyError, TokenizerError) as error:
+            raise ModelFolderError(f"{path} does not hold semantic IDs: {error}") from error
+
+
+def tokenize_items(
+    tokenizer: Tokenizer,
+    embeddings: np.ndarray,
+    in_training: np.ndarray,
+    collisions: str,
+    settings: dict[str, Any],
+    cache: Path | None = None,
+) -> tuple[SemanticIds, TokenizerReport]:
+    """Fit a tokenizer on the training items and give all items their SIDs, through the cache.
+
+    Args:
+        embeddings: [I, e].
+        in_training: [I] bool, items that occur in training rows; nothing is learnt from the others.
+        settings: JSON-able, what the tokenizer was built with; with its code and seed, it is the key of the cache.
+        cache: folder of cached semantic IDs; None is the user's cache folder.
+
+    Raises:
+        TokenizerError: too few training items, or a code space too small for distinct SIDs.
+    """
+    kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
+    code = file_digest(Path(inspect.getfile(type(tokenizer))))  # an edited tokenizer makes its SIDs again
+    identity = [kind, code, json.dumps(settings, sort_keys=True), tokenizer.seed, collisions]
+    folder = cache or cache_folder() / "semantic_ids"
+
+    def make() -> State:
+        ids, report = SemanticIds.build(tokenizer.fit(embeddings[in_training]), embeddings, collisions)
+        state = tokenizer.state()
+        return State({**state.arrays, "semantic_ids": ids.codes}, {**state.facts, "report": report.to_dict()})
+
+    stored = cached(folder / f"{digest([*identity, embeddings, in_training])}.safetensors", "semantic IDs", make)
+    codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
+    tokenizer.load_state(stored)
+    return SemanticIds(codes, tokenizer.codebook_size, collisions), TokenizerReport.from_dict(report)
+
+
+def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, codes: np.ndarray) -> TokenizerReport:
+    _, sizes = np.unique(found, axis=0, return_counts=True)
+    counts = [np.bincount(codes[:, j], minlength=tokenizer.codebook_size) for j in range(tokenizer.n_digits)]
+    return TokenizerReport(
+        n_items=len(codes),
+        n_digits=tokenizer.n_digits,
+        codebook_size=tokenizer.codebook_size,
+        colliding_items=int(sizes[sizes > 1].sum()),
+        collision_groups=int((sizes > 1).sum()),
+        largest_group=int(sizes.max(initial=0)),
+        moved_items=int((found != codes).any(1).sum()),
+        distinct_sids=len(np.unique(codes, axis=0)),
+        utilisation=tuple(float((c > 0).mean()) for c in counts),
+        entropy_bits=tuple(_entropy(c) for c in counts),
+        quantisation_error=float(tokenizer.error(embeddings, codes).mean()),
+        error_before_repair=float(tokenizer.error(embeddings, found).mean()),
+        neighbour_agreement=_neighbour_agreement(embeddings, codes),
+        chance_agreement=min(10, len(codes) - 1) / max(len(codes) - 1, 1),
+    )
+
+
+def _entropy(counts: np.ndarray) -> float:
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log2(p)).sum())
+
+
+def _neighbour_agreement(embeddings: np.ndarray, codes: np.ndarray, sample: int = 1000, near: int = 10) -> float:
+    n_items = len(codes)
+    near = min(near, n_items - 1)
+    if near < 1:
+        return 1.0
+    chosen = np.random.default_rng(0).choice(n_items, min(sample, n_items), replace=False)
+    vectors = normalise(embeddings)
+    agreement = []
+    for item in chosen:
+        similar = vectors @ vectors[item]
+        similar[item] = -np.inf
+        neighbours = np.argpartition(-similar, near - 1)[:near]
+        shared = (codes == codes[item]).sum(1)
+        shared[item] = -1
+        cut = np.partition(shared, n_items - near)[n_items - near]  # digits shared by the last of the ten
+        surely, level = shared > cut, shared == cut
+        chance = (near - surely.sum()) / level.sum()
+        agreement.append((surely[neighbours].sum() + level[neighbours].sum() * chance) / near)
+    return float(np.mean(agreement))

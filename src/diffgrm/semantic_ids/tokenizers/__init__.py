@@ -1,0 +1,1 @@
+"""Vectors to digits: ``opq`` (PSE, the paper), ``residual_kmeans``, ``random``."""

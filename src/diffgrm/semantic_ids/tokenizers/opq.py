@@ -1,0 +1,123 @@
+"""Parallel Semantic Encoding (paper, section 3.1): whitened PCA, then optimised product quantisation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import faiss
+import numpy as np
+from pydantic import Field
+
+from diffgrm.foundation.schema import TokenizerError
+from diffgrm.semantic_ids.embeddings.base import normalise
+from diffgrm.semantic_ids.tokenizers.base import CodebookSize, NDigits, Tokenizer, in_chunks, squared_distances
+
+
+class OPQTokenizer(Tokenizer):
+    """n sub-vectors of a learnt rotation, each quantised by its own K-means codebook: unordered digits.
+
+    The squared error of an item is a sum over digits, so :meth:`digit_costs` is exact for any change of digits.
+    """
+
+    def __init__(
+        self,
+        n_digits: NDigits = 4,
+        codebook_size: CodebookSize = 256,
+        pca_width: Annotated[int, Field(ge=1), "width after PCA (less where the embeddings are narrower)"] = 256,
+        whiten: Annotated[bool, "give every principal direction the same variance (paper)"] = True,
+        rotate: Annotated[bool, "learn the OPQ rotation; false is plain product quantisation"] = True,
+        iterations: Annotated[int, Field(ge=1), "rounds of the rotation's alternating fit"] = 50,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(n_digits, codebook_size, seed)
+        self.pca_width, self.whiten, self.rotate, self.iterations = pca_width, whiten, rotate, iterations
+        self.mean: np.ndarray | None = None  # [e]
+        self.projection: np.ndarray | None = None  # [e, p]: PCA (and whitening)
+        self.rotation: np.ndarray | None = None  # [p, n * s]
+        self.codebooks: np.ndarray | None = None  # [n, K, s]
+
+    def _fit(self, embeddings: np.ndarray) -> None:
+        width = min(self.pca_width, embeddings.shape[1], len(embeddings) - 1)
+        width -= width % self.n_digits
+        if width < self.n_digits:
+            raise TokenizerError(
+                f"{self.n_digits} digits need at least as many dimensions, but {len(embeddings)} training vectors of width "
+                f"{embeddings.shape[1]} leave {min(embeddings.shape[1], len(embeddings) - 1)}; lower tokenizer.n_digits"
+            )
+        self.mean, self.projection = _principal_directions(embeddings, width, self.whiten)
+        points = self._project(embeddings)
+        bits = int(np.log2(self.codebook_size))
+        quantizer = faiss.ProductQuantizer(width, self.n_digits, bits)
+        quantizer.cp.seed = self.seed + 1234
+        quantizer.cp.min_points_per_centroid = 1
+        self.rotation = np.eye(width, dtype=np.float32)
+        if self.rotate and self.n_digits > 1:
+            opq = faiss.OPQMatrix(width, self.n_digits, width)
+            opq.niter = self.iterations
+            inner = faiss.ProductQuantizer(width, self.n_digits, bits)
+            inner.cp.seed = self.seed + 1234
+            inner.cp.min_points_per_centroid = 1
+            opq.pq = inner
+            opq.train(points)
+            self.rotation = faiss.vector_to_array(opq.A).reshape(width, width).T.copy()
+        quantizer.train(np.ascontiguousarray(points @ self.rotation))
+        shape = (self.n_digits, self.codebook_size, width // self.n_digits)
+        self.codebooks = faiss.vector_to_array(quantizer.centroids).reshape(shape).copy()
+
+    def _project(self, embeddings: np.ndarray) -> np.ndarray:
+        assert self.mean is not None and self.projection is not None
+        return normalise((embeddings - self.mean) @ self.projection)
+
+    def _subvectors(self, embeddings: np.ndarray) -> np.ndarray:
+        """[N, n, s]: the rotated vectors, cut into one piece a digit."""
+        assert self.rotation is not None
+        return (self._project(embeddings) @ self.rotation).reshape(len(embeddings), self.n_digits, -1)
+
+    def _distances(self, embeddings: np.ndarray) -> np.ndarray:
+        assert self.codebooks is not None
+        pieces = self._subvectors(embeddings)
+        return np.stack([squared_distances(pieces[:, j], self.codebooks[j]) for j in range(self.n_digits)], axis=1)
+
+    def _encode(self, embeddings: np.ndarray) -> np.ndarray:
+        rows = max(1, 2**24 // (self.n_digits * self.codebook_size))
+        return in_chunks(lambda e: self._distances(e).argmin(-1), embeddings, rows=rows)
+
+    def _digit_costs(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        distances = self._distances(embeddings)
+        own = np.take_along_axis(distances, codes[..., None].astype(np.int64), axis=-1)  # [N, n, 1]
+        return distances + (own.sum(1, keepdims=True) - own)
+
+    def _error(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        assert self.codebooks is not None
+        centroids = self.codebooks[np.arange(self.n_digits), codes]  # [N, n, s]
+        return ((self._subvectors(embeddings) - centroids) ** 2).sum((1, 2))
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        assert self.mean is not None and self.projection is not None
+        assert self.rotation is not None and self.codebooks is not None
+        return {
+            "mean": self.mean,
+            "projection": self.projection,
+            "rotation": self.rotation,
+            "codebooks": self.codebooks,
+        }
+
+    def _load_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        self.mean, self.projection = arrays["mean"], arrays["projection"]
+        self.rotation, self.codebooks = arrays["rotation"], arrays["codebooks"]
+
+
+def _principal_directions(points: np.ndarray, width: int, whiten: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [e] and projection [e, width] on the leading principal directions.
+
+    Whitening divides by the standard deviation, of which a floor is kept so that empty directions stay small.
+    """
+    mean = points.mean(0, dtype=np.float64)
+    centred = points - mean
+    variances, directions = np.linalg.eigh(centred.T @ centred / max(len(points) - 1, 1))
+    order = np.argsort(variances)[::-1][:width]
+    variances, directions = np.maximum(variances[order], 0), directions[:, order]
+    directions *= np.sign(directions[np.abs(directions).argmax(0), np.arange(width)])  # one sign, always the same
+    if whiten:
+        directions = directions / np.sqrt(np.maximum(variances, 1e-6 * max(variances.max(), 1e-12)))
+    return mean.astype(np.float32), directions.astype(np.float32)
