@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2  # 2: positions as strong as items, item vectors of several branches
 MODEL, EXPORT = "diffgrm-model", "diffgrm-onnx"  # formats
+FORMAT_VERSION = 3  # 3: item scoring is a part of its own
+OLDEST_READ = {MODEL: 2, EXPORT: 3}  # 2: positions as strong as items, item vectors of several branches
 WHAT = {MODEL: "a diffgrm model", EXPORT: "an ONNX export of diffgrm"}
 READER = {MODEL: "diffgrm.load", EXPORT: "diffgrm.load_onnx"}
 READS = 3  # times that a folder is read which others replace meanwhile, before they are made to wait
@@ -163,10 +164,11 @@ def read_manifest(folder: Path, kind: str = MODEL) -> dict[str, Any]:
             f"{folder} was saved by a newer diffgrm (format {manifest['format_version']}, this one reads "
             f"{FORMAT_VERSION}); upgrade with: pip install -U diffgrm"
         )
-    if manifest["format_version"] < FORMAT_VERSION:
+    if manifest["format_version"] < OLDEST_READ[kind]:
+        mend = "whose networks compute otherwise; fit and save it again" if kind == MODEL else "export the model again"
         raise ModelFolderError(
             f"{folder} was saved by an older diffgrm (format {manifest['format_version']}, this one reads "
-            f"{FORMAT_VERSION}), whose networks compute otherwise; fit and save it again"
+            f"{FORMAT_VERSION} and back to {OLDEST_READ[kind]}), {mend}"
         )
     problems = []
     for name, wanted in manifest["files"].items():

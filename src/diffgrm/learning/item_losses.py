@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffgrm.foundation.recipe import ItemLossSettings
+from diffgrm.foundation.sections import ItemLossSettings
+from diffgrm.networks.comparison import Comparison
 
 
 class Sample(NamedTuple):
@@ -56,19 +57,13 @@ def item_loss(
         sample: the negatives, as rows of ``items``.
         n_items: I, the size of the catalogue.
     """
-    hidden, items = comparable(hidden, items, settings)
+    comparison = Comparison.of(settings)
+    hidden, items = comparison.users(hidden), comparison.items(items)
     if sample is None:
         return F.cross_entropy((hidden @ items.T).float(), target, label_smoothing=settings.label_smoothing)
     if settings.kind == "sampled_softmax":
         return _sampled_softmax(hidden, target, items, sample)
     return _binary(hidden, target, items, settings, sample.items, n_items)
-
-
-def comparable(hidden: Tensor, items: Tensor, settings: ItemLossSettings) -> tuple[Tensor, Tensor]:
-    """Vectors of users [N, d] and items [I, d] whose products are the scores that are compared."""
-    if settings.cosine:
-        hidden, items = F.normalize(hidden, dim=-1), F.normalize(items, dim=-1)
-    return hidden / settings.temperature, items
 
 
 def _chances(counts: Tensor, power: float) -> Tensor:

@@ -22,10 +22,11 @@ from torch.utils.data import DataLoader
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, selection_score
-from diffgrm.foundation.recipe import TrainingSettings
+from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.schema import MissingExtraError, TrainingError
 from diffgrm.foundation.storage import digest
 from diffgrm.learning.batches import Batch, TrainingBatches
+from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.base import Objective
 
 logger = logging.getLogger(__name__)
@@ -83,12 +84,17 @@ class TrainingTask(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of one batch. All randomness comes from (seed, step, rank), so a resumed run repeats itself."""
         with seeded(self.seed, self.global_step, self.global_rank, self.device) as generator:
-            loss = self.objective.loss(batch, generator)
+            loss = self.objective.loss(batch, generator, self.context)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         self.losses.append((self.global_step, loss.detach()))
         if self.device.type == "cpu" or len(self.losses) - self.checked >= CHECK_EVERY:
             self._check_losses()
         return loss
+
+    @property
+    def context(self) -> LearningContext:
+        """How far training is."""
+        return LearningContext(self.global_step, self.steps, self.current_epoch, self.settings.epochs)
 
     def _check_losses(self) -> None:
         """Stop if a loss is not a number. To look is to wait for the device, so GPUs are asked every few steps only."""
@@ -141,7 +147,8 @@ class TrainingTask(L.LightningModule):
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """Rank the validation users, by item, history filtered."""
         users = np.arange(self.global_rank, len(self.validation), self.trainer.world_size)
-        lists = self.objective.rank(self.validation.histories.rows(users), 10)
+        ranking = self.objective.ranking()
+        lists = ranking.top(self.validation.histories.rows(users), 10)
         ranks = ranks_in_lists(lists, self.validation.targets.rows(users))
         sums = torch.tensor([ndcg(ranks, 10).sum(), recall(ranks, 10).sum(), len(users)], dtype=torch.float64)
         gathered: Any = self.all_gather(sums.float().to(self.device))
@@ -149,7 +156,7 @@ class TrainingTask(L.LightningModule):
         ndcg_10, recall_10 = (total[:2] / total[2]).tolist()
         metrics = {"val_ndcg@10": ndcg_10, "val_recall@10": recall_10, MONITOR: selection_score(ndcg_10, recall_10)}
         self.log_dict(metrics, prog_bar=True, batch_size=1)
-        self.log_dict(self.objective.observe(self.validation), batch_size=1, sync_dist=True)
+        self.log_dict(self.objective.observe(ranking, self.validation), batch_size=1, sync_dist=True)
         self.latest = metrics
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -223,7 +230,7 @@ def train(
         trainer = _trainer(settings, run_folder, progress)
         trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
     best = torch.load(run_folder / BEST, map_location="cpu", weights_only=False)
-    prefix = "objective.network."
+    prefix = next(name for name, module in task.named_modules() if module is objective.network) + "."
     objective.network.load_state_dict(
         {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
     )

@@ -6,13 +6,25 @@ Letters: B batch, S history length, n digits, K codes, Q partial SIDs a user (ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.networks.sid_network import Branches, DecoderDropout, Memory, SidNetwork
+from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder
+from diffgrm.networks.history import (
+    DropoutRate,
+    EncoderSettings,
+    FeedForward,
+    Heads,
+    History,
+    HistoryNetwork,
+    MaxLen,
+    Width,
+)
+from diffgrm.networks.item_vectors import Branches, DigitEmbedding, Sizes
+from diffgrm.networks.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,11 @@ class Prefix:
         return Prefix(tuple(p.gather(1, where.expand(-1, -1, *p.shape[2:])) for p in self.past))
 
 
-class Autoregressive(SidNetwork):
-    """History encoder, and a decoder that predicts each digit from those before it."""
+class Autoregressive(HistoryNetwork):
+    """History encoder, and a decoder that predicts each digit from those before it; arguments as of ``DiffGRM``."""
+
+    digits: DigitEmbedding
+    decoder: DigitDecoder
 
     def __init__(
         self,
@@ -40,40 +55,24 @@ class Autoregressive(SidNetwork):
         codebook_size: int,
         n_items: int = 0,
         text_width: int = 0,
-        width: Annotated[int, Field(ge=1), "d, width of the network"] = 128,
-        heads: Annotated[int, Field(ge=1), "attention heads; must divide the width"] = 4,
+        width: Width = 128,
+        heads: Heads = 4,
         encoder_layers: Annotated[int, Field(ge=0), "layers over the history"] = 1,
-        decoder_layers: Annotated[int, Field(ge=1), "layers over the digits"] = 2,
-        feed_forward: Annotated[int, Field(ge=1), "hidden width of the feed-forward layers"] = 512,
-        dropout: Annotated[float, Field(ge=0, lt=1), "dropout rate"] = 0.1,
-        max_len: Annotated[int, Field(ge=1), "most recent history items that are looked at"] = 50,
-        history: Annotated[
-            Literal["bidirectional", "causal"],
-            "bidirectional: every target has its own pass over the items before it; causal: items look back only, so one "
-            "pass serves all targets of a user in training",
-        ] = "bidirectional",
-        branches: Branches = ("sid",),
+        decoder_layers: DecoderLayers = 2,
+        feed_forward: FeedForward = 512,
+        dropout: DropoutRate = 0.1,
+        max_len: MaxLen = 50,
+        history: History = "bidirectional",
+        branches: Branches = ("sid",),  # type: ignore[assignment]
         decoder_dropout: DecoderDropout = None,
     ) -> None:
-        super().__init__(
-            n_digits,
-            codebook_size,
-            n_items,
-            text_width,
-            width,
-            heads,
-            encoder_layers,
-            decoder_layers,
-            feed_forward,
-            dropout,
-            max_len,
-            history,
-            branches,
-            decoder_dropout,
-            causal_digits=True,
-        )
+        causal = history == "causal"
+        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start=causal)
+        super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder)
+        later = dropout if decoder_dropout is None else decoder_dropout
+        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, causal=True)
         self.start = nn.Parameter(torch.empty(1, width))  # stands before the first digit
-        self.initialise()
+        self.initialise([(self.digits.codes, 1), (self.encoder.position, 1), *self.branch_tables(), (self.start, 1)])
 
     def predict(self, codes: Tensor, memory: Memory) -> Tensor:
         """Logits of every digit, given the true ones before it (teacher forcing).
@@ -85,16 +84,10 @@ class Autoregressive(SidNetwork):
         Returns:
             [B, Q, n, K].
         """
-        before = self.embed(codes)[..., :-1, :]
-        start = (self.start * self.input_scale).expand(*codes.shape[:2], 1, -1)
-        x, valid = self.decoder_drop(torch.cat([start, before], 2)), memory.valid
-        questions = codes[0].numel()
-        if valid.shape[1] > 1:
-            valid = valid.repeat_interleave(questions // valid.shape[1], dim=1)  # [B, Q n, S]
-        for number, layer in enumerate(self.layers):
-            x = layer(x, memory.history(number, layer.history, questions), valid)
-        tables = self.codes.view(self.n_digits, self.codebook_size, -1)
-        return torch.einsum("bqnd,nkd->bqnk", self.decoder_norm(x).float(), tables.float())
+        before = self.digits(codes)[..., :-1, :]
+        start = (self.start * self.digits.scale).expand(*codes.shape[:2], 1, -1)
+        x = self.decoder(self.decoder.drop(torch.cat([start, before], 2)), memory)
+        return torch.einsum("bqnd,nkd->bqnk", x.float(), self.digits.tables.float())
 
     def next_digit(self, code: Tensor | None, prefix: Prefix | None, memory: Memory) -> tuple[Tensor, Prefix]:
         """Logits of the digit that comes next.
@@ -107,11 +100,11 @@ class Autoregressive(SidNetwork):
             [B, Q, K], and the prefix with that digit.
         """
         filled = 0 if prefix is None else prefix.past[0].shape[2]
-        tables = self.codes.view(self.n_digits, self.codebook_size, -1)
+        tables = self.digits.tables
         x = self.start.expand(len(memory), 1, -1) if code is None else tables[filled - 1][code]
-        x, past = x * self.input_scale, []
-        for number, layer in enumerate(self.layers):
+        x, past = x * self.digits.scale, []
+        for number, layer in enumerate(self.decoder.stack):
             history = memory.history(number, layer.history, x.shape[1])
             x, kept = layer.extend(x, None if prefix is None else prefix.past[number], history, memory.valid)
             past.append(kept)
-        return self.decoder_norm(x).float() @ tables[filled].T.float(), Prefix(tuple(past))
+        return self.decoder.norm(x).float() @ tables[filled].T.float(), Prefix(tuple(past))

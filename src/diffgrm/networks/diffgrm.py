@@ -12,15 +12,33 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.networks.sid_network import Branches, DecoderDropout, Memory, SidNetwork
+from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder
+from diffgrm.networks.history import (
+    DropoutRate,
+    EncoderSettings,
+    FeedForward,
+    Heads,
+    History,
+    HistoryNetwork,
+    MaxLen,
+    Width,
+)
+from diffgrm.networks.item_vectors import Branches, DigitEmbedding, Sizes
+from diffgrm.networks.memory import Memory
 
 
-class DiffGRM(SidNetwork):
+class DiffGRM(HistoryNetwork):
     """History encoder and non-causal masked-diffusion decoder over the n digits of the next item.
+
+    Args:
+        n_items: J, rows of ID embeddings; text_width: e. Only the branches that use them need them.
 
     Raises:
         RecipeError: a width that the heads do not divide, or branches that are named twice or cannot be made.
     """
+
+    digits: DigitEmbedding
+    decoder: DigitDecoder
 
     def __init__(
         self,
@@ -28,50 +46,34 @@ class DiffGRM(SidNetwork):
         codebook_size: int,
         n_items: int = 0,
         text_width: int = 0,
-        width: Annotated[int, Field(ge=1), "d, width of the network"] = 128,
-        heads: Annotated[int, Field(ge=1), "attention heads; must divide the width"] = 4,
+        width: Width = 128,
+        heads: Heads = 4,
         encoder_layers: Annotated[int, Field(ge=0), "layers over the history"] = 1,
-        decoder_layers: Annotated[int, Field(ge=1), "layers over the digits"] = 2,
-        feed_forward: Annotated[int, Field(ge=1), "hidden width of the feed-forward layers"] = 512,
-        dropout: Annotated[float, Field(ge=0, lt=1), "dropout rate"] = 0.1,
-        max_len: Annotated[int, Field(ge=1), "most recent history items that are looked at"] = 50,
-        history: Annotated[
-            Literal["bidirectional", "causal"],
-            "bidirectional: every target has its own pass over the items before it (paper); causal: items look back only, "
-            "so one pass serves all targets of a user in training",
-        ] = "bidirectional",
+        decoder_layers: DecoderLayers = 2,
+        feed_forward: FeedForward = 512,
+        dropout: DropoutRate = 0.1,
+        max_len: MaxLen = 50,
+        history: History = "bidirectional",
         init: Annotated[
             Literal["scaled", "release"],
             "scaled: weights by fan-in, item vectors normalised; release: every weight at std 0.02, as published",
         ] = "scaled",
-        branches: Branches = ("sid",),
+        branches: Branches = ("sid",),  # type: ignore[assignment]
         decoder_dropout: DecoderDropout = None,
     ) -> None:
-        super().__init__(
-            n_digits,
-            codebook_size,
-            n_items,
-            text_width,
-            width,
-            heads,
-            encoder_layers,
-            decoder_layers,
-            feed_forward,
-            dropout,
-            max_len,
-            history,
-            branches,
-            decoder_dropout,
-            init,
-        )
+        causal = history == "causal"
+        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start=causal)
+        super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder, init == "scaled")
+        later = dropout if decoder_dropout is None else decoder_dropout
+        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, causal=False)
         self.masked = nn.Parameter(torch.empty(n_digits, width))  # what a masked digit looks like
         self.mask_token: Tensor  # rows of codes and masked, one after the other
         self.register_buffer("mask_token", n_digits * codebook_size + torch.arange(n_digits), persistent=False)
-        self.initialise()
+        self.initialise([(self.digits.codes, 1), (self.encoder.position, 1), *self.branch_tables(), (self.masked, 1)])
 
     def _table(self) -> Tensor:
         """[n K + n, d] what enters the decoder for every code, and for every masked digit."""
-        return torch.cat([self.codes, self.masked]) * self.input_scale
+        return torch.cat([self.digits.codes, self.masked]) * self.digits.scale
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:
         """Logits of every digit, given the digits that are known. Used alike by probing, loss and decoding.
@@ -94,27 +96,19 @@ class DiffGRM(SidNetwork):
             wanted: [B, C] places among the Q n digits of every row where its mask is true, and where that are fewer than C
                 some more, each place once; None: all places.
         """
-        token = torch.where(mask, self.mask_token, codes + self.digit_start)  # [B, Q, n]
+        token = torch.where(mask, self.mask_token, codes + self.digits.digit_start)  # [B, Q, n]
         x, projected = self._enter(token, memory)
-        layers, valid = self.layers, memory.valid
-        if valid.shape[1] > 1:
-            valid = valid.repeat_interleave(token[0].numel() // valid.shape[1], dim=1)  # [B, Q n, S]
-        for number, layer in enumerate(layers):
-            history = memory.history(number, layer.history, token[0].numel())
-            x = layer(x, history, valid, wanted if layer is layers[-1] else None, projected if number == 0 else None)
-        x = self.decoder_norm(x)  # [B, C, d]
-        x = _put_back(x, wanted, mask)  # [B, Q, n, d]
-        tables = self.codes.view(self.n_digits, self.codebook_size, -1)
-        return torch.einsum("bqnd,nkd->bqnk", x.float(), tables.float())
+        x = _put_back(self.decoder(x, memory, wanted, projected), wanted, mask)  # [B, Q, n, d]
+        return torch.einsum("bqnd,nkd->bqnk", x.float(), self.digits.tables.float())
 
     def _enter(self, token: Tensor, memory: Memory) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Vectors [B, Q, n, d] of digits; and what the first layer's attention makes of them, where that is made once for
         each code: outside training, with more digits than codes."""
-        if self.training or memory.plain or (not memory.table and token.numel() <= self.codes.shape[0]):
-            return self.decoder_drop(F.embedding(token, self._table())), None
+        if self.training or memory.plain or (not memory.table and token.numel() <= self.digits.codes.shape[0]):
+            return self.decoder.drop(F.embedding(token, self._table())), None
         if not memory.table:
             table = self._table()
-            memory.table.extend((table, *self.layers[0].project_digits(table)))
+            memory.table.extend((table, *self.decoder.stack[0].project_digits(table)))
         x, query, key_value = (F.embedding(token, part) for part in memory.table)
         return x, (query, key_value)
 

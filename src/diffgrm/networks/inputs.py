@@ -14,30 +14,43 @@ from diffgrm.data.collate import Collated, collate
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """What a network may know of M items.
+    """What a network may know of M items; None where it asks for no such thing.
 
     Attributes:
-        codes: [M, n] digits.
-        text: [M, e] vectors of their texts; None where the network reads none.
-        row: [M] which row of ids is theirs, -1 for those that have none; None where the network has no rows.
+        codes: [M, n] digits of their semantic IDs.
+        text: [M, e] vectors of their texts.
+        row: [M] their ID embeddings among those that were there at fit, -1 for items that came later.
+        trained: [M] bool, whether they have training events.
     """
 
-    codes: Tensor
+    codes: Tensor | None = None
     text: Tensor | None = None
     row: Tensor | None = None
+    trained: Tensor | None = None
+
+    @property
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """All features, in order."""
+        return self.codes, self.text, self.row, self.trained
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return self._any().device
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self._any())
+
+    def _any(self) -> Tensor:
+        return next(part for part in self.parts if part is not None)
 
     def of(self, items: Tensor) -> ItemFeatures:
         """Those of the items at positions [m]."""
-        text, row = (None if part is None else part[items] for part in (self.text, self.row))
-        return ItemFeatures(self.codes[items], text, row)
+        return ItemFeatures(*(None if part is None else part[items] for part in self.parts))
 
     def to(self, device: torch.device) -> ItemFeatures:
         """The features on a device."""
-        text, row = (None if part is None else part.to(device) for part in (self.text, self.row))
-        return ItemFeatures(self.codes.to(device), text, row)
+        return ItemFeatures(*(None if part is None else part.to(device) for part in self.parts))
 
 
 class Histories(NamedTuple):
@@ -45,12 +58,12 @@ class Histories(NamedTuple):
 
     Attributes:
         items: [M] positions of the distinct items.
-        places: [B, S] which of them stands where, oldest first, 0 where padded.
+        index: [B, S] which of them stands where, oldest first, 0 where padded.
         valid: [B, S] bool, false where padded.
     """
 
     items: Tensor
-    places: Tensor
+    index: Tensor
     valid: Tensor
 
     @classmethod

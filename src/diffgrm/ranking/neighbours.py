@@ -1,4 +1,4 @@
-"""Neighbourhood models: what goes with the items of a history, by co-occurrence or by text (floor 3). No gradients."""
+"""Neighbourhood models: what goes with the items of a history, by co-occurrence or by text No gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
+
+
+NeighbourCount = Annotated[int, Field(ge=1), "most similar items kept for each item"]
+Shrink = Annotated[float, Field(ge=0), "added to the product of norms, so that few users mean little"]
+Last = Annotated[int | None, Field(ge=1), "most recent history items that count; null: all"]
+Decay = Annotated[float, Field(gt=0, le=1), "weight of a history item over that of the next newer one"]
 
 
 def recency_weights(histories: Ragged, last: int | None, decay: float, n_items: int) -> sp.csr_array:
@@ -28,10 +34,10 @@ class ItemKNN:
 
     def __init__(
         self,
-        neighbours: Annotated[int, Field(ge=1), "most similar items kept for each item"] = 100,
-        shrink: Annotated[float, Field(ge=0), "added to the product of norms, so that few users mean little"] = 20.0,
-        last: Annotated[int | None, Field(ge=1), "most recent history items that count; null: all"] = None,
-        decay: Annotated[float, Field(gt=0, le=1), "weight of a history item over that of the next newer one"] = 0.8,
+        neighbours: NeighbourCount = 100,
+        shrink: Shrink = 20.0,
+        last: Last = None,
+        decay: Decay = 0.8,
     ) -> None:
         self.neighbours, self.shrink, self.last, self.decay = neighbours, shrink, last, decay
 
@@ -67,8 +73,8 @@ class TextKNN:
 
     def __init__(
         self,
-        last: Annotated[int | None, Field(ge=1), "most recent history items that count; null: all"] = 3,
-        decay: Annotated[float, Field(gt=0, le=1), "weight of a history item over that of the next newer one"] = 0.7,
+        last: Last = 3,
+        decay: Decay = 0.7,
     ) -> None:
         self.last, self.decay = last, decay
 

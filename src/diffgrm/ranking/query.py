@@ -1,4 +1,4 @@
-"""Query: what a recommender is asked, in integers; and the answer of methods that score every item (floor 1)."""
+"""Query: what a recommender is asked, in integers; and the answer of methods that score every item."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Query:
         histories: item positions of every user, oldest first, at least one each.
         k: items wanted for each user.
         exclude_seen: leave out what is in the user's history.
-        allowed: [I] bool, items that may be recommended; None is all.
+        candidates: [I] bool, items that may be recommended; None is all.
         progress: called with the number of users done since the last call; None for nobody to tell.
     """
 
     histories: Ragged
     k: int
     exclude_seen: bool = True
-    allowed: np.ndarray | None = None
+    candidates: np.ndarray | None = None
     progress: Callable[[int], None] | None = None
 
 
@@ -50,8 +50,8 @@ def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray])
         rows = np.arange(start, min(start + step, len(histories)))
         scores = scores_of(rows)
         start, step = start + len(rows), max(1, BLOCK // scores.shape[1])
-        if query.allowed is not None:
-            scores[:, ~query.allowed] = -np.inf
+        if query.candidates is not None:
+            scores[:, ~query.candidates] = -np.inf
         if query.exclude_seen:
             seen = histories.rows(rows)
             scores[np.repeat(np.arange(len(rows)), seen.lengths), seen.values] = -np.inf

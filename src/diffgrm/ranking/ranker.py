@@ -1,11 +1,11 @@
-"""Ranker: histories in, item positions out; the one path from a network to a ranked list (floor 3)."""
+"""Ranker: histories in, item positions out; the one path from a network and a decoder to a ranked list."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import nn
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
+from diffgrm.networks.contracts import EncodesHistories, ScoresItems, contract
 from diffgrm.networks.inputs import Histories, ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue, Excluded
-from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, Watch
+from diffgrm.ranking.decoding.base import Decoded, Decoder, ItemScores, Task, Watch
+from diffgrm.ranking.item_scoring.base import ItemScoring, SecondLook, Users
 from diffgrm.ranking.item_table import ItemTable
 
 # Numbers that the network gives back in one call. On the CPU more leaves the cache, on a GPU fewer leave it idle.
@@ -32,12 +34,14 @@ class Ranker:
         decoder: how SIDs are searched.
         catalogue: recommendable items, on the device of the network.
         items: the network's view of all items.
+        scoring: of whole items, for decoders that use it.
     """
 
     network: nn.Module
     decoder: Decoder
     catalogue: Catalogue
     items: ItemTable
+    scoring: ItemScoring | None = None
 
     @classmethod
     def over_codes(cls, network: nn.Module, decoder: Decoder, catalogue: Catalogue) -> Ranker:
@@ -69,6 +73,10 @@ class Ranker:
                 progress(len(users))
         return items, scores
 
+    def top(self, histories: Ragged, k: int) -> np.ndarray:
+        """Item positions [U, k] for histories, best first, what is in the history left out, -1 after the last."""
+        return self.rank(histories, k, exclude_seen=True)[0]
+
     def decode(
         self,
         histories: Ragged,
@@ -92,11 +100,16 @@ class Ranker:
                     seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
                     excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
-                scores = None
-                if self.decoder.uses_item_scores:
-                    weights = self.decoder.co_occurrence, self.decoder.new_items
-                    scores = self.items.scores(memory.last(), histories.rows(users), *weights)
+                scores = self._item_scores(memory, histories.rows(users)) if self.decoder.uses_item_scores else None
                 yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores))
+
+    def _item_scores(self, memory: Any, histories: Ragged) -> ItemScores:
+        """What the scorers say of whole items for encoded users, and their second look at candidates."""
+        scoring = self.scoring
+        assert scoring is not None
+        users = Users(self.items.comparison.users(contract(self.network, ScoresItems).user_vectors(memory)), histories)
+        second_look = SecondLook(scoring, users) if scoring.candidates else None
+        return ItemScores(scoring.scores(users), scoring.candidates, second_look)
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:
         """Batches of users of similar history length: their row numbers, and their encoded histories.
@@ -104,9 +117,9 @@ class Ranker:
         Args:
             rows: questions that will be asked of each user at once; they bound the batch.
         """
-        max_len = cast(int, self.network.max_len)
+        network = contract(self.network, EncodesHistories)
         at_once = LOGITS_AT_ONCE["cpu" if self.catalogue.codes.device.type == "cpu" else "gpu"]
         step = max(1, at_once // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
-        for users, collated in in_batches(histories, max_len, step):
-            items, places, valid = Histories.of(collated).to(self.catalogue.codes.device)
-            yield users, cast(Any, self.network).encode_history(self.items.of(items), places, valid)
+        for users, collated in in_batches(histories, network.max_len, step):
+            items, index, valid = Histories.of(collated).to(self.catalogue.codes.device)
+            yield users, network.encode_history(self.items.of(items), index, valid)

@@ -1,4 +1,4 @@
-"""What every door does around the ranking: which items may be recommended, and the table of the answer (floor 5)."""
+"""What every door does around the ranking: which items may be recommended, and the table of the answer."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from diffgrm.foundation.schema import Columns, DataError, first_few
 logger = logging.getLogger(__name__)
 
 
-def allowed_items(
-    items: IdMap, offered: np.ndarray | None, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None
+def candidate_items(
+    items: IdMap, recommendable: np.ndarray | None, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None
 ) -> np.ndarray | None:
     """[I] bool, what may be recommended; None is all.
 
     Args:
-        offered: [I] bool, what may be recommended at most; None is all.
+        recommendable: [I] bool, what may be recommended at most; None is all.
         k: items wanted for each user.
         only, without: item ids that may be, and may not be, recommended; None is no such filter.
 
@@ -33,19 +33,19 @@ def allowed_items(
     if k > len(items):
         raise DataError(f"k is {k}, but the catalogue has only {len(items)} items; ask for at most that many")
     if only is None and without is None:
-        return offered
-    allowed = np.full(len(items), only is None)
+        return recommendable
+    candidates = np.full(len(items), only is None)
     if only is not None:
-        allowed[_known_positions(items, only, "only")] = True
+        candidates[_known_positions(items, only, "only")] = True
     if without is not None:
-        allowed[_known_positions(items, without, "without")] = False
-    if offered is not None:
-        allowed &= offered
-    if not allowed.any():
+        candidates[_known_positions(items, without, "without")] = False
+    if recommendable is not None:
+        candidates &= recommendable
+    if not candidates.any():
         raise DataError(
             "the filters leave no item to recommend: 'only' names no catalogue item that 'without' does not forbid"
         )
-    return allowed
+    return candidates
 
 
 def _known_positions(items: IdMap, ids: Iterable[Any], what: str) -> np.ndarray:

@@ -1,11 +1,7 @@
-"""Semantic IDs from left to right: what DiffGRM does without its any-order part (floor 5)."""
+"""Semantic IDs from left to right: what DiffGRM does without its any-order part."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from diffgrm.learning.objectives.base import Objective
-from diffgrm.learning.objectives.left_to_right import AutoregressiveObjective
 from diffgrm.recommenders.generative import GenerativeRecommender
 
 
@@ -16,11 +12,3 @@ class AutoregressiveRecommender(GenerativeRecommender):
     """
 
     name = "autoregressive"
-    learns = "predict"
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {
-        "model": {"name": "autoregressive"},
-        "decoding": {"name": "left_to_right"},
-    }
-
-    def _objective(self, network: Any, *parts: Any) -> Objective:
-        return AutoregressiveObjective(network, *parts)

@@ -1,44 +1,44 @@
-"""Recommender: fit, recommend, save and load, the same for every method (floor 5).
+"""Recommender: fit, recommend, save and load, the same for every method.
 
-The base class checks, maps ids and builds tables once; a method implements ``_fit``, ``_rank`` and its own files.
+The door checks, maps ids and builds tables once. It has an item catalogue and some learnt parts; a method says which parts
+(``new_parts``) and how it ranks (``_rank``).
 """
 
 from __future__ import annotations
 
 import copy
-import datetime
-import logging
-import platform
-import time
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split, make_split
+from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
 from diffgrm.data.histories import read_histories
-from diffgrm.foundation import model_folder, registry
+from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError, first_few
 from diffgrm.ranking.query import Query
-from diffgrm.recommenders.answers import allowed_items, answer_table
-from diffgrm.recommenders.card import model_card
-from diffgrm.recommenders.living_catalogue import LivingCatalogue
+from diffgrm.recommenders import fitting, saving
+from diffgrm.recommenders.answers import answer_table, candidate_items
+from diffgrm.recommenders.item_catalogue import ItemCatalogue
+from diffgrm.recommenders.parts import ItemChange, LearntPart
 
-logger = logging.getLogger(__name__)
-
-ITEMS, RECIPE, COUNT, OFFERED = "items.parquet", "recipe.yaml", "training_events", "_offered"
+LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=")  # settings that can change after fit
 
 
-class Recommender(LivingCatalogue, ABC):
+class Recommender(ABC):
     """The one door: ``fit`` on a dataset, ``recommend`` for histories, ``save`` and ``load``.
 
     Args:
         recipe: settings; None is the method's defaults.
+
+    Attributes:
+        parts: what is learnt, by name, in the order in which it is.
+        facts: what the model card tells of the fit.
 
     Raises:
         RecipeError: the recipe is for another method.
@@ -46,8 +46,6 @@ class Recommender(LivingCatalogue, ABC):
 
     name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]] = ()  # recipe sections that the method uses besides the common ones
-    # Settings that differ from the recipe's defaults, by section: {"model": {"name": "sasrec"}}.
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         self.recipe = recipe or Recipe(recommender=self.registered_name())
@@ -56,13 +54,134 @@ class Recommender(LivingCatalogue, ABC):
                 f"the recipe is for the recommender {self.recipe.recommender!r}, not for {type(self).__name__}; write "
                 f"recommender: {self.registered_name()}"
             )
-        self._fitted_split: Split | None = None
+        self.parts: dict[str, LearntPart] = {}
         self.facts: dict[str, Any] = {}
+        self._catalogue: ItemCatalogue | None = None
+        self._fitted_split: Split | None = None
 
     @classmethod
     def registered_name(cls) -> str:
         """The name under which recipes know this class."""
         return cls.__dict__.get("name") or f"{cls.__module__}:{cls.__qualname__}"
+
+    # ---- what a method says -------------------------------------------------------------------------------------
+
+    def new_parts(self) -> dict[str, LearntPart]:
+        """What the recipe's method learns, not yet fitted, in the order in which it is learnt."""
+        return {}
+
+    @property
+    def takes_new_items(self) -> bool:
+        """Whether the method can say something of items without events."""
+        return True
+
+    @abstractmethod
+    def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
+        """Item positions [U, k], best first, -1 after the last, and their scores [U, k]."""
+
+    def _similarity(self, position: int) -> np.ndarray:
+        """[I] how similar each item is to one."""
+        raise DiffGRMError(f"{self.recipe.recommender!r} knows no similarity of items")
+
+    def _forget(self) -> None:
+        """Drop what was made from the parts, the catalogue or the recipe for use."""
+
+    # ---- the catalogue ------------------------------------------------------------------------------------------
+
+    @property
+    def catalogue(self) -> ItemCatalogue:
+        """The items that are known.
+
+        Raises:
+            DiffGRMError: not fitted.
+        """
+        if self._catalogue is None:
+            raise DiffGRMError(f"this {type(self).__name__} is not fitted: call fit(dataset) or load(folder) first")
+        return self._catalogue
+
+    @property
+    def items(self) -> IdMap:
+        """Item ids and their positions."""
+        return self.catalogue.ids
+
+    @property
+    def item_table(self) -> pl.DataFrame:
+        """The item table; row i is item position i."""
+        return self.catalogue.table
+
+    @property
+    def item_counts(self) -> np.ndarray:
+        """[I] training events of every item."""
+        return self.catalogue.counts
+
+    @property
+    def recommendable(self) -> np.ndarray:
+        """[I] bool, items that may be recommended: all but removed ones."""
+        found = self.catalogue.recommendable
+        return np.ones(len(self.items), dtype=bool) if found is None else found
+
+    def add_items(self, table: Any) -> Self:
+        """A recommender that knows more items and can recommend them at once; nothing is trained.
+
+        This recommender goes on as it was, so readers of it are not disturbed, and whoever wants the new one takes it.
+
+        Args:
+            table: item_id, text and what other columns the embedding reads, a row an item.
+
+        Raises:
+            DataError: unusable rows, or ids that are there already.
+            DiffGRMError: the method knows items by their events only.
+        """
+        catalogue, rows, positions = self.catalogue.with_new(table)
+        if not self.takes_new_items:
+            raise DiffGRMError(
+                f"{self.recipe.recommender!r} knows items by their events only and cannot add any; fit again, or use a "
+                "method that reads texts"
+            )
+        return self._with(catalogue, ItemChange(rows, positions, True, self.parts))
+
+    def update_items(self, table: Any, semantic_ids: Literal["keep", "move"]) -> Self:
+        """A recommender with other rows (text, title...) for items it knows.
+
+        Args:
+            table: as in :meth:`add_items`.
+            semantic_ids: ``"keep"``: what the method made of the old text stays, as is right where a text is only
+                corrected; ``"move"``: it is made anew from the new text, and the item may get another semantic ID.
+
+        Raises:
+            DataError: unusable rows, or unknown ids.
+        """
+        if semantic_ids not in ("keep", "move"):
+            raise DataError(f"semantic_ids is {semantic_ids!r}; expected 'keep' or 'move'")
+        catalogue, rows, positions = self.catalogue.with_rows(table)
+        change = ItemChange(rows, positions, False, self.parts)
+        return self._with(catalogue, change if semantic_ids == "move" else None)
+
+    def remove_items(self, ids: Iterable[Any]) -> Self:
+        """A recommender that recommends these items no more. Histories that hold them mean what they meant.
+
+        Raises:
+            DataError: unknown ids, or no item would be left.
+        """
+        return self._with(self.catalogue.recommending(ids, False), None)
+
+    def restore_items(self, ids: Iterable[Any]) -> Self:
+        """A recommender that recommends removed items again.
+
+        Raises:
+            DataError: unknown ids.
+        """
+        return self._with(self.catalogue.recommending(ids, True), None)
+
+    def _with(self, catalogue: ItemCatalogue, change: ItemChange | None) -> Self:
+        """The same recommender with another catalogue."""
+        changed = copy.copy(self)
+        if change is not None:
+            changed.parts = {name: part.items_changed(change) for name, part in self.parts.items()}
+        changed._catalogue = catalogue
+        changed.facts = self.facts | {"catalogue_version": self.facts.get("catalogue_version", 0) + 1}
+        changed._forget()
+        return changed
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 
@@ -85,31 +204,9 @@ class Recommender(LivingCatalogue, ABC):
         Raises:
             DataError: data that cannot be split or learnt from.
         """
-        started = time.perf_counter()
-        split = make_split(
-            dataset,
-            self.recipe.data.split,
-            validation_share=self.recipe.data.validation_share,
-            test_share=self.recipe.data.test_share,
-        )
-        self._items, self._offered = None, None  # until all has gone well
-        self._item_counts = split.item_counts
-        self.facts = {
-            "dataset": dataset.name,
-            "users": dataset.n_users,
-            "items": dataset.n_items,
-            "events": len(dataset.events.values),
-            "training_events": len(split.train.values),
-            "split": split.name,
-        }
-        self._fit(split, Path(run_folder) if run_folder is not None else None, resume, progress)
-        self.facts |= {
-            "fit_seconds": round(self.facts.pop("earlier_seconds", 0) + time.perf_counter() - started, 1),
-            "fitted_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": f"{platform.machine()}, Python {platform.python_version()}",
-            "versions": {package: _version(package) for package in ("diffgrm", "torch", "faiss-cpu", "polars")},
-        }
-        self._items, self._item_table, self._fitted_split = dataset.items, dataset.item_table, split
+        self._catalogue = None  # until all has gone well
+        folder = Path(run_folder) if run_folder is not None else None
+        self._fitted_split = fitting.learn(self, dataset, folder, resume, progress)
         return self
 
     def variant(self, overrides: Iterable[str]) -> Self:
@@ -123,27 +220,29 @@ class Recommender(LivingCatalogue, ABC):
         return copy.copy(self).override(overrides)
 
     def override(self, overrides: Iterable[str]) -> Self:
-        """Change how a fitted recommender decodes or is evaluated, for example ``["decoding.beam=256"]``.
+        """Change how a fitted recommender decodes, weighs or is evaluated, for example ``["decoding.beam=256"]``.
 
         Raises:
             RecipeError: overrides of settings that fitting has used up.
         """
         overrides = list(overrides)
-        if late := [o for o in overrides if not o.startswith(("decoding.", "evaluation."))]:
-            raise RecipeError(f"only decoding and evaluation settings can change after fit, not {first_few(late)}")
-        before, self.recipe = self.recipe, self.recipe.override(overrides)
+        if late := [o for o in overrides if not LATE.match(o)]:
+            raise RecipeError(
+                "only decoding and evaluation settings and the weights of item_scoring can change after fit, not "
+                f"{first_few(late)}"
+            )
+        before, self.recipe = (self.recipe, self.parts), self.recipe.override(overrides)
         try:
+            self.parts = {name: part.recipe_changed(self.recipe) for name, part in self.parts.items()}
             self._recipe_changed()
         except DiffGRMError:
-            self.recipe = before
+            self.recipe, self.parts = before
             raise
         return self
 
     def _recipe_changed(self) -> None:
-        """Forget what was made from the recipe's late settings."""
-
-    @abstractmethod
-    def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None: ...
+        """Drop what was made from the recipe's late settings."""
+        self._forget()
 
     def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
         """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the recommender.
@@ -155,6 +254,22 @@ class Recommender(LivingCatalogue, ABC):
         """
         if precision not in ("32", "bf16"):
             raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
+        for part in self.parts.values():
+            part.to(device, precision)
+        self._forget()
+        return self
+
+    def compile(self) -> Self:
+        """Run the network's Transformer layers through ``torch.compile`` in this process, which takes minutes at first use.
+
+        Meant for GPUs: on the CPU it pays nothing (docs/results/performance.md).
+
+        Raises:
+            DiffGRMError: the method has no network.
+        """
+        if not any([part.compile() for part in self.parts.values()]):
+            raise DiffGRMError(f"{self.recipe.recommender!r} has no network to compile")
+        self._forget()
         return self
 
     # ---- recommend ----------------------------------------------------------------------------------------------
@@ -191,52 +306,42 @@ class Recommender(LivingCatalogue, ABC):
         Raises:
             DataError: k out of range, unusable histories, unknown users, or filters that leave no item.
         """
-        self._check_fitted()
-        allowed = self._allowed(k, only, without)
-        user_ids, positions = self._histories(histories, users, on_empty)
-        items, scores = self._rank(Query(positions, k, exclude_seen, allowed, progress))
+        candidates = self.candidates(k, only, without)
+        user_ids, positions = self.read_histories(histories, users, on_empty)
+        items, scores = self._rank(Query(positions, k, exclude_seen, candidates, progress))
         return answer_table(user_ids, self.items, items, scores)
 
-    @abstractmethod
-    def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        """Item positions [U, k], best first, -1 after the last, and their scores [U, k]."""
-
     def similar_items(self, item: Any, k: int = 10) -> pl.DataFrame:
-        """The items most like one, by the vectors the method has of items (cosine), best first.
+        """The items most similar to one, by the vectors the method has of items (cosine), best first.
 
         Returns:
             item_id, score, rank (from 1), without the item itself and removed ones.
 
         Raises:
             DataError: k out of range, or an unknown item.
-            DiffGRMError: the method knows no likeness of items.
+            DiffGRMError: the method knows no similarity of items.
         """
         position = int(self.items.positions([item])[0])
         if position < 0:
             raise DataError(f"the item {item!r} is not in the catalogue")
-        allowed = self._allowed(k, None, None)
-        scores = self._likeness(position).astype(np.float32)
+        candidates = self.candidates(k, None, None)
+        scores = self._similarity(position).astype(np.float32)
         scores[position] = -np.inf
-        if allowed is not None:
-            scores[~allowed] = -np.inf
+        if candidates is not None:
+            scores[~candidates] = -np.inf
         best = np.argsort(-scores, kind="stable")[:k]
         best = best[scores[best] > -np.inf]
-        return pl.DataFrame(
-            {
-                Columns.ITEM: self.items.gather(best),
-                Columns.SCORE: scores[best],
-                Columns.RANK: np.arange(1, len(best) + 1, dtype=np.int32),
-            }
-        )
+        rank = np.arange(1, len(best) + 1, dtype=np.int32)
+        return pl.DataFrame({Columns.ITEM: self.items.gather(best), Columns.SCORE: scores[best], Columns.RANK: rank})
 
-    def _likeness(self, position: int) -> np.ndarray:
-        """[I] how like each item is to one."""
-        raise DiffGRMError(f"{self.recipe.recommender!r} knows no likeness of items")
+    def candidates(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
+        """[I] bool, what may be recommended to a question; None is all. Arguments and errors as of :meth:`recommend`."""
+        return candidate_items(self.items, self.catalogue.recommendable, k, only, without)
 
-    def _allowed(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
-        return allowed_items(self.items, self._offered, k, only, without)
-
-    def _histories(self, histories: Any, users: Iterable[Any] | None, on_empty: str) -> tuple[pl.Series, Ragged]:
+    def read_histories(
+        self, histories: Any, users: Iterable[Any] | None = None, on_empty: str = "error"
+    ) -> tuple[pl.Series, Ragged]:
+        """User ids [U] and item positions of every user, oldest first; arguments and errors as of :meth:`recommend`."""
         if (histories is None) == (users is None):
             raise DataError("give either histories or users")
         if users is None:
@@ -258,17 +363,7 @@ class Recommender(LivingCatalogue, ABC):
         Raises:
             ModelFolderError: the place is taken by something else, or writing failed (nothing is lost then).
         """
-        self._check_fitted()
-        folder = Path(folder)
-        facts = {"recommender": self.recipe.recommender, "facts": self.facts}
-        with model_folder.writing(folder, facts) as new:
-            (new / RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
-            columns = pl.Series(COUNT, self.item_counts), pl.Series(OFFERED, self.offered)
-            self.item_table.with_columns(columns).write_parquet(new / ITEMS)
-            self._save_files(new)
-            card = model_card(type(self).__name__, self.facts, self.recipe.to_yaml(), self.items.ids([0])[0])
-            (new / "README.md").write_text(card, encoding="utf-8")
-        return folder
+        return saving.write(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -277,31 +372,12 @@ class Recommender(LivingCatalogue, ABC):
         Raises:
             ModelFolderError: not a model folder, one of another method, or one that is not whole.
         """
-        folder = Path(folder)
-        return model_folder.read(folder, lambda manifest: cls._read(folder, manifest))
+        return saving.read(cls, Path(folder))
 
-    @classmethod
-    def _read(cls, folder: Path, manifest: dict[str, Any]) -> Self:
-        recipe = Recipe.from_yaml(folder / RECIPE)
-        found = registry.resolve("recommender", recipe.recommender)
-        if not issubclass(found, cls):
-            raise ModelFolderError(f"{folder} holds a {found.__name__}, not a {cls.__name__}; use diffgrm.load(folder)")
-        recommender = found(recipe)
-        table = pl.read_parquet(folder / ITEMS)
-        recommender._item_counts = table[COUNT].to_numpy()
-        if OFFERED in table.columns and not table[OFFERED].all():
-            recommender._offered = table[OFFERED].to_numpy()
-        recommender._item_table = table.drop(COUNT, OFFERED, strict=False)
-        recommender._items = IdMap(table[Columns.ITEM])
-        recommender.facts = manifest["facts"]
-        recommender._load_files(folder)
-        return recommender
-
-    def _save_files(self, folder: Path) -> None:
-        """Write the method's own files."""
-
-    def _load_files(self, folder: Path) -> None:
-        """Read the method's own files."""
+    def take(self, catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
+        """Go over to a catalogue and what its fit noted; called when all parts are fitted or loaded."""
+        self._catalogue, self.facts = catalogue, facts
+        self._forget()
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """The same as :meth:`save`, by the name Hugging Face users expect."""
@@ -314,15 +390,7 @@ class Recommender(LivingCatalogue, ABC):
         Raises:
             ModelFolderError: neither a folder nor a repository that the hub gives, or not a model.
         """
-        if Path(name).is_dir():
-            return cls.load(name)
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            return cls.load(snapshot_download(str(name), revision=revision, token=token))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-            raise ModelFolderError(f"{name} is neither a model folder nor a repository the hub gives: {error}") from error
+        return cls.load(name if Path(name).is_dir() else saving.download(str(name), revision, token))
 
     def push_to_hub(
         self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Upload model"
@@ -332,27 +400,7 @@ class Recommender(LivingCatalogue, ABC):
         Raises:
             ModelFolderError: the hub refuses (no token, no right to write, wrong name).
         """
-        import tempfile
-
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = self.save(Path(temporary) / "model")
-            try:
-                made = api.create_repo(repository, private=private, exist_ok=True)
-                api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
-            except (HfHubHTTPError, HFValidationError) as error:
-                raise ModelFolderError(f"the hub did not take the model as {repository!r}: {error}") from error
-        return str(made)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a source tree, or a build of another name
-        return "unknown"
+        return saving.upload(self.save, repository, private, token, message)
 
 
 def load(folder: str | Path) -> Recommender:

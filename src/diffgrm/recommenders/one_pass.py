@@ -1,8 +1,6 @@
-"""All digits at once: independent digits and exact scores for every item, as in RPG (floor 5)."""
+"""All digits at once: independent digits and exact scores for every item, as in RPG."""
 
 from __future__ import annotations
-
-from typing import Any, ClassVar
 
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 
@@ -14,4 +12,3 @@ class OnePassRecommender(DiffGRMRecommender):
     """
 
     name = "one_pass"
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"noising": {"name": "full_mask"}, "decoding": {"name": "one_pass"}}

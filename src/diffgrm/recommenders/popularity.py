@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import polars as pl
 
-from diffgrm.data.dataset import Split
 from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
 
@@ -16,12 +12,6 @@ class PopularityRecommender(Recommender):
     """Ranks by number of training events, the same for everyone; equal numbers in order of the item table."""
 
     name = "popularity"
-
-    def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
-        pass  # the base class keeps the counts
-
-    def _know(self, rows: pl.DataFrame) -> None:
-        pass  # nobody has met them yet
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         n_items = len(self.item_counts)

@@ -1,24 +1,29 @@
-"""SASRec as a recommender, with a vector per item or vectors composed from semantic IDs (floor 5)."""
+"""SASRec as a recommender: the history encoder and scores of whole items, by whatever branches its item vectors have."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
 
-from diffgrm.data.dataset import Split
-from diffgrm.learning.objectives.next_item import NextItemObjective
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.ranking.item_ranker import ItemRanker
 from diffgrm.ranking.query import Query
-from diffgrm.ranking.retrieval import VectorRanker
-from diffgrm.recommenders.network import NetworkRecommender
-from diffgrm.recommenders.semantic import SemanticRecommender
+from diffgrm.recommenders.base import Recommender
+from diffgrm.recommenders.parts import LearntPart, part_of
+from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.sids import Identifiers
+from diffgrm.recommenders.texts import TextVectors, branch_names
+from diffgrm.recommenders.trained_network import TrainedNetwork, check_recipe, network_of
+from diffgrm.semantic_ids.semantic_ids import SemanticIds
 
 
-class SASRecRecommender(NetworkRecommender):
+class SASRecRecommender(Recommender):
     """Causal self-attention over items, each with a vector of its own: the strong classical baseline.
+
+    ``model.branches=[text, id]`` is SASRec with texts, ``[sid]`` composes items from semantic IDs.
 
     Example:
         >>> from diffgrm import Recipe, toy_world
@@ -29,48 +34,60 @@ class SASRecRecommender(NetworkRecommender):
     """
 
     name = "sasrec"
-    sections: ClassVar[tuple[str, ...]] = ("model", "item_loss", "training")
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"model": {"name": "sasrec"}}
+    sections: ClassVar[tuple[str, ...]] = ("model", "objective", "training")
 
-    def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
-        self._prepare(split)
-        objective = NextItemObjective(self._new_network(), self.recipe.item_loss, self._digits(), split.item_counts)
-        self._train(objective, split, run_folder, resume, progress)
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        super().__init__(recipe)
+        self._ranker: ItemRanker | None = None
 
-    def _prepare(self, split: Split) -> None:
-        """What must be known before the network is built."""
+    def new_parts(self) -> dict[str, LearntPart]:
+        """See :meth:`Recommender.new_parts`; texts and semantic IDs where the branches read them."""
+        check_recipe(self.recipe, [])
+        branches, parts = branch_names(self.recipe), dict[str, LearntPart]()
+        if {"text", "sid"} & set(branches):
+            parts["texts"] = TextVectors(kept="text" in branches)
+        if "sid" in branches:
+            parts["sids"] = Identifiers()
+        return {**parts, "network": TrainedNetwork()}
 
-    def _sizes(self) -> dict[str, int]:
-        assert self._item_counts is not None
-        return {"n_digits": 1, "codebook_size": len(self._item_counts)}
+    @property
+    def takes_new_items(self) -> bool:
+        """Whether a branch reads texts."""
+        return "texts" in self.parts
 
-    def _digits(self) -> Tensor:
-        """[I, n] digits by which the network knows each item: here one, the item's position."""
-        assert self._item_counts is not None
-        return torch.arange(len(self._item_counts))[:, None]
+    @property
+    def semantic_ids(self) -> SemanticIds | None:
+        """Of all items, where a branch reads them."""
+        return part_of(self.parts, "sids", Identifiers).semantic_ids if "sids" in self.parts else None
 
-    @torch.no_grad()
-    def _likeness(self, position: int) -> np.ndarray:
-        network: Any = self.network_in_use
-        vectors = network.item_vectors(self._digits().to(next(network.parameters()).device)).float()
-        vectors = torch.nn.functional.normalize(vectors, dim=1)
-        return (vectors @ vectors[position]).cpu().numpy()
+    @property
+    def network(self) -> torch.nn.Module:
+        """The trained network, in 32 bits."""
+        found = network_of(self.parts).network
+        assert found is not None
+        return found
+
+    def ranker(self) -> ItemRanker:
+        """The network and all items, ready to rank item positions."""
+        if self._ranker is None:
+            part = network_of(self.parts)
+            device = next(part.in_use.parameters()).device
+            features = item_features(self.parts, self.item_counts, part.sizes["n_items"]).to(device)
+            self._ranker = Tables(self.recipe, self.parts, None).ranking(part.in_use, features, None)
+        return self._ranker
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        network = self.network_in_use
-        digits = self._digits().to(next(network.parameters()).device)
-        return VectorRanker(network, digits, self.recipe.item_loss.cosine).rank(query)
+        return self.ranker().rank(query)
+
+    def _similarity(self, position: int) -> np.ndarray:
+        vectors = F.normalize(self.ranker().items.vectors.float(), dim=1)
+        return (vectors @ vectors[position]).cpu().numpy()
+
+    def _forget(self) -> None:
+        self._ranker = None
 
 
-class SidSASRecRecommender(SemanticRecommender, SASRecRecommender):
+class SidSASRecRecommender(SASRecRecommender):
     """SASRec whose item vectors are composed from the digits of semantic IDs: does the table of items matter?"""
 
     name = "sid_sasrec"
-    sections = (*SemanticRecommender.sections, *SASRecRecommender.sections)
-
-    def _prepare(self, split: Split) -> None:
-        self._tokenize(split)
-
-    def _digits(self) -> Tensor:
-        assert self.semantic_ids is not None
-        return torch.from_numpy(self.semantic_ids.codes.astype(np.int64))

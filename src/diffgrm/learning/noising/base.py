@@ -1,13 +1,16 @@
-"""NoisingSchedule: from a clean target to its masked views (floor 3)."""
+"""NoisingSchedule: from a clean target to its masked views ."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from diffgrm.learning.context import LearningContext
 
 Probe = Callable[[Tensor, Tensor], Tensor]
 """``probe(codes [B, Q, n], mask [B, Q, n]) -> logits [B, Q, n, K]``: denoise without gradient and without dropout."""
@@ -33,18 +36,29 @@ class Views(NamedTuple):
         return cls(mask, weight, weight)
 
 
+@dataclass(frozen=True)
+class NoisingContext:
+    """What a schedule may go by.
+
+    Attributes:
+        probe: asks the network; schedules that need no confidence never call it.
+        generator: source of all randomness, on the device of the targets.
+        learning: how far training is, for curricula.
+        history: gives the digits [N, S, n] of each target's history, oldest first, and which of the S places it knows [N, S].
+    """
+
+    probe: Probe
+    generator: torch.Generator
+    learning: LearningContext
+    history: Callable[[], tuple[Tensor, Tensor]]
+
+
 class NoisingSchedule(ABC):
     """Draws masked views of targets. Sees the network only through ``probe``."""
 
     @abstractmethod
-    def views(self, codes: Tensor, probe: Probe, generator: torch.Generator) -> Views:
-        """Views of targets.
-
-        Args:
-            codes: [B, n] the digits of the targets.
-            probe: asks the network; schedules that need no confidence never call it.
-            generator: source of all randomness, on the device of ``codes``.
-        """
+    def views(self, codes: Tensor, context: NoisingContext) -> Views:
+        """Views of targets with digits ``codes`` [N, n]."""
 
 
 def nested_views(order: Tensor) -> Views:

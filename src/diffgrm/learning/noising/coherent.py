@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffgrm.learning.noising.base import NoisingSchedule, Probe, Views, nested_views
+from diffgrm.learning.noising.base import NoisingContext, NoisingSchedule, Views, nested_views
 
 
 class CoherentNoising(NoisingSchedule):
@@ -14,6 +14,6 @@ class CoherentNoising(NoisingSchedule):
     def __init__(self) -> None:
         pass
 
-    def views(self, codes: Tensor, probe: Probe, generator: torch.Generator) -> Views:
+    def views(self, codes: Tensor, context: NoisingContext) -> Views:
         """See :meth:`NoisingSchedule.views`."""
-        return nested_views(torch.rand(codes.shape, generator=generator, device=codes.device).argsort(-1))
+        return nested_views(torch.rand(codes.shape, generator=context.generator, device=codes.device).argsort(-1))

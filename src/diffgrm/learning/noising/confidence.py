@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from diffgrm.learning.noising.base import NoisingSchedule, Probe, Views, nested_views
+from diffgrm.learning.noising.base import NoisingContext, NoisingSchedule, Views, nested_views
 
 
 class ConfidenceNoising(NoisingSchedule):
@@ -28,20 +28,20 @@ class ConfidenceNoising(NoisingSchedule):
     ) -> None:
         self.order, self.measure, self.refresh = order, measure, refresh
 
-    def views(self, codes: Tensor, probe: Probe, generator: torch.Generator) -> Views:
+    def views(self, codes: Tensor, context: NoisingContext) -> Views:
         """See :meth:`NoisingSchedule.views`."""
         if self.refresh == "once":
             hidden = torch.ones_like(codes, dtype=torch.bool)
-            certainty = confidence(probe(codes[:, None], hidden[:, None])[:, 0], self.measure)
+            certainty = confidence(context.probe(codes[:, None], hidden[:, None])[:, 0], self.measure)
             return nested_views(certainty.argsort(dim=-1, descending=self.order == "most", stable=True))
-        return nested_views(self._refreshed_order(codes, probe))
+        return nested_views(self._refreshed_order(codes, context))
 
-    def _refreshed_order(self, codes: Tensor, probe: Probe) -> Tensor:
+    def _refreshed_order(self, codes: Tensor, context: NoisingContext) -> Tensor:
         """Reveal the true digits one by one, asking anew each time; the digit revealed last is hidden in every view."""
         hidden = torch.ones_like(codes, dtype=torch.bool)
         revealed = []
         for _ in range(codes.shape[1]):
-            certainty = confidence(probe(codes[:, None], hidden[:, None])[:, 0], self.measure)
+            certainty = confidence(context.probe(codes[:, None], hidden[:, None])[:, 0], self.measure)
             if self.order == "most":
                 certainty = -certainty
             digit = certainty.masked_fill(~hidden, -torch.inf).argmax(-1, keepdim=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffgrm.learning.noising.base import NoisingSchedule, Probe, Views
+from diffgrm.learning.noising.base import NoisingContext, NoisingSchedule, Views
 
 
 class FullMaskNoising(NoisingSchedule):
@@ -14,6 +14,6 @@ class FullMaskNoising(NoisingSchedule):
     def __init__(self) -> None:
         pass
 
-    def views(self, codes: Tensor, probe: Probe, generator: torch.Generator) -> Views:
+    def views(self, codes: Tensor, context: NoisingContext) -> Views:
         """See :meth:`NoisingSchedule.views`."""
         return Views.equal(torch.ones_like(codes, dtype=torch.bool)[:, None])

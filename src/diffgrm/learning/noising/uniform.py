@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from diffgrm.learning.noising.base import NoisingSchedule, Probe, Views
+from diffgrm.learning.noising.base import NoisingContext, NoisingSchedule, Views
 
 
 class RandomNoising(NoisingSchedule):
@@ -26,17 +26,17 @@ class RandomNoising(NoisingSchedule):
     ) -> None:
         self.draw, self.p, self.n_views = draw, p, views
 
-    def views(self, codes: Tensor, probe: Probe, generator: torch.Generator) -> Views:
+    def views(self, codes: Tensor, context: NoisingContext) -> Views:
         """See :meth:`NoisingSchedule.views`. With ``uniform_t`` a hidden digit counts 1/t, so that a view's loss is an
         unbiased estimate of the likelihood bound, divided by n."""
         batch, n = codes.shape
         shape = (batch, self.n_views or n, n)
-        uniform = torch.rand(shape, generator=generator, device=codes.device)
+        uniform = torch.rand(shape, generator=context.generator, device=codes.device)
         if self.draw == "k_of_n":
-            k = torch.randint(1, n + 1, shape[:2], generator=generator, device=codes.device)
+            k = torch.randint(1, n + 1, shape[:2], generator=context.generator, device=codes.device)
             return Views.equal(uniform.argsort(-1).argsort(-1) < k[..., None])
         if self.draw == "fixed_p":
             return Views.equal(uniform < self.p)
-        rate = 1 - torch.rand(shape[:2], generator=generator, device=codes.device)  # (0, 1]
+        rate = 1 - torch.rand(shape[:2], generator=context.generator, device=codes.device)  # (0, 1]
         mask = uniform < rate[..., None]
         return Views(mask, mask.sum(-1) / (n * rate), 1 / rate)

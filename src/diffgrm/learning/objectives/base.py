@@ -1,46 +1,121 @@
-"""Objective: what the training loop optimises and validates (floor 4)."""
+"""Objective: what the training loop optimises and validates; and the task it is given."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
+from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch
+from diffgrm.learning.context import LearningContext
+from diffgrm.learning.noising.base import NoisingSchedule
+from diffgrm.networks.contracts import EncodesHistories, contract
+from diffgrm.networks.inputs import ItemFeatures
+
+
+class Ranking(Protocol):
+    """A network ready to rank, as validation needs it."""
+
+    def top(self, histories: Ragged, k: int) -> np.ndarray:
+        """Item positions [U, k] for histories, best first, what is in the history left out, -1 after the last."""
+        ...
+
+
+class TrainingItems(nn.Module):
+    """Features and training events of all items, on the device of the network.
+
+    Args:
+        features: of all items.
+        counts: [I] training events of every item.
+    """
+
+    def __init__(self, features: ItemFeatures, counts: np.ndarray) -> None:
+        super().__init__()
+        self.counts: Tensor
+        self.codes: Tensor | None
+        self.text: Tensor | None
+        self.row: Tensor | None
+        self.trained: Tensor | None
+        for name, part in zip(("codes", "text", "row", "trained"), features.parts, strict=True):
+            self.register_buffer(name, part, persistent=False)
+        self.register_buffer("counts", torch.from_numpy(counts.astype(np.int64)), persistent=False)
+
+    @property
+    def features(self) -> ItemFeatures:
+        """Of all items."""
+        return ItemFeatures(self.codes, self.text, self.row, self.trained)
+
+    def identity(self) -> list[np.ndarray | None]:
+        """The same as arrays."""
+        parts = (*self.features.parts[:3], self.counts)
+        return [None if part is None else part.cpu().numpy() for part in parts]
+
+
+@dataclass(frozen=True)
+class LearningTask:
+    """What an objective is about.
+
+    Attributes:
+        network: whose weights are trained and kept; see :mod:`diffgrm.networks.contracts`.
+        items: all items.
+        ranking: makes the network ready to rank all users, once a validation.
+        item_loss: how whole items are told apart, for objectives that do so.
+        noising: which digits are hidden, for objectives that hide some.
+    """
+
+    network: nn.Module
+    items: TrainingItems
+    ranking: Callable[[], Any]
+    item_loss: ItemLossSettings = ItemLossSettings()  # type: ignore[call-arg]
+    noising: NoisingSchedule | None = None
 
 
 class Objective(nn.Module, ABC):
     """A network, its loss, and how it ranks during validation.
 
     Attributes:
-        network: the module whose weights are trained and kept.
+        needs: what the network must be able to do.
+        sections: recipe sections that the objective reads.
     """
 
-    network: nn.Module
+    needs: ClassVar[tuple[type, ...]] = (EncodesHistories,)
+    sections: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, task: LearningTask) -> None:
+        super().__init__()
+        self.task, self.network, self.items = task, task.network, task.items
 
     @property
     def shared(self) -> bool:
         """Whether one stretch of events serves all its targets (a causal encoder)."""
-        return bool(getattr(self.network, "causal", False))
+        return contract(self.network, EncodesHistories).causal
 
     @abstractmethod
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """Loss of a batch in the network's present mode (dropout on in training).
 
         Args:
             generator: draws whatever is drawn besides dropout, on the batch's device.
+            context: how far training is.
         """
 
-    @abstractmethod
-    def rank(self, histories: Ragged, k: int) -> np.ndarray:
-        """Item positions [U, k] for histories, best first, what is in the history left out, -1 after the last."""
+    def ranking(self) -> Any:
+        """The network as it is now, ready to rank (:class:`Ranking`)."""
+        return self.task.ranking()
 
-    def observe(self, validation: EvaluationSet) -> dict[str, float]:
-        """More figures to log at every validation; nothing is chosen by them."""
+    def observe(self, ranking: Any, validation: EvaluationSet) -> dict[str, float]:
+        """More figures to log at every validation; nothing is chosen by them.
+
+        Args:
+            ranking: what :meth:`ranking` gave for this validation.
+        """
         return {}
 
     @abstractmethod

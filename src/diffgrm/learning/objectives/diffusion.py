@@ -1,52 +1,71 @@
-"""The objective of DiffGRM: noise the target, denoise it, compare (paper, section 3.3; floor 4)."""
+"""The objective of DiffGRM: noise the target, denoise it, compare (paper, section 3.3)."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
 from diffgrm.learning.batches import Batch
+from diffgrm.learning.context import LearningContext
 from diffgrm.learning.losses import masked_cross_entropy
-from diffgrm.learning.noising.base import NoisingSchedule
-from diffgrm.learning.objectives.sid_objective import SidObjective, ask_targets
+from diffgrm.learning.noising.base import NoisingContext
+from diffgrm.learning.objectives.base import LearningTask
+from diffgrm.learning.objectives.digits import DigitObjective, ask_targets
 from diffgrm.networks.blocks import evaluating
+from diffgrm.networks.contracts import Denoises, contract
+
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1), "probability mass spread over all codes of a digit"]
 
 
-class DiffusionObjective(SidObjective):
-    """Masked diffusion over semantic IDs; the other arguments are those of :class:`SidObjective`.
+class DiffusionObjective(DigitObjective):
+    """Masked diffusion over semantic IDs; the recipe's ``noising`` says which digits are hidden."""
 
-    Args:
-        network: has ``denoise`` too.
-        noising: which digits are hidden.
-    """
+    needs: ClassVar[tuple[type, ...]] = (Denoises,)
+    sections: ClassVar[tuple[str, ...]] = ("noising",)
 
-    def __init__(self, network: nn.Module, noising: NoisingSchedule, *arguments: Any) -> None:
-        super().__init__(network, *arguments)
-        self.noising = noising
+    def __init__(
+        self,
+        task: LearningTask,
+        reduction: Annotated[
+            Literal["view_mean", "token_mean"],
+            "view_mean: mean inside a view, then over views (paper); token_mean: all masked digits",
+        ] = "view_mean",
+        label_smoothing: LabelSmoothing = 0.1,
+    ) -> None:
+        super().__init__(task)
+        assert task.noising is not None
+        self.noising, self.reduction, self.label_smoothing = task.noising, reduction, label_smoothing
 
-    def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator) -> Tensor:
-        """Noise the targets, denoise them, compare; see :meth:`SidObjective.digit_loss`."""
-        target = self.codes[batch.target]  # [N, n]
-        denoise = cast(Any, self.network).denoise
+    def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
+        """Noise the targets, denoise them, compare; see :meth:`DigitObjective.digit_loss`."""
+        target, denoise = self.codes[batch.target], contract(self.network, Denoises).denoise  # [N, n]
 
         def probe(codes: Tensor, mask: Tensor) -> Tensor:
             with torch.no_grad(), evaluating(self.network):
                 return ask_targets(denoise, (codes, mask), self.encode(batch), batch)
 
-        views = self.noising.views(target, probe, generator)
-        logits = ask_targets(denoise, (target[:, None].expand(views.mask.shape), views.mask), memory, batch)
-        reduction, smoothing = self.settings.reduction, self.settings.label_smoothing
-        return masked_cross_entropy(logits, target, views, reduction=reduction, label_smoothing=smoothing)
+        views = self.noising.views(target, NoisingContext(probe, generator, context, lambda: self._history(batch)))
+        questions = target[:, None].expand(views.mask.shape), views.mask
+        logits = ask_targets(denoise, questions, memory, batch)
+        return masked_cross_entropy(logits, target, views, reduction=self.reduction, label_smoothing=self.label_smoothing)
+
+    def _history(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Digits [N, S, n] of each target's history, and which of the S places it knows [N, S]."""
+        items, index, _ = batch.histories
+        stretch, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
+        known = torch.arange(index.shape[1], device=index.device) < length[:, None]
+        return self.codes[items[index]][stretch], known
 
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:
-        """See :meth:`SidObjective.log_likelihood`; every digit while all are masked."""
+        """See :meth:`DigitObjective.log_likelihood`; every digit while all are masked."""
         hidden = torch.ones_like(codes, dtype=torch.bool)[:, None]
-        logits = cast(Any, self.network).denoise(codes[:, None], hidden, memory)[:, 0]
+        logits = contract(self.network, Denoises).denoise(codes[:, None], hidden, memory)[:, 0]
         return logits.float().log_softmax(-1).gather(2, codes[..., None])[..., 0]
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
         noising = f"{type(self.noising).__qualname__}{sorted(vars(self.noising).items())}"
-        return ["diffusion", noising, *super().identity()]
+        return ["diffusion", noising, self.reduction, self.label_smoothing, *self.items.identity()]

@@ -1,54 +1,46 @@
-"""The objective of item-level networks: tell the next item from the others (floor 4)."""
+"""The objective over whole items: tell the next item from the others."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffgrm.data.dataset import Ragged
-from diffgrm.foundation.recipe import ItemLossSettings
 from diffgrm.learning.batches import Batch
+from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw, item_loss
 from diffgrm.learning.objectives.base import Objective
-from diffgrm.ranking.query import Query
-from diffgrm.ranking.retrieval import VectorRanker
+from diffgrm.networks.contracts import ScoresItems, contract
 
 
 class NextItemObjective(Objective):
-    """Next-item prediction by the product of a history's vector and an item's.
+    """Next-item prediction by the product of a history's vector and an item's; ``item_loss`` says how they are compared."""
 
-    Args:
-        network: has ``item_vectors``, ``encode`` and ``max_len``.
-        digits: [I, n] of all items.
-        counts: [I] training events of every item, for drawing negatives.
-    """
+    needs: ClassVar[tuple[type, ...]] = (ScoresItems,)
+    sections: ClassVar[tuple[str, ...]] = ("item_loss",)
 
-    def __init__(self, network: nn.Module, loss: ItemLossSettings, digits: Tensor, counts: np.ndarray) -> None:
-        super().__init__()
-        self.network, self.settings = network, loss
-        self.digits: Tensor
-        self.counts: Tensor
-        self.register_buffer("digits", digits, persistent=False)
-        self.register_buffer("counts", torch.from_numpy(counts.astype(np.int64)), persistent=False)
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`Objective.loss`."""
-        network = cast(Any, self.network)
-        items, places, valid = batch.histories
-        vectors = network.item_vectors(self.digits)  # [I, d]
-        hidden = network.encode(vectors[items], places, valid)  # [B, S, d]
-        last = batch.length.flatten()[batch.slot] - 1  # [N] place of the newest item that each target's history knows
-        row = batch.slot // batch.length.shape[1]
-        sample = draw(self.settings, self.counts, len(batch.target), generator)
-        return item_loss(hidden[row, last], batch.target, vectors, self.settings, sample, len(vectors))
+        return self.with_memory(batch, generator)[0]
 
-    def rank(self, histories: Ragged, k: int) -> np.ndarray:
-        """See :meth:`Objective.rank`."""
-        return VectorRanker(self.network, self.digits, self.settings.cosine).rank(Query(histories, k))[0]
+    def with_memory(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Any]:
+        """The loss of telling a batch's targets from other items, and the memory of its histories."""
+        network, settings, features = contract(self.network, ScoresItems), self.task.item_loss, self.items.features
+        items, index, valid = batch.histories
+        target, sample = batch.target, draw(settings, self.items.counts, len(batch.target), generator)
+        if sample is None:
+            vectors = network.item_vectors(features)  # [I, d]
+        else:  # only the items that are asked for need vectors
+            asked = torch.cat([items, target, sample.items.flatten()]).unique()
+            vectors = network.item_vectors(features.of(asked))
+            items, target = (torch.searchsorted(asked, part) for part in (items, target))
+            sample = sample._replace(items=torch.searchsorted(asked, sample.items))
+        memory = network.encode_history(vectors[items], index, valid)
+        length = batch.length.flatten()[batch.slot]  # [N] items that each target's history knows
+        users = network.user_vectors(memory, batch.slot // batch.length.shape[1], length)
+        return item_loss(users, target, vectors, settings, sample, len(features)), memory
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        return ["next item", self.settings.model_dump(), self.digits.cpu().numpy(), self.counts.cpu().numpy()]
+        return ["next item", self.task.item_loss.model_dump(), *self.items.identity()]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from diffgrm.networks.contracts import Denoises
 from diffgrm.ranking.catalogue import Catalogue, Excluded
 
 Denoise = Callable[[Tensor, Tensor, Any], Tensor]
@@ -20,6 +21,27 @@ NextDigit = Callable[[Tensor | None, Any, Any], tuple[Tensor, Any]]
 Watch = Callable[[Tensor, Tensor, Tensor], None]
 """Told the partial SIDs after a step: ``codes [B, W, n]`` (any value where unknown), ``known [B, W, n]``, and
 ``scores [B, W]``, best first, -inf where there is none."""
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """What scorers of whole items say to a batch of B users; a decoder knows nothing of their terms.
+
+    Attributes:
+        all: [B, I] scores before softmax.
+        candidates: best items of each user that a second look is taken at; 0: none is.
+        second_look: takes candidates [B, C] (item positions, best first, -1 after the last) and their scores [B, C], and
+            returns other scores for them; ``rows(chosen)`` is that of some users. None: there is none.
+    """
+
+    all: Tensor
+    candidates: int = 0
+    second_look: Any = None
+
+    def rows(self, chosen: Tensor) -> ItemScores:
+        """Those of some users [b]."""
+        second_look = None if self.second_look is None else self.second_look.rows(chosen)
+        return replace(self, all=self.all[chosen], second_look=second_look)
 
 
 @dataclass(frozen=True)
@@ -35,8 +57,7 @@ class Task:
         seeds: [B] int64, a number of each user's own for decoders that draw at random, so that an answer does not
             depend on who else is in the batch.
         watch: told the partial SIDs after each step; None for nobody to tell. A search that comes short starts again.
-        item_scores: [B, I] of whole items, before softmax; only for decoders that use it
-            (:attr:`Decoder.uses_item_scores`).
+        item_scores: of whole items; only for decoders that use them (:attr:`Decoder.uses_item_scores`).
     """
 
     ask: Any
@@ -46,7 +67,7 @@ class Task:
     excluded: Excluded | None
     seeds: Tensor
     watch: Watch | None = None
-    item_scores: Tensor | None = None
+    item_scores: ItemScores | None = None
 
     @property
     def denoise(self) -> Denoise:
@@ -101,15 +122,13 @@ class Decoder(ABC):
 
     Attributes:
         asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
-        uses_item_scores: whether it needs to be told what the network says of whole items.
-        co_occurrence: what co-occurrence counts for in those scores, 0 being nothing.
-        new_items: what is added to those of items without training events.
+        needs: what the network must be able to do.
+        uses_item_scores: whether it needs to be told the scores of whole items.
     """
 
     asks: ClassVar[str] = "denoise"
+    needs: ClassVar[tuple[type, ...]] = (Denoises,)
     uses_item_scores: ClassVar[bool] = False
-    co_occurrence: float = 0.0
-    new_items: float = 0.0
 
     def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the decoder cannot work with, before anything is trained for it.
@@ -149,7 +168,7 @@ def items_from_sids(task: Task, codes: Tensor, scores: Tensor, steps: Tensor | N
 def some_users(task: Task, chosen: Tensor) -> Task:
     """The task of some users [b]."""
     excluded = None if task.excluded is None else task.excluded.rows(chosen)
-    item_scores = None if task.item_scores is None else task.item_scores[chosen]
+    item_scores = None if task.item_scores is None else task.item_scores.rows(chosen)
     return replace(
         task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen], item_scores=item_scores
     )

@@ -1,4 +1,4 @@
-"""Decode what whole items propose: the network's item scores choose candidates, denoising their digits ranks them.
+"""Decode what whole items propose: item scores choose candidates, a second look or denoising their digits ranks them.
 
 A candidate's digits are filled as Confidence-guided Parallel Denoising fills them (paper, section 3.4): in every step the
 one that the network is surest of, each candidate in its own order. An item's score is the log of its probability among the
@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from diffgrm.networks.contracts import Denoises, ScoresItems
 from diffgrm.ranking.catalogue import code_words
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, first_of_each
 from diffgrm.ranking.decoding.beams import Beams, tell
@@ -26,6 +27,7 @@ class ItemProposals(Decoder):
     """
 
     uses_item_scores: ClassVar[bool] = True
+    needs: ClassVar[tuple[type, ...]] = (Denoises, ScoresItems)
 
     def __init__(
         self,
@@ -37,20 +39,8 @@ class ItemProposals(Decoder):
             Field(ge=0),
             "what the log-probability of an item's digits counts for beside that of the item; 0: nothing",
         ] = 0.0,
-        co_occurrence: Annotated[
-            float,
-            Field(ge=0),
-            "what going together with the history's items in training counts for in the item scores: 1 for the item that "
-            "does so most, times this; 0: nothing",
-        ] = 0.0,
-        new_items: Annotated[
-            float,
-            "added to the item scores of items without training events, which are underrated otherwise: 1 makes each 2.7 "
-            "times as likely beside the others",
-        ] = 0.0,
     ) -> None:
         self.candidates, self.weight = candidates, weight
-        self.co_occurrence, self.new_items = co_occurrence, new_items
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`Decoder.rows`."""
@@ -81,13 +71,16 @@ class ItemProposals(Decoder):
         """Item positions [B, C] of highest item score, best first, and their log-probabilities among all that the user may
         get; -inf for those that are not."""
         assert task.item_scores is not None
-        score = task.item_scores.masked_fill(~task.catalogue.recommendable, -torch.inf)
+        score = task.item_scores.all.masked_fill(~task.catalogue.recommendable, -torch.inf)
         if task.excluded is not None and task.excluded.padded.shape[1]:
             padded = task.excluded.padded
             row = torch.arange(len(padded), device=padded.device)[:, None].expand_as(padded)
             score[row[padded >= 0], padded[padded >= 0]] = -torch.inf
         score = score.log_softmax(-1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # of users for whom nothing is left
-        score, items = score.topk(min(max(self.candidates, task.k), score.shape[1]), dim=1)
+        count = max(self.candidates, task.item_scores.candidates, task.k)
+        score, items = score.topk(min(count, score.shape[1]), dim=1)
+        if (second_look := task.item_scores.second_look) is not None:
+            score = second_look(items.masked_fill(score == -torch.inf, -1), score)
         return items, score
 
     def _filled(self, task: Task, beams: Beams) -> Beams:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 
+from diffgrm.networks.contracts import PredictsDigits
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids
 
 
 class LeftToRight(Decoder):
     """Every step extends each beam by one digit and keeps the best W; the catalogue rules out prefixes without an item."""
 
-    asks = "next_digit"
+    asks: ClassVar[str] = "next_digit"
+    needs: ClassVar[tuple[type, ...]] = (PredictsDigits,)
 
     def __init__(
         self,

@@ -1,115 +1,70 @@
-"""What goes with a history by co-occurrence, as a second opinion beside a network's item scores (floor 3). No gradients.
+"""What goes with a history by co-occurrence: a second opinion beside a network's item scores. No gradients.
 
-Items with training events have the neighbours of :class:`diffgrm.ranking.neighbours.ItemKNN`. Those without, and those that
-come later, borrow them from the items whose texts are nearest.
-
-Letters: U users, I items, J items that were there at fit, e width of text vectors.
+Items with training events have the neighbours of :class:`diffgrm.ranking.neighbours.ItemKNN`; the others borrow them from the
+items whose texts are nearest (:class:`TextNeighbours`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Annotated, Self
 
 import numpy as np
 import scipy.sparse as sp
+from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.storage import State
-from diffgrm.ranking.neighbours import ItemKNN, recency_weights
-
-LENDERS = 5  # items of nearest text from which an item without events borrows
-ROWS = 1024  # items whose nearest texts are sought at once
+from diffgrm.ranking.item_scoring.base import Array, ScoredItems, Scorer, Users
+from diffgrm.ranking.neighbours import Decay, ItemKNN, Last, NeighbourCount, Shrink, recency_weights
 
 
-@dataclass(frozen=True)
-class CoOccurrence:
-    """Similarities of items with events, and from whom the others borrow.
+class CoOccurrenceScorer(Scorer):
+    """From 0 to 1: each user's most similar item has 1; all 0 where nothing is similar."""
 
-    Attributes:
-        similarity: [J, J] of each item (row) to its neighbours.
-        lenders: [I, J] weights that add up to 1: of an item with events, itself; of another, those of nearest text; all 0
-            where no text is near or none is known.
-        own: [I] bool, whether an item has events.
-    """
+    def __init__(
+        self,
+        weight: Annotated[
+            float, Field(ge=0), "what going together with the history's items in training counts for; 0: nothing"
+        ] = 1.0,
+        neighbours: NeighbourCount = 100,
+        shrink: Shrink = 20.0,
+        last: Last = None,
+        decay: Decay = 0.8,
+    ) -> None:
+        self.weight, self.knn = weight, ItemKNN(neighbours, shrink, last, decay)
+        self.similarity: sp.csr_array | None = None  # [J, J] of each item (row) to its neighbours
 
-    similarity: sp.csr_array
-    lenders: sp.csr_array
-    own: np.ndarray
+    def fit(self, events: Ragged, n_items: int) -> Self:
+        """See :meth:`Scorer.fit`."""
+        self.similarity = self.knn.fit(events, n_items).astype(np.float32)
+        return self
 
-    @classmethod
-    def fit(cls, train: Ragged, n_items: int, texts: np.ndarray | None) -> CoOccurrence:
-        """Learn from the training events of every user.
-
-        Args:
-            texts: [J, e] vectors of the items' texts, of length 1; None: nothing is lent.
-        """
-        own = np.bincount(train.values, minlength=n_items) > 0
-        lenders = sp.csr_array(sp.diags_array(own.astype(np.float32)))
-        found = cls(ItemKNN().fit(train, n_items).astype(np.float32), lenders, own)
-        return found if texts is None or own.all() else found.lent(np.flatnonzero(~own), texts[~own], texts)
-
-    def lent(self, items: np.ndarray, vectors: np.ndarray, texts: np.ndarray) -> CoOccurrence:
-        """With other lenders for items at positions [N] that have no events; the others among them stay as they are.
-
-        Args:
-            vectors: [N, e] of their texts; texts: [J or more, e] of all items.
-        """
-        need = ~self.own[items]
-        items, vectors = items[need], vectors[need]
-        able = np.flatnonzero(self.own[: self.similarity.shape[0]])
-        count = min(LENDERS, len(able))
-        rows, columns, weights = [], [], []
-        for start in range(0, len(items), ROWS):
-            likeness = np.maximum(vectors[start : start + ROWS] @ texts[able].T, 0)
-            best = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
-            weight = np.take_along_axis(likeness, best, 1)
-            weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
-            rows.append(np.repeat(items[start : start + ROWS], count))
-            columns.append(able[best].ravel())
-            weights.append(weight.ravel())
-        if not rows:
-            return self
-        kept = self.lenders.tocoo()
-        old = ~np.isin(kept.coords[0], items)
-        row = np.concatenate([kept.coords[0][old], *rows])
-        column, weight = np.concatenate([kept.coords[1][old], *columns]), np.concatenate([kept.data[old], *weights])
-        return replace(self, lenders=sp.coo_array((weight, (row, column)), shape=self.lenders.shape).tocsr())
-
-    def grown(self, vectors: np.ndarray, texts: np.ndarray | None) -> CoOccurrence:
-        """With N more items, of texts ``vectors`` [N, e]; ``texts`` [I, e] of those that were there."""
-        count, size = len(vectors), self.lenders.shape[0]
-        more = sp.csr_array((count, self.lenders.shape[1]), dtype=np.float32)
-        lenders = sp.csr_array(sp.vstack([self.lenders, more]))
-        found = replace(self, lenders=lenders, own=np.concatenate([self.own, np.zeros(count, dtype=bool)]))
-        return found if texts is None else found.lent(np.arange(size, size + count), vectors, texts)
-
-    def scores(self, histories: Ragged) -> np.ndarray:
-        """[U, I] float32 from 0 to 1, the most similar item of each user having 1; all 0 where nothing is similar."""
-        weights = recency_weights(histories, None, ItemKNN().decay, len(self.own)) @ self.lenders  # [U, J]
-        beside = weights @ self.similarity
-        found = np.zeros((len(histories), len(self.own)), dtype=np.float32)
-        found[:, : self.similarity.shape[0]] = beside.toarray()
-        borrowers = np.flatnonzero(~self.own)
-        if len(borrowers):  # what goes with a lender, and the lender itself, as much as its best neighbour does
-            strongest = self.similarity.max(axis=1).toarray().ravel()
-            lent = beside + weights @ sp.diags_array(strongest)
-            found[:, borrowers] = (lent @ self.lenders[borrowers].T).toarray()
+    def scores(self, users: Users, items: ScoredItems) -> Array:
+        """See :meth:`Scorer.scores`."""
+        similarity, neighbours = self.similarity, items.neighbours
+        assert similarity is not None
+        n_items, histories = len(neighbours.has_events), users.histories
+        weights = recency_weights(histories, self.knn.last, self.knn.decay, n_items) @ neighbours.weights  # [U, J]
+        beside = weights @ similarity
+        found = np.zeros((len(histories), n_items), dtype=np.float32)
+        found[:, : similarity.shape[0]] = beside.toarray()
+        borrowers = np.flatnonzero(~neighbours.has_events)
+        if len(borrowers):  # what goes with a neighbour by text, and that one itself, as much as its best neighbour does
+            strongest = similarity.max(axis=1).toarray().ravel()
+            borrowed = beside + weights @ sp.diags_array(strongest)
+            found[:, borrowers] = (borrowed @ neighbours.weights[borrowers].T).toarray()
         return found / np.maximum(found.max(axis=1, keepdims=True), 1e-9)
 
     def state(self) -> State:
-        """All of it as arrays."""
-        arrays = {"own": self.own.astype(np.uint8)}
-        for name, matrix in (("similarity", self.similarity), ("lenders", self.lenders)):
-            arrays |= {f"{name}.{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
-        return State(arrays, {"items": self.similarity.shape[0]})
+        """See :meth:`Scorer.state`."""
+        found = self.similarity
+        assert found is not None
+        arrays = {"data": found.data, "indices": found.indices, "indptr": found.indptr}
+        return State(arrays, {"items": found.shape[0]})
 
-    @classmethod
-    def of_state(cls, state: State) -> CoOccurrence:
-        """What :meth:`state` gave."""
-        size, own = state.facts["items"], state.arrays["own"].astype(bool)
-
-        def matrix(name: str, rows: int) -> sp.csr_array:
-            parts = tuple(state.arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
-            return sp.csr_array(parts, shape=(rows, size))
-
-        return cls(matrix("similarity", size), matrix("lenders", len(own)), own)
+    def load_state(self, state: State) -> Self:
+        """See :meth:`Scorer.load_state`."""
+        size = state.facts["items"]
+        parts = tuple(state.arrays[part] for part in ("data", "indices", "indptr"))
+        self.similarity = sp.csr_array(parts, shape=(size, size))
+        return self

@@ -1,0 +1,65 @@
+"""Whole items and their digits, learnt together on one history encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from diffgrm.data.dataset import EvaluationSet
+from diffgrm.foundation.parts import Part, as_part, part_of
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.learning.batches import Batch
+from diffgrm.learning.context import LearningContext
+from diffgrm.learning.objectives.base import LearningTask, Objective
+from diffgrm.learning.objectives.digits import DigitObjective
+from diffgrm.learning.objectives.next_item import NextItemObjective
+from diffgrm.networks.contracts import ScoresItems
+
+
+class JointObjective(Objective):
+    """The loss of telling whole items apart and, beside it, that of the digits of some of the targets.
+
+    Raises:
+        RecipeError: ``digits`` is no objective over digits.
+    """
+
+    needs: ClassVar[tuple[type, ...]] = (ScoresItems,)
+    sections: ClassVar[tuple[str, ...]] = ("item_loss",)
+
+    def __init__(
+        self,
+        task: LearningTask,
+        digits: Annotated[Part, part_of("objective"), "how digits are learnt"] = "diffusion",  # type: ignore[assignment]
+        item_weight: Annotated[float, Field(gt=0), "weight of the loss over whole items beside that of digits"] = 1.0,
+        digit_fraction: Annotated[
+            float, Field(gt=0, le=1), "fraction of a step's histories whose digits are learnt; items are learnt from all"
+        ] = 1.0,
+    ) -> None:
+        super().__init__(task)
+        self.digits, self.whole_items = as_part("objective", digits).build(task=task), NextItemObjective(task)
+        if not isinstance(self.digits, DigitObjective):
+            raise RecipeError(f"objective.digits is {digits!r}, which learns no digits; choose diffusion or left_to_right")
+        self.item_weight, self.digit_fraction = item_weight, digit_fraction
+
+    def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
+        """See :meth:`Objective.loss`."""
+        whole = self.digit_fraction == 1
+        rows = torch.arange(len(batch.length), device=batch.length.device)
+        if not whole:
+            shuffled = torch.randperm(len(rows), generator=generator, device=rows.device)
+            rows = shuffled[: max(1, round(self.digit_fraction * len(rows)))]
+        items, memory = self.whole_items.with_memory(batch, generator)
+        some, remembered = (batch, memory) if whole else (batch.rows(rows), memory.rows(rows))
+        return self.item_weight * items + self.digits.digit_loss(some, remembered, generator, context)
+
+    def observe(self, ranking: Any, validation: EvaluationSet) -> dict[str, float]:
+        """See :meth:`DigitObjective.observe`."""
+        return self.digits.observe(ranking, validation)
+
+    def identity(self) -> list[Any]:
+        """See :meth:`Objective.identity`."""
+        mine = ["joint", self.item_weight, self.digit_fraction, self.task.item_loss.model_dump()]
+        return [*mine, *self.digits.identity()]

@@ -1,0 +1,117 @@
+"""What the rest of the house may ask of a network, and the one place where it is checked.
+
+Letters: B batch, S history length, M items, N targets, n digits, K codes, Q partial SIDs a user, d width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar, cast
+
+from torch import Tensor
+
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.networks.inputs import ItemFeatures
+
+
+class EncodesHistories(Protocol):
+    """Every network that is trained: items to vectors, histories of such vectors to a memory.
+
+    Attributes:
+        max_len: most recent items of a history that are looked at.
+        causal: whether one pass over a history serves all targets in it (what stands at a place knows no later item).
+    """
+
+    max_len: int
+    causal: bool
+
+    def item_vectors(self, items: ItemFeatures) -> Tensor:
+        """[M, ...] what stands for items in histories: mostly vectors [M, d]; a network over raw digits returns those."""
+        ...
+
+    def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Any:
+        """The memory of B histories: has a length, ``rows(chosen)`` and, for causal networks, ``slots(length)``.
+
+        Args:
+            vectors: [M, ...] of the distinct items that occur (:meth:`item_vectors`).
+            index: [B, S] which of them stands where, oldest first, any number below M where padded; S at most ``max_len``.
+            valid: [B, S] bool, true for the first places of each row, at least one a row.
+        """
+        ...
+
+
+class Denoises(EncodesHistories, Protocol):
+    """Masked diffusion: any subset of the digits may be known."""
+
+    def denoise(self, codes: Tensor, mask: Tensor, memory: Any) -> Tensor:
+        """Logits [B, Q, n, K] of every digit where mask [B, Q, n] is true, given the codes [B, Q, n] where it is not."""
+        ...
+
+
+class PredictsDigits(EncodesHistories, Protocol):
+    """Left to right: a digit from those before it."""
+
+    def predict(self, codes: Tensor, memory: Any) -> Tensor:
+        """Logits [B, Q, n, K] of every digit, given the true ones [B, Q, n] before it."""
+        ...
+
+    def next_digit(self, code: Tensor | None, prefix: Any, memory: Any) -> tuple[Tensor, Any]:
+        """Logits [B, Q, K] of the digit that follows the code [B, Q] filled last, and the prefix with that digit."""
+        ...
+
+
+class ScoresItems(EncodesHistories, Protocol):
+    """Whole items: a user's vector times an item's is the score."""
+
+    def user_vectors(self, memory: Any, history: Tensor | None = None, length: Tensor | None = None) -> Tensor:
+        """[N, d] what the first ``length`` [N] items of the histories ``history`` [N] say; None: each whole history, [B, d]."""
+        ...
+
+
+P = TypeVar("P")
+
+
+@lru_cache
+def lacks(network: type, protocol: type) -> tuple[str, ...]:
+    """The methods of a protocol that a class does not have."""
+    wanted = [name for name, value in inspect.getmembers(protocol, inspect.isfunction) if not name.startswith("_")]
+    return tuple(name for name in wanted if not callable(getattr(network, name, None)))
+
+
+def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -> None:
+    """Refuse a network that cannot do what a recipe asks of it, before anything is made for it.
+
+    Args:
+        name: the network's name in messages.
+        needs: protocols, and who needs each.
+
+    Raises:
+        RecipeError: with all methods that are missing, and for whom.
+    """
+    problems = [
+        f"{who} needs {', '.join(missing)} ({protocol.__name__})"
+        for protocol, who in needs
+        if (missing := lacks(network, protocol))
+    ]
+    if problems:
+        raise RecipeError(
+            f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. DiffGRM's network denoises "
+            "(model.name=diffgrm), the autoregressive one predicts digits from left to right (model.name=autoregressive), all "
+            "of this library's score whole items"
+        )
+
+
+def contract(network: object, protocol: type[P]) -> P:
+    """A network as somebody who does what a protocol says.
+
+    Raises:
+        RecipeError: it does not, or does not say how far back it looks (``max_len``) and whether it is ``causal``.
+    """
+    name = type(network).__name__
+    check_network(name, type(network), [(protocol, "what is asked of it")])
+    for attribute, kind in (("max_len", int), ("causal", bool)):
+        if not isinstance(found := getattr(network, attribute, None), kind):
+            raise RecipeError(f"the model {name!r} must have {attribute}: {kind.__name__}, found {found!r}")
+    return cast(P, network)

@@ -1,0 +1,148 @@
+"""The history encoder, and what every network has that starts with one.
+
+Letters: B batch, S history length, M items, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.networks.blocks import Dropout, EncoderLayer, scale_by_fan_in
+from diffgrm.networks.decoder import DigitDecoder
+from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.networks.item_vectors import DigitEmbedding, ItemVectors, Sizes
+from diffgrm.networks.memory import Memory
+
+Width = Annotated[int, Field(ge=1), "d, width of the network"]
+Heads = Annotated[int, Field(ge=1), "attention heads; must divide the width"]
+FeedForward = Annotated[int, Field(ge=1), "hidden width of the feed-forward layers"]
+DropoutRate = Annotated[float, Field(ge=0, lt=1), "dropout rate"]
+MaxLen = Annotated[int, Field(ge=1), "most recent history items that are looked at"]
+History = Annotated[
+    Literal["bidirectional", "causal"],
+    "bidirectional: every target has its own pass over the items before it (paper); causal: items look back only, so one "
+    "pass serves all targets of a user in training",
+]
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How histories are encoded.
+
+    Attributes:
+        layers: over the history; heads, feed_forward, dropout: of each.
+        causal: items look back only.
+        from_start: positions count from the first item of a stretch, else from the newest.
+    """
+
+    layers: int
+    heads: int
+    feed_forward: int
+    dropout: float
+    max_len: int
+    causal: bool
+    from_start: bool
+
+
+class HistoryEncoder(nn.Module):
+    """Item vectors and learnt positions, then pre-norm Transformer layers.
+
+    Args:
+        scale: what the sum of item and position is multiplied by.
+
+    Raises:
+        RecipeError: a width that the heads do not divide.
+    """
+
+    def __init__(self, width: int, settings: EncoderSettings, scale: float) -> None:
+        super().__init__()
+        if width % settings.heads:
+            raise RecipeError(f"model.width {width} is not a multiple of model.heads {settings.heads}")
+        self.causal, self.from_start, self.scale = settings.causal, settings.from_start, scale
+        self.position = nn.Parameter(torch.empty(settings.max_len, width))
+        sizes = (width, settings.heads, settings.feed_forward, settings.dropout)
+        self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(settings.layers))
+        self.norm, self.drop = nn.LayerNorm(width), Dropout(settings.dropout)
+
+    def forward(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Tensor:
+        """States [B, S, d] of histories; the arguments are those of ``encode_history``."""
+        place = torch.arange(index.shape[1], device=index.device)
+        if not self.from_start:
+            place = (valid.sum(1, keepdim=True) - 1 - place).clamp(min=0)  # [B, S]
+        x = self.drop((vectors[index] + self.position[place]) * self.scale)
+        for layer in self.layers:
+            x = layer(x, valid, self.causal)
+        return self.norm(x)
+
+
+class HistoryNetwork(nn.Module):
+    """Item vectors and a history encoder, perhaps with a decoder over the digits of the next item.
+
+    Args:
+        sizes: what the data decide.
+        branches: what an item's vector is made of.
+        encoder: how histories are encoded.
+        scaled: weights by fan-in and vectors of norm 1 (else every weight at std 0.02, as in the release).
+
+    Raises:
+        RecipeError: see :class:`HistoryEncoder` and :class:`ItemVectors`.
+    """
+
+    def __init__(self, sizes: Sizes, branches: Sequence[Any], encoder: EncoderSettings, scaled: bool = True) -> None:
+        super().__init__()
+        self.max_len, self.causal, self.scaled = encoder.max_len, encoder.causal, scaled
+        scale = sizes.width**0.5 if scaled else 1.0
+        self.digits = DigitEmbedding(sizes.n_digits, sizes.codebook_size, sizes.width, scale) if sizes.n_digits else None
+        self.item = ItemVectors(branches, sizes, scaled)
+        self.encoder = HistoryEncoder(sizes.width, encoder, scale)
+        self.decoder: DigitDecoder | None = None
+
+    def initialise(self, tables: Iterable[tuple[nn.Parameter, float]]) -> None:
+        """Draw all weights; to be called once all of them are there.
+
+        Args:
+            tables: those that are no weights of layers, in the order in which they are drawn, with their relative sizes.
+        """
+        width = self.encoder.position.shape[1]
+        std = width**-0.5 if self.scaled else 0.02
+        if self.scaled:
+            scale_by_fan_in(self, len(self.encoder.layers) + (len(self.decoder.layers) if self.decoder else 0))
+        else:
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=std)
+                    nn.init.zeros_(module.bias)
+        for table, size in tables:
+            nn.init.normal_(table, std=std * size)
+
+    def branch_tables(self) -> list[tuple[nn.Parameter, float]]:
+        """Tables of the branches, to draw at the start."""
+        return [table for branch in self.item.branches for table in branch.tables()]
+
+    def item_vectors(self, items: ItemFeatures) -> Tensor:
+        """The vectors [M, d] of items. They stand in histories, and a user's vector is compared with them."""
+        return self.item(items, self.digits)
+
+    def borrowed_vectors(self, weights: Tensor) -> Tensor | None:
+        """[M, d] what items without training events get of the ID embeddings of others, by weights [M, J]; None: nothing."""
+        return self.item.borrowed(weights)
+
+    def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Memory:
+        """Histories -> memory; see :class:`diffgrm.networks.contracts.EncodesHistories`."""
+        hidden = self.encoder(vectors, index, valid)
+        keys, values = self.decoder.project(hidden) if self.decoder else ((), ())
+        return Memory(keys, values, valid[:, None], hidden)
+
+    def user_vectors(self, memory: Memory, history: Tensor | None = None, length: Tensor | None = None) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.ScoresItems`."""
+        if history is None or length is None:
+            return memory.newest()
+        assert memory.hidden is not None
+        return memory.hidden[history, length - 1]

@@ -1,0 +1,217 @@
+"""The vector of an item: a sum of branches, each of which knows something else of it.
+
+Adding a branch is one class and one registry line: a module that takes :class:`ItemFeatures` and the digits' embedding.
+
+Letters: M items, J items that were there at fit, n digits, K codes, d width, e width of text vectors.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from diffgrm.foundation.parts import Part, as_parts, parts_of
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.networks.inputs import ItemFeatures
+
+Branches = Annotated[
+    tuple[Part, ...],
+    parts_of("branch"),
+    Field(min_length=1),
+    "what the vector of an item is the sum of: sid, composed from its digits (paper); text, projected from the vector of "
+    "its text; id, a learnt ID embedding",
+]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes that the data decide.
+
+    Attributes:
+        n_digits, codebook_size: n and K (the largest, where digits differ); 0 where items have no semantic IDs.
+        n_items: J, rows of ID embeddings; text_width: e. 0 where the network uses none.
+        width: d.
+    """
+
+    n_digits: int
+    codebook_size: int
+    n_items: int
+    text_width: int
+    width: int
+
+
+class DigitEmbedding(nn.Module):
+    """One table of K rows a digit.
+
+    Args:
+        scale: what embeddings are multiplied by where they enter a network.
+    """
+
+    def __init__(self, n_digits: int, codebook_size: int, width: int, scale: float) -> None:
+        super().__init__()
+        self.n_digits, self.codebook_size, self.scale = n_digits, codebook_size, scale
+        self.codes = nn.Parameter(torch.empty(n_digits * codebook_size, width))
+        self.digit_start: Tensor
+        self.register_buffer("digit_start", torch.arange(n_digits) * codebook_size, persistent=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes [..., n] -> [..., n, d], as they enter a network."""
+        return self.rows(codes) * self.scale
+
+    def rows(self, codes: Tensor) -> Tensor:
+        """Codes [..., n] -> [..., n, d], the rows of the tables."""
+        return F.embedding(codes + self.digit_start, self.codes)
+
+    @property
+    def tables(self) -> Tensor:
+        """[n, K, d]."""
+        return self.codes.view(self.n_digits, self.codebook_size, -1)
+
+
+class Branch(nn.Module, ABC):
+    """One summand of an item's vector, of norm about 1 at the start."""
+
+    @abstractmethod
+    def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
+        """[M, d] what the branch says of items."""
+
+    def borrowed(self, weights: Tensor) -> Tensor | None:
+        """[M, d] what items without training events get of those [J] that have some, by weights [M, J]; None: nothing."""
+        return None
+
+    def tables(self) -> list[tuple[nn.Parameter, float]]:
+        """Tables to draw at the start, each with its size relative to one whose rows have norm 1."""
+        return []
+
+
+class SidBranch(Branch):
+    """Composed from the digits of the semantic ID (paper, section 3.2).
+
+    Args:
+        scaled: whether the vector is normalised.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        scaled: bool,
+        input_scale: Annotated[
+            bool, "whether digit embeddings enter at the size they have in the decoder; false: as they are drawn"
+        ] = True,
+    ) -> None:
+        super().__init__()
+        if sizes.n_digits < 1:
+            raise _nothing_for("sid", "n_digits", sizes.n_digits)
+        d = sizes.width
+        self.input_scale, self.unit = input_scale, d**-0.5 if scaled else 1.0
+        self.layers = nn.Sequential(nn.Linear(sizes.n_digits * d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
+        self.norm = nn.LayerNorm(d) if scaled else nn.Identity()
+
+    def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
+        """See :meth:`Branch.forward`."""
+        assert items.codes is not None and digits is not None
+        entering = digits(items.codes) if self.input_scale else digits.rows(items.codes)
+        return self.norm(self.layers(entering.flatten(1))) * self.unit
+
+
+class TextBranch(Branch):
+    """Projected from the vector of the item's text.
+
+    Args:
+        scaled: whether the network's vectors have norm 1.
+    """
+
+    def __init__(self, sizes: Sizes, scaled: bool) -> None:
+        super().__init__()
+        if sizes.text_width < 1:
+            raise _nothing_for("text", "text_width", sizes.text_width)
+        self.unit = sizes.width**-0.5 if scaled else 1.0
+        self.linear, self.norm = nn.Linear(sizes.text_width, sizes.width), nn.LayerNorm(sizes.width)
+
+    def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
+        """See :meth:`Branch.forward`."""
+        assert items.text is not None
+        return self.norm(self.linear(items.text.to(self.linear.weight.dtype))) * self.unit
+
+
+class IdBranch(Branch):
+    """A learnt ID embedding. Items that came after fit have none, but may borrow from those whose texts are near."""
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        scaled: bool,
+        start: Annotated[float, Field(gt=0), "norm at the start; below 1: a small addition to the other branches"] = 0.25,
+        untrained: Annotated[
+            Literal["none", "drawn"],
+            "items without training events: none: no ID embedding; drawn: the one drawn at the start",
+        ] = "none",
+    ) -> None:
+        super().__init__()
+        if sizes.n_items < 1:
+            raise _nothing_for("id", "n_items", sizes.n_items)
+        self.start, self.untrained = start, untrained
+        self.ids = nn.Parameter(torch.empty(sizes.n_items, sizes.width))
+
+    def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
+        """See :meth:`Branch.forward`."""
+        assert items.row is not None and items.trained is not None
+        known = items.row >= 0
+        if self.untrained == "none":
+            known = known & items.trained
+        return self.ids[items.row.clamp(min=0)] * known[:, None]
+
+    def borrowed(self, weights: Tensor) -> Tensor | None:
+        """See :meth:`Branch.borrowed`."""
+        return weights @ self.ids[: weights.shape[1]]
+
+    def tables(self) -> list[tuple[nn.Parameter, float]]:
+        """See :meth:`Branch.tables`."""
+        return [(self.ids, self.start)]
+
+
+class ItemVectors(nn.Module):
+    """The sum of some branches.
+
+    Args:
+        branches: names, mappings or parts of the kind ``branch``.
+        scaled: whether vectors have norm about 1 at the start (otherwise as the release has them).
+
+    Raises:
+        RecipeError: branches that are named twice or have nothing to be made of.
+    """
+
+    def __init__(self, branches: Sequence[Any], sizes: Sizes, scaled: bool) -> None:
+        super().__init__()
+        parts = as_parts("branch", branches)
+        self.names = tuple(part.name for part in parts)
+        if len(set(self.names)) < len(parts):
+            raise RecipeError(f"model.branches {list(self.names)}: name each branch once")
+        for part in parts:
+            self.add_module(part.name.rpartition(":")[2], part.build(sizes=sizes, scaled=scaled))
+
+    @property
+    def branches(self) -> list[Branch]:
+        """The branches, in order."""
+        return [child for child in self.children() if isinstance(child, Branch)]
+
+    def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
+        """[M, d]."""
+        parts = [branch(items, digits) for branch in self.branches]
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def borrowed(self, weights: Tensor) -> Tensor | None:
+        """See :meth:`Branch.borrowed`."""
+        parts = [part for branch in self.branches if (part := branch.borrowed(weights)) is not None]
+        return torch.stack(parts).sum(0) if parts else None
+
+
+def _nothing_for(branch: str, size: str, found: int) -> RecipeError:
+    return RecipeError(f"model.branches has {branch!r}, but there is nothing to make it of: {size} is {found}")

@@ -1,0 +1,65 @@
+"""Memory: what a history encoder leaves for the decoder and for the scores of whole items.
+
+Letters: B batch, S history length, d width, T slots for targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from diffgrm.networks.blocks import Attention, Folded
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Encoded histories: their states, and per decoder layer the projected keys and values.
+
+    Attributes:
+        keys, values: one [B, heads, S, d/heads] a decoder layer; none where the network has no decoder.
+        valid: [B, T, S] bool, what each of T slots may look at; T is 1 unless a history is shared by several targets.
+        hidden: [B, S, d] the encoded history itself; None where only the decoder is asked.
+        folded: by number of decoder layer, the same keys and values folded, once they have been needed so.
+        table: vectors of all codes and the first decoder layer's projections of them, once they have been needed.
+        plain: nothing is folded or kept, so that no choice depends on sizes: one graph serves them all (export).
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    valid: Tensor
+    hidden: Tensor | None = None
+    folded: dict[int, Folded] = field(default_factory=dict)
+    table: list[Tensor] = field(default_factory=list)
+    plain: bool = False
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def rows(self, chosen: Tensor) -> Memory:
+        """The chosen users [b]."""
+        folded = {layer: Folded(*(part[chosen] for part in whole)) for layer, whole in self.folded.items()}
+        keys, values = (tuple(part[chosen] for part in whole) for whole in (self.keys, self.values))
+        hidden = None if self.hidden is None else self.hidden[chosen]
+        return replace(self, keys=keys, values=values, valid=self.valid[chosen], hidden=hidden, folded=folded)
+
+    def newest(self) -> Tensor:
+        """[B, d] the state of the newest item of each history that is not shared."""
+        assert self.hidden is not None
+        last = self.valid[:, 0].sum(1)[:, None, None] - 1
+        return self.hidden.gather(1, last.expand(-1, -1, self.hidden.shape[2]))[:, 0]
+
+    def history(self, layer: int, attention: Attention, questions: int) -> tuple[Tensor, Tensor] | Folded:
+        """What a decoder layer attends to, folded where that is cheaper for so many questions or has been done before."""
+        key, value = self.keys[layer], self.values[layer]
+        if layer not in self.folded:
+            if self.plain or not attention.folding_pays(questions, key.shape[2]):
+                return key, value
+            self.folded[layer] = attention.fold(key, value)
+        return self.folded[layer]
+
+    def slots(self, length: Tensor) -> Memory:
+        """For T targets a user, of which each knows the first ``length`` [B, T] items (1 at least) of the history."""
+        index = torch.arange(self.valid.shape[2], device=length.device)
+        return replace(self, valid=index < length.clamp(min=1)[..., None])

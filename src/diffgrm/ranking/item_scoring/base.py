@@ -1,0 +1,184 @@
+"""Scorers of whole items, and their weighted sum.
+
+A scorer says of every item what it is worth to a user, in its own way: by vectors, by co-occurrence, by how new the item is.
+A decoder or ranker receives the sum and knows nothing of its terms. Nothing here depends on the runtime: arrays are those of
+PyTorch or of NumPy, whichever the users' vectors are.
+
+Letters: B users, I items, J items that were there at fit, C candidates of each user, d width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.storage import State
+from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
+
+Array = Any
+"""A ``torch.Tensor`` or a ``numpy.ndarray``."""
+
+
+@dataclass(frozen=True)
+class Users:
+    """Whom items are scored for.
+
+    Attributes:
+        vectors: [B, d] of the users, ready to be multiplied with those of items.
+        histories: their items, oldest first.
+    """
+
+    vectors: Array
+    histories: Ragged
+
+    def rows(self, chosen: Array) -> Users:
+        """Some of them [b]."""
+        rows = chosen if isinstance(chosen, np.ndarray) else chosen.cpu().numpy()
+        return Users(self.vectors[chosen], self.histories.rows(rows))
+
+
+@dataclass(frozen=True)
+class ScoredItems:
+    """The catalogue as scorers see it.
+
+    Attributes:
+        vectors: [I, d] of all items, ready to be multiplied with those of users.
+        neighbours: which items have events, and which items' texts are near those of the others.
+    """
+
+    vectors: Array
+    neighbours: TextNeighbours
+
+
+class Scorer(ABC):
+    """One opinion on all items. Settings are the constructor's; what ``fit`` learns is kept with the model.
+
+    Attributes:
+        weight: what the scores count for in the sum.
+    """
+
+    weight: float
+
+    def fit(self, events: Ragged, n_items: int) -> Self:
+        """Learn from the training events of every user; scorers that learn nothing need nothing."""
+        return self
+
+    def items_changed(self, items: TextNeighbours) -> Self:
+        """The scorer for a catalogue to which items came, or whose texts changed; this one stays as it is."""
+        return self
+
+    @abstractmethod
+    def scores(self, users: Users, items: ScoredItems) -> Array:
+        """[B or 1, I] what each item is worth to each user, before the weight."""
+
+    def state(self) -> State | None:
+        """What ``fit`` learnt; None: nothing."""
+        return None
+
+    def load_state(self, state: State) -> Self:
+        """Take back what :meth:`state` gave."""
+        return self
+
+
+class Rescorer(Scorer):
+    """A second look at the candidates that the other scorers choose: too dear, or too narrow, for all items.
+
+    Attributes:
+        candidates: best items of each user that are looked at.
+    """
+
+    candidates: int
+
+    def scores(self, users: Users, items: ScoredItems) -> Array:
+        """A second look says nothing at the first."""
+        return np.zeros((1, len(items.neighbours.has_events)), dtype=np.float32)
+
+    @abstractmethod
+    def rescore(self, users: Users, items: ScoredItems, candidates: Array, scores: Array) -> Array:
+        """[B, C] what is added, times the weight, to the scores [B, C] of the candidates [B, C] (-1: none)."""
+
+
+@dataclass(frozen=True)
+class ItemScoring:
+    """The weighted sum of some scorers."""
+
+    scorers: tuple[Scorer, ...]
+    items: ScoredItems
+
+    def scores(self, users: Users) -> Array:
+        """[B, I] of every item for each user, before softmax.
+
+        Args:
+            users: of whom the vectors decide whether the answer is a tensor or an array.
+        """
+        total = None
+        for scorer in self.scorers:
+            if scorer.weight and not isinstance(scorer, Rescorer):
+                found = _like(scorer.scores(users, self.items), users.vectors)
+                found = found if scorer.weight == 1 else scorer.weight * found
+                total = found if total is None else total + found
+        empty = np.zeros((len(users.vectors), len(self.items.neighbours.has_events)), dtype=np.float32)
+        if total is None or total.shape != empty.shape:
+            empty = _like(empty, users.vectors)
+            return empty if total is None else empty + total
+        return total
+
+    @property
+    def rescorers(self) -> tuple[Rescorer, ...]:
+        """Those that look at candidates."""
+        return tuple(s for s in self.scorers if isinstance(s, Rescorer) and s.weight)
+
+    @property
+    def candidates(self) -> int:
+        """Candidates that the second look needs; 0: there is none."""
+        return max((scorer.candidates for scorer in self.rescorers), default=0)
+
+    def rescored(self, users: Users, candidates: Array, scores: Array) -> Array:
+        """[B, C] the scores of candidates [B, C], best first, after the second look at each rescorer's best.
+
+        Args:
+            candidates: item positions, -1 after the last.
+        """
+        for scorer in self.rescorers:
+            count = scorer.candidates
+            more = _like(scorer.rescore(users, self.items, candidates[:, :count], scores[:, :count]), scores)
+            rest = _like(np.zeros((len(scores), scores.shape[1] - more.shape[1]), dtype=np.float32), scores)
+            scores = scores + scorer.weight * _joined([more, rest])
+        return scores
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What the rescorers of a sum say of the candidates of some users."""
+
+    scoring: ItemScoring
+    users: Users
+
+    def __call__(self, candidates: Array, scores: Array) -> Array:
+        """See :meth:`ItemScoring.rescored`."""
+        return self.scoring.rescored(self.users, candidates, scores)
+
+    def rows(self, chosen: Array) -> SecondLook:
+        """That of some users [b]."""
+        return SecondLook(self.scoring, self.users.rows(chosen))
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """Columns side by side."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts, axis=1)
+    import torch
+
+    return torch.cat(list(parts), dim=1)
+
+
+def _like(array: Array, other: Array) -> Array:
+    """The array as a tensor on the other's device where that is a tensor."""
+    if isinstance(other, np.ndarray) or not isinstance(array, np.ndarray):
+        return array
+    return other.new_tensor(array)

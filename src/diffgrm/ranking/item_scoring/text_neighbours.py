@@ -1,0 +1,104 @@
+"""Whose place a new item takes: the items with events whose texts are nearest to its own.
+
+Items without training events, and those that come later, have no neighbours by co-occurrence and no ID embedding. Both are
+borrowed from the items whose texts are nearest.
+
+Letters: I items, J items that were there at fit, N items that come or change, e width of text vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.storage import State
+
+NEIGHBOURS = 5  # items of nearest text from which an item without events borrows
+ROWS = 1024  # items whose nearest texts are sought at once
+
+
+@dataclass(frozen=True)
+class TextNeighbours:
+    """Which items have events, and from whom the others borrow.
+
+    Attributes:
+        weights: [I, J] that add up to 1: of an item with events, itself; of another, those of nearest text; all 0 where no
+            text is near or none is known.
+        has_events: [I] bool, in training.
+    """
+
+    weights: sp.csr_array
+    has_events: np.ndarray
+
+    @classmethod
+    def fit(cls, events: Ragged, n_items: int, texts: np.ndarray | None) -> TextNeighbours:
+        """Learn from the training events of every user.
+
+        Args:
+            texts: [J, e] vectors of the items' texts, of length 1; None: nothing is borrowed.
+        """
+        has_events = np.bincount(events.values, minlength=n_items) > 0
+        found = cls.alone(has_events)
+        if texts is None or has_events.all():
+            return found
+        return found.changed(np.flatnonzero(~has_events), texts[~has_events], texts)
+
+    @classmethod
+    def alone(cls, has_events: np.ndarray) -> TextNeighbours:
+        """Nobody borrows."""
+        return cls(sp.csr_array(sp.diags_array(has_events.astype(np.float32))), has_events)
+
+    @property
+    def n_fitted(self) -> int:
+        """J, items that were there at fit."""
+        return self.weights.shape[1]
+
+    def changed(self, items: np.ndarray, vectors: np.ndarray, texts: np.ndarray) -> TextNeighbours:
+        """With other neighbours for items at positions [N] that have no events; the others among them stay as they are.
+
+        Args:
+            vectors: [N, e] of their texts; texts: [J or more, e] of all items.
+        """
+        need = ~self.has_events[items]
+        items, vectors = items[need], vectors[need]
+        able = np.flatnonzero(self.has_events[: self.n_fitted])
+        count = min(NEIGHBOURS, len(able))
+        rows, columns, weights = [], [], []
+        for start in range(0, len(items), ROWS):
+            similarity = np.maximum(vectors[start : start + ROWS] @ texts[able].T, 0)
+            best = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+            weight = np.take_along_axis(similarity, best, 1)
+            weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
+            rows.append(np.repeat(items[start : start + ROWS], count))
+            columns.append(able[best].ravel())
+            weights.append(weight.ravel())
+        if not rows:
+            return self
+        kept = self.weights.tocoo()
+        old = ~np.isin(kept.coords[0], items)
+        row = np.concatenate([kept.coords[0][old], *rows])
+        column, weight = np.concatenate([kept.coords[1][old], *columns]), np.concatenate([kept.data[old], *weights])
+        return replace(self, weights=sp.coo_array((weight, (row, column)), shape=self.weights.shape).tocsr())
+
+    def grown(self, vectors: np.ndarray, texts: np.ndarray | None) -> TextNeighbours:
+        """With N more items, of texts ``vectors`` [N, e]; ``texts`` [I, e] of those that were there."""
+        count, size = len(vectors), self.weights.shape[0]
+        more = sp.csr_array((count, self.n_fitted), dtype=np.float32)
+        weights = sp.csr_array(sp.vstack([self.weights, more]))
+        found = TextNeighbours(weights, np.concatenate([self.has_events, np.zeros(count, dtype=bool)]))
+        return found if texts is None else found.changed(np.arange(size, size + count), vectors, texts)
+
+    def state(self) -> State:
+        """All of it as arrays."""
+        arrays = {part: getattr(self.weights, part) for part in ("data", "indices", "indptr")}
+        return State({"has_events": self.has_events.astype(np.uint8), **arrays}, {"items": self.n_fitted})
+
+    @classmethod
+    def of_state(cls, state: State) -> TextNeighbours:
+        """What :meth:`state` gave."""
+        has_events = state.arrays["has_events"].astype(bool)
+        parts = tuple(state.arrays[part] for part in ("data", "indices", "indptr"))
+        return cls(sp.csr_array(parts, shape=(len(has_events), state.facts["items"])), has_events)

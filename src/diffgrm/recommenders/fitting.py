@@ -1,0 +1,55 @@
+"""How every recommender learns: the split, its parts one after the other, and what the model card tells of it."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffgrm.data.dataset import InteractionDataset, Split, make_split
+from diffgrm.recommenders.item_catalogue import ItemCatalogue
+from diffgrm.recommenders.parts import FitTask
+
+if TYPE_CHECKING:
+    from diffgrm.recommenders.base import Recommender
+
+
+def learn(
+    recommender: Recommender, dataset: InteractionDataset, run_folder: Path | None, resume: bool, progress: bool
+) -> Split:
+    """Fit all parts of a recommender; see ``Recommender.fit``. The split is what was learnt from."""
+    started, recipe = time.perf_counter(), recommender.recipe
+    data = recipe.data
+    split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
+    facts: dict[str, Any] = {
+        "dataset": dataset.name,
+        "users": dataset.n_users,
+        "items": dataset.n_items,
+        "events": len(dataset.events.values),
+        "training_events": len(split.train.values),
+        "split": split.name,
+    }
+    parts = recommender.parts = recommender.new_parts()
+    task = FitTask(recipe, split, parts, facts, run_folder, resume, progress)
+    for part in parts.values():
+        part.fit(task)
+    for part in parts.values():
+        part.fitted()
+    facts |= {
+        "fit_seconds": round(facts.pop("earlier_seconds", 0) + time.perf_counter() - started, 1),
+        "fitted_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "versions": {package: _version(package) for package in ("diffgrm", "torch", "faiss-cpu", "polars")},
+    }
+    recommender.take(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts), facts)
+    return split
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a source tree, or a build of another name
+        return "unknown"

@@ -1,0 +1,141 @@
+"""The items that a fitted recommender knows: ids, rows, training events, and which may be recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data.dataset import IdMap
+from diffgrm.data.tables import read_items
+from diffgrm.foundation.schema import Columns, DataError, first_few
+
+ITEMS, COUNT, RECOMMENDABLE = "items.parquet", "training_events", "_recommendable"
+
+
+@dataclass(frozen=True)
+class ItemCatalogue:
+    """A value: every change gives a new catalogue and leaves this one.
+
+    Attributes:
+        ids: item ids and their positions.
+        table: the item table; row i is item position i.
+        counts: [I] training events of every item.
+        recommendable: [I] bool, items that may be recommended; None: all.
+    """
+
+    ids: IdMap
+    table: pl.DataFrame
+    counts: np.ndarray
+    recommendable: np.ndarray | None = None
+
+    def with_new(self, source: Any) -> tuple[ItemCatalogue, pl.DataFrame, np.ndarray]:
+        """With more items behind those that are there; and their rows [N], and their positions [N].
+
+        Raises:
+            DataError: unusable rows, or ids that are there already.
+        """
+        rows = _new_rows(source, self.table, self.ids)
+        table = pl.concat([self.table, rows])
+        counts = np.concatenate([self.counts, np.zeros(rows.height, self.counts.dtype)])
+        recommendable = self.recommendable
+        if recommendable is not None:
+            recommendable = np.concatenate([recommendable, np.ones(rows.height, dtype=bool)])
+        grown = ItemCatalogue(IdMap(table[Columns.ITEM]), table, counts, recommendable)
+        return grown, rows, np.arange(self.table.height, table.height)
+
+    def with_rows(self, source: Any) -> tuple[ItemCatalogue, pl.DataFrame, np.ndarray]:
+        """With other rows for items that are there; and those rows [N], and their positions [N].
+
+        Raises:
+            DataError: unusable rows, or unknown ids.
+        """
+        positions, rows = _changed_rows(source, self.table, self.ids)
+        return replace(self, table=_replaced(self.table, positions, rows)), rows, positions
+
+    def recommending(self, ids: Iterable[Any], may: bool) -> ItemCatalogue:
+        """With items that may, or may not, be recommended from now on.
+
+        Raises:
+            DataError: unknown ids, or no item would be left.
+        """
+        ids = list(ids)
+        positions = self.ids.positions(ids)
+        if (positions < 0).any():
+            unknown = [i for i, p in zip(ids, positions, strict=True) if p < 0]
+            raise DataError(f"{len(unknown)} items are not in the catalogue: {first_few(unknown)}")
+        recommendable = np.ones(len(self.ids), dtype=bool) if self.recommendable is None else self.recommendable.copy()
+        recommendable[positions] = may
+        if not recommendable.any():
+            raise DataError("no item would be left to recommend; keep at least one")
+        return replace(self, recommendable=None if recommendable.all() else recommendable)
+
+    def save(self, folder: Path) -> None:
+        """Write ``items.parquet``."""
+        recommendable = np.ones(len(self.ids), dtype=bool) if self.recommendable is None else self.recommendable
+        columns = pl.Series(COUNT, self.counts), pl.Series(RECOMMENDABLE, recommendable)
+        self.table.with_columns(columns).write_parquet(folder / ITEMS)
+
+    @classmethod
+    def load(cls, folder: Path) -> ItemCatalogue:
+        """Read what :meth:`save` wrote."""
+        table = pl.read_parquet(folder / ITEMS)
+        recommendable = table[RECOMMENDABLE].to_numpy()
+        rows = table.drop(COUNT, RECOMMENDABLE)
+        ids, counts = IdMap(table[Columns.ITEM]), table[COUNT].to_numpy()
+        return cls(ids, rows, counts, None if recommendable.all() else recommendable)
+
+
+def _new_rows(source: Any, item_table: pl.DataFrame, items: IdMap) -> pl.DataFrame:
+    """The rows of new items, with the columns of the item table.
+
+    Raises:
+        DataError: unusable tables, or ids that the catalogue has already.
+    """
+    rows = _rows_like(source, item_table)
+    known = rows.filter(pl.Series(items.positions(rows[Columns.ITEM]) >= 0))[Columns.ITEM]
+    if len(known):
+        raise DataError(
+            f"{len(known)} of the new items are in the catalogue already: {first_few(known)}; use update_items for those"
+        )
+    return rows
+
+
+def _changed_rows(source: Any, item_table: pl.DataFrame, items: IdMap) -> tuple[np.ndarray, pl.DataFrame]:
+    """Positions [N] of items that change, and their new rows.
+
+    Raises:
+        DataError: unusable tables, or ids that the catalogue does not have.
+    """
+    rows = _rows_like(source, item_table)
+    positions = items.positions(rows[Columns.ITEM])
+    unknown = rows.filter(pl.Series(positions < 0))[Columns.ITEM]
+    if len(unknown):
+        raise DataError(f"{len(unknown)} items are not in the catalogue: {first_few(unknown)}; use add_items for those")
+    return positions, rows
+
+
+def _replaced(item_table: pl.DataFrame, positions: np.ndarray, rows: pl.DataFrame) -> pl.DataFrame:
+    """The item table with other rows at some positions."""
+    order = np.arange(item_table.height)
+    order[positions] = item_table.height + np.arange(rows.height)
+    return pl.concat([item_table, rows])[order]
+
+
+def _rows_like(source: Any, item_table: pl.DataFrame) -> pl.DataFrame:
+    rows = read_items(source)
+    numeric = item_table.schema[Columns.ITEM].is_numeric()
+    if numeric != rows.schema[Columns.ITEM].is_numeric() and numeric:
+        raise DataError(
+            f"item ids of the catalogue are whole numbers, those of the new table are text: {first_few(rows[Columns.ITEM])}"
+        )
+    missing = [name for name in item_table.columns if name not in rows.columns]
+    rows = rows.with_columns(pl.lit(None).alias(name) for name in missing).select(item_table.columns)
+    try:
+        return rows.cast(item_table.schema)
+    except pl.exceptions.InvalidOperationError as error:
+        raise DataError(f"the new items do not go with the item table {item_table.schema}: {error}") from error

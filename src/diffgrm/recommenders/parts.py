@@ -1,0 +1,118 @@
+"""LearntPart: one thing that a recommender learns, keeps and saves; a recommender is a catalogue and a few of them."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data.dataset import Split
+from diffgrm.foundation.recipe import Recipe
+
+Parts = Mapping[str, "LearntPart"]
+P = TypeVar("P", bound="LearntPart")
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What is to be learnt from.
+
+    Attributes:
+        split: training, validation and test events; parts learn from the first and choose by the second.
+        parts: all parts of the recommender; those before the one that learns are fitted.
+        facts: what the model card tells; parts add theirs.
+        run_folder: for checkpoints and logs; None: a temporary one.
+        resume: go on from the last checkpoint.
+        progress: show progress bars.
+    """
+
+    recipe: Recipe
+    split: Split
+    parts: Parts
+    facts: dict[str, Any]
+    run_folder: Path | None
+    resume: bool
+    progress: bool
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """Items that come, or whose rows change.
+
+    Attributes:
+        rows: N rows of the item table.
+        positions: [N] where they stand.
+        new: whether they come, behind those that are there.
+        parts: of the recommender before the change.
+    """
+
+    rows: pl.DataFrame
+    positions: np.ndarray
+    new: bool
+    parts: Parts
+
+    @cached_property
+    def text_vectors(self) -> np.ndarray:
+        """[N, e] of their texts."""
+        from diffgrm.recommenders.texts import TextVectors
+
+        return part_of(self.parts, "texts", TextVectors).encode(self.rows)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model folder that is read.
+
+    Attributes:
+        parts: all parts of the recommender; those before the one that reads are loaded.
+        item_counts: [I] training events of every item.
+    """
+
+    folder: Path
+    recipe: Recipe
+    parts: Parts
+    item_counts: np.ndarray
+
+
+class LearntPart(ABC):
+    """Something learnt. Changes give a new part and leave this one, so that readers of it are not disturbed."""
+
+    def fit(self, task: FitTask) -> None:
+        """Learn."""
+
+    def fitted(self) -> None:
+        """Told that all parts have learnt: what only served them may go."""
+
+    def items_changed(self, change: ItemChange) -> Self:
+        """The part for a catalogue with other items; nothing is trained."""
+        return self
+
+    def recipe_changed(self, recipe: Recipe) -> Self:
+        """The part under another recipe, of which only settings differ that fitting has not used up."""
+        return self
+
+    def to(self, device: str, precision: Literal["32", "bf16"]) -> None:
+        """Move what computes to a device; see ``Recommender.to``."""
+
+    def compile(self) -> bool:
+        """Compile what can be compiled; whether there was any."""
+        return False
+
+    def save(self, folder: Path) -> None:
+        """Write the part's own files."""
+
+    def load(self, saved: SavedModel) -> None:
+        """Read them."""
+
+
+def part_of(parts: Parts, name: str, kind: type[P]) -> P:
+    """A part by its name, as what it is."""
+    part = parts[name]
+    assert isinstance(part, kind), f"{name} is a {type(part).__name__}"
+    return part

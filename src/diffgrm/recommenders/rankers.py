@@ -1,0 +1,90 @@
+"""From learnt parts to something that ranks: the tables of the catalogue, built once and shared (validation, use, export)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.networks.comparison import Comparison
+from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.decoding.base import Decoder
+from diffgrm.ranking.item_ranker import ItemRanker
+from diffgrm.ranking.item_scoring.base import ItemScoring, ScoredItems
+from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
+from diffgrm.ranking.item_scoring.vectors import VectorScorer
+from diffgrm.ranking.item_table import ItemTable
+from diffgrm.ranking.ranker import Ranker
+from diffgrm.recommenders.parts import Parts, part_of
+from diffgrm.recommenders.scorers import ItemScorers
+from diffgrm.recommenders.sids import Identifiers
+from diffgrm.recommenders.texts import TextVectors
+
+
+def item_features(parts: Parts, item_counts: np.ndarray, n_fitted: int) -> ItemFeatures:
+    """What a network may know of all items.
+
+    Args:
+        item_counts: [I] training events of every item.
+        n_fitted: J, items that were there at fit; those that came later have no ID embedding.
+    """
+    codes = texts = None
+    if "sids" in parts:
+        sids = part_of(parts, "sids", Identifiers).semantic_ids
+        assert sids is not None
+        codes = torch.from_numpy(sids.codes.astype(np.int64))
+    if "texts" in parts and (part := part_of(parts, "texts", TextVectors)).kept:
+        assert part.vectors is not None
+        texts = torch.from_numpy(part.vectors)
+    row = torch.arange(len(item_counts))
+    return ItemFeatures(codes, texts, torch.where(row < n_fitted, row, -1), torch.from_numpy(item_counts > 0))
+
+
+class Tables:
+    """What ranking needs besides the network: the catalogue by its codes, which is built once.
+
+    Args:
+        recommendable: [I] bool, items that may be recommended; None is all.
+        catalogue: where it has been built already.
+    """
+
+    def __init__(
+        self, recipe: Recipe, parts: Parts, recommendable: np.ndarray | None, catalogue: Catalogue | None = None
+    ) -> None:
+        self.recipe, self.parts, self.recommendable = recipe, parts, recommendable
+        self._catalogue = catalogue
+
+    def catalogue(self, features: ItemFeatures) -> Catalogue:
+        """The recommendable items by their codes, on the device of their features."""
+        if self._catalogue is None or self._catalogue.device != features.device:
+            sids = part_of(self.parts, "sids", Identifiers).semantic_ids
+            assert features.codes is not None and sids is not None
+            recommendable = None
+            if self.recommendable is not None:
+                recommendable = torch.from_numpy(self.recommendable).to(features.device)
+            self._catalogue = Catalogue(features.codes, sids.codebook_size, recommendable)
+        return self._catalogue
+
+    def ranking(
+        self, network: nn.Module, features: ItemFeatures, decoder: Decoder | None, items: ItemTable | None = None
+    ) -> Any:
+        """A network as it is now, ready to rank: by digits (:class:`Ranker`), or without a decoder by whole items only.
+
+        Args:
+            items: the network's view of them, where it has been made already.
+        """
+        scorers = part_of(self.parts, "scorers", ItemScorers) if "scorers" in self.parts else None
+        neighbours = scorers.neighbours if scorers is not None else None
+        table = items or ItemTable(network, features, Comparison.of(self.recipe.item_loss), neighbours)
+        if decoder is None:
+            assert features.trained is not None
+            alone = TextNeighbours.alone(features.trained.cpu().numpy())
+            return ItemRanker(network, table, ItemScoring((VectorScorer(),), ScoredItems(table.comparable, alone)))
+        scoring = None
+        if scorers is not None and neighbours is not None and decoder.uses_item_scores:
+            scoring = ItemScoring(tuple(scorers.scorers.values()), ScoredItems(table.comparable, neighbours))
+        return Ranker(network, decoder, self.catalogue(features), table, scoring)

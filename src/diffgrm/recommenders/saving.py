@@ -1,0 +1,95 @@
+"""Model folders of recommenders: written and read whole; and the hub they are shared on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from diffgrm.foundation import model_folder, registry
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.recommenders import old_folders
+from diffgrm.recommenders.card import model_card
+from diffgrm.recommenders.item_catalogue import ItemCatalogue
+from diffgrm.recommenders.parts import SavedModel
+
+if TYPE_CHECKING:
+    from diffgrm.recommenders.base import Recommender
+
+RECIPE = "recipe.yaml"
+R = TypeVar("R", bound="Recommender")
+
+
+def write(recommender: Recommender, folder: Path) -> Path:
+    """Write a fitted recommender to a model folder, whole or not at all; see ``Recommender.save``."""
+    catalogue, recipe = recommender.catalogue, recommender.recipe
+    facts = {"recommender": recipe.recommender, "facts": recommender.facts}
+    with model_folder.writing(folder, facts) as new:
+        (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+        catalogue.save(new)
+        for part in recommender.parts.values():
+            part.save(new)
+        card = model_card(type(recommender).__name__, recommender.facts, recipe.to_yaml(), catalogue.ids.ids([0])[0])
+        (new / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def read(kind: type[R], folder: Path) -> R:
+    """Read a model folder of this format or the one before; see ``Recommender.load``."""
+
+    def take(manifest: dict[str, Any]) -> R:
+        with old_folders.as_new(folder, manifest) as readable:
+            return _read(kind, readable, folder, manifest)
+
+    return model_folder.read(folder, take)
+
+
+def _read(kind: type[R], folder: Path, asked: Path, manifest: dict[str, Any]) -> R:
+    recipe = Recipe.from_yaml(folder / RECIPE)
+    found = registry.resolve("recommender", recipe.recommender)
+    if not issubclass(found, kind):
+        raise ModelFolderError(f"{asked} holds a {found.__name__}, not a {kind.__name__}; use diffgrm.load(folder)")
+    recommender, catalogue = found(recipe), ItemCatalogue.load(folder)
+    recommender.parts = recommender.new_parts()
+    saved = SavedModel(folder, recipe, recommender.parts, catalogue.counts)
+    for part in recommender.parts.values():
+        part.load(saved)
+    recommender.take(catalogue, manifest["facts"])
+    return recommender
+
+
+def download(name: str, revision: str | None, token: str | None) -> Path:
+    """The folder of a repository of the Hugging Face hub.
+
+    Raises:
+        ModelFolderError: the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, token=token))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ModelFolderError(f"{name} is neither a model folder nor a repository the hub gives: {error}") from error
+
+
+def upload(save: Callable[[Path], Path], repository: str, private: bool, token: str | None, message: str) -> str:
+    """Save a model and upload it to a repository of the Hugging Face hub, made if it is not there; its URL.
+
+    Raises:
+        ModelFolderError: the hub refuses (no token, no right to write, wrong name).
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = save(Path(temporary) / "model")
+        try:
+            made = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+        except (HfHubHTTPError, HFValidationError) as error:
+            raise ModelFolderError(f"the hub did not take the model as {repository!r}: {error}") from error
+    return str(made)

@@ -1,0 +1,58 @@
+"""The semantic IDs of all items and the tokenizer that makes them, as a learnt part."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Self
+
+from diffgrm.foundation.storage import State
+from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, part_of
+from diffgrm.recommenders.texts import TextVectors
+from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
+from diffgrm.semantic_ids.tokenizers.base import Tokenizer, TokenizerContext
+
+SIDS, TOKENIZER = "semantic_ids.safetensors", "tokenizer.safetensors"
+
+
+class Identifiers(LearntPart):
+    """Learns a tokenizer from the text vectors of training items, and gives every item its SID."""
+
+    def __init__(self) -> None:
+        self.tokenizer: Tokenizer | None = None
+        self.semantic_ids: SemanticIds | None = None
+        self.report: TokenizerReport | None = None
+
+    def fit(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.fit`."""
+        recipe, split = task.recipe, task.split
+        vectors = part_of(task.parts, "texts", TextVectors).vectors
+        assert vectors is not None
+        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed)
+        folder = None if task.run_folder is None else task.run_folder / "tokenizer"
+        context = TokenizerContext(vectors, split.item_counts > 0, split.train, "cpu", folder, recipe.seed)
+        collisions, options = recipe.semantic_ids.collisions, recipe.tokenizer.flat()
+        self.semantic_ids, self.report = tokenize_items(self.tokenizer, context, collisions, options)
+        task.facts["tokenizer_report"] = dict(self.report.rows())
+
+    def items_changed(self, change: ItemChange) -> Self:
+        """See :meth:`LearntPart.items_changed`; the SIDs of all other items stay."""
+        assert self.semantic_ids is not None and self.tokenizer is not None
+        changed = copy.copy(self)
+        if change.new:
+            changed.semantic_ids = self.semantic_ids.extended(self.tokenizer, change.text_vectors)
+        else:
+            changed.semantic_ids = self.semantic_ids.moved(change.positions, self.tokenizer, change.text_vectors)
+        return changed
+
+    def save(self, folder: Path) -> None:
+        """See :meth:`LearntPart.save`."""
+        assert self.semantic_ids is not None and self.tokenizer is not None
+        self.semantic_ids.save(folder / SIDS)
+        self.tokenizer.state().save(folder / TOKENIZER)
+
+    def load(self, saved: SavedModel) -> None:
+        """See :meth:`LearntPart.load`."""
+        recipe = saved.recipe
+        self.semantic_ids = SemanticIds.load(saved.folder / SIDS)
+        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed).load_state(State.load(saved.folder / TOKENIZER))

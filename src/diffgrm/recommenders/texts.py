@@ -1,0 +1,85 @@
+"""The vectors of the items' texts, as a learnt part."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.storage import State
+from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items, normalise
+
+ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
+
+
+class TextVectors(LearntPart):
+    """An encoder of item texts, and the vectors of all items where somebody needs them after fit.
+
+    Args:
+        kept: whether the vectors are kept and saved.
+
+    Attributes:
+        vectors: [I, e] of all items; None where they are not kept and nothing is being fitted.
+    """
+
+    def __init__(self, kept: bool) -> None:
+        self.kept = kept
+        self.encoder: ItemEncoder | None = None
+        self.vectors: np.ndarray | None = None
+        self._unit: np.ndarray | None = None  # [I, e] of length 1, once similar items are asked for
+
+    def fit(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.fit`."""
+        self.encoder = task.recipe.embedding.build(seed=task.recipe.seed)
+        self.vectors = embed_items(self.encoder, task.split.dataset.item_table, task.split.item_counts > 0)
+
+    def fitted(self) -> None:
+        """See :meth:`LearntPart.fitted`."""
+        if not self.kept:
+            self.vectors = None
+
+    def encode(self, rows: pl.DataFrame) -> np.ndarray:
+        """[N, e] of the texts of rows of an item table."""
+        assert self.encoder is not None
+        return self.encoder.encode(rows)
+
+    def items_changed(self, change: ItemChange) -> Self:
+        """See :meth:`LearntPart.items_changed`."""
+        changed = copy.copy(self)
+        changed._unit = None
+        if self.vectors is not None and change.new:
+            changed.vectors = np.concatenate([self.vectors, change.text_vectors])
+        elif self.vectors is not None:
+            changed.vectors = self.vectors.copy()
+            changed.vectors[change.positions] = change.text_vectors
+        return changed
+
+    def similarity(self, item_table: pl.DataFrame, position: int) -> np.ndarray:
+        """[I] cosine of each item's text to that of one."""
+        if self._unit is None:
+            self._unit = normalise(self.encode(item_table))
+        return self._unit @ self._unit[position]
+
+    def save(self, folder: Path) -> None:
+        """See :meth:`LearntPart.save`."""
+        assert self.encoder is not None
+        self.encoder.state().save(folder / ENCODER)
+        if self.vectors is not None:
+            State({"vectors": self.vectors}).save(folder / VECTORS)
+
+    def load(self, saved: SavedModel) -> None:
+        """See :meth:`LearntPart.load`."""
+        recipe = saved.recipe
+        self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(saved.folder / ENCODER))
+        if self.kept:
+            self.vectors = State.load(saved.folder / VECTORS).arrays["vectors"]
+
+
+def branch_names(recipe: Recipe) -> tuple[str, ...]:
+    """What the vectors of items are made of in a recipe's model."""
+    return tuple(part.name for part in recipe.model.options.get("branches", ()))

@@ -1,0 +1,185 @@
+"""The network, as a learnt part: training, devices, precision, weights."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from diffgrm.foundation import registry
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import DiffGRMError, ModelFolderError, TrainingError
+from diffgrm.learning.loop import train
+from diffgrm.learning.objectives.base import LearningTask, Objective, TrainingItems
+from diffgrm.networks.compiled import compile_layers, compiled
+from diffgrm.networks.contracts import EncodesHistories, check_network, contract
+from diffgrm.ranking.decoding.base import Decoder
+from diffgrm.recommenders.parts import FitTask, LearntPart, Parts, SavedModel, part_of
+from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.sids import Identifiers
+from diffgrm.recommenders.texts import TextVectors
+
+NETWORK = "model.safetensors"
+
+
+class TrainedNetwork(LearntPart):
+    """The recipe's network, trained for the recipe's objective.
+
+    Attributes:
+        network: in 32 bits, as it is saved.
+        sizes: what the data decided: the arguments of the network that are no settings.
+    """
+
+    def __init__(self) -> None:
+        self.network: nn.Module | None = None
+        self.sizes: dict[str, int] = {}
+        self._precision = "32"
+        self._in_use: nn.Module | None = None
+
+    # ---- fit ----------------------------------------------------------------------------------------------------
+
+    def fit(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.fit`."""
+        recipe = task.recipe
+        if task.run_folder is None and recipe.training.devices > 1:
+            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
+        self.sizes = self._sizes_of(task)
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            self.network = recipe.model.build(**self.sizes)
+        objective, network = self._objective(task, self.network), self.network
+        with tempfile.TemporaryDirectory() as temporary, compiled(network, recipe.training.compile):
+            result = train(
+                objective,
+                events=task.split.train,
+                validation=task.split.validation,
+                max_len=contract(network, EncodesHistories).max_len,
+                settings=recipe.training,
+                seed=recipe.seed,
+                run_folder=task.run_folder or Path(temporary) / "run",
+                resume=task.resume,
+                progress=task.progress,
+            )
+        network.eval()
+        self._in_use = None
+        task.facts |= {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "epochs": result.epochs,
+            "steps": result.steps,
+            "validation": result.validation,
+            "earlier_seconds": result.earlier_seconds,
+        }
+
+    def _sizes_of(self, task: FitTask) -> dict[str, int]:
+        """What the data decide: sizes of the semantic IDs, and what the branches of item vectors need."""
+        sizes = {"n_items": task.split.dataset.n_items}
+        if "sids" in task.parts:
+            sids = part_of(task.parts, "sids", Identifiers).semantic_ids
+            assert sids is not None
+            sizes |= {"n_digits": sids.n_digits, "codebook_size": sids.codebook_size}
+        if "texts" in task.parts and (texts := part_of(task.parts, "texts", TextVectors)).kept:
+            assert texts.vectors is not None
+            sizes["text_width"] = texts.vectors.shape[1]
+        known = inspect.signature(registry.resolve("model", task.recipe.model.name)).parameters
+        return {name: size for name, size in sizes.items() if name in known}
+
+    def _objective(self, task: FitTask, network: nn.Module) -> Objective:
+        recipe, counts = task.recipe, task.split.item_counts
+        items = TrainingItems(item_features(task.parts, counts, len(counts)), counts)
+        tables = Tables(recipe, task.parts, None)
+        decoder = recipe.validation_decoder.build(seed=recipe.seed) if "decoding" in recipe.sections else None
+        noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
+        learning = LearningTask(
+            network, items, lambda: tables.ranking(network, items.features, decoder), recipe.item_loss, noising
+        )
+        return recipe.objective.build(task=learning)
+
+    # ---- use ----------------------------------------------------------------------------------------------------
+
+    @property
+    def in_use(self) -> nn.Module:
+        """The network, in the precision that :meth:`to` was told."""
+        assert self.network is not None
+        if self._in_use is None:
+            exact = self._precision == "32"
+            self._in_use = self.network if exact else copy.deepcopy(self.network).to(torch.bfloat16)
+        return self._in_use
+
+    def to(self, device: str, precision: Literal["32", "bf16"]) -> None:
+        """See :meth:`LearntPart.to`."""
+        assert self.network is not None
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.network.to(device)
+        self._precision, self._in_use = precision, None
+
+    def compile(self) -> bool:
+        """See :meth:`LearntPart.compile`."""
+        assert self.network is not None
+        self._in_use = None
+        return compile_layers(self.network) > 0
+
+    # ---- save and load ------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """See :meth:`LearntPart.save`; the sizes travel in the header."""
+        assert self.network is not None
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        save_file(weights, folder / NETWORK, metadata={"sizes": json.dumps(self.sizes)})
+
+    def load(self, saved: SavedModel) -> None:
+        """See :meth:`LearntPart.load`."""
+        path = saved.folder / NETWORK
+        try:
+            with safe_open(path, framework="numpy") as file:
+                self.sizes = json.loads((file.metadata() or {})["sizes"])
+            self.network = saved.recipe.model.build(**self.sizes)
+            self.network.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
+            raise ModelFolderError(f"{path} does not fit the recipe beside it: {error}") from error
+        self.network.eval()
+
+
+def check_recipe(recipe: Recipe, decoders: list[Decoder]) -> None:
+    """Refuse a network that cannot be trained or decoded as a recipe says, before anything is made for it.
+
+    Raises:
+        RecipeError: see :func:`check_network`.
+    """
+    needs = [(need, f"objective {part.name!r}") for part in _objectives(recipe) for need in _needs("objective", part.name)]
+    needs += [(need, f"decoding {recipe.decoding.name!r}") for decoder in decoders for need in decoder.needs]
+    check_network(recipe.model.name, registry.resolve("model", recipe.model.name), [(EncodesHistories, "training"), *needs])
+
+
+def _objectives(recipe: Recipe) -> list[Any]:
+    """The objective and those nested in it."""
+    found, waiting = [], [recipe.objective]
+    while waiting:
+        part = waiting.pop()
+        found.append(part)
+        waiting += [option for option in part.options.values() if type(option) is type(part)]
+    return found
+
+
+def _needs(kind: str, name: str) -> tuple[type, ...]:
+    return getattr(registry.resolve(kind, name), "needs", ())
+
+
+def network_of(parts: Parts) -> TrainedNetwork:
+    """The network among the parts of a recommender.
+
+    Raises:
+        DiffGRMError: there is none.
+    """
+    if not isinstance(part := parts.get("network"), TrainedNetwork):
+        raise DiffGRMError("this recommender has no network")
+    return part
+
