@@ -189,12 +189,12 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         ranker = self.ranker()
         numbers = self.sid_numbers(self.items.series)
         everything = ranker.catalogue.codes_of(torch.arange(len(numbers), device=ranker.catalogue.codes.device))
-        number_of = dict(zip(ranker.catalogue.words(everything).tolist(), numbers, strict=True))
+        number_of = dict(zip(ranker.catalogue.keys(everything).tolist(), numbers, strict=True))
         users, sids, scores, ranks = [], [], [], []
         for rows, decoded in ranker.decode(positions, k, exclude_seen=False):
             order = (~decoded.legal).int().argsort(dim=1, stable=True)[:, :k]
             legal = decoded.legal.gather(1, order).cpu().numpy()
-            words = ranker.catalogue.words(decoded.codes).gather(1, order).cpu().numpy()
+            words = ranker.catalogue.keys(decoded.codes).gather(1, order).cpu().numpy()
             row, column = np.nonzero(legal)
             users.append(rows[row])
             sids.append([number_of[word] for word in words[row, column].tolist()])
