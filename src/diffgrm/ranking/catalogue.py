@@ -266,7 +266,7 @@ class Catalogue:
         item = torch.where(found, self.items[row].long(), -1)
         if excluded is not None:
             user = torch.arange(len(codes), device=codes.device)[:, None, None]
-            item = torch.where(excluded.contains(user, item) & found, -1, item)
+            item = torch.where(excluded.contains(user, item), -1, item)
         return item
 
     # ---- tables, each moved here at first use -------------------------------------------------------------------

@@ -179,5 +179,5 @@ class Catalogue:
         found = (index < len(self)) & (tables.codes[row] == codes[:, :, None]).all(-1)
         item = np.where(found, tables.items[row], np.int64(-1))
         if excluded is not None:
-            item[excluded.contains(np.arange(len(codes))[:, None, None], item) & found] = -1
+            item[excluded.contains(np.arange(len(codes))[:, None, None], item)] = -1
         return item
