@@ -1,7 +1,7 @@
 """Confidence-guided Parallel Denoising in NumPy.
 
-What :mod:`diffgrm.ranking.decoding.any_order_beam` does when the catalogue constrains every step, one digit is filled a step,
-and one SID reached by several orders scores as its best one.
+What :mod:`diffgrm.ranking.decoding.any_order_beam` does when the catalogue constrains every step, one digit is filled a
+step, and one SID reached by several orders scores as its best one.
 """
 
 from __future__ import annotations
