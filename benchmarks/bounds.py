@@ -28,10 +28,8 @@ class Watched(AnyOrderBeam):
         super().__init__(**settings)
         self.needed: dict[int, list[float]] = {}
 
-    def _fill_one(
-        self, task: Any, beams: Any, log_p: Any, words: Any, turn: Any, filled: int, width: int, step: int
-    ) -> Any:
-        kept, source = super()._fill_one(task, beams, log_p, words, turn, filled, width, step)
+    def _fill_one(self, task: Any, beams: Any, log_p: Any, turn: Any, filled: int, width: int, step: int) -> Any:
+        kept, source = super()._fill_one(task, beams, log_p, turn, filled, width, step)
         if filled > 0 and kept.score.shape[1] == width:
             self.needed.setdefault(filled, []).append(float((beams.score > kept.score[:, -1:]).float().mean()))
         return kept, source

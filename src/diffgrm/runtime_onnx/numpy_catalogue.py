@@ -1,20 +1,14 @@
-"""The catalogue's constraint in NumPy: which (digit, code) still lead to a recommendable item (floor 6).
-
-The same three tables as :mod:`diffgrm.ranking.catalogue` has: counts where nothing is known, counts of pairs where one digit is
-known, and sorted lists of the items that match two known digits, of which the others keep some.
-"""
+"""Catalogue in NumPy: what :mod:`diffgrm.ranking.catalogue` is in PyTorch, over the same tables
+(:mod:`diffgrm.semantic_ids.catalogue_tables`)."""
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Iterator
 
 import numpy as np
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.semantic_ids.code_keys import words_of_codes
-
-PAIR_TABLE_LIMIT = 4096  # largest n K with a table of pair counts (64 MiB of int32)
-PAIR_LIST_DIGITS = 8  # most digits with a sorted list for each pair of them; longer SIDs have one for each digit
+from diffgrm.semantic_ids.catalogue_tables import CatalogueTables, blocks, excluded_keys
 
 
 class Excluded:
@@ -27,25 +21,24 @@ class Excluded:
 
     def __init__(self, histories: Ragged, n_items: int) -> None:
         self.histories, self.n_items = histories, n_items
-        user = np.repeat(np.arange(len(histories)), histories.lengths)
-        self._keys = np.unique(user * n_items + histories.values)
-        ends = np.searchsorted(self._keys, np.arange(len(histories) + 1) * n_items)
-        self._distinct = Ragged(self._keys % n_items, ends)
+        keys = excluded_keys(histories, n_items)
+        ends = np.arange(len(histories) + 1) * n_items
+        self._distinct = Ragged(keys % n_items, np.searchsorted(keys, ends))
+        self._keys = np.append(keys, ends[-1])  # and one that is larger than any
 
     def rows(self, chosen: np.ndarray) -> Excluded:
         """Those of some users [b]."""
         return Excluded(self.histories.rows(chosen), self.n_items)
 
     def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Every (row, item) that the users [R] of the rows must not get."""
+        """Every (row, item) that the users [rows] of the rows must not get."""
         items = self._distinct.rows(users)
         return np.repeat(np.arange(len(users)), items.lengths), items.values
 
     def contains(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """[...] bool, whether each (user, item) is excluded."""
         wanted = user * self.n_items + item
-        spot = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-        return self._keys[spot] == wanted
+        return self._keys[np.searchsorted(self._keys, wanted)] == wanted
 
 
 class Catalogue:
@@ -58,16 +51,29 @@ class Catalogue:
     """
 
     def __init__(self, codes: np.ndarray, codebook_size: int, recommendable: np.ndarray | None = None) -> None:
-        self.n_digits, self.codebook_size = codes.shape[1], codebook_size
-        self.all_codes = codes
-        self.recommendable = np.ones(len(codes), dtype=bool) if recommendable is None else recommendable
-        self.items = np.flatnonzero(self.recommendable)  # [R] positions
-        self.codes = codes[self.items]  # [R, n]
-        self.words = words_of_codes(self.n_digits, codebook_size)  # [n, K]
-        self._lists: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._look_up_in(CatalogueTables(codes, codebook_size, recommendable))
+
+    @classmethod
+    def from_tables(cls, tables: CatalogueTables) -> Catalogue:
+        """The catalogue whose tables are built already."""
+        catalogue = cls.__new__(cls)
+        catalogue._look_up_in(tables)
+        return catalogue
+
+    def _look_up_in(self, tables: CatalogueTables) -> None:
+        self.tables, self.n_digits, self.codebook_size = tables, tables.n_digits, tables.codebook_size
+        self.recommendable, self.code_keys, self.keys = tables.recommendable, tables.code_keys, tables.keys
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.tables)
+
+    def codes_of(self, items: np.ndarray) -> np.ndarray:
+        """[..., n] int64 codes of item positions [...]."""
+        return self.tables.all_codes[items].astype(np.int64)
+
+    def restricted(self, recommendable: np.ndarray) -> Catalogue:
+        """The catalogue of the items for which ``recommendable`` [I] is true."""
+        return Catalogue.from_tables(self.tables.restricted(recommendable))
 
     def possible(self, excluded: Excluded | None, users: int) -> np.ndarray:
         """[users] how many items each user could get."""
@@ -89,34 +95,36 @@ class Catalogue:
         Returns:
             [B, W, n, K] bool, false for known digits.
         """
-        batch, beams, n = codes.shape
-        count = int(known.sum(-1).max())
-        user, codes, known = np.repeat(np.arange(batch), beams), codes.reshape(-1, n), known.reshape(-1, n)
-        if count == 0:
-            left = np.tile(self._counts, (len(user), 1))
-            if excluded is not None:
-                self._subtract(left, *self._excluded_rows(user, excluded))
-            result = left > 0
-        elif count == 1 and (pairs := self._pair_counts) is not None:
-            result = self._from_pair_counts(pairs, codes, known, user, excluded)
+        shape, n, K = codes.shape, self.n_digits, self.codebook_size
+        count, user = int(known.sum(-1).max(initial=0)), np.repeat(np.arange(shape[0]), shape[1])
+        codes, known = np.where(known, codes, 0).reshape(-1, n), known.reshape(-1, n)
+        if count == 0 or (count == 1 and self.tables.pair_counts is not None):
+            result = self._from_counts(codes, known, count, user, excluded)
         else:
-            result = np.zeros((len(codes), n * self.codebook_size), dtype=bool)
-            row, match = self._matches(codes, known, count, user, excluded)
-            result[row[:, None], self._flat(self.codes[match])] = True
-        result = result.reshape(len(codes), n, self.codebook_size)
+            result = np.zeros((len(codes), n * K), dtype=bool)
+            for row, match in self._matches(codes, known, count, user, excluded):
+                result[row[:, None], self.tables.codes[match] + self.tables.first_number] = True
+        result = result.reshape(len(codes), n, K)
         result[known] = False
-        return result.reshape(batch, beams, n, -1)
+        return result.reshape(*shape, K)
 
-    def _from_pair_counts(
-        self, pairs: np.ndarray, codes: np.ndarray, known: np.ndarray, user: np.ndarray, excluded: Excluded | None
+    def _from_counts(
+        self, codes: np.ndarray, known: np.ndarray, count: int, user: np.ndarray, excluded: Excluded | None
     ) -> np.ndarray:
-        digit = known.argmax(1)
+        """[rows, n K] bool, with no digit known, or one."""
+        tables, digit = self.tables, known.argmax(1)
         code = codes[np.arange(len(codes)), digit]
-        left = pairs[digit * self.codebook_size + code]  # [R, n K], a copy
+        if count and tables.pair_counts is not None:
+            left = tables.pair_counts[tables.first_number[digit] + code]
+        else:
+            left = np.tile(tables.counts, (len(codes), 1))
         if excluded is not None:
             row, item = self._excluded_rows(user, excluded)
-            same = self.all_codes[item, digit[row]] == code[row]
-            self._subtract(left, row[same], item[same])
+            if count:
+                same = tables.all_codes[item, digit[row]] == code[row]
+                row, item = row[same], item[same]
+            where = row[:, None] * left.shape[1] + tables.all_codes[item] + tables.first_number
+            np.subtract.at(left.reshape(-1), where.ravel(), np.int32(1))
         return left > 0
 
     def _excluded_rows(self, user: np.ndarray, excluded: Excluded) -> tuple[np.ndarray, np.ndarray]:
@@ -125,94 +133,51 @@ class Catalogue:
         keep = self.recommendable[item]
         return row[keep], item[keep]
 
-    def _subtract(self, left: np.ndarray, row: np.ndarray, item: np.ndarray) -> None:
-        """Take one off the counts [rows, n K] of every (digit, code) of each (row, item)."""
-        np.subtract.at(left, (row[:, None], self._flat(self.all_codes[item])), 1)
-
     def _matches(
         self, codes: np.ndarray, known: np.ndarray, count: int, user: np.ndarray, excluded: Excluded | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Every (row, place in ``self.items``) that agrees with the known digits and is not excluded."""
-        first, second = np.argsort(~known, axis=1, kind="stable")[:, :2].T if count > 1 else (known.argmax(1),) * 2
-        if self.n_digits > PAIR_LIST_DIGITS:
-            second = first
-        which = first * self.n_digits + second
-        rows, matches = [], []
-        for number in np.unique(which):
-            a, b = divmod(int(number), self.n_digits)
-            here = np.flatnonzero(which == number)
-            keys, places = self._sorted_list(a, b)
-            wanted = self._pair(codes[here], a, b)
-            low = np.searchsorted(keys, wanted)
-            length = np.searchsorted(keys, wanted, side="right") - low
-            start = np.repeat(low - (length.cumsum() - length), length)
-            rows.append(np.repeat(here, length))
-            matches.append(places[start + np.arange(len(start))])
-        row, match = np.concatenate(rows), np.concatenate(matches)
-        keep = ((self.codes[match] == codes[row]) | ~known[row]).all(1)
-        if excluded is not None:
-            keep &= ~excluded.contains(user[row], self.items[match])
-        return row[keep], match[keep]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """In parts, every (row, index into ``items``) that agrees with the known digits and is not excluded."""
+        low, length = self._stretches(codes, known, count)
+        for block in blocks(length):
+            each = length[block]
+            row = np.repeat(np.arange(block.start, block.stop), each)
+            start = np.repeat(low[block] - (each.cumsum() - each), each)
+            match = self.tables.lists[start + np.arange(len(row))]
+            keep = ((self.tables.codes[match] == codes[row]) | ~known[row]).all(1)
+            if excluded is not None:
+                keep &= ~excluded.contains(user[row], self.tables.items[match])
+            yield row[keep], match[keep]
+
+    def _stretches(self, codes: np.ndarray, known: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """First index and length of the stretch of ``lists`` that holds all items matching each row [rows, n], whose codes
+        are 0 where unknown."""
+        tables = self.tables
+        if tables.in_pairs and count > 1:
+            first, second = np.argsort(~known, axis=1, kind="stable")[:, :2].T
+        else:  # the known digit whose code the fewest items have
+            counts = tables.counts[codes + tables.first_number]
+            first = second = np.where(known, counts, np.iinfo(np.int32).max).argmin(1)
+        number = tables.grouping_of[first, second]
+        start = (codes * tables.list_factors[number]).sum(1)
+        low = tables.ends[number, start]
+        return low, tables.ends[number, start + (self.codebook_size if tables.in_pairs and count == 1 else 1)] - low
 
     # ---- complete SIDs ------------------------------------------------------------------------------------------
 
-    def items_of(self, names: np.ndarray, excluded: Excluded | None = None) -> np.ndarray:
+    def items_of(self, codes: np.ndarray, excluded: Excluded | None = None) -> np.ndarray:
         """The items behind complete SIDs.
 
         Args:
-            names: [B, M] sums of ``words`` over the digits of each SID.
+            codes: [B, W, n].
 
         Returns:
-            [B, M, G] item positions that the user may get, -1 in unused places; G is 1 for injective SIDs.
+            [B, W, G] item positions that the user may get, -1 in unused places; G is 1 for injective SIDs.
         """
-        keys, places, largest = self._by_name
-        low, high = (np.searchsorted(keys, names, side=side)[..., None] for side in ("left", "right"))
-        place = low + np.arange(largest)
-        item = np.where(place < high, self.items[places[place.clip(max=len(keys) - 1)]], -1)
+        tables = self.tables
+        index = np.searchsorted(tables.sid_keys, self.keys(codes))[..., None] + np.arange(tables.largest_group)
+        row = tables.sid_rows[index.clip(max=len(self) - 1)]
+        found = (index < len(self)) & (tables.codes[row] == codes[:, :, None]).all(-1)
+        item = np.where(found, tables.items[row], np.int64(-1))
         if excluded is not None:
-            user = np.arange(len(names))[:, None, None]
-            item[excluded.contains(user, item) & (item >= 0)] = -1
+            item[excluded.contains(np.arange(len(codes))[:, None, None], item)] = -1
         return item
-
-    # ---- tables, each made at first use -------------------------------------------------------------------------
-
-    def _flat(self, codes: np.ndarray) -> np.ndarray:
-        """[..., n] numbers of (digit, code)s among all n K."""
-        return codes + np.arange(self.n_digits) * self.codebook_size
-
-    def _pair(self, codes: np.ndarray, a: int, b: int) -> np.ndarray:
-        """[R] number of the pair of codes that rows [R, n] have at two digits (or at one, twice)."""
-        return codes[:, a].astype(np.int64) * self.codebook_size + codes[:, b]
-
-    @cached_property
-    def _counts(self) -> np.ndarray:
-        """[n K] items that have each (digit, code)."""
-        return np.bincount(self._flat(self.codes).ravel(), minlength=self.n_digits * self.codebook_size)
-
-    @cached_property
-    def _pair_counts(self) -> np.ndarray | None:
-        """[n K, n K] items that have both (digit, code)s; None where it would be too large."""
-        n, K = self.n_digits, self.codebook_size
-        if n * K > PAIR_TABLE_LIMIT:
-            return None
-        counts = np.empty((n, K, n, K), dtype=np.int32)
-        for a in range(n):
-            for b in range(a, n):
-                both = np.bincount(self._pair(self.codes, a, b), minlength=K * K).reshape(K, K)
-                counts[a, :, b], counts[b, :, a] = both, both.T
-        return counts.reshape(n * K, n * K)
-
-    def _sorted_list(self, a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs of codes at two digits in order, and the places in ``self.items`` that have them."""
-        if (a, b) not in self._lists:
-            keys = self._pair(self.codes, a, b)
-            places = keys.argsort(kind="stable")
-            self._lists[a, b] = keys[places], places
-        return self._lists[a, b]
-
-    @cached_property
-    def _by_name(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """The names of all complete SIDs in order, the places in ``self.items`` that have them, and the most on one."""
-        names = self.words[np.arange(self.n_digits), self.codes].sum(1)
-        places = names.argsort(kind="stable")
-        return names[places], places, int(np.unique(names, return_counts=True)[1].max())

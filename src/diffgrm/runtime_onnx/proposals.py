@@ -61,7 +61,7 @@ def proposals(task: Task, histories: Ragged, scoring: ItemScores, candidates: in
     items = best_of(score, max(candidates, task.k))  # [B, C]
     score = np.take_along_axis(score, items, 1)
     if scoring.weight:
-        score = score + np.float32(scoring.weight) * _digits(task, catalogue.all_codes[items])
+        score = score + np.float32(scoring.weight) * _digits(task, catalogue.codes_of(items))
     order = np.argsort(-score, axis=1, kind="stable")[:, : task.k]
     items, score = np.take_along_axis(items, order, 1), np.take_along_axis(score, order, 1)
     short = ((0, 0), (0, task.k - items.shape[1]))

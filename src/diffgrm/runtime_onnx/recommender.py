@@ -86,7 +86,7 @@ class OnnxRecommender:
         if allowed is None or allowed is self._offered:
             return whole
         if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
-            self._restricted = allowed, Catalogue(whole.all_codes, whole.codebook_size, allowed)
+            self._restricted = allowed, whole.restricted(allowed)
         return self._restricted[1]
 
     def _rank(

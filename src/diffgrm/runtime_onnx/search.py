@@ -1,5 +1,7 @@
-"""Confidence-guided Parallel Denoising in NumPy (floor 6): what :mod:`diffgrm.ranking.decoding.any_order_beam` does when the
-catalogue constrains every step, one digit is filled a step, and one SID reached by several orders scores as its best one.
+"""Confidence-guided Parallel Denoising in NumPy.
+
+What :mod:`diffgrm.ranking.decoding.any_order_beam` does when the catalogue constrains every step, one digit is filled a
+step, and one SID reached by several orders scores as its best one.
 """
 
 from __future__ import annotations
@@ -49,13 +51,13 @@ class Beams:
         codes: [B, W, n] int64, any value where unknown.
         known: [B, W, n] bool, which digits are filled.
         score: [B, W], -inf where there is no beam.
-        name: [B, W] int64, equal for equal partial SIDs.
+        key: [B, W] int64, equal for equal partial SIDs (:mod:`diffgrm.semantic_ids.code_keys`).
     """
 
     codes: np.ndarray
     known: np.ndarray
     score: np.ndarray
-    name: np.ndarray
+    key: np.ndarray
 
     @classmethod
     def empty(cls, batch: int, count: int, n: int, score: float) -> Beams:
@@ -66,18 +68,18 @@ class Beams:
 
     def take(self, users: np.ndarray, beams: np.ndarray | slice) -> Beams:
         """Some beams of some users, as NumPy's index takes them."""
-        return Beams(self.codes[users, beams], self.known[users, beams], self.score[users, beams], self.name[users, beams])
+        return Beams(self.codes[users, beams], self.known[users, beams], self.score[users, beams], self.key[users, beams])
 
     def best(self, other: Beams, count: int) -> Beams:
         """The best ``count`` distinct ones of these and others."""
-        pairs = ((self.codes, other.codes), (self.known, other.known), (self.score, other.score), (self.name, other.name))
+        pairs = ((self.codes, other.codes), (self.known, other.known), (self.score, other.score), (self.key, other.key))
         both = Beams(*(np.concatenate(pair, axis=1) for pair in pairs))
         return both.distinct(np.argsort(-both.score, axis=1, kind="stable"), count)
 
     def distinct(self, order: np.ndarray, count: int) -> Beams:
         """The first ``count`` distinct beams in an order [B, M], best first; what is left over scores -inf."""
         users = np.arange(len(order))[:, None]
-        dead = ~first_of_each(self.name[users, order]) | (self.score[users, order] == -np.inf)
+        dead = ~first_of_each(self.key[users, order]) | (self.score[users, order] == -np.inf)
         keep = np.argsort(dead, axis=1, kind="stable")[:, :count]
         found = self.take(users, order[users, keep])
         return replace(found, score=np.where(dead[users, keep], np.float32(-np.inf), found.score))
@@ -85,7 +87,7 @@ class Beams:
     def put(self, users: np.ndarray, new: Beams) -> None:
         """Write other beams over those of some users [b]."""
         self.codes[users], self.known[users] = new.codes, new.known
-        self.score[users], self.name[users] = new.score, new.name
+        self.score[users], self.key[users] = new.score, new.key
 
 
 def decode(task: Task, beam: int) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +164,7 @@ def _fill_one(task: Task, beams: Beams, filled: int, width: int) -> Beams:
     digit = (flat // K)[..., None]
     np.put_along_axis(new.codes, digit, (flat % K)[..., None], axis=2)
     np.put_along_axis(new.known, digit, True, axis=2)
-    new = replace(new, name=new.name + catalogue.words.reshape(-1)[flat])
+    new = replace(new, key=new.key + catalogue.code_keys.reshape(-1)[flat])
     new = new.distinct(np.broadcast_to(np.arange(index.shape[1]), index.shape), width)
     live = max(1, int((new.score > -np.inf).sum(1).max()))
     return new.take(users, np.arange(live))
@@ -170,7 +172,7 @@ def _fill_one(task: Task, beams: Beams, filled: int, width: int) -> Beams:
 
 def _items(task: Task, sids: Beams) -> tuple[np.ndarray, np.ndarray]:
     """Item positions [B, k] and scores of complete SIDs, best first. SIDs of several items give all of them."""
-    found = task.catalogue.items_of(sids.name, task.excluded)  # [B, M, G]
+    found = task.catalogue.items_of(sids.codes, task.excluded)  # [B, M, G]
     found[sids.score == -np.inf] = -1
     users, score = np.arange(len(found))[:, None], np.repeat(sids.score, found.shape[2], axis=1)
     flat = found.reshape(len(found), -1)
@@ -188,11 +190,11 @@ def _completed(first: tuple[np.ndarray, np.ndarray], more: tuple[np.ndarray, np.
     return items, np.minimum.accumulate(scores, axis=1)
 
 
-def first_of_each(names: np.ndarray) -> np.ndarray:
-    """Names [B, M] -> [B, M] bool, true at the first occurrence of each value in its row."""
-    order = np.argsort(names, axis=1, kind="stable")
-    ordered = np.take_along_axis(names, order, 1)
-    new = np.ones(names.shape, dtype=bool)
+def first_of_each(keys: np.ndarray) -> np.ndarray:
+    """Keys [B, M] -> [B, M] bool, true at the first occurrence of each value in its row."""
+    order = np.argsort(keys, axis=1, kind="stable")
+    ordered = np.take_along_axis(keys, order, 1)
+    new = np.ones(keys.shape, dtype=bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     result = np.empty_like(new)
     np.put_along_axis(result, order, new, 1)

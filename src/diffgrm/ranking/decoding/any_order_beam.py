@@ -20,7 +20,6 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.ranking.catalogue import code_words
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, joined, some_users
 from diffgrm.ranking.decoding.beams import Beams, tell
 
@@ -99,16 +98,14 @@ class AnyOrderBeam(Decoder):
         return until_enough(task, width, self._search)
 
     def _search(self, task: Task, width: int) -> Decoded:
-        catalogue, n = task.catalogue, task.catalogue.n_digits
-        batch, device = len(task.memory), task.seeds.device
-        words = code_words(n, catalogue.codebook_size, device)
+        n, batch, device = task.catalogue.n_digits, len(task.memory), task.seeds.device
         fill_order = self._fill_order(task.seeds, n)
         beams, done = Beams.empty(batch, n, device), Beams.none(batch, task.k, n, device)
         sizes = self._group_sizes(n)
         filled = step = 0
         while filled < n:
             if filled == n - 1 and self.constrained and self.merge == "best_path":
-                return self._last_digit(task, beams, done, words, step)
+                return self._last_digit(task, beams, done, step)
             log_p = _log_p(task, beams)
             if self.finish == "items" and filled > 1:
                 beams, done, goes_on = _finish(task, beams, done, log_p, step)
@@ -119,7 +116,7 @@ class AnyOrderBeam(Decoder):
             digits = sizes[step] if self.threshold is None else _sure_digits(beams, log_p, self.threshold)
             for number in range(digits):
                 turn = None if self.order == "confidence" else fill_order[:, filled]
-                beams, parent = self._fill_one(task, beams, log_p, words, turn, filled, width, step)
+                beams, parent = self._fill_one(task, beams, log_p, turn, filled, width, step)
                 filled += 1
                 if number < digits - 1:
                     log_p = log_p.gather(1, parent[..., None, None].expand(-1, -1, *log_p.shape[2:]))
@@ -129,7 +126,7 @@ class AnyOrderBeam(Decoder):
             beams = done.best(beams, task.k)
         return items_from_sids(task, beams.codes, beams.score, beams.step)
 
-    def _last_digit(self, task: Task, beams: Beams, done: Beams, words: Tensor, step: int) -> Decoded:
+    def _last_digit(self, task: Task, beams: Beams, done: Beams, step: int) -> Decoded:
         """The k best complete SIDs of beams that lack one digit, asking the network for as few beams as will do.
 
         A score only falls as digits are filled. The best beams go first; once k complete SIDs score above the next beam,
@@ -147,21 +144,13 @@ class AnyOrderBeam(Decoder):
                 break
             some = task if len(users) == batch else some_users(task, users)
             part = beams.some(users, slice(start, start + size))
-            part, _ = self._fill_one(some, part, _log_p(some, part), words, None, n - 1, task.k, step)
+            part, _ = self._fill_one(some, part, _log_p(some, part), None, n - 1, task.k, step)
             done = done.put(users, done.some(users, slice(None)).best(part, task.k))
         tell(task, done, done)
         return items_from_sids(task, done.codes, done.score, done.step)
 
     def _fill_one(
-        self,
-        task: Task,
-        beams: Beams,
-        log_p: Tensor,
-        words: Tensor,
-        turn: Tensor | None,
-        filled: int,
-        width: int,
-        step: int,
+        self, task: Task, beams: Beams, log_p: Tensor, turn: Tensor | None, filled: int, width: int, step: int
     ) -> tuple[Beams, Tensor]:
         """Every beam with one digit more, the best ``width`` distinct ones; and which beam each comes from [B, W].
 
@@ -181,20 +170,20 @@ class AnyOrderBeam(Decoder):
         most = max(paths, COPIES) if by_item else paths
         score, index = total.topk(min(width * most, total.shape[1]), dim=1)
         source, flat = index // (n * K), index % (n * K)
-        place = (flat // K)[..., None]
+        digit = (flat // K)[..., None]
         pick = source[..., None].expand(-1, -1, n)
-        codes = beams.codes.gather(1, pick).scatter(2, place, (flat % K)[..., None])
-        steps = beams.step.gather(1, pick).scatter(2, place, step)
-        new = Beams(codes, steps, score, beams.name.gather(1, source) + words.view(-1)[flat])
+        codes = beams.codes.gather(1, pick).scatter(2, digit, (flat % K)[..., None])
+        steps = beams.step.gather(1, pick).scatter(2, digit, step)
+        new = Beams(codes, steps, score, beams.key.gather(1, source) + task.catalogue.code_keys.view(-1)[flat])
         if most == 1:
             return new, source
-        name = new.name
+        key = new.key
         if self.merge == "sum_paths":
-            score = _sum_over_equal(score, name)
+            score = _sum_over_equal(score, key)
         if by_item:
             item = task.catalogue.only_item(codes, new.known, task.excluded)
-            name = torch.where(item >= 0, -2 - item, name)
-        score = score.masked_fill(~first_of_each(name), -torch.inf)
+            key = torch.where(item >= 0, -2 - item, key)
+        score = score.masked_fill(~first_of_each(key), -torch.inf)
         score, keep = score.topk(min(width, score.shape[1]), dim=1)
         if by_item:  # few may be left
             live = max(1, int((score > -torch.inf).sum(1).max()))
@@ -255,7 +244,7 @@ def _finish(task: Task, beams: Beams, done: Beams, log_p: Tensor, step: int) -> 
     rest = log_p.gather(3, codes[..., None])[..., 0].masked_fill(beams.known, 0).sum(2)
     score = (beams.score + rest).masked_fill(item < 0, -torch.inf)
     steps = torch.where(beams.known, beams.step, step)
-    done = done.best(Beams(codes, steps, score, task.catalogue.words(codes)), task.k)
+    done = done.best(Beams(codes, steps, score, task.catalogue.keys(codes)), task.k)
     over = (item >= 0) | (beams.score < done.score[:, -1:]) | (beams.score == -torch.inf)
     goes_on = over.int().argsort(dim=1, stable=True)[:, : int((~over).sum(1).max())]
     beams = replace(beams, score=beams.score.masked_fill(over, -torch.inf))
@@ -272,10 +261,10 @@ def digits_per_step(n: int, steps: int) -> list[int]:
     return [small] * (steps - larger) + [small + 1] * larger
 
 
-def _sum_over_equal(score: Tensor, name: Tensor) -> Tensor:
-    """Each score [B, M] replaced by the log-sum-exp over all entries of its row with the same name."""
-    _, group = name.sort(dim=1, stable=True)
-    ordered = name.gather(1, group)
+def _sum_over_equal(score: Tensor, key: Tensor) -> Tensor:
+    """Each score [B, M] replaced by the log-sum-exp over all entries of its row with the same key."""
+    _, group = key.sort(dim=1, stable=True)
+    ordered = key.gather(1, group)
     number = torch.zeros_like(ordered)
     number[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).long().cumsum(1)
     number = torch.empty_like(number).scatter(1, group, number)  # [B, M] group number of each entry

@@ -186,10 +186,10 @@ def pad_columns(x: Tensor, columns: int, value: float) -> Tensor:
     return torch.nn.functional.pad(x, (0, missing), value=value) if missing > 0 else x
 
 
-def first_of_each(names: Tensor) -> Tensor:
-    """Names [B, M] -> [B, M] bool, true at the first occurrence of each value in its row."""
-    order = names.argsort(dim=1, stable=True)
-    ordered = names.gather(1, order)
+def first_of_each(keys: Tensor) -> Tensor:
+    """Keys [B, M] -> [B, M] bool, true at the first occurrence of each value in its row."""
+    order = keys.argsort(dim=1, stable=True)
+    ordered = keys.gather(1, order)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     return torch.zeros_like(new).scatter(1, order, new)

@@ -18,13 +18,13 @@ class Beams:
         codes: [B, W, n], 0 where unknown.
         step: [B, W, n] int64, in which step each digit was filled; -1 where unknown.
         score: [B, W], -inf where there is no beam.
-        name: [B, W] int64, equal for equal partial SIDs.
+        key: [B, W] int64, equal for equal partial SIDs (:mod:`diffgrm.semantic_ids.code_keys`).
     """
 
     codes: Tensor
     step: Tensor
     score: Tensor
-    name: Tensor
+    key: Tensor
 
     @classmethod
     def empty(cls, batch: int, n: int, device: torch.device) -> Beams:
@@ -35,7 +35,7 @@ class Beams:
 
     @classmethod
     def none(cls, batch: int, count: int, n: int, device: torch.device) -> Beams:
-        """``count`` places a user where no beam is yet."""
+        """``count`` beams a user that are none yet."""
         zeros = torch.zeros(batch, count, dtype=torch.long, device=device)
         codes = zeros[..., None].expand(-1, -1, n)
         return cls(codes, codes - 1, torch.full((batch, count), -torch.inf, device=device), zeros)
@@ -52,14 +52,14 @@ class Beams:
     def best(self, other: Beams, count: int) -> Beams:
         """The best ``count`` distinct ones of these and others."""
         both = Beams(*(torch.cat(pair, 1) for pair in zip(self._parts, other._parts, strict=True)))
-        score, keep = best_distinct(both.score, both.name, count)
+        score, keep = best_distinct(both.score, both.key, count)
         return replace(both.take(keep), score=score)
 
     def take(self, keep: Tensor) -> Beams:
         """The beams ``keep`` [B, M] of every user."""
         pick = keep[..., None].expand(-1, -1, self.codes.shape[2])
         return Beams(
-            self.codes.gather(1, pick), self.step.gather(1, pick), self.score.gather(1, keep), self.name.gather(1, keep)
+            self.codes.gather(1, pick), self.step.gather(1, pick), self.score.gather(1, keep), self.key.gather(1, keep)
         )
 
     def put(self, users: Tensor, new: Beams) -> Beams:
@@ -68,7 +68,7 @@ class Beams:
 
     @property
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.codes, self.step, self.score, self.name
+        return self.codes, self.step, self.score, self.key
 
 
 def tell(task: Task, beams: Beams, done: Beams) -> None:
@@ -78,9 +78,9 @@ def tell(task: Task, beams: Beams, done: Beams) -> None:
         task.watch(both.codes, both.known, both.score)
 
 
-def best_distinct(score: Tensor, name: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The best ``width`` scores [B, width] among entries [B, M] of distinct name, best first, and where they stand."""
+def best_distinct(score: Tensor, key: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The best ``width`` scores [B, width] among entries [B, M] of distinct key, best first, and where they stand."""
     score, order = score.sort(dim=1, descending=True, stable=True)
-    score = score.masked_fill(~first_of_each(name.gather(1, order)), -torch.inf)
+    score = score.masked_fill(~first_of_each(key.gather(1, order)), -torch.inf)
     score, keep = score.topk(width, dim=1)
     return score, order.gather(1, keep)

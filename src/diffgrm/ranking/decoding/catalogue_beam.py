@@ -18,9 +18,7 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from diffgrm.ranking.catalogue import code_words
 from diffgrm.ranking.decoding.any_order_beam import until_enough
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids, some_users
 from diffgrm.ranking.decoding.beams import Beams, tell
@@ -50,7 +48,6 @@ class CatalogueBeam(Decoder):
 
     def _search(self, task: Task, width: int) -> Decoded:
         n, batch, device = task.catalogue.n_digits, len(task.memory), task.seeds.device
-        words = code_words(n, task.catalogue.codebook_size, device).view(-1)
         beams, done = Beams.empty(batch, n, device), Beams.none(batch, task.k, n, device)
         for filled in range(n):
             found = Beams.none(batch, width, n, device)
@@ -61,7 +58,7 @@ class CatalogueBeam(Decoder):
                 if len(users) == 0:
                     break
                 some = task if len(users) == batch else some_users(task, users)
-                new = self._extended(some, beams.some(users, slice(start, start + size)), words, filled, width)
+                new = self._extended(some, beams.some(users, slice(start, start + size)), filled, width)
                 certain, open_ = _split(some, new, filled + 1)
                 done = done.put(users, done.some(users, slice(None)).best(certain, task.k))
                 found = found.put(users, found.some(users, slice(None)).best(open_, width))
@@ -72,7 +69,7 @@ class CatalogueBeam(Decoder):
                 break
         return items_from_sids(task, done.codes, done.score, done.step)
 
-    def _extended(self, task: Task, beams: Beams, words: Tensor, filled: int, width: int) -> Beams:
+    def _extended(self, task: Task, beams: Beams, filled: int, width: int) -> Beams:
         """Beams with one digit more: the best candidates, several of which may be the same."""
         n, K = task.catalogue.n_digits, task.catalogue.codebook_size
         allowed = task.catalogue.allowed(beams.codes, beams.known, task.excluded)  # [B, P, n, K]
@@ -81,10 +78,10 @@ class CatalogueBeam(Decoder):
         total = (beams.score[..., None, None] + log_p).masked_fill(~allowed, -torch.inf).flatten(1)
         score, index = total.topk(min(width * COPIES, total.shape[1]), dim=1)
         source, flat = index // (n * K), index % (n * K)
-        place = (flat // K)[..., None]
+        digit = (flat // K)[..., None]
         old = beams.take(source)
-        codes, step = old.codes.scatter(2, place, (flat % K)[..., None]), old.step.scatter(2, place, filled)
-        return Beams(codes, step, score, old.name + words[flat])
+        codes, step = old.codes.scatter(2, digit, (flat % K)[..., None]), old.step.scatter(2, digit, filled)
+        return Beams(codes, step, score, old.key + task.catalogue.code_keys.view(-1)[flat])
 
 
 def _split(task: Task, new: Beams, known: int) -> tuple[Beams, Beams]:
@@ -95,5 +92,5 @@ def _split(task: Task, new: Beams, known: int) -> tuple[Beams, Beams]:
     item = catalogue.only_item(new.codes, new.known, task.excluded).masked_fill(new.score == -torch.inf, -1)
     codes = catalogue.codes_of(item.clamp(min=0))
     steps = torch.where(new.known, new.step, known - 1)
-    certain = Beams(codes, steps, new.score.masked_fill(item < 0, -torch.inf), catalogue.words(codes))
+    certain = Beams(codes, steps, new.score.masked_fill(item < 0, -torch.inf), catalogue.keys(codes))
     return certain, replace(new, score=new.score.masked_fill(item >= 0, -torch.inf))

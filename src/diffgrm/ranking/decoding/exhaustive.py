@@ -59,8 +59,8 @@ class Exhaustive(Decoder):
             del scores[subset]
         score = scores[2**n - 1] if n else scores[0]
         # Items that share a SID give it several times: keep the first of each, then all items of it come back.
-        name = catalogue.words(catalogue.codes).expand(batch, -1)
-        score = score.masked_fill(~first_of_each(name), -torch.inf)
+        key = catalogue.keys(catalogue.codes).expand(batch, -1)
+        score = score.masked_fill(~first_of_each(key), -torch.inf)
         order = score.argsort(dim=1, descending=True, stable=True)
         return items_from_sids(task, codes.gather(1, order[..., None].expand(-1, -1, n)), score.gather(1, order))
 

@@ -15,7 +15,6 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.networks.contracts import Denoises, ScoresItems
-from diffgrm.ranking.catalogue import code_words
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, first_of_each
 from diffgrm.ranking.decoding.beams import Beams, tell
 
@@ -51,7 +50,7 @@ class ItemProposals(Decoder):
         """See :meth:`Decoder.decode`."""
         items, score = self._proposed(task)
         codes = task.catalogue.codes_of(items.clamp(min=0))  # [B, C, n]
-        beams = Beams(codes, torch.full_like(codes, -1), score, task.catalogue.words(codes))
+        beams = Beams(codes, torch.full_like(codes, -1), score, task.catalogue.keys(codes))
         if self.weight or task.watch is not None:
             beams = self._filled(task, beams)
         else:
@@ -64,7 +63,7 @@ class ItemProposals(Decoder):
             best = torch.nn.functional.pad(best, more, value=-1)
             best_scores = torch.nn.functional.pad(best_scores, more, value=-torch.inf)
         best = torch.where(best_scores > -torch.inf, best, -1)
-        legal = first_of_each(beams.name) & (score > -torch.inf)  # of items that share a SID, the best stands for it
+        legal = first_of_each(beams.key) & (score > -torch.inf)  # of items that share a SID, the best stands for it
         return Decoded(best, best_scores, beams.codes, score.masked_fill(~legal, -torch.inf), legal, beams.step)
 
     def _proposed(self, task: Task) -> tuple[Tensor, Tensor]:
@@ -96,13 +95,12 @@ class ItemProposals(Decoder):
             step = beams.step.scatter(2, digit, now)
             beams = replace(beams, step=step, score=beams.score + self.weight * surest[..., 0])
             if task.watch is not None:
-                partial = replace(beams, name=_names(task, beams))
+                partial = replace(beams, key=_keys(task, beams))
                 tell(task, partial, Beams.none(len(step), 1, n, step.device))
         return beams
 
 
-def _names(task: Task, beams: Beams) -> Tensor:
+def _keys(task: Task, beams: Beams) -> Tensor:
     """[B, C] equal for equal partial SIDs."""
-    words = code_words(task.catalogue.n_digits, task.catalogue.codebook_size, beams.codes.device)
     digit = torch.arange(task.catalogue.n_digits, device=beams.codes.device)
-    return words[digit, beams.codes].masked_fill(~beams.known, 0).sum(-1)
+    return task.catalogue.code_keys[digit, beams.codes].masked_fill(~beams.known, 0).sum(-1)

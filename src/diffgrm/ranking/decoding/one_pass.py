@@ -33,15 +33,15 @@ class OnePass(Decoder):
         sids = catalogue.distinct_codes  # [D, n]
         # Every excluded item can spoil one SID at most, so among this many are k items, if so many are possible.
         wanted = task.k + (0 if task.excluded is None else task.excluded.padded.shape[1])
-        scores, places = log_p.new_empty(batch, 0), masked.new_empty(batch, 0, dtype=torch.long)
+        scores, indices = log_p.new_empty(batch, 0), masked.new_empty(batch, 0, dtype=torch.long)
         for start in range(0, len(sids), self.block):
-            score, place = _sum_of_digits(log_p, sids[start : start + self.block]).topk(
+            score, index = _sum_of_digits(log_p, sids[start : start + self.block]).topk(
                 min(wanted, len(sids) - start, self.block), dim=1
             )
-            scores, places = torch.cat([scores, score], 1), torch.cat([places, place + start], 1)
+            scores, indices = torch.cat([scores, score], 1), torch.cat([indices, index + start], 1)
             scores, keep = scores.topk(min(wanted, scores.shape[1]), dim=1)
-            places = places.gather(1, keep)
-        return items_from_sids(task, sids[places], scores)
+            indices = indices.gather(1, keep)
+        return items_from_sids(task, sids[indices], scores)
 
 
 def _sum_of_digits(log_p: Tensor, sids: Tensor) -> Tensor:
