@@ -65,7 +65,7 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
         decoder = recipe.validation_decoder.build("decoding", seed=recipe.seed)
         self._check_parts(decoder)
         own = self._decoder()
-        sids = self._tokenize(split)
+        sids = self._tokenize(split, run_folder)
         for part in (own, decoder):
             part.check(sids.n_digits, len(sids))
         network = self._new_network()

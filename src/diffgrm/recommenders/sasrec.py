@@ -33,11 +33,11 @@ class SASRecRecommender(NetworkRecommender):
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"model": {"name": "sasrec"}}
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
-        self._prepare(split)
+        self._prepare(split, run_folder)
         objective = NextItemObjective(self._new_network(), self.recipe.item_loss, self._digits(), split.item_counts)
         self._train(objective, split, run_folder, resume, progress)
 
-    def _prepare(self, split: Split) -> None:
+    def _prepare(self, split: Split, run_folder: Path | None) -> None:
         """What must be known before the network is built."""
 
     def _sizes(self) -> dict[str, int]:
@@ -68,8 +68,8 @@ class SidSASRecRecommender(SemanticRecommender, SASRecRecommender):
     name = "sid_sasrec"
     sections = (*SemanticRecommender.sections, *SASRecRecommender.sections)
 
-    def _prepare(self, split: Split) -> None:
-        self._tokenize(split)
+    def _prepare(self, split: Split, run_folder: Path | None) -> None:
+        self._tokenize(split, run_folder)
 
     def _digits(self) -> Tensor:
         assert self.semantic_ids is not None

@@ -15,6 +15,7 @@ from diffgrm.recommenders.base import Recommender
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items, normalise
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 SIDS, TOKENIZER, ENCODER = "semantic_ids.safetensors", "tokenizer.safetensors", "encoder.safetensors"
 
@@ -37,7 +38,7 @@ class SemanticRecommender(Recommender):
         assert self.semantic_ids is not None
         return {"n_digits": self.semantic_ids.n_digits, "codebook_size": self.semantic_ids.codebook_size}
 
-    def _tokenize(self, split: Split) -> SemanticIds:
+    def _tokenize(self, split: Split, run_folder: Path | None = None) -> SemanticIds:
         """Embed the items, fit the tokenizer on those that occur in training, and give every item its SID."""
         recipe, items = self.recipe, split.dataset.item_table
         in_training = split.item_counts > 0
@@ -46,12 +47,10 @@ class SemanticRecommender(Recommender):
         embeddings = embed_items(self.encoder, items, in_training)
         self._embedded(embeddings)
         self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed)
+        folder = None if run_folder is None else run_folder / "tokenizer"
+        context = TokenizerContext(embeddings, in_training, split.train, folder=folder, seed=recipe.seed)
         self.semantic_ids, self.report = tokenize_items(
-            self.tokenizer,
-            embeddings,
-            in_training,
-            recipe.semantic_ids.collisions,
-            recipe.tokenizer.options,
+            self.tokenizer, context, recipe.semantic_ids.collisions, recipe.tokenizer.options
         )
         self.facts["tokenizer_report"] = dict(self.report.rows())
         return self.semantic_ids
