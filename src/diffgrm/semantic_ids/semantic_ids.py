@@ -107,10 +107,8 @@ class SemanticIds:
             )
         wrong = np.flatnonzero(((codes < 0) | (codes >= np.array(sizes))).any(axis=0))
         if wrong.size:
-            lines = [
-                f"codes of digit {j} lie in {codes[:, j].min()}..{codes[:, j].max()}; expected 0..{sizes[j] - 1}"
-                for j in wrong
-            ]
+            ends = [(j, codes[:, j].min(), codes[:, j].max()) for j in wrong]
+            lines = [f"codes of digit {j} lie in {low}..{high}; expected 0..{sizes[j] - 1}" for j, low, high in ends]
             raise TokenizerError("\n".join(lines))
         codes.setflags(write=False)
 

@@ -39,7 +39,7 @@ class TokenizerContext:
 
     def __post_init__(self) -> None:
         shape, kind = np.shape(self.in_training), np.asarray(self.in_training).dtype
-        if shape != (len(self.embeddings),) or kind != bool:
+        if shape != (len(self.embeddings),) or not np.issubdtype(kind, np.bool_):
             raise TokenizerError(
                 f"in_training has shape {shape} and type {kind}; expected ({len(self.embeddings)},) and bool, one value an "
                 "item: pass split.item_counts > 0"

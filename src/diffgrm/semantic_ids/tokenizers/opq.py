@@ -17,8 +17,8 @@ from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 def _power_of_two(value: Any) -> int:
     if not isinstance(value, int) or value < 2 or value > 65_536 or value & (value - 1):
         raise TokenizerError(
-            f"expected a power of two from 2 to 65536, found {value}: OPQ counts the codes of a digit in bits, equally many "
-            "for every digit; for another codebook_size use tokenizer.name=residual_kmeans"
+            f"expected a power of two from 2 to 65536, found {value}: OPQ counts the codes of a digit in bits, as many for "
+            "every digit; for another codebook_size use tokenizer.name=residual_kmeans"
         )
     return value
 
