@@ -59,9 +59,7 @@ def test_items_that_share_a_sid_have_one_number():
 def test_codes_out_of_range_are_refused():
     with pytest.raises(TokenizerError, match=r"codes of digit 1 lie in 4\.\.4; expected 0\.\.3"):
         SemanticIds(np.array([[0, 4]]), (4, 4))
-    with pytest.raises(
-        TokenizerError, match=r"digit 0 lie in 2\.\.3; expected 0\.\.2\n.*digit 2 lie in -1\.\.0; expected 0\.\.1"
-    ):
+    with pytest.raises(TokenizerError, match=r"digit 0 lie in 2\.\.3; .* 0\.\.2\n.*digit 2 lie in -1\.\.0; .* 0\.\.1"):
         SemanticIds(np.array([[2, 4, 0], [3, 0, -1]]), (3, 5, 2))
     with pytest.raises(TokenizerError, match=r"codes have 2 digits, but codebook_sizes are 3: \(4, 4, 4\)"):
         SemanticIds(np.array([[0, 4]]), (4, 4, 4))
