@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 from diffgrm.semantic_ids.collisions import reassign
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         vectors = generator.normal(size=(n_centres, 64))[generator.integers(0, n_centres, arguments.items)]
         vectors = (vectors + spread * generator.normal(size=vectors.shape)).astype(np.float32)
         vectors[:copies] = vectors[0]
-        tokenizer = OPQTokenizer(4, 256, pca_width=64, iterations=5).fit(vectors[: min(30_000, arguments.items)])
+        tokenizer = OPQTokenizer(4, 256, pca_width=64, iterations=5).fit(TokenizerContext.of(vectors[:30_000]))
         codes = tokenizer.encode(vectors)
         seconds = []
         for _ in range(arguments.repeats):

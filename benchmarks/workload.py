@@ -9,6 +9,7 @@ import numpy as np
 from diffgrm import InteractionDataset, Recipe, leave_one_out, toy_world
 from diffgrm.semantic_ids.embeddings.base import embed_items
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 
 def real_workload(
@@ -62,7 +63,7 @@ def semantic_ids(dataset: InteractionDataset, in_training: np.ndarray, seed: int
         recipe = recipe.override(["embedding.width=64", "tokenizer.pca_width=32"])
     embeddings = embed_items(recipe.embedding.build("embedding", seed=seed), items, in_training)
     tokenizer = recipe.tokenizer.build("tokenizer", seed=seed)
-    tokenizer.fit(embeddings[in_training])
+    tokenizer.fit(TokenizerContext(embeddings, in_training, seed=seed))
     return SemanticIds.build(tokenizer, embeddings, "reassign")[0].codes, size
 
 

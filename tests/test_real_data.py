@@ -10,6 +10,7 @@ from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate, le
 from diffgrm.semantic_ids.embeddings.base import embed_items
 from diffgrm.semantic_ids.embeddings.lsa import LSA
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
 
 
@@ -38,7 +39,7 @@ def test_beauty_items_get_distinct_sids_that_know_their_neighbours():
     dataset = load("amazon-beauty")
     in_training = leave_one_out(dataset).item_counts > 0
     embeddings = embed_items(LSA(width=64), dataset.item_table, in_training)
-    tokenizer = OPQTokenizer(4, 256, pca_width=64, iterations=3).fit(embeddings[in_training])
+    tokenizer = OPQTokenizer(4, 256, pca_width=64, iterations=3).fit(TokenizerContext(embeddings, in_training))
     ids, report = SemanticIds.build(tokenizer, embeddings)
     assert len(np.unique(ids.codes, axis=0)) == dataset.n_items
     assert report.neighbour_agreement > 0.1 > 10 * report.chance_agreement

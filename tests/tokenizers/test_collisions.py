@@ -8,7 +8,10 @@ from scipy.optimize import linear_sum_assignment
 
 from diffgrm.foundation.schema import TokenizerError
 from diffgrm.semantic_ids.collisions import CodeKeys, nearest_codes, reassign
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
+
+of = TokenizerContext.of
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def crowd():
     centres = generator.normal(size=(60, 8))
     vectors = (centres[generator.integers(0, 60, 300)] + generator.normal(size=(300, 8)) * 0.02).astype(np.float32)
     vectors[:20] = vectors[0]
-    tokenizer = OPQTokenizer(3, 16, pca_width=6, iterations=5).fit(vectors)
+    tokenizer = OPQTokenizer(3, 16, pca_width=6, iterations=5).fit(of(vectors))
     return tokenizer, vectors, tokenizer.encode(vectors)
 
 
@@ -57,19 +60,19 @@ def test_the_repair_costs_no_more_than_the_best_assignment_of_the_colliding_item
 def test_many_identical_items_find_room():
     vectors = np.random.default_rng(0).normal(size=(1500, 8)).astype(np.float32)
     vectors[:700] = vectors[0]
-    tokenizer = OPQTokenizer(4, 32, pca_width=8, iterations=3).fit(vectors)
+    tokenizer = OPQTokenizer(4, 32, pca_width=8, iterations=3).fit(of(vectors))
     assert len(np.unique(reassign(tokenizer, vectors, tokenizer.encode(vectors)).codes, axis=0)) == 1500
 
 
 def test_a_full_code_space_can_be_filled_to_the_last_code():
     vectors = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
-    tokenizer = OPQTokenizer(3, 4, pca_width=3, iterations=3).fit(vectors)
+    tokenizer = OPQTokenizer(3, 4, pca_width=3, iterations=3).fit(of(vectors))
     assert len(np.unique(reassign(tokenizer, vectors, tokenizer.encode(vectors)).codes, axis=0)) == 64
 
 
 def test_too_few_codes_are_told_with_the_way_out():
     vectors = np.random.default_rng(0).normal(size=(65, 4)).astype(np.float32)
-    tokenizer = OPQTokenizer(3, 4, pca_width=3, iterations=3).fit(vectors)
+    tokenizer = OPQTokenizer(3, 4, pca_width=3, iterations=3).fit(of(vectors))
     with pytest.raises(TokenizerError, match="3 digits of 4 codes make only 64; raise tokenizer.n_digits"):
         reassign(tokenizer, vectors, tokenizer.encode(vectors))
 
@@ -77,7 +80,7 @@ def test_too_few_codes_are_told_with_the_way_out():
 def test_a_crowded_code_space_is_told(monkeypatch):
     monkeypatch.setattr("diffgrm.semantic_ids.collisions.LONGEST_LIST", 64)
     generator = np.random.default_rng(0)
-    tokenizer = OPQTokenizer(9, 2, pca_width=9, iterations=2).fit(generator.normal(size=(100, 9)).astype(np.float32))
+    tokenizer = OPQTokenizer(9, 2, pca_width=9, iterations=2).fit(of(generator.normal(size=(100, 9)).astype(np.float32)))
     vectors = (1 + 1e-3 * generator.normal(size=(300, 9))).astype(np.float32)
     with pytest.raises(TokenizerError, match=r"the code space is too crowded: \d+ of 512 codes are in use"):
         reassign(tokenizer, vectors, tokenizer.encode(vectors))
@@ -113,7 +116,7 @@ def test_too_large_problems_are_cut_and_still_give_everyone_a_place(crowd, monke
 def test_thousands_of_copies_are_dealt_the_nearest_free_codes():
     vectors = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
     vectors[:2000] = vectors[0]
-    tokenizer = OPQTokenizer(4, 32, pca_width=8, iterations=3).fit(vectors[1900:])
+    tokenizer = OPQTokenizer(4, 32, pca_width=8, iterations=3).fit(of(vectors[1900:]))
     codes = tokenizer.encode(vectors)
     repaired = reassign(tokenizer, vectors, codes)
     assert len(np.unique(repaired.codes, axis=0)) == 3000

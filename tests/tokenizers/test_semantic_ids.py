@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import ModelFolderError, TokenizerError
-from diffgrm.semantic_ids.semantic_ids import SemanticIds, tokenize_items
+from diffgrm.foundation.storage import State
+from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
+
+of = TokenizerContext.of
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +25,7 @@ def vectors():
 
 @pytest.fixture(scope="module")
 def tokenizer(vectors):
-    return OPQTokenizer(4, 16, pca_width=12, iterations=5).fit(vectors)
+    return OPQTokenizer(4, 16, pca_width=12, iterations=5).fit(of(vectors))
 
 
 def test_reassign_gives_distinct_sids_and_share_keeps_what_the_tokenizer_said(vectors, tokenizer):
@@ -37,30 +44,53 @@ def test_reassign_gives_distinct_sids_and_share_keeps_what_the_tokenizer_said(ve
 def test_the_report_tells_neighbours_from_strangers(vectors, tokenizer):
     report = SemanticIds.build(tokenizer, vectors)[1]
     shuffled = np.random.default_rng(0).permutation(vectors)
-    lost = SemanticIds.build(OPQTokenizer(4, 16, pca_width=12, iterations=5).fit(shuffled), shuffled)[1]
+    lost = SemanticIds.build(OPQTokenizer(4, 16, pca_width=12, iterations=5).fit(of(shuffled)), shuffled)[1]
     assert report.neighbour_agreement > 10 * report.chance_agreement
     assert report.neighbour_agreement == pytest.approx(lost.neighbour_agreement, abs=0.1)  # order of items is irrelevant
     assert all(0 < u <= 1 for u in report.utilisation) and all(0 < e <= 4 for e in report.entropy_bits)
 
 
 def test_items_that_share_a_sid_have_one_number():
-    ids = SemanticIds(np.array([[1, 2], [0, 3], [1, 2]]), 4, "share")
+    ids = SemanticIds(np.array([[1, 2], [0, 3], [1, 2]]), (4, 4), "share")
     numbers = ids.sid_of_item()
     assert numbers[0] == numbers[2] != numbers[1]
 
 
 def test_codes_out_of_range_are_refused():
-    with pytest.raises(TokenizerError, match=r"codes lie in 0\.\.4; expected 0\.\.3"):
-        SemanticIds(np.array([[0, 4]]), 4)
+    with pytest.raises(TokenizerError, match=r"codes of digit 1 lie in 4\.\.4; expected 0\.\.3"):
+        SemanticIds(np.array([[0, 4]]), (4, 4))
+    with pytest.raises(TokenizerError, match=r"digit 0 lie in 2\.\.3; .* 0\.\.2\n.*digit 2 lie in -1\.\.0; .* 0\.\.1"):
+        SemanticIds(np.array([[2, 4, 0], [3, 0, -1]]), (3, 5, 2))
+    with pytest.raises(TokenizerError, match=r"codes have 2 digits, but codebook_sizes are 3: \(4, 4, 4\)"):
+        SemanticIds(np.array([[0, 4]]), (4, 4, 4))
     with pytest.raises(TokenizerError, match="expected whole numbers"):
-        SemanticIds(np.array([0.5]), 4)
+        SemanticIds(np.array([0.5]), (4,))
 
 
-def test_saving_keeps_everything(tmp_path):
-    ids = SemanticIds(np.array([[1, 2], [0, 3]]), 4, "share")
+@pytest.mark.parametrize("sizes", [(4, 4), (2, 4)])
+def test_saving_keeps_everything(sizes, tmp_path):
+    ids = SemanticIds(np.array([[1, 2], [0, 3]]), sizes, "share")
     ids.save(tmp_path / "sids.safetensors")
     again = SemanticIds.load(tmp_path / "sids.safetensors")
-    assert (again.codes == ids.codes).all() and again.codebook_size == 4 and again.collisions == "share"
+    assert (again.codes == ids.codes).all() and again.collisions == "share"
+    assert again.codebook_sizes == sizes and again.codebook_size == 4
+
+
+def test_a_file_without_sizes_has_equal_ones(tmp_path):
+    facts = {"codebook_size": 4, "collisions": "reassign"}
+    State({"codes": np.array([[1, 2, 0], [0, 3, 1]], dtype=np.int32)}, facts).save(tmp_path / "sids.safetensors")
+    assert SemanticIds.load(tmp_path / "sids.safetensors").codebook_sizes == (4, 4, 4)
+    SemanticIds(np.array([[1, 2]]), (4, 4)).save(tmp_path / "equal.safetensors")
+    assert State.load(tmp_path / "equal.safetensors").facts == facts  # as they were before digits could differ
+
+
+def test_the_report_counts_the_codes_that_a_digit_has(vectors):
+    tokenizer = resolve("tokenizer", "random")(n_digits=3, codebook_size=(3, 16, 40)).fit(of(vectors))
+    report = SemanticIds.build(tokenizer, vectors)[1]
+    assert report.utilisation == (1.0, 1.0, 1.0) and report.entropy_bits[0] <= np.log2(3) < report.entropy_bits[1] <= 4
+    assert TokenizerReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+    rows = dict(report.rows())
+    assert rows["semantic ID"] == "3 digits x 3, 16, 40 codes" and "entropy in bits (at best 1.58, 4, 5.32)" in rows
 
 
 def test_a_foreign_file_is_refused(tmp_path):
@@ -69,31 +99,3 @@ def test_a_foreign_file_is_refused(tmp_path):
         SemanticIds.load(tmp_path / "sids.safetensors")
     with pytest.raises(ModelFolderError, match="is missing"):
         SemanticIds.load(tmp_path / "nowhere.safetensors")
-
-
-def test_semantic_ids_come_from_the_cache_when_nothing_changed(vectors, tmp_path, monkeypatch):
-    in_training, settings = np.arange(400) % 3 > 0, {"pca_width": 12, "iterations": 5}
-
-    def made(settings=settings, collisions="reassign", seed=0, in_training=in_training):
-        tokenizer = OPQTokenizer(4, 16, **settings, seed=seed)
-        return tokenizer, *tokenize_items(tokenizer, vectors, in_training, collisions, settings, tmp_path)
-
-    tokenizer, ids, report = made()
-    made(settings | {"iterations": 4}), made(collisions="share"), made(seed=1), made(in_training=~in_training)
-    assert len(list(tmp_path.iterdir())) == 5
-    monkeypatch.setattr(OPQTokenizer, "_fit", lambda *_: pytest.fail("fitted again"))
-    again, ids_again, report_again = made()
-    assert (ids.codes == ids_again.codes).all() and report == report_again
-    assert (tokenizer.encode(vectors) == again.encode(vectors)).all()
-
-
-def test_damaged_cached_semantic_ids_are_made_again(vectors, tmp_path):
-    def made():
-        tokenizer = OPQTokenizer(4, 16, pca_width=12)
-        return tokenize_items(tokenizer, vectors, np.ones(400, bool), "reassign", {}, tmp_path)
-
-    ids, _ = made()
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(b"not safetensors")
-    assert (made()[0].codes == ids.codes).all()
-    assert (made()[0].codes == ids.codes).all() and len(list(tmp_path.iterdir())) == 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,6 +100,21 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def code_digests(kind: type, *more: Path) -> list[str] | None:
+    """Digests of the files that hold a class and all that it inherits from (but Python's own), and of more files.
+
+    Returns:
+        One hex digest a file, in an order that does not depend on where the files lie; None where a class has no file to
+        read, such as one typed into a notebook.
+    """
+    own = [base for base in kind.__mro__ if base.__module__.split(".")[0] not in sys.stdlib_module_names]
+    try:
+        files = [Path(inspect.getfile(base)) for base in own]
+        return sorted(file_digest(path) for path in {*files, *more})
+    except (TypeError, OSError):  # what inspect says of a class without a file
+        return None
 
 
 def digest(facts: list[Any]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -36,7 +37,7 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
     """Distinct codes for all items; deterministic.
 
     Args:
-        tokenizer: fitted; its ``digit_costs`` price a move.
+        tokenizer: fitted; its ``digit_costs`` price a move, or its ``error`` where they do not add up.
         embeddings: [N, e].
         codes: [N, n], what the tokenizer gave; rows may repeat.
 
@@ -44,11 +45,11 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
         TokenizerError: fewer codes than items, or so crowded that an item finds no free code near it.
     """
     n_items, n_digits = codes.shape
-    room = tokenizer.codebook_size**n_digits
+    room = prod(tokenizer.codebook_sizes)
     if room < n_items:
         raise TokenizerError(
-            f"{n_items} items cannot have a semantic ID each: {n_digits} digits of {tokenizer.codebook_size} codes make "
-            f"only {room}; raise tokenizer.n_digits or tokenizer.codebook_size, or use semantic_ids.collisions=share"
+            f"{n_items} items cannot have a semantic ID each: {_sizes(tokenizer)} make only {room}; raise "
+            "tokenizer.n_digits or tokenizer.codebook_size, or use semantic_ids.collisions=share"
         )
     codes = codes.astype(np.int32).copy()
     keys = CodeKeys(n_digits, tokenizer.codebook_size)
@@ -78,15 +79,20 @@ def place(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray, taken
         TokenizerError: as in :func:`reassign`.
     """
     n_digits = codes.shape[1]
-    room = tokenizer.codebook_size**n_digits - len(taken)
+    room = prod(tokenizer.codebook_sizes) - len(taken)
     if room < len(codes):
         raise TokenizerError(
-            f"{len(codes)} new items cannot have a semantic ID each: {n_digits} digits of {tokenizer.codebook_size} codes "
-            f"leave {room} beside the {len(taken)} in use; fit again with a larger tokenizer.n_digits or codebook_size"
+            f"{len(codes)} new items cannot have a semantic ID each: {_sizes(tokenizer)} leave {room} beside the "
+            f"{len(taken)} in use; fit again with a larger tokenizer.n_digits or codebook_size"
         )
     keys = CodeKeys(n_digits, tokenizer.codebook_size)
     codes, occupied = codes.astype(np.int32), np.sort(keys(taken))
     return _settled(tokenizer, embeddings, codes, keys, occupied, None) if len(codes) else codes
+
+
+def _sizes(tokenizer: Tokenizer) -> str:
+    sizes = sorted(set(tokenizer.codebook_sizes))
+    return f"{tokenizer.n_digits} digits of {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))} codes"
 
 
 def _settled(
@@ -105,7 +111,7 @@ def _settled(
         homes: [N] keys of the items' own codes, which one item each may keep though they are in use; None: none may.
     """
     codes, waiting = original.copy(), np.arange(len(original))
-    room = tokenizer.codebook_size ** codes.shape[1]
+    room = prod(tokenizer.codebook_sizes)
     length, first_round = FIRST_LIST, homes is not None
     while waiting.size:
         candidates, costs = _free_candidates(tokenizer, embeddings[waiting], original[waiting], keys, taken, length)
@@ -152,7 +158,7 @@ def _nearest_free(
         free = int(np.isfinite(costs).sum())
         if free >= wanted:
             return candidates[0, :wanted]
-        if length >= min(64 * len(copies) + LONGEST_LIST, tokenizer.codebook_size**tokenizer.n_digits):
+        if length >= min(64 * len(copies) + LONGEST_LIST, prod(tokenizer.codebook_sizes)):
             raise TokenizerError(
                 f"the code space is too crowded: {len(copies)} items with one and the same vector find only {free} free "
                 f"codes among the {length} nearest; raise tokenizer.n_digits or tokenizer.codebook_size"
@@ -212,7 +218,11 @@ def nearest_codes(costs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
 def _free_candidates(
     tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray, keys: CodeKeys, taken: np.ndarray, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Per item, the free codes among its ``length`` nearest, nearest first; cost inf where there is none."""
+    """Per item, the free codes among its ``length`` nearest, nearest first; cost inf where there is none.
+
+    Nearest goes by the sum of the costs of changing single digits. Where those do not add up, the list is sorted again by
+    the true error, and a cost is below 0 where a free code fits better than the tokenizer's own choice.
+    """
 
     def block(embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
         costs = tokenizer.digit_costs(embeddings, codes).astype(np.float64)
@@ -222,6 +232,10 @@ def _free_candidates(
         near_keys = keys(near)
         spot = np.minimum(np.searchsorted(taken, near_keys), len(taken) - 1)
         extra[taken[spot] == near_keys] = np.inf
+        if not tokenizer.costs_add:
+            which, place = np.nonzero(np.isfinite(extra))
+            errors = tokenizer.pair_errors(embeddings, which, near[which, place]).astype(np.float64)
+            extra[which, place] = errors - tokenizer.error(embeddings, codes)[which]
         order = np.argsort(extra, axis=1, kind="stable")
         row = np.arange(len(near))[:, None]
         return np.concatenate([near[row, order], extra[row, order][..., None]], axis=2)
@@ -244,6 +258,7 @@ def _assign(keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None) -> tu
     Returns:
         placed [N] bool, and the chosen candidate's column [N] (-1: stays at home).
     """
+    costs = costs - min(costs.min(initial=0), 0)  # all moves alike, so that none is worth more than staying
     while True:
         edges = _edges(keys, costs, homes)
         order, starts = _components(edges, len(keys))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,10 +10,14 @@ from typing import Any, Self
 import numpy as np
 
 from diffgrm.foundation.schema import ModelFolderError, TokenizerError
-from diffgrm.foundation.storage import State, cache_folder, cached, digest, file_digest
+from diffgrm.foundation.storage import State, cache_folder, cached, code_digests, digest
 from diffgrm.semantic_ids.collisions import place, reassign
 from diffgrm.semantic_ids.embeddings.base import normalise
+from diffgrm.semantic_ids.threads import one_thread
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,14 @@ class TokenizerReport:
     """How good a set of semantic IDs is.
 
     Attributes:
-        n_items, n_digits, codebook_size: sizes.
+        n_items, n_digits, codebook_size: sizes; ``codebook_size`` is that of the digit with most codes.
+        codebook_sizes: codes of each digit.
         colliding_items: items that shared a SID with another before repair.
         collision_groups, largest_group: SIDs with several items before repair, and the most items on one.
         moved_items: items whose SID the repair changed (0 for ``share``).
         distinct_sids: different SIDs after repair.
-        utilisation: per digit, share of the K codes in use.
-        entropy_bits: per digit, entropy of the code distribution; at best log2 K.
+        utilisation: per digit, share of its codes in use.
+        entropy_bits: per digit, entropy of the code distribution; at best log2 of its codes.
         quantisation_error, error_before_repair: mean squared distance between vector and centroids.
         neighbour_agreement: of an item's ten nearest items by embedding, the share found among the ten that have most
             digits in common with it (ties drawn at random, in expectation); ``chance_agreement`` is what random SIDs
@@ -38,6 +42,7 @@ class TokenizerReport:
     n_items: int
     n_digits: int
     codebook_size: int
+    codebook_sizes: tuple[int, ...]
     colliding_items: int
     collision_groups: int
     largest_group: int
@@ -62,10 +67,11 @@ class TokenizerReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """The report as (what, value) lines for a reader."""
-        bits = f"{np.log2(self.codebook_size):.0f}"
+        sizes = self.codebook_sizes if len(set(self.codebook_sizes)) > 1 else self.codebook_sizes[:1]
+        codes, bits = (", ".join(texts) for texts in zip(*((str(k), f"{np.log2(k):.3g}") for k in sizes), strict=True))
         return [
             ("items", f"{self.n_items:,}"),
-            ("semantic ID", f"{self.n_digits} digits x {self.codebook_size} codes"),
+            ("semantic ID", f"{self.n_digits} digits x {codes} codes"),
             ("items that collided", f"{self.colliding_items:,} in {self.collision_groups:,} groups"),
             ("largest group", f"{self.largest_group:,}"),
             ("items moved to a free SID", f"{self.moved_items:,}"),
@@ -81,24 +87,33 @@ class TokenizerReport:
 class SemanticIds:
     """The codes [I, n] int32 of every item; row i is item i of the dataset.
 
-    With ``collisions="reassign"`` the rows are distinct; with ``"share"`` they may repeat.
+    With ``collisions="reassign"`` the rows are distinct; with ``"share"`` they may repeat. ``codebook_sizes`` says how many
+    codes each digit has; ``codebook_size`` is the largest.
     """
 
     codes: np.ndarray
-    codebook_size: int
+    codebook_sizes: tuple[int, ...]
     collisions: str = "reassign"
 
     def __post_init__(self) -> None:
-        codes = self.codes
+        codes, sizes = self.codes, self.codebook_sizes
         if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
             raise TokenizerError(
                 f"codes have shape {codes.shape} and type {codes.dtype}; expected whole numbers [items, n]"
             )
-        if codes.size and (codes.min() < 0 or codes.max() >= self.codebook_size):
-            raise TokenizerError(f"codes lie in {codes.min()}..{codes.max()}; expected 0..{self.codebook_size - 1}")
+        if codes.shape[1] != len(sizes):
+            raise TokenizerError(
+                f"codes have {codes.shape[1]} digits, but codebook_sizes are {len(sizes)}: {sizes}; give one size a digit"
+            )
+        wrong = np.flatnonzero(((codes < 0) | (codes >= np.array(sizes))).any(axis=0))
+        if wrong.size:
+            ends = [(j, codes[:, j].min(), codes[:, j].max()) for j in wrong]
+            lines = [f"codes of digit {j} lie in {low}..{high}; expected 0..{sizes[j] - 1}" for j, low, high in ends]
+            raise TokenizerError("\n".join(lines))
         codes.setflags(write=False)
 
     @classmethod
+    @one_thread()
     def build(
         cls, tokenizer: Tokenizer, embeddings: np.ndarray, collisions: str = "reassign"
     ) -> tuple[SemanticIds, TokenizerReport]:
@@ -109,7 +124,7 @@ class SemanticIds:
         """
         found = tokenizer.encode(embeddings)
         codes = reassign(tokenizer, embeddings, found).codes if collisions == "reassign" else found
-        ids = cls(codes, tokenizer.codebook_size, collisions)
+        ids = cls(codes, tokenizer.codebook_sizes, collisions)
         return ids, _report(tokenizer, embeddings, found, codes)
 
     def extended(self, tokenizer: Tokenizer, embeddings: np.ndarray) -> SemanticIds:
@@ -154,13 +169,20 @@ class SemanticIds:
         """n, digits of a SID."""
         return self.codes.shape[1]
 
+    @property
+    def codebook_size(self) -> int:
+        """K, codes of the digit that has most."""
+        return max(self.codebook_sizes)
+
     def sid_of_item(self) -> np.ndarray:
         """[I] the number of each item's SID among the distinct SIDs; items that share one have equal numbers."""
         return np.unique(self.codes, axis=0, return_inverse=True)[1].reshape(-1)
 
     def save(self, path: Path) -> None:
         """Write ``semantic_ids.safetensors``."""
-        facts = {"codebook_size": self.codebook_size, "collisions": self.collisions}
+        facts: dict[str, Any] = {"codebook_size": self.codebook_size, "collisions": self.collisions}
+        if len(set(self.codebook_sizes)) > 1:
+            facts["codebook_sizes"] = self.codebook_sizes
         State({"codes": self.codes.astype(np.int32)}, facts).save(path)
 
     @classmethod
@@ -172,53 +194,64 @@ class SemanticIds:
         """
         state = State.load(path)
         try:
-            return cls(state.arrays["codes"], state.facts["codebook_size"], state.facts["collisions"])
+            codes, facts = state.arrays["codes"], state.facts
+            sizes = facts.get("codebook_sizes", [facts["codebook_size"]] * codes.shape[-1])
+            return cls(codes, tuple(sizes), facts["collisions"])
         except (KeyError, TokenizerError) as error:
             raise ModelFolderError(f"{path} does not hold semantic IDs: {error}") from error
 
 
 def tokenize_items(
     tokenizer: Tokenizer,
-    embeddings: np.ndarray,
-    in_training: np.ndarray,
+    context: TokenizerContext,
     collisions: str,
     settings: dict[str, Any],
     cache: Path | None = None,
 ) -> tuple[SemanticIds, TokenizerReport]:
     """Fit a tokenizer on the training items and give all items their SIDs, through the cache.
 
+    The key of the cache is all that decides the digits: the context (the events where the tokenizer reads them), the
+    settings, and the code: of the tokenizer and what it inherits from, of repair and keys. Other modules that a tokenizer
+    of your own calls are not followed; nothing is cached of one that has no file.
+
     Args:
-        embeddings: [I, e].
-        in_training: [I] bool, items that occur in training rows; nothing is learnt from the others.
-        settings: JSON-able, what the tokenizer was built with; with its code and seed, it is the key of the cache.
+        context: the items, and what may be learnt from.
+        settings: JSON-able, what the tokenizer was built with.
         cache: folder of cached semantic IDs; None is the user's cache folder.
 
     Raises:
         TokenizerError: too few training items, or a code space too small for distinct SIDs.
     """
-    kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
-    code = file_digest(Path(inspect.getfile(type(tokenizer))))  # an edited tokenizer makes its SIDs again
-    identity = [kind, code, json.dumps(settings, sort_keys=True), tokenizer.seed, collisions]
-    folder = cache or cache_folder() / "semantic_ids"
 
     def make() -> State:
-        ids, report = SemanticIds.build(tokenizer.fit(embeddings[in_training]), embeddings, collisions)
+        ids, report = SemanticIds.build(tokenizer.fit(context), context.embeddings, collisions)
         state = tokenizer.state()
         return State({**state.arrays, "semantic_ids": ids.codes}, {**state.facts, "report": report.to_dict()})
 
-    stored = cached(folder / f"{digest([*identity, embeddings, in_training])}.safetensors", "semantic IDs", make)
+    code = code_digests(type(tokenizer), *HERE.rglob("*.py"))
+    if code is None:
+        stored = make()
+    else:
+        kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
+        identity = [kind, *code, json.dumps(settings, sort_keys=True), tokenizer.seed, context.seed, collisions]
+        identity += [context.embeddings, context.in_training]
+        if tokenizer.reads_events and context.events is not None:
+            identity += [context.events.values, context.events.offsets]
+        folder = cache or cache_folder() / "semantic_ids"
+        stored = cached(folder / f"{digest(identity)}.safetensors", "semantic IDs", make)
     codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
     tokenizer.load_state(stored)
-    return SemanticIds(codes, tokenizer.codebook_size, collisions), TokenizerReport.from_dict(report)
+    return SemanticIds(codes, tokenizer.codebook_sizes, collisions), TokenizerReport.from_dict(report)
 
 
 def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, codes: np.ndarray) -> TokenizerReport:
     _, sizes = np.unique(found, axis=0, return_counts=True)
-    counts = [np.bincount(codes[:, j], minlength=tokenizer.codebook_size) for j in range(tokenizer.n_digits)]
+    counts = [np.bincount(codes[:, j], minlength=size) for j, size in enumerate(tokenizer.codebook_sizes)]
     return TokenizerReport(
         n_items=len(codes),
         n_digits=tokenizer.n_digits,
         codebook_size=tokenizer.codebook_size,
+        codebook_sizes=tokenizer.codebook_sizes,
         colliding_items=int(sizes[sizes > 1].sum()),
         collision_groups=int((sizes > 1).sum()),
         largest_group=int(sizes.max(initial=0)),

@@ -264,7 +264,10 @@ def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[st
     """What pictures are drawn of: the use of codes, the order in which digits are filled, their difficulty in training."""
     found: dict[str, Any] = {}
     if (sids := getattr(recommender, "semantic_ids", None)) is not None:
-        found["code_counts"] = [np.bincount(column, minlength=sids.codebook_size).tolist() for column in sids.codes.T]
+        found["code_counts"] = [
+            np.bincount(column, minlength=size).tolist()
+            for column, size in zip(sids.codes.T, sids.codebook_sizes, strict=True)
+        ]
     if hasattr(recommender, "fill_order"):
         users = np.arange(min(OBSERVED, len(world.split.validation)))
         found["fill_order"] = recommender.fill_order(world.split.validation.histories.rows(users)).tolist()

@@ -235,6 +235,7 @@ def tokenize(
     from diffgrm.data.tables import load_frame, read_items, renamings_for
     from diffgrm.semantic_ids.embeddings.base import embed_items
     from diffgrm.semantic_ids.semantic_ids import tokenize_items
+    from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
     chosen = recipe_of(recipe, overrides)
     check_output(out)
@@ -243,15 +244,16 @@ def tokenize(
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         frame = load_frame(items, "item table")
         table = read_items(frame, renamings_for(frame, renamings(column)))
-        in_training = np.ones(table.height, dtype=bool)
+        in_training, events = np.ones(table.height, dtype=bool), None
     else:
         data = dataset_of(interactions, items, dataset, column)
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
-        table, in_training = data.item_table, split.item_counts > 0
+        table, in_training, events = data.item_table, split.item_counts > 0, split.train
     embeddings = embed_items(chosen.embedding.build("embedding", seed=chosen.seed), table, in_training)
     tokenizer, collisions = chosen.tokenizer.build("tokenizer", seed=chosen.seed), chosen.semantic_ids.collisions
-    sids, report = tokenize_items(tokenizer, embeddings, in_training, collisions, chosen.tokenizer.options)
+    context = TokenizerContext(embeddings, in_training, events, seed=chosen.seed)
+    sids, report = tokenize_items(tokenizer, context, collisions, chosen.tokenizer.options)
     digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
     write_table(table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
     show_report(report)

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
-from diffgrm.foundation.storage import State, cache_folder, cached
+from diffgrm.foundation.storage import State, cache_folder, cached, code_digests
+from diffgrm.semantic_ids import threads
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ class ItemEncoder(ABC):
     """Rows of an item table -> vectors [N, e] float32, L2-normalised.
 
     ``fit`` sees the items that occur in training, ``encode`` any item, now or later. A row's vector depends on that
-    row alone.
+    row alone. An encoder that computes with BLAS does so inside ``diffgrm.semantic_ids.threads.one_thread``, so that its
+    vectors do not depend on the number of threads.
     """
 
     cached: bool = True  # whether encoding is slow enough to keep the result on disk
@@ -57,6 +59,9 @@ def embed_items(
 ) -> np.ndarray:
     """Fit an encoder on the training items and encode all of them, through the cache.
 
+    The key of the cache is the encoder's identity, the code of its class and of all that it inherits from, and what it
+    reads of the items. Nothing is cached of an encoder whose class has no file.
+
     Args:
         items: item table, I rows.
         in_training: [I] bool, items that occur in training rows; nothing is learnt from the others.
@@ -75,10 +80,11 @@ def embed_items(
         vectors, state = check_embeddings(found, len(items), items[Columns.ITEM]), encoder.state()
         return State({**state.arrays, "embeddings": vectors}, state.facts)
 
-    if not encoder.cached:
+    code = code_digests(type(encoder), Path(threads.__file__)) if encoder.cached else None
+    if code is None:
         return make().arrays["embeddings"]
     folder = cache or cache_folder() / "embeddings"
-    stored = cached(folder / f"{_content_hash(encoder, items, in_training)}.safetensors", "embeddings", make)
+    stored = cached(folder / f"{_content_hash(encoder, code, items, in_training)}.safetensors", "embeddings", make)
     vectors = stored.arrays.pop("embeddings")
     encoder.load_state(stored)
     return vectors
@@ -109,8 +115,9 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
-def _content_hash(encoder: ItemEncoder, items: pl.DataFrame, in_training: np.ndarray) -> str:
-    identity = {"encoder": f"{type(encoder).__module__}:{type(encoder).__qualname__}", **encoder.identity()}
+def _content_hash(encoder: ItemEncoder, code: list[str], items: pl.DataFrame, in_training: np.ndarray) -> str:
+    kind = f"{type(encoder).__module__}:{type(encoder).__qualname__}"
+    identity = {"encoder": kind, "code": code, **encoder.identity()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     digest.update(np.packbits(in_training).tobytes())
     for text in encoder.documents(items):

@@ -13,6 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
 from diffgrm.foundation.storage import State
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
+from diffgrm.semantic_ids.threads import one_thread
 
 
 class LSA(ItemEncoder):
@@ -70,6 +71,7 @@ class LSA(ItemEncoder):
             **more,
         )
 
+    @one_thread()
     def fit(self, items: pl.DataFrame) -> Self:
         """Learn the vocabulary and the directions from training items.
 
@@ -91,6 +93,7 @@ class LSA(ItemEncoder):
         self._vectorizer, self._directions = vectorizer, svd.components_.astype(np.float32)
         return self
 
+    @one_thread()
     def encode(self, items: pl.DataFrame) -> np.ndarray:
         """Vectors [N, e]; a text without a single known word is the zero vector."""
         assert self._vectorizer is not None and self._directions is not None, "fit first"

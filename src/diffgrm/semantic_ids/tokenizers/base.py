@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Self
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -11,63 +13,116 @@ from pydantic import AfterValidator, Field
 from diffgrm.foundation.schema import DataError, TokenizerError
 from diffgrm.foundation.storage import State
 from diffgrm.semantic_ids.embeddings.base import check_embeddings
+from diffgrm.semantic_ids.threads import one_thread
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
+
+AT_ONCE = 2**22  # numbers of a block
 
 
-def _power_of_two(value: int) -> int:
-    if value < 2 or value > 65_536 or value & (value - 1):
-        raise ValueError(f"expected a power of two from 2 to 65536, found {value}")
+def _whole_numbers(value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    sizes = value if isinstance(value, tuple) else (value,)
+    if not sizes or any(size < 2 or size > 65_536 for size in sizes):
+        raise ValueError(f"expected whole numbers from 2 to 65536, found {value}")
     return value
 
 
 NDigits = Annotated[int, Field(ge=1, le=64), "n, digits of a semantic ID"]
-CodebookSize = Annotated[int, AfterValidator(_power_of_two), "K, codes of a digit: a power of two up to 65536"]
+CodebookSize = Annotated[
+    int | tuple[int, ...],
+    AfterValidator(_whole_numbers),
+    "K, codes of a digit: 2 to 65536, or a list of n such numbers, one a digit",
+]
 
 
 class Tokenizer(ABC):
-    """Item vectors [N, e] -> codes [N, n] int32 in 0..K-1. Fitted on training items only.
+    """Item vectors [N, e] -> codes [N, n] int32, digit j in 0..K_j-1. Fitted on training items only.
 
-    A row's codes depend on that row alone, so an item that comes later gets its digits the same way.
+    A row's codes depend on that row alone, so an item that comes later gets its digits the same way. They do not depend
+    on the number of threads: see :func:`one_thread`.
+
+    Attributes:
+        codebook_sizes: (K_0, ..., K_{n-1}), codes of each digit; ``codebook_size`` is the largest.
+        needs_items_per_code: K-means needs at least as many items as codes.
+        reads_events: training events decide the codes too; others are not shown them.
+        costs_add: the error is a sum over digits, up to a constant of the item, so that the costs of changing single
+            digits add up. Collision repair asks the others for the true error of every code that it considers.
 
     Raises:
         TokenizerError: sizes out of range, or fewer training items than codes.
         DataError: vectors that are not finite or not as wide as those it was fitted on.
     """
 
-    needs_items_per_code = True  # K-means needs at least as many items as codes
+    needs_items_per_code: ClassVar[bool] = True
+    reads_events: ClassVar[bool] = False
+    costs_add: ClassVar[bool] = False
 
-    def __init__(self, n_digits: int, codebook_size: int, seed: int) -> None:
-        try:
-            _power_of_two(codebook_size)
-        except ValueError as error:
-            raise TokenizerError(f"codebook_size: {error}") from None
+    def __init__(self, n_digits: int, codebook_size: int | Sequence[int], seed: int) -> None:
         if not 1 <= n_digits <= 64:
             raise TokenizerError(f"n_digits: expected 1 to 64, found {n_digits}")
-        self.n_digits, self.codebook_size, self.seed = n_digits, codebook_size, seed
+        sizes = (codebook_size,) * n_digits if isinstance(codebook_size, int) else tuple(codebook_size)
+        if len(sizes) != n_digits:
+            raise TokenizerError(
+                f"codebook_size: expected one number, or a list of n_digits={n_digits} numbers; found {len(sizes)}: {sizes}"
+            )
+        try:
+            _whole_numbers(sizes)
+        except ValueError as error:
+            raise TokenizerError(f"codebook_size: {error}") from None
+        self.n_digits, self.codebook_sizes, self.seed = n_digits, sizes, seed
         self.embedding_width: int | None = None
 
-    def fit(self, embeddings: np.ndarray) -> Self:
-        """Learn the codebooks from the vectors [T, e] of training items."""
-        embeddings = check_embeddings(embeddings, len(embeddings))
-        if self.needs_items_per_code and len(embeddings) < self.codebook_size:
+    @property
+    def codebook_size(self) -> int:
+        """K, codes of the digit that has most."""
+        return max(self.codebook_sizes)
+
+    @one_thread()
+    def fit(self, context: TokenizerContext) -> Self:
+        """Learn the codebooks from training items."""
+        embeddings = check_embeddings(context.embeddings, len(context.embeddings))
+        count = int(context.in_training.sum())
+        if self.needs_items_per_code and count < self.codebook_size:
             raise TokenizerError(
-                f"{len(embeddings)} training items are fewer than the {self.codebook_size} codes of a digit; "
-                f"lower tokenizer.codebook_size to at most {2 ** int(np.log2(max(len(embeddings), 2)))}"
+                f"{count} training items are fewer than the {self.codebook_size} codes of a digit; "
+                f"lower tokenizer.codebook_size to at most {self._largest_size(max(count, 2))}"
+            )
+        if self.reads_events and context.events is None:
+            raise TokenizerError(
+                f"{type(self).__name__} learns from training events, and there are none; give interactions, or choose "
+                "another tokenizer.name"
             )
         self.embedding_width = embeddings.shape[1]
-        self._fit(embeddings)
+        self._fit(replace(context, embeddings=embeddings, events=context.events if self.reads_events else None))
         return self
 
+    @one_thread()
     def encode(self, embeddings: np.ndarray) -> np.ndarray:
         """Nearest codes [N, n] int32 of vectors [N, e]; different items may get the same."""
         return self._encode(self._checked(embeddings)).astype(np.int32)
 
+    @one_thread()
     def digit_costs(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Quantisation error [N, n, K] if one digit were changed and the others kept."""
-        return self._digit_costs(self._checked(embeddings), codes)
+        """Quantisation error [N, n, K] if one digit were changed and the others kept; inf for codes a digit lacks."""
+        costs = self._digit_costs(self._checked(embeddings), codes)
+        for digit, size in enumerate(self.codebook_sizes):
+            costs[:, digit, size:] = np.inf
+        return costs
 
+    @one_thread()
     def error(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Squared distance [N] between the (transformed) vectors and what their codes stand for."""
         return self._error(self._checked(embeddings), codes)
+
+    def pair_errors(self, embeddings: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Errors [P] of pairs of a vector and codes, a block at a time.
+
+        Args:
+            embeddings: [N, e].
+            rows: [P] which vector.
+            codes: [P, n].
+        """
+        block = max(1, AT_ONCE // embeddings.shape[1])
+        return in_chunks(lambda row, code: self.error(embeddings[row], code), rows, codes, rows=block)
 
     def _checked(self, embeddings: np.ndarray) -> np.ndarray:
         embeddings = check_embeddings(embeddings, len(embeddings))
@@ -80,17 +135,28 @@ class Tokenizer(ABC):
             )
         return embeddings
 
+    def _largest_size(self, items: int) -> int:
+        """The largest codebook that so many items can fill."""
+        return items
+
     @abstractmethod
-    def _fit(self, embeddings: np.ndarray) -> None: ...
+    def _fit(self, context: TokenizerContext) -> None: ...
 
     @abstractmethod
     def _encode(self, embeddings: np.ndarray) -> np.ndarray: ...
 
     @abstractmethod
-    def _digit_costs(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray: ...
-
-    @abstractmethod
     def _error(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray: ...
+
+    def _digit_costs(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Fresh costs [N, n, K], here by asking for the error of every change; what stands at missing codes is ignored."""
+        costs = np.zeros((len(embeddings), self.n_digits, self.codebook_size), dtype=np.float32)
+        for digit, size in enumerate(self.codebook_sizes):
+            rows = np.repeat(np.arange(len(embeddings)), size)
+            changed = codes[rows]
+            changed[:, digit] = np.tile(np.arange(size), len(embeddings))
+            costs[:, digit, :size] = self.pair_errors(embeddings, rows, changed).reshape(-1, size)
+        return costs
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]: ...
@@ -109,7 +175,8 @@ class Tokenizer(ABC):
         return self
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(n_digits={self.n_digits}, codebook_size={self.codebook_size})"
+        size = self.codebook_size if len(set(self.codebook_sizes)) == 1 else list(self.codebook_sizes)
+        return f"{type(self).__name__}(n_digits={self.n_digits}, codebook_size={size})"
 
 
 def in_chunks(function: Any, *arrays: np.ndarray, rows: int) -> np.ndarray:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import faiss
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from diffgrm.foundation.schema import TokenizerError
 from diffgrm.semantic_ids.embeddings.base import normalise
-from diffgrm.semantic_ids.tokenizers.base import CodebookSize, NDigits, Tokenizer, in_chunks, squared_distances
+from diffgrm.semantic_ids.tokenizers.base import NDigits, Tokenizer, in_chunks, squared_distances
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
+
+
+def _power_of_two(value: Any) -> int:
+    if not isinstance(value, int) or value < 2 or value > 65_536 or value & (value - 1):
+        raise TokenizerError(
+            f"expected a power of two from 2 to 65536, found {value}: OPQ counts the codes of a digit in bits, as many for "
+            "every digit; for another codebook_size use tokenizer.name=residual_kmeans"
+        )
+    return value
 
 
 class OPQTokenizer(Tokenizer):
@@ -19,24 +29,32 @@ class OPQTokenizer(Tokenizer):
     The squared error of an item is a sum over digits, so :meth:`digit_costs` is exact for any change of digits.
     """
 
+    costs_add = True
+
     def __init__(
         self,
         n_digits: NDigits = 4,
-        codebook_size: CodebookSize = 256,
+        codebook_size: Annotated[
+            int, BeforeValidator(_power_of_two), "K, codes of a digit: a power of two up to 65536"
+        ] = 256,
         pca_width: Annotated[int, Field(ge=1), "width after PCA (less where the embeddings are narrower)"] = 256,
         whiten: Annotated[bool, "give every principal direction the same variance (paper)"] = True,
         rotate: Annotated[bool, "learn the OPQ rotation; false is plain product quantisation"] = True,
         iterations: Annotated[int, Field(ge=1), "rounds of the rotation's alternating fit"] = 50,
         seed: int = 0,
     ) -> None:
-        super().__init__(n_digits, codebook_size, seed)
+        super().__init__(n_digits, _power_of_two(codebook_size), seed)
         self.pca_width, self.whiten, self.rotate, self.iterations = pca_width, whiten, rotate, iterations
         self.mean: np.ndarray | None = None  # [e]
         self.projection: np.ndarray | None = None  # [e, p]: PCA (and whitening)
         self.rotation: np.ndarray | None = None  # [p, n * s]
         self.codebooks: np.ndarray | None = None  # [n, K, s]
 
-    def _fit(self, embeddings: np.ndarray) -> None:
+    def _largest_size(self, items: int) -> int:
+        return 2 ** int(np.log2(items))
+
+    def _fit(self, context: TokenizerContext) -> None:
+        embeddings = context.training_embeddings
         width = min(self.pca_width, embeddings.shape[1], len(embeddings) - 1)
         width -= width % self.n_digits
         if width < self.n_digits:

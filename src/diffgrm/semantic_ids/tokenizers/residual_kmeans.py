@@ -9,10 +9,16 @@ import numpy as np
 from pydantic import Field
 
 from diffgrm.semantic_ids.tokenizers.base import CodebookSize, NDigits, Tokenizer, in_chunks, squared_distances
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 
 class ResidualKMeansTokenizer(Tokenizer):
-    """Greedy residual quantisation (RQ) of L2-normalised embeddings."""
+    """Greedy residual quantisation (RQ) of L2-normalised embeddings.
+
+    The cost of a change of several digits is taken for the sum of the single ones', which leaves out how they interact.
+    """
+
+    costs_add = True
 
     def __init__(
         self,
@@ -23,31 +29,29 @@ class ResidualKMeansTokenizer(Tokenizer):
     ) -> None:
         super().__init__(n_digits, codebook_size, seed)
         self.iterations = iterations
-        self.codebooks: np.ndarray | None = None  # [n, K, e]
+        self.codebooks: np.ndarray | None = None  # [n, K, e]; rows behind a digit's own K are zero and not used
 
-    def _fit(self, embeddings: np.ndarray) -> None:
-        residual, books = embeddings.copy(), []
-        for digit in range(self.n_digits):
+    def _fit(self, context: TokenizerContext) -> None:
+        residual = context.training_embeddings
+        self.codebooks = np.zeros((self.n_digits, self.codebook_size, residual.shape[1]), dtype=np.float32)
+        for digit, size in enumerate(self.codebook_sizes):
             kmeans = faiss.Kmeans(
-                embeddings.shape[1],
-                self.codebook_size,
-                niter=self.iterations,
-                seed=self.seed + digit + 1,
-                min_points_per_centroid=1,
+                residual.shape[1], size, niter=self.iterations, seed=self.seed + digit + 1, min_points_per_centroid=1
             )
             kmeans.train(residual)
-            books.append(np.array(kmeans.centroids))
-            residual = residual - books[-1][self._nearest(residual, books[-1])]
-        self.codebooks = np.stack(books)
+            book = self.codebooks[digit, :size]
+            book[:] = kmeans.centroids
+            residual = residual - book[self._nearest(residual, book)]
 
     def _nearest(self, points: np.ndarray, book: np.ndarray) -> np.ndarray:
-        rows = max(1, 2**24 // self.codebook_size)
+        rows = max(1, 2**24 // len(book))
         return in_chunks(lambda block: squared_distances(block, book).argmin(1), points, rows=rows)
 
     def _encode(self, embeddings: np.ndarray) -> np.ndarray:
         assert self.codebooks is not None
         residual, digits = embeddings, []
-        for book in self.codebooks:
+        for digit, size in enumerate(self.codebook_sizes):
+            book = self.codebooks[digit, :size]
             digits.append(self._nearest(residual, book))
             residual = residual - book[digits[-1]]
         return np.stack(digits, axis=1)
