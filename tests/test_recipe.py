@@ -25,12 +25,12 @@ def test_the_best_recipe_is_the_default():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
 def test_shipped_recipes_build_their_parts(path):
     recipe = Recipe.from_yaml(path)
-    tokenizer = recipe.tokenizer.build("tokenizer", seed=0)
+    tokenizer = recipe.tokenizer.build(seed=0)
     sizes = {"n_digits": tokenizer.n_digits, "codebook_size": tokenizer.codebook_size, "n_items": 5, "text_width": 7}
-    network = recipe.model.build("model", **sizes)
+    network = recipe.model.build(**sizes)
     assert network.max_len == recipe.model.options["max_len"]
-    recipe.noising.build("noising")
-    recipe.validation_decoder.build("decoding", seed=0)
+    recipe.noising.build()
+    recipe.validation_decoder.build(seed=0)
 
 
 def test_all_problems_are_told_at_once_with_hints():
@@ -120,7 +120,7 @@ def test_a_class_of_ones_own_needs_no_registry_line(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     recipe = Recipe(noising={"name": "my_lab:MyNoising", "strength": 2})
-    assert recipe.noising.build("noising").strength == 2
+    assert recipe.noising.build().strength == 2
     with pytest.raises(RecipeError, match=r"has no setting 'strenght'; did you mean 'strength'\?"):
         Recipe(noising={"name": "my_lab:MyNoising", "strenght": 2})
     with pytest.raises(RecipeError, match="has no class 'Nothing'"):

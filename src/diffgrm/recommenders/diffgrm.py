@@ -53,7 +53,7 @@ class DiffGRMRecommender(GenerativeRecommender):
     }
 
     def _objective(self, network: Any, *parts: Any) -> Objective:
-        return DiffusionObjective(network, self.recipe.noising.build("noising"), *parts)
+        return DiffusionObjective(network, self.recipe.noising.build(), *parts)
 
     def fill_order(self, histories: Ragged) -> np.ndarray:
         """Which digit of the best item is filled when, over many users.

@@ -62,7 +62,7 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
         recipe = self.recipe
-        decoder = recipe.validation_decoder.build("decoding", seed=recipe.seed)
+        decoder = recipe.validation_decoder.build(seed=recipe.seed)
         self._check_parts(decoder)
         own = self._decoder()
         sids = self._tokenize(split)
@@ -226,7 +226,7 @@ class GenerativeRecommender(SemanticRecommender, NetworkRecommender):
 
     def _decoder(self) -> Decoder:
         recipe = self.recipe
-        decoder: Decoder = recipe.decoding.build("decoding", seed=recipe.seed)
+        decoder: Decoder = recipe.decoding.build(seed=recipe.seed)
         if decoder.uses_item_scores and not recipe.loss.item_weight:
             raise RecipeError(
                 f"decoding {recipe.decoding.name!r} asks what the network says of whole items, which it does not learn "

@@ -31,10 +31,10 @@ class ItemKNNRecommender(Recommender):
         self.similarity: sp.csr_array | None = None
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
-        self.similarity = self.recipe.model.build("model").fit(split.train, split.dataset.n_items)
+        self.similarity = self.recipe.model.build().fit(split.train, split.dataset.n_items)
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        model, similarity = self.recipe.model.build("model"), self.similarity
+        model, similarity = self.recipe.model.build(), self.similarity
         return top_k_of_scores(query, lambda rows: model.scores(query.histories.rows(rows), similarity))
 
     def _likeness(self, position: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class TextKNNRecommender(Recommender):
         self.vectors: np.ndarray | None = None
 
     def _fit(self, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
-        self.encoder = self.recipe.embedding.build("embedding", seed=self.recipe.seed)
+        self.encoder = self.recipe.embedding.build(seed=self.recipe.seed)
         self.vectors = embed_items(self.encoder, split.dataset.item_table, split.item_counts > 0)
 
     def _know(self, rows: pl.DataFrame) -> None:
@@ -80,7 +80,7 @@ class TextKNNRecommender(Recommender):
         self.vectors[positions] = self.encoder.encode(rows)
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        model, vectors = self.recipe.model.build("model"), self.vectors
+        model, vectors = self.recipe.model.build(), self.vectors
         return top_k_of_scores(query, lambda rows: model.scores(query.histories.rows(rows), vectors))
 
     def _likeness(self, position: int) -> np.ndarray:
@@ -96,5 +96,5 @@ class TextKNNRecommender(Recommender):
     def _load_files(self, folder: Path) -> None:
         super()._load_files(folder)
         self.vectors = State.load(folder / VECTORS).arrays["vectors"]
-        encoder = self.recipe.embedding.build("embedding", seed=self.recipe.seed)
+        encoder = self.recipe.embedding.build(seed=self.recipe.seed)
         self.encoder = encoder.load_state(State.load(folder / ENCODER))

@@ -43,7 +43,7 @@ class NetworkRecommender(Recommender):
         """The recipe's network with weights drawn by the recipe's seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
-            return self.recipe.model.build("model", **self._sizes())
+            return self.recipe.model.build(**self._sizes())
 
     def _train(self, objective: Objective, split: Split, run_folder: Path | None, resume: bool, progress: bool) -> None:
         """Train the objective's network and take it over."""
@@ -121,7 +121,7 @@ class NetworkRecommender(Recommender):
 
     def _load_files(self, folder: Path) -> None:
         super()._load_files(folder)
-        network = self.recipe.model.build("model", **self._sizes())
+        network = self.recipe.model.build(**self._sizes())
         try:
             network.load_state_dict(load_file(folder / NETWORK))
         except (SafetensorError, RuntimeError) as error:

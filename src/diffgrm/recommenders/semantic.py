@@ -42,10 +42,10 @@ class SemanticRecommender(Recommender):
         recipe, items = self.recipe, split.dataset.item_table
         in_training = split.item_counts > 0
         self._vectors = None
-        self.encoder = recipe.embedding.build("embedding", seed=recipe.seed)
+        self.encoder = recipe.embedding.build(seed=recipe.seed)
         embeddings = embed_items(self.encoder, items, in_training)
         self._embedded(embeddings)
-        self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed)
+        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed)
         self.semantic_ids, self.report = tokenize_items(
             self.tokenizer,
             embeddings,
@@ -104,6 +104,6 @@ class SemanticRecommender(Recommender):
     def _load_files(self, folder: Path) -> None:
         recipe = self.recipe
         self.semantic_ids = SemanticIds.load(folder / SIDS)
-        self.tokenizer = recipe.tokenizer.build("tokenizer", seed=recipe.seed).load_state(State.load(folder / TOKENIZER))
-        self.encoder = recipe.embedding.build("embedding", seed=recipe.seed).load_state(State.load(folder / ENCODER))
+        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed).load_state(State.load(folder / TOKENIZER))
+        self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(folder / ENCODER))
         super()._load_files(folder)  # a network needs the sizes of the semantic IDs

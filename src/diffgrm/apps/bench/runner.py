@@ -172,7 +172,7 @@ class Runner:
             codes = cast(Any, self._fitted(world, recipe)).semantic_ids.codes
         if (owner := settings.pop("vectors_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, {}, seed)
-            encoder = recipe.embedding.build("embedding", seed=seed)
+            encoder = recipe.embedding.build(seed=seed)
             vectors = embed_items(encoder, world.dataset.item_table, world.split.item_counts > 0)
         assert spec.peer is not None
         python = self.suite.path(spec.python or Path(".venv/bin/python"))

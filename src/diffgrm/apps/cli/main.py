@@ -249,8 +249,8 @@ def tokenize(
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
         table, in_training = data.item_table, split.item_counts > 0
-    embeddings = embed_items(chosen.embedding.build("embedding", seed=chosen.seed), table, in_training)
-    tokenizer, collisions = chosen.tokenizer.build("tokenizer", seed=chosen.seed), chosen.semantic_ids.collisions
+    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training)
+    tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
     sids, report = tokenize_items(tokenizer, embeddings, in_training, collisions, chosen.tokenizer.options)
     digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
     write_table(table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)
