@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from diffgrm.foundation.parts import ItemScoring, merge, named, place_of
+from diffgrm.foundation.parts import ItemScoring, changed_entry, merge, named
 from diffgrm.foundation.presets import defaults_of
 from diffgrm.foundation.schema import RecipeError
 
@@ -21,32 +21,36 @@ def with_defaults(values: Mapping[str, Any], recommender: str) -> dict[str, Any]
 
     Those of a part hold only for the part of that name, and those of validation only for the decoder they were meant for.
     """
-    defaults = {section: value for section, value in defaults_of(recommender).items() if section != "recommender"}
-    decoder = _name(defaults.get("decoding"))
-    if _name(values.get("decoding")) not in (None, decoder):
-        training = {key: value for key, value in defaults.get("training", {}).items() if key != "validation_decoding"}
-        defaults["training"] = training
+    defaults = dict(defaults_of(recommender))
+    if _name(values.get("decoding")) not in (None, _name(defaults.get("decoding"))):
+        defaults["training"] = _without(defaults.get("training", {}), "validation_decoding")
     result = dict(values)
     for section, settings in defaults.items():
         given = values.get(section, {})
-        result[section] = merge(settings, named(given) if isinstance(given, str) else given)
+        if section in PART_SECTIONS or section == "item_scoring":
+            result[section] = merge(settings, named(given) if isinstance(given, str) else given)
+        elif isinstance(given, Mapping):
+            result[section] = {**settings, **given}
     return result
+
+
+def _without(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != key}
 
 
 def written_scorers(scoring: ItemScoring, recommender: str) -> dict[str, Any]:
     """Item scoring as a mapping which, over the recommender's defaults, gives the same again."""
-    written = {name: part.flat() for name, part in scoring.scorers.items()}
+    written: dict[str, Any] = {name: _without(part.flat(), "name") for name, part in scoring.scorers.items()}
     absent = [name for name in defaults_of(recommender).get("item_scoring", {}) if name not in written]
-    settings = {name: {k: v for k, v in flat.items() if k != "name"} for name, flat in written.items()}
-    return {**settings, **dict.fromkeys(absent)}
+    return {**written, **dict.fromkeys(absent)}
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Nested mappings with ``section.key=value`` texts applied; values are read as YAML.
 
     Paths go as deep as parts are nested (``objective.digits.label_smoothing=0``); a part of a list goes by its name or
-    number (``model.branches.id.start=1``). A part that gets another name starts from that part's own defaults; with another
-    decoder, that holds for ``training.validation_decoding`` too.
+    number (``model.branches.id.start=1``; ``model.branches.id=null`` takes it out). A part that gets another name starts
+    from that part's own defaults; with another decoder, that holds for ``training.validation_decoding`` too.
 
     Raises:
         RecipeError: overrides without ``=``, values that are not YAML, or settings of what has none.
@@ -63,8 +67,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
         before = _name(result.get("decoding"))
         result = _assigned(result, _split(path), value, path, text)
         if _name(result.get("decoding")) != before and isinstance(training := result.get("training"), Mapping):
-            kept = {key: inner for key, inner in training.items() if key != "validation_decoding"}
-            result["training"] = kept  # it was meant for the other decoder
+            result["training"] = _without(training, "validation_decoding")  # it was meant for the other decoder
     return result
 
 
@@ -92,10 +95,7 @@ def _assigned(node: Any, keys: Sequence[str], value: Any, path: str, text: str) 
     key, *rest = keys
     node = {} if node is None else named(node)
     if isinstance(node, list | tuple):
-        place = place_of(node, key)
-        if place is None:
-            raise RecipeError(f"{path}: the list {list(node)} has no {key!r}; give the whole list")
-        return [_assigned(entry, rest, value, path, text) if i == place else entry for i, entry in enumerate(node)]
+        return changed_entry(node, key, lambda entry: _assigned(entry, rest, value, path, text))
     if not isinstance(node, Mapping):
         above = path.removesuffix("." + ".".join(keys))
         raise RecipeError(f"{path}: {above!r} is a single setting, write {above}={text}")

@@ -1,7 +1,7 @@
 """The settings of parts, read off the source of their constructors: no module of a part is imported for it.
 
-A setting is an argument written ``Annotated[type, ..., "what it does"]``, or with a module-level name for such a type. Where
-the source alone does not tell (and for parts outside this package) the class is imported and asked.
+A setting is an argument written ``Annotated[type, ..., "what it does"]``, or with a module-level name for such a type.
+Where the source alone does not tell (and for parts outside this package) the class is imported and asked.
 """
 
 from __future__ import annotations
@@ -285,6 +285,6 @@ def _arguments(constructor: ast.FunctionDef) -> Iterator[tuple[ast.arg, ast.expr
     """Arguments with their defaults."""
     arguments = constructor.args
     plain = [*arguments.posonlyargs, *arguments.args]
-    yield from zip(plain, [None] * (len(plain) - len(arguments.defaults)) + arguments.defaults, strict=True)
+    without: list[ast.expr | None] = [None] * (len(plain) - len(arguments.defaults))
+    yield from zip(plain, [*without, *arguments.defaults], strict=True)
     yield from zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-

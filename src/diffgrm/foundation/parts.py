@@ -15,14 +15,16 @@ mappings do where it is called from Python::
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from diffgrm.foundation import registry
-from diffgrm.foundation.part_settings import PartOf, PartsOf, Setting
+from diffgrm.foundation.part_settings import PartOf as PartOf  # named here for constructors
+from diffgrm.foundation.part_settings import PartsOf, Setting
 from diffgrm.foundation.schema import RecipeError, did_you_mean
 
 
@@ -111,8 +113,6 @@ def read_part(kind: str, raw: Any, path: str) -> tuple[Part, list[str]]:
 
 
 def _read_parts(kind: str, raw: Any, path: str) -> tuple[tuple[Part, ...], list[str]]:
-    if isinstance(raw, Mapping):
-        return (), [f"{path}: there is no {next(iter(raw), None)!r} in the list to change; give the whole list"]
     if not isinstance(raw, list | tuple):
         return (), [f"{path}: expected a list of parts ({kind}), each a name or a mapping with 'name', found {raw!r}"]
     found = [read_part(kind, entry, f"{path}.{place}") for place, entry in enumerate(raw)]
@@ -126,9 +126,8 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], path: str) -
         known = registry.settings(kind, name)
     except RecipeError as error:
         return dict(options), [f"{where}{error}"]
-    problems = [
-        f"{where}{kind} {name!r} has no setting {key!r}{did_you_mean(str(key), known)}" for key in options if key not in known
-    ]
+    unknown = [str(key) for key in options if key not in known]
+    problems = [f"{where}{kind} {name!r} has no setting {key!r}{did_you_mean(key, known)}" for key in unknown]
     values = {}
     for setting in known.values():
         if setting.name not in options and setting.default is inspect.Parameter.empty:
@@ -164,7 +163,7 @@ def merge(base: Any, given: Any) -> Any:
     """Settings with others over them, at every depth.
 
     A mapping changes what it names: of a part, which starts anew where it gets another name; of a list of parts, by the
-    name or the number of each. Anything else takes the place of what was there.
+    name or the number of each (see :func:`changed_entry`). Anything else takes the place of what was there.
 
     >>> merge({"digits": "diffusion", "item_weight": 3.0}, {"digits": {"label_smoothing": 0}})
     {'digits': {'name': 'diffusion', 'label_smoothing': 0}, 'item_weight': 3.0}
@@ -174,24 +173,32 @@ def merge(base: Any, given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     if isinstance(base, list | tuple):
-        result = list(base)
         for key, value in given.items():
-            if (place := place_of(result, str(key))) is None:
-                return given
-            result[place] = merge(result[place], value)
-        return result
+            base = changed_entry(base, str(key), partial(merge, given=value))
+        return base
     base = named(base)
     if not isinstance(base, Mapping) or given.get("name", base.get("name")) != base.get("name"):
         return dict(given)
     return {**base, **{key: merge(base.get(key), value) for key, value in given.items()}}
 
 
-def place_of(parts: Sequence[Any], key: str) -> int | None:
-    """Where a part stands in a list, by its number or its name; None if it is not there."""
-    if key.isdigit():
-        return int(key) if int(key) < len(parts) else None
-    entries = [named(part) for part in parts]
-    return next((i for i, entry in enumerate(entries) if isinstance(entry, Mapping) and entry.get("name") == key), None)
+def changed_entry(parts: Sequence[Any], key: str, change: Callable[[Any], Any]) -> list[Any]:
+    """A list of parts with one of them changed: what has the number or the name ``key``, else a new one of that name.
+
+    Args:
+        change: gives the new entry; ``None`` takes it out.
+    """
+    places = {str(place): place for place in range(len(parts))}
+    for place, entry in reversed(list(enumerate(map(named, parts)))):
+        if isinstance(entry, Mapping):
+            places[str(entry.get("name"))] = place
+    entries = [*parts] if key in places else [*parts, {"name": key}]
+    place = places.get(key, len(parts))
+    before = named(entries[place])
+    entries[place] = change(before)
+    if isinstance(before, Mapping) and isinstance(entries[place], Mapping):  # the part it was, where nothing else is said
+        entries[place] = {"name": before.get("name"), **entries[place]}
+    return [entry for entry in entries if entry is not None]
 
 
 @dataclass(frozen=True)
@@ -227,22 +234,3 @@ def read_scorers(raw: Any) -> ItemScoring:
         scorers[str(name)] = Part("scorer", str(name), values)
         problems += found
     return _checked((ItemScoring(scorers), problems))
-
-
-__all__ = [
-    "ItemScoring",
-    "Part",
-    "PartLike",
-    "PartOf",
-    "PartsLike",
-    "PartsOf",
-    "as_part",
-    "as_parts",
-    "check_options",
-    "merge",
-    "named",
-    "place_of",
-    "plain",
-    "read_part",
-    "read_scorers",
-]

@@ -35,7 +35,7 @@ def preset_text(name: str) -> str:
 
 def preset_summary(name: str) -> str:
     """The first line of a shipped recipe's comment."""
-    return preset_text(name).splitlines()[0].lstrip("# ")
+    return preset_text(name).splitlines()[0].lstrip("# ").rstrip(":")
 
 
 def is_preset(path: str | Path) -> bool:

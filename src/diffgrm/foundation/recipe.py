@@ -62,13 +62,17 @@ class Recipe(BaseModel):
     >>> recipe.model.options["width"], recipe.override(["model.width=32"]).model.options["width"]
     (64, 32)
 
+    A section that is None (``null``) is left out.
+
     Raises:
         RecipeError: with every problem found, each with the known names or the nearest one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    recommender: Annotated[str, AfterValidator(_is_recommender)] = Field("hybrid", description="which recommender the recipe is for")
+    recommender: Annotated[str, AfterValidator(_is_recommender)] = Field(
+        "hybrid", description="which recommender the recipe is for"
+    )
     seed: int = Field(0, ge=0, lt=2**31 - 2000, description="seed of everything that is drawn at random")
     data: DataSettings = DataSettings()  # type: ignore[call-arg]
     embedding: Annotated[Part, _part("embedding", "lsa")] = "lsa"  # type: ignore[assignment]
@@ -84,6 +88,7 @@ class Recipe(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()  # type: ignore[call-arg]
 
     def __init__(self, **values: Any) -> None:
+        values = {section: value for section, value in values.items() if value is not None}
         recommender = values.get("recommender", type(self).model_fields["recommender"].default)
         try:
             super().__init__(**with_defaults(values, str(recommender)))
@@ -102,7 +107,9 @@ class Recipe(BaseModel):
         used = self.sections
         idle = [section for section in type(self).model_fields if section in given and section not in used]
         objective = f" with the objective {self.objective.name!r}" if "objective" in used else ""
-        return [f"the recommender {self.recommender!r}{objective} does not use {', '.join(idle)}; leave it out"] * bool(idle)
+        return [
+            f"the recommender {self.recommender!r}{objective} does not use {', '.join(idle)}; leave it out, or null"
+        ] * bool(idle)
 
     @property
     def sections(self) -> tuple[str, ...]:

@@ -27,8 +27,9 @@ from diffgrm.data.dataset import InteractionDataset, Split, make_split
 from diffgrm.data.sources import load_source
 from diffgrm.evaluation.metrics import evaluate, selection_score
 from diffgrm.foundation import registry
-from diffgrm.foundation.recipe import DataSettings, Recipe
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, DiffGRMError
+from diffgrm.foundation.sections import DataSettings
 from diffgrm.foundation.storage import atomic_file, digest
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import embed_items
