@@ -96,10 +96,10 @@ def main() -> None:
         found[name] = measure(ready, dataset, test, cold.to_list())
         found[name]["targets that were there"] = of_others(ready, dataset, others)
         print(name, json.dumps(found[name]), flush=True)
-        if "added" not in name or "new_items" not in ready.recipe.to_dict().get("decoding", {}):
+        if "added" not in name or "new_items" not in ready.recipe.item_scoring.scorers:
             continue
         for lift in LIFTS:
-            lifted, label = ready.variant([f"decoding.new_items={lift}"]), f"{name}, lifted by {lift}"
+            lifted, label = ready.variant([f"item_scoring.new_items.weight={lift}"]), f"{name}, lifted by {lift}"
             found[label] = measure(lifted, dataset, test, cold.to_list())
             found[label]["targets that were there"] = of_others(lifted, dataset, others)
             print(label, json.dumps(found[label]), flush=True)

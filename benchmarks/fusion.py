@@ -75,10 +75,11 @@ def main() -> None:
     validation = split.validation.sample(arguments.users, 0)
     model = diffgrm.load(arguments.model)
     assert isinstance(model, DiffGRMRecommender)
+    together, lift = "item_scoring.co_occurrence.weight", "item_scoring.new_items.weight"
     tables: dict[str, dict[str, Any]] = {
-        "co-occurrence": {str(w): of_diffgrm(model, validation, [f"decoding.co_occurrence={w}"]) for w in CO_OCCURRENCE}
+        "co-occurrence": {str(w): of_diffgrm(model, validation, [f"{together}={w}"]) for w in CO_OCCURRENCE}
     }
-    tables["new items"] = {str(w): of_diffgrm(model, split.validation, [f"decoding.new_items={w}"]) for w in NEW_ITEMS}
+    tables["new items"] = {str(w): of_diffgrm(model, split.validation, [f"{lift}={w}"]) for w in NEW_ITEMS}
     print(json.dumps(tables), flush=True)
     if arguments.sasrec:
         sasrec = diffgrm.load(arguments.sasrec)
@@ -89,9 +90,7 @@ def main() -> None:
     fewer = validation.sample(arguments.digit_users, 0)
     for beside in (0.0, 2.0):
         name = f"digits, beside co-occurrence {beside}"
-        tables[name] = {
-            str(w): of_diffgrm(model, fewer, [f"decoding.weight={w}", f"decoding.co_occurrence={beside}"]) for w in DIGITS
-        }
+        tables[name] = {str(w): of_diffgrm(model, fewer, [f"decoding.weight={w}", f"{together}={beside}"]) for w in DIGITS}
         print(name, json.dumps(tables[name]), flush=True)
     content = {
         "command": f"python benchmarks/fusion.py DATA/{arguments.data.name} MODEL --sasrec MODEL",

@@ -21,11 +21,11 @@ from diffgrm.apps.machine import machine
 
 WAYS = {
     "plain CPD, beam 64": ["decoding.name=any_order_beam", "decoding.beam=64"],
-    "item scores": ["decoding.name=item_proposals", "decoding.co_occurrence=0"],
-    "item scores and co-occurrence": ["decoding.name=item_proposals", "decoding.co_occurrence=2"],
+    "item scores": ["decoding.name=item_proposals", "item_scoring.co_occurrence.weight=0"],
+    "item scores and co-occurrence": ["decoding.name=item_proposals", "item_scoring.co_occurrence.weight=2"],
     "item scores, co-occurrence and digits of 64": [
         "decoding.name=item_proposals",
-        "decoding.co_occurrence=2",
+        "item_scoring.co_occurrence.weight=2",
         "decoding.weight=0.05",
         "decoding.candidates=64",
     ],

@@ -1,6 +1,6 @@
 """Fit a recipe on a dataset folder, evaluate it on test once, and write everything down.
 
-    python benchmarks/real_data.py recipes/beauty-small.yaml DATA/amazon-beauty docs/results/beauty-small.json
+    python benchmarks/real_data.py beauty-small DATA/amazon-beauty docs/results/beauty-small.json
 
 The folder holds interactions.parquet and items.parquet. ``--model`` evaluates a model that ``diffgrm fit`` has saved with
 that recipe instead of fitting again. Popularity and random items are evaluated beside it.
@@ -84,7 +84,7 @@ def main() -> None:
         baseline = cls(Recipe(recommender=cls.name, data=recommender.recipe.data))
         found[cls.name] = measured(baseline.fit(dataset), dataset)
     show_metrics(f"Test, {dataset.name}", {name: result["metrics"] for name, result in found.items()})
-    files = f"recipes/{arguments.recipe.name} DATA/{dataset.name} docs/results/{arguments.out.name}"
+    files = f"{arguments.recipe} DATA/{dataset.name} docs/results/{arguments.out.name}"
     content = {
         "command": " ".join(["python benchmarks/real_data.py", files, *arguments.overrides]),
         "machine": machine(),

@@ -61,8 +61,8 @@ def semantic_ids(dataset: InteractionDataset, in_training: np.ndarray, seed: int
     recipe = Recipe(embedding={"name": "lsa", "width": 256}, tokenizer={"codebook_size": size, "pca_width": 256})
     if len(items) < 3000:
         recipe = recipe.override(["embedding.width=64", "tokenizer.pca_width=32"])
-    embeddings = embed_items(recipe.embedding.build("embedding", seed=seed), items, in_training)
-    tokenizer = recipe.tokenizer.build("tokenizer", seed=seed)
+    embeddings = embed_items(recipe.embedding.build(seed=seed), items, in_training)
+    tokenizer = recipe.tokenizer.build(seed=seed)
     tokenizer.fit(TokenizerContext(embeddings, in_training, seed=seed))
     return SemanticIds.build(tokenizer, embeddings, "reassign")[0].codes, size
 

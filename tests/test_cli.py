@@ -108,6 +108,26 @@ def test_tokenize_writes_digits_and_a_report(run, files, tables, tmp_path):
         assert json.loads((tmp_path / "r.json").read_text())["distinct_sids"] == 480
 
 
+def test_recipes_are_listed_and_printed(run):
+    from diffgrm.foundation.presets import FOLDER, preset_names
+
+    code, out, _ = run("recipes")
+    assert code == 0 and all(name in out for name in preset_names())
+    assert run("recipes", "best")[1] == (FOLDER / "best.yaml").read_text()
+    code, _, err = run("recipes", "bst")
+    assert code == 2 and "there is no recipe 'bst'; did you mean 'best'?" in err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["recipes"]])
+def test_help_loads_no_torch(arguments):
+    code = f"import sys; sys.argv = {['diffgrm', *arguments]}\n"
+    code += "from diffgrm.apps.cli.main import main\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    pass\n"
+    code += "sys.exit(', '.join({'torch', 'lightning', 'sklearn', 'faiss', 'scipy'} & set(sys.modules)) or None)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_datasets_are_listed_and_written(run, tmp_path):
     code, out, _ = run("datasets")
     assert code == 0 and "movielens-100k" in out and "amazon-2014:Beauty" in out
@@ -132,6 +152,7 @@ def test_help_explains_every_setting(run):
         (["fit", "--out", "m"], "give --interactions FILE and --items FILE, or --dataset NAME"),
         (["fit", "--out", "m", "--dataset", "toy", "model.widht=3"], "did you mean 'width'?"),
         (["fit", "--out", "m", "--dataset", "toy", "--recipe", "nowhere.yaml"], "there is no recipe file nowhere.yaml"),
+        (["fit", "--out", "m", "--dataset", "toy", "--recipe", "bst"], "there is no recipe 'bst'; did you mean 'best'?"),
         (["fit", "--out", "m", "--dataset", "toy", "--interactions", "x"], "not both"),
         (["recommend", "nowhere", "--history", "a"], "there is no model folder nowhere"),
         (["recommend", "nowhere"], "give either --interactions FILE or --history"),

@@ -1,36 +1,52 @@
 from __future__ import annotations
 
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from diffgrm.foundation.recipe import Recipe, apply_overrides
-from diffgrm.foundation.registry import PARTS, names, resolve, settings
+from diffgrm.foundation.overrides import apply_overrides
+from diffgrm.foundation.parts import as_part
+from diffgrm.foundation.presets import FOLDER, preset_names, preset_summary
+from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
+from diffgrm.foundation.registry import names
 from diffgrm.foundation.schema import RecipeError
 
-RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.yaml"))
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_shipped_recipe_is_valid_and_survives_the_round_trip(name):
+    recipe = Recipe.preset(name)
+    assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert Recipe.from_yaml(FOLDER / f"{name}.yaml") == Recipe.from_yaml(name) == recipe
+    assert len(preset_summary(name)) > 20
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
-def test_every_shipped_recipe_is_valid_and_survives_the_round_trip(path):
-    recipe = Recipe.from_yaml(path)
+@pytest.mark.parametrize("name", names("recommender"))
+def test_the_defaults_of_every_recommender_are_valid_and_survive_the_round_trip(name):
+    recipe = Recipe(recommender=name)
     assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
+def test_there_are_defaults_for_recommenders_only():
+    assert {path.stem for path in (FOLDER / "defaults").glob("*.yaml")} <= set(names("recommender"))
+
+
 def test_the_best_recipe_is_the_default():
-    assert Recipe.from_yaml(next(path for path in RECIPES if path.name == "best.yaml")) == Recipe()
+    assert Recipe.preset("best") == Recipe() == Recipe(recommender="hybrid")
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
-def test_shipped_recipes_build_their_parts(path):
-    recipe = Recipe.from_yaml(path)
-    tokenizer = recipe.tokenizer.build("tokenizer", seed=0)
+@pytest.mark.parametrize("name", preset_names())
+def test_shipped_recipes_build_their_parts(name):
+    recipe = Recipe.preset(name)
+    tokenizer = recipe.tokenizer.build(seed=0)
     sizes = {"n_digits": tokenizer.n_digits, "codebook_size": tokenizer.codebook_size, "n_items": 5, "text_width": 7}
-    network = recipe.model.build("model", **sizes)
+    network = recipe.model.build(**sizes)
     assert network.max_len == recipe.model.options["max_len"]
-    recipe.noising.build("noising")
-    recipe.validation_decoder.build("decoding", seed=0)
+    recipe.noising.build()
+    recipe.validation_decoder.build(seed=0)
 
 
 def test_all_problems_are_told_at_once_with_hints():
@@ -59,6 +75,66 @@ def test_overrides_reach_every_kind_of_setting():
     assert recipe.seed == 7 and recipe.training.loggers == ("csv", "tensorboard")
 
 
+@pytest.mark.parametrize("name", ["diffgrm", "sasrec", "popularity"])
+def test_settings_that_are_given_come_before_those_of_the_recommender(name):
+    recipe = Recipe(recommender=name, data={"split": "temporal"})
+    assert recipe.data.split == "temporal" and recipe.recommender == name
+
+
+def test_overrides_reach_nested_parts_and_scorers():
+    recipe = Recipe().override(["objective.digits.label_smoothing=0.3", "item_scoring.co_occurrence.weight=0"])
+    assert recipe.objective.options["digits"].options["label_smoothing"] == 0.3
+    assert recipe.objective.options["item_weight"] == 3
+    assert recipe.item_scoring.scorers["co_occurrence"].options["weight"] == 0
+
+
+def test_overrides_reach_what_only_the_defaults_name():
+    wanted = ["objective.digits.label_smoothing=0.3", "item_scoring.new_items=null", "item_scoring.co_occurrence.weight=1"]
+    recipe = Recipe.from_dict(apply_overrides({}, wanted))
+    assert recipe == Recipe().override(wanted)
+    assert recipe.objective.name == "joint" and recipe.objective.options["digits"].name == "diffusion"
+    assert list(recipe.item_scoring.scorers) == ["vectors", "co_occurrence"]
+    assert Recipe.from_dict(recipe.to_dict()) == recipe and recipe.to_dict()["item_scoring"]["new_items"] is None
+    assert recipe.override(["item_scoring.new_items={}"]).item_scoring.scorers["new_items"].options["weight"] == 1.5
+
+
+def test_parts_of_a_list_are_added_changed_and_taken_out_by_name():
+    def branches(*overrides):
+        return [part.name for part in Recipe.from_dict(apply_overrides({}, overrides)).model.options["branches"]]
+
+    assert branches("model.branches.sid={}") == ["text", "id", "sid"] and branches("model.branches.id=null") == ["text"]
+    assert branches("model.branches.0.name=sid") == ["sid", "id"] and branches("model.branches=[sid]") == ["sid"]
+    assert Recipe().override(["model.branches.sid={}"]).override(["model.branches.sid=null"]) == Recipe()
+
+
+def test_a_nested_part_that_gets_another_name_starts_anew_whatever_the_order():
+    recipe = Recipe().override(["objective.digits.label_smoothing=0.3"])
+    changed = recipe.override(["objective.digits=left_to_right", "noising=null"])
+    assert changed.objective.options["digits"] == as_part("objective", "left_to_right")
+    both = recipe.override(["objective.digits.label_smoothing=0", "objective.digits=left_to_right", "noising=null"])
+    assert both.objective.options["digits"].name == "left_to_right"
+    assert both.objective.options["digits"].options["label_smoothing"] == 0
+    same = recipe.override(["objective.digits.name=diffusion"])
+    assert same == recipe
+
+
+def test_the_sections_of_a_recipe_are_those_of_its_recommender_and_objective():
+    assert {"noising", "item_loss", "item_scoring", "objective"} <= set(Recipe().sections)
+    assert "noising" not in Recipe(objective={"digits": "left_to_right"}).sections
+    diffgrm = Recipe(recommender="diffgrm")
+    assert "noising" in diffgrm.sections and not {"item_loss", "item_scoring"} & set(diffgrm.sections)
+    assert {"item_loss", "objective"} < set(Recipe(recommender="sasrec").sections)
+    assert "noising" not in Recipe(recommender="sasrec").sections
+
+
+def test_the_paper_method_has_the_constructors_settings():
+    recipe = Recipe(recommender="diffgrm")
+    assert recipe.model == as_part("model", "diffgrm") and recipe.objective == as_part("objective", "diffusion")
+    assert recipe.training.validation_users == 5000 and recipe.validation_decoder.options["beam"] == 32
+    assert Recipe(recommender="diffgrm", decoding="one_pass").validation_decoder.name == "one_pass"
+    assert Recipe(recommender="diffgrm", training={"validation_decoding": {}}).validation_decoder == recipe.decoding
+
+
 def test_an_override_names_a_part_before_its_settings_whatever_the_order():
     recipe = Recipe().override(["noising.draw=k_of_n", "noising.name=random"])
     assert recipe.noising.options["draw"] == "k_of_n"
@@ -70,6 +146,85 @@ def test_an_override_without_a_value_is_refused(text):
         apply_overrides({}, [text])
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed.x=3", "seed.x: 'seed' is a single setting, write seed=3"),
+        ("model.width.x=3", "model.width.x: 'model.width' is a single setting, write model.width=3"),
+        ("model.width={", "model.width: '{' is not a YAML value"),
+    ],
+)
+def test_an_override_of_what_has_no_settings_is_refused(override, message):
+    with pytest.raises(RecipeError) as error:
+        Recipe().override([override])
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"objective": {"digits": "difusion"}},
+            "objective.digits: unknown objective 'difusion'; did you mean 'diffusion'? "
+            "(or give your own class as 'module:Class')",
+        ),
+        (
+            {"objective": {"digits": {"label_smooth": 0}}},
+            "objective.digits: objective 'diffusion' has no setting 'label_smooth'; did you mean 'label_smoothing'?",
+        ),
+        (
+            {"objective": {"digits": {"label_smoothing": 2}}},
+            "objective.digits.label_smoothing = 2: Input should be less than 1",
+        ),
+        (
+            {"objective": {"digits": 3}},
+            "objective.digits: expected a name or a mapping with 'name' and settings, found 3",
+        ),
+        (
+            {"model": {"branches": ["sid", "txt"]}},
+            "model.branches.1: unknown branch 'txt'; did you mean 'text'? (or give your own class as 'module:Class')",
+        ),
+        (
+            {"model": {"branches": "sid"}},
+            "model.branches: expected a list of parts (branch), each a name or a mapping with 'name', found 'sid'",
+        ),
+        (
+            {"model": {"branches": [{"start": 1}]}},
+            "model.branches.0: which branch? Give its 'name': sid, text, id, or module:Class",
+        ),
+        (
+            {"model": {"branches": {"txt": {}}}},
+            "model.branches.2: unknown branch 'txt'; did you mean 'text'? (or give your own class as 'module:Class')",
+        ),
+        (
+            {"item_scoring": {"vector": {}}},
+            "item_scoring.vector: unknown scorer 'vector'; did you mean 'vectors'? "
+            "(or give your own class as 'module:Class')",
+        ),
+        (
+            {"item_scoring": {"co_occurrence": {"wieght": 1}}},
+            "item_scoring.co_occurrence: scorer 'co_occurrence' has no setting 'wieght'; did you mean 'weight'?",
+        ),
+        (
+            {"item_scoring": {"co_occurrence": 2}},
+            "item_scoring.co_occurrence: expected a mapping of its settings ({}: its defaults) or null, found 2",
+        ),
+        (
+            {"item_scoring": ["vectors"]},
+            "item_scoring: expected a mapping from scorers to their settings, found ['vectors']",
+        ),
+        (
+            {"recommender": "hybird"},
+            "unknown recommender 'hybird'; did you mean 'hybrid'? (or give your own class as 'module:Class')",
+        ),
+    ],
+)
+def test_what_is_wrong_in_nested_settings_is_told_with_its_path(settings, message):
+    with pytest.raises(RecipeError) as error:
+        Recipe(**settings)
+    assert str(error.value) == f"the recipe has problems:\n  - {message}"
+
+
 def test_a_recipe_is_frozen():
     with pytest.raises(Exception, match="frozen"):
         Recipe().seed = 3
@@ -79,6 +234,10 @@ def test_settings_that_would_do_nothing_are_refused():
     with pytest.raises(RecipeError, match="'popularity' does not use model"):
         Recipe(recommender="popularity", model={"width": 8})
     assert "model" not in Recipe(recommender="popularity").to_dict()
+    with pytest.raises(RecipeError, match="'diffgrm' with the objective 'diffusion' does not use item_loss, item_sc"):
+        Recipe(recommender="diffgrm", item_scoring={"vectors": {}}, item_loss={"kind": "bce"})
+    with pytest.raises(RecipeError, match="there is no setting 'loss'"):
+        Recipe(loss={"item_weight": 0})
 
 
 def test_validation_decoding_is_checked_like_decoding():
@@ -98,16 +257,31 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
         Recipe.from_yaml(tmp_path / "list.yaml")
 
 
+def test_a_name_without_a_suffix_is_a_recipe_that_ships_unless_there_is_such_a_file(tmp_path, monkeypatch):
+    with pytest.raises(RecipeError) as error:
+        Recipe.from_yaml("bst")
+    listed = ", ".join(preset_names())
+    assert str(error.value) == f"there is no recipe 'bst'; did you mean 'best'? Recipes that ship with diffgrm: {listed}"
+    with pytest.raises(RecipeError, match=rf"there is no recipe 'zzz'; known: {listed}$"):
+        Recipe.preset("zzz")
+    assert Recipe.from_yaml("best", ["seed=4"]) == Recipe.preset("best", ["seed=4"]) == Recipe(seed=4)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "best").write_text("recommender: popularity")
+    assert Recipe.from_yaml("best").recommender == "popularity"
+
+
+def test_the_table_lists_nested_settings_and_scorers():
+    paths = [row.path for row in Recipe().table()]
+    assert {"objective.digits.name", "objective.digits.label_smoothing", "item_scoring", "model.branches"} < set(paths)
+    assert "item_scoring.co_occurrence.weight" in paths and len(set(paths)) == len(paths)
+    others = {row.path for row in rows_of_other_parts(Recipe(recommender="diffgrm"))}
+    assert "item_scoring.new_items.weight" in others and "objective.item_weight" in others
+
+
 def test_every_setting_is_explained():
-    rows = list(Recipe().table())
+    rows = [*Recipe().table(), *rows_of_other_parts(Recipe())]
     assert len(rows) > 40
     assert all(row.help for row in rows), [row.path for row in rows if not row.help]
-
-
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in PARTS for name in names(kind)])
-def test_registered_names_resolve_and_describe_their_settings(kind, name):
-    assert isinstance(resolve(kind, name), type)
-    assert all(setting.help for setting in settings(kind, name).values())
 
 
 def test_a_class_of_ones_own_needs_no_registry_line(tmp_path, monkeypatch):
@@ -120,13 +294,40 @@ def test_a_class_of_ones_own_needs_no_registry_line(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     recipe = Recipe(noising={"name": "my_lab:MyNoising", "strength": 2})
-    assert recipe.noising.build("noising").strength == 2
+    assert recipe.noising.build().strength == 2
     with pytest.raises(RecipeError, match=r"has no setting 'strenght'; did you mean 'strength'\?"):
         Recipe(noising={"name": "my_lab:MyNoising", "strenght": 2})
     with pytest.raises(RecipeError, match="has no class 'Nothing'"):
         Recipe(noising={"name": "my_lab:Nothing"})
     with pytest.raises(RecipeError, match="no module 'no_such_lab'"):
         Recipe(noising={"name": "no_such_lab:Nothing"})
+
+
+def test_a_scorer_of_ones_own_is_overridden_by_its_path(tmp_path, monkeypatch):
+    (tmp_path / "own_lab").mkdir()
+    (tmp_path / "own_lab" / "scorers.py").write_text(
+        "from typing import Annotated\n"
+        "class Mine:\n"
+        "    def __init__(self, weight: Annotated[float, 'how much'] = 0.5) -> None:\n"
+        "        self.weight = weight\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = Recipe().override(["item_scoring.own_lab.scorers:Mine={}"])
+    assert recipe.item_scoring.scorers["own_lab.scorers:Mine"].options == {"weight": 0.5}
+    changed = recipe.override(["item_scoring.own_lab.scorers:Mine.weight=2"])
+    assert changed.item_scoring.scorers["own_lab.scorers:Mine"].build().weight == 2
+    assert Recipe.from_dict(yaml.safe_load(changed.to_yaml())) == changed
+    assert recipe.override(["item_scoring.own_lab.scorers:Mine=null"]) == Recipe()
+
+
+def test_errors_inside_a_module_of_ones_own_are_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "broken_lab.py").write_text("import math\nmath.nothing\n")
+    (tmp_path / "hollow_lab.py").write_text("import hollow\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AttributeError, match="nothing"):
+        Recipe(noising={"name": "broken_lab:Mine"})
+    with pytest.raises(ModuleNotFoundError, match="No module named 'hollow'"):
+        Recipe(noising={"name": "hollow_lab:Mine"})
 
 
 def test_another_decoder_drops_what_was_meant_for_the_first():
@@ -162,3 +363,54 @@ def test_a_folder_is_no_recipe(tmp_path):
     (tmp_path / "r.yaml").write_text("1: 2")
     with pytest.raises(RecipeError, match="there is no setting '1'"):
         Recipe.from_yaml(tmp_path / "r.yaml")
+
+
+OVERRIDES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "objective.digits=left_to_right",
+                "objective.digits={name: diffusion, label_smoothing: 0.2}",
+                "objective=diffusion",
+                "objective={name: joint, digits: {name: joint, digits: left_to_right}}",
+                "model.branches=[sid]",
+                "model.branches=[id, {name: sid}]",
+                "decoding=one_pass",
+                "decoding.name=any_order_beam",
+                "item_scoring.new_items=null",
+                "item_scoring.new_items={}",
+                "item_scoring={}",
+                "noising.name=random",
+                "tokenizer.name=residual_kmeans",
+                "training.loggers=[]",
+                "noising=null",
+                "item_loss=null",
+                "model.branches.sid={}",
+                "model.branches.text=null",
+            ]
+        ),
+        st.builds("objective.digits.label_smoothing={}".format, st.floats(0, 0.99)),
+        st.builds("item_scoring.co_occurrence.weight={}".format, st.floats(0, 9)),
+        st.builds("model.width={}".format, st.integers(1, 512)),
+        st.builds("training.patience={}".format, st.integers(1, 20)),
+    ),
+    max_size=6,
+)
+
+
+@given(OVERRIDES)
+def test_recipes_survive_the_round_trip_whatever_is_overridden(overrides):
+    try:
+        recipe = Recipe().override(overrides)
+    except RecipeError:  # for example a setting of a part that another override takes away
+        return
+    again = Recipe.from_dict(yaml.safe_load(recipe.to_yaml()))
+    assert again == recipe and again.to_yaml() == recipe.to_yaml()
+    assert recipe.override([]) == recipe
+
+
+def test_a_recipe_is_made_without_loading_what_its_parts_need():
+    code = "import sys; from diffgrm import Recipe; list(Recipe().table()); Recipe(recommender='sasrec').to_yaml(); "
+    code += "sys.exit(', '.join({'torch', 'lightning', 'sklearn', 'faiss', 'scipy'} & set(sys.modules)) or None)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

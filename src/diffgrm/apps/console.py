@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.console import Console
@@ -15,7 +15,9 @@ from rich.table import Table
 
 from diffgrm.foundation.recipe import SettingRow
 from diffgrm.foundation.schema import Columns
-from diffgrm.semantic_ids.semantic_ids import TokenizerReport
+
+if TYPE_CHECKING:
+    from diffgrm.semantic_ids.semantic_ids import TokenizerReport
 
 console = Console()
 errors = Console(stderr=True)

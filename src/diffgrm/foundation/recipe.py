@@ -1,171 +1,34 @@
 """Recipe: every setting of a run, once, typed and described; YAML in and out; dotted overrides.
 
-A recipe is frozen. Plain sections (``data``, ``loss``, ``training``...) are listed here. A *part* section
-(``embedding``, ``tokenizer``, ``model``, ``noising``, ``decoding``) has a ``name`` and that part's own settings,
-which are the described arguments of its constructor (see :mod:`diffgrm.foundation.registry`).
+A recipe is frozen. Plain sections (``data``, ``training``...) are in :mod:`diffgrm.foundation.sections`. A *part* section
+(``embedding``, ``tokenizer``, ``model``, ``objective``, ``noising``, ``decoding``) has a ``name`` and that part's own
+settings, which are the described arguments of its constructor (see :mod:`diffgrm.foundation.registry`) and may be parts
+again. ``item_scoring`` has one entry a scorer. No part is imported by reading a recipe.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from diffgrm.foundation import registry
+from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides, with_defaults, written_scorers
+from diffgrm.foundation.part_settings import PartsOf, readable_type
+from diffgrm.foundation.parts import ItemScoring, Part, as_part, check_options, named, read_scorers
+from diffgrm.foundation.presets import is_preset, preset_text
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
-
-
-class Section(BaseModel):
-    """A group of plain settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Part(BaseModel):
-    """A chosen class and its settings: ``{"name": "opq", "n_digits": 4}``."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    options: dict[str, Any]
-
-    def build(self, kind: str, **supplied: Any) -> Any:
-        """Construct the part; ``supplied`` are the arguments that the caller, not the recipe, gives.
-
-        A ``seed`` is given only to parts that take one.
-        """
-        part = registry.resolve(kind, self.name)
-        if "seed" not in inspect.signature(part).parameters:
-            supplied.pop("seed", None)
-        return part(**self.options, **supplied)
-
-    def flat(self) -> dict[str, Any]:
-        """Name and settings as one mapping, as YAML shows them."""
-        return {"name": self.name, **self.options}
-
-
-def _part(kind: str, default: str) -> BeforeValidator:
-    def read(raw: Any) -> Part:
-        if isinstance(raw, Part):
-            raw = raw.flat()
-        if isinstance(raw, str):
-            raw = {"name": raw}
-        if not isinstance(raw, Mapping):
-            raise ValueError(f"expected a name or a mapping with 'name' and settings, found {raw!r}")
-        raw = dict(raw)
-        name = str(raw.pop("name", default))
-        options, problems = registry.check_options(kind, name, raw)
-        if problems:
-            raise ValueError("\n".join(problems))
-        return Part(name=name, options=options)
-
-    return BeforeValidator(read)
-
-
-class DataSettings(Section):
-    """Which events are held out."""
-
-    split: Literal["leave_one_out", "temporal", "validation_only"] = Field(
-        "leave_one_out",
-        description="leave_one_out: last event of a user is test, the one before validation; temporal: two cuts in time; "
-        "validation_only: last event is validation and nothing is kept for test (for a model that goes to production)",
-    )
-    validation_share: float = Field(0.1, gt=0, lt=1, description="temporal: share of events between the two cuts")
-    test_share: float = Field(0.1, gt=0, lt=1, description="temporal: share of events after the second cut")
-
-
-class SemanticIdSettings(Section):
-    """What happens when two items get the same digits."""
-
-    collisions: Literal["reassign", "share"] = Field(
-        "reassign",
-        description="reassign: every item its own SID (fewest items moved, least extra error); share: several items may "
-        "stand behind one SID",
-    )
-
-
-class LossSettings(Section):
-    """How the losses of digits become one number, and what the loss over whole items counts for beside it."""
-
-    reduction: Literal["view_mean", "token_mean"] = Field(
-        "view_mean", description="view_mean: mean inside a view, then over views (paper); token_mean: all masked digits"
-    )
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread over all codes of a digit")
-    share: float = Field(
-        1.0, gt=0, le=1, description="share of a step's histories whose digits are learnt; whole items are learnt from all"
-    )
-    item_weight: float = Field(
-        0.0, ge=0, description="weight of the loss over whole items (item_loss) beside that of digits; 0: without (paper)"
-    )
-
-
-class ItemLossSettings(Section):
-    """How whole items are told apart in training."""
-
-    kind: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
-        "softmax",
-        description="softmax: over all items; sampled_softmax: over the target and negatives shared by the batch; bce: "
-        "each target against negatives of its own; gbce: the same, calibrated for few negatives",
-    )
-    negatives: int = Field(256, ge=1, description="negatives: of a batch (sampled_softmax) or of each target (bce, gbce)")
-    negative_power: float = Field(
-        0.0, ge=0, le=1, description="negatives are drawn by training events to this power; 0: every item alike"
-    )
-    logq: bool = Field(True, description="sampled_softmax: correct scores for how often their item is drawn")
-    calibration: float = Field(0.75, ge=0, le=1, description="gbce: t, from plain BCE (0) to fully calibrated (1)")
-    cosine: bool = Field(False, description="compare directions only: scores are cosines over the temperature")
-    temperature: float = Field(1.0, gt=0, description="scores are divided by it")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="softmax: probability mass spread over all items")
-
-
-class TrainingSettings(Section):
-    """The training loop."""
-
-    batch_size: int = Field(256, ge=1, description="targets per optimiser step, over all devices together")
-    epochs: int = Field(100, ge=1, description="most passes over the training targets; the cosine ends here")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay on matrices (not on norms and biases)")
-    warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
-    gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 turns clipping off")
-    validate_every: int = Field(1, ge=1, description="epochs between validations (and checkpoints)")
-    validation_users: int | None = Field(None, ge=1, description="validate on this many users, drawn once; null: all")
-    validation_decoding: dict[str, Any] = Field(
-        {}, description="decoding settings that differ during validation, for example {beam: 32}"
-    )
-    patience: int = Field(10, ge=1, description="validations without improvement before training stops")
-    precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else 32-bit")
-    compile: bool = Field(
-        False, description="run the network through torch.compile: faster steps after minutes of compiling (long runs)"
-    )
-    accelerator: str = Field("auto", description="Lightning accelerator: auto, cpu, gpu...")
-    devices: int = Field(1, ge=1, description="number of devices (processes)")
-    strategy: str = Field("auto", description="Lightning strategy: auto, ddp...")
-    loggers: tuple[Literal["csv", "tensorboard"], ...] = Field(
-        ("csv",), description="where metrics of every epoch are written, in the run folder"
-    )
-
-    @model_validator(mode="after")
-    def _check_sizes(self) -> Self:
-        if self.epochs % self.validate_every:
-            raise ValueError(
-                f"training.epochs {self.epochs} is not a multiple of training.validate_every {self.validate_every}: the "
-                "last epochs would never be validated, so never kept"
-            )
-        if self.batch_size < self.devices:
-            raise ValueError(f"training.batch_size {self.batch_size} is less than training.devices {self.devices}")
-        return self
-
-
-class EvaluationSettings(Section):
-    """What ``diffgrm evaluate`` reports."""
-
-    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (5, 10, 20), min_length=1, description="list lengths k of the metrics @k (10 is always among them)"
-    )
+from diffgrm.foundation.sections import (
+    DataSettings,
+    EvaluationSettings,
+    ItemLossSettings,
+    Section,
+    SemanticIdSettings,
+    TrainingSettings,
+)
 
 
 class SettingRow(NamedTuple):
@@ -177,7 +40,19 @@ class SettingRow(NamedTuple):
     help: str
 
 
-PART_SECTIONS = ("embedding", "tokenizer", "model", "noising", "decoding")
+def _part(kind: str, default: str) -> PlainValidator:
+    """Reads a section that is a part; settings without a name are those of the default."""
+
+    def read(raw: Any) -> Part:
+        raw = named(raw)
+        return as_part(kind, {"name": default, **raw} if isinstance(raw, Mapping) else raw)
+
+    return PlainValidator(read)
+
+
+def _is_recommender(name: str) -> str:
+    registry.constant("recommender", name, "sections", ())
+    return name
 
 
 class Recipe(BaseModel):
@@ -187,55 +62,63 @@ class Recipe(BaseModel):
     >>> recipe.model.options["width"], recipe.override(["model.width=32"]).model.options["width"]
     (64, 32)
 
+    A section that is None (``null``) is left out.
+
     Raises:
         RecipeError: with every problem found, each with the known names or the nearest one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    recommender: str = Field("diffgrm", description="which recommender the recipe is for")
+    recommender: Annotated[str, AfterValidator(_is_recommender)] = Field(
+        "hybrid", description="which recommender the recipe is for"
+    )
     seed: int = Field(0, ge=0, lt=2**31 - 2000, description="seed of everything that is drawn at random")
     data: DataSettings = DataSettings()  # type: ignore[call-arg]
     embedding: Annotated[Part, _part("embedding", "lsa")] = "lsa"  # type: ignore[assignment]
     tokenizer: Annotated[Part, _part("tokenizer", "opq")] = "opq"  # type: ignore[assignment]
     semantic_ids: SemanticIdSettings = SemanticIdSettings()  # type: ignore[call-arg]
     model: Annotated[Part, _part("model", "diffgrm")] = "diffgrm"  # type: ignore[assignment]
+    objective: Annotated[Part, _part("objective", "diffusion")] = "diffusion"  # type: ignore[assignment]
     noising: Annotated[Part, _part("noising", "confidence")] = "confidence"  # type: ignore[assignment]
-    loss: LossSettings = LossSettings()  # type: ignore[call-arg]
     item_loss: ItemLossSettings = ItemLossSettings()  # type: ignore[call-arg]
+    item_scoring: Annotated[ItemScoring, PlainValidator(read_scorers)] = ItemScoring({})
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
     decoding: Annotated[Part, _part("decoding", "any_order_beam")] = "any_order_beam"  # type: ignore[assignment]
     evaluation: EvaluationSettings = EvaluationSettings()  # type: ignore[call-arg]
 
     def __init__(self, **values: Any) -> None:
+        values = {section: value for section, value in values.items() if value is not None}
+        recommender = values.get("recommender", type(self).model_fields["recommender"].default)
         try:
-            super().__init__(**_with_defaults(values))
+            super().__init__(**with_defaults(values, str(recommender)))
+            problems = [*self._validation_problems(), *self._idle_problems(values)]
         except ValidationError as error:
-            raise RecipeError("the recipe has problems:\n" + bullet_list(_explain(error))) from None
-
-    @model_validator(mode="after")
-    def _check_validation_decoding(self) -> Self:
-        overrides = self.training.validation_decoding
-        _, problems = registry.check_options("decoding", self.decoding.name, self.decoding.options | overrides)
+            problems = _explain(error)
         if problems:
-            raise ValueError("\n".join(f"training.validation_decoding: {p}" for p in problems))
-        return self
+            raise RecipeError("the recipe has problems:\n" + bullet_list(problems)) from None
 
-    @model_validator(mode="after")
-    def _check_sections(self) -> Self:
-        try:
-            used = self.sections
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
-        if idle := [s for s in type(self).model_fields if s in self.model_fields_set and s not in used]:
-            raise ValueError(f"the recommender {self.recommender!r} does not use {', '.join(idle)}; leave it out")
-        return self
+    def _validation_problems(self) -> list[str]:
+        wanted = self.decoding.options | self.training.validation_decoding
+        _, problems = check_options("decoding", self.decoding.name, wanted, "decoding")
+        return [f"training.validation_decoding: {problem}" for problem in problems]
+
+    def _idle_problems(self, given: Mapping[str, Any]) -> list[str]:
+        used = self.sections
+        idle = [section for section in type(self).model_fields if section in given and section not in used]
+        objective = f" with the objective {self.objective.name!r}" if "objective" in used else ""
+        return [
+            f"the recommender {self.recommender!r}{objective} does not use {', '.join(idle)}; leave it out, or null"
+        ] * bool(idle)
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """The top-level settings that this recipe's recommender uses."""
-        chosen: Any = registry.resolve("recommender", self.recommender)
-        return ("recommender", "seed", "data", "evaluation", *chosen.sections)
+        """The top-level settings that this recipe's recommender and objective use."""
+        chosen = registry.constant("recommender", self.recommender, "sections", ())
+        used = {"recommender", "seed", "data", "evaluation", *chosen}
+        if "objective" in used:
+            used.update(_sections_of(self.objective))
+        return tuple(section for section in type(self).model_fields if section in used)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -243,34 +126,50 @@ class Recipe(BaseModel):
         return cls(**{str(key): value for key, value in raw.items()})
 
     @classmethod
+    def preset(cls, name: str, overrides: Iterable[str] = ()) -> Self:
+        """A recipe that ships with the package, such as ``"best"``, then ``section.key=value`` overrides.
+
+        Raises:
+            RecipeError: no such recipe, or wrong overrides.
+        """
+        return cls.from_dict(apply_overrides(_mapping(preset_text(name), name), overrides))
+
+    @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:
         """A recipe from a YAML file, then ``section.key=value`` overrides.
+
+        Args:
+            path: the file, or the name of a recipe that ships with the package (see :meth:`preset`).
 
         Raises:
             RecipeError: unreadable file, wrong YAML, or any wrong setting.
         """
+        if is_preset(path):
+            return cls.preset(str(path), overrides)
         try:
-            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise RecipeError(f"there is no recipe file {path}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"the recipe file {path} cannot be read: {error}") from error
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path} is not YAML: {error}") from error
-        if not isinstance(raw, dict):
-            raise RecipeError(f"{path}: expected a mapping of sections, found {type(raw).__name__}")
-        return cls.from_dict(apply_overrides(raw, overrides))
+        return cls.from_dict(apply_overrides(_mapping(text, path), overrides))
 
     def override(self, overrides: Iterable[str]) -> Self:
-        """A copy with dotted overrides such as ``["model.width=128", "noising.name=random"]``."""
+        """A copy with dotted overrides such as ``["model.width=128", "objective.digits.label_smoothing=0"]``."""
         return type(self).from_dict(apply_overrides(self.to_dict(), overrides))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested mappings that :meth:`from_dict` reads back."""
-        plain = {key: value for key, value in self.model_dump(mode="json").items() if key in self.sections}
-        for section in (s for s in PART_SECTIONS if s in plain):
-            plain[section] = {"name": plain[section]["name"], **plain[section]["options"]}
-        return plain
+        written: dict[str, Any] = {}
+        for section in self.sections:
+            value = getattr(self, section)
+            if isinstance(value, ItemScoring):
+                written[section] = written_scorers(value, self.recommender)
+            elif isinstance(value, Part):
+                written[section] = value.flat()
+            else:
+                written[section] = value.model_dump(mode="json") if isinstance(value, Section) else value
+        return written
 
     def to_yaml(self) -> str:
         """The whole recipe as YAML, every setting written out."""
@@ -279,89 +178,93 @@ class Recipe(BaseModel):
     @property
     def validation_decoder(self) -> Part:
         """The decoding part with ``training.validation_decoding`` applied."""
-        wanted = self.decoding.options | self.training.validation_decoding
-        return Part(name=self.decoding.name, options=registry.check_options("decoding", self.decoding.name, wanted)[0])
+        return as_part("decoding", self.decoding.flat() | self.training.validation_decoding)
 
     def table(self) -> Iterator[SettingRow]:
         """Every setting of this recipe with its type, value and explanation."""
-        for name, field in type(self).model_fields.items():
-            if name not in self.sections:
-                continue
-            value = getattr(self, name)
+        for name in self.sections:
+            field, value = type(self).model_fields[name], getattr(self, name)
             if isinstance(value, Part):
-                known = ", ".join(registry.names(name))
-                yield SettingRow(f"{name}.name", "text", value.name, f"which {name}: {known}, or module:Class")
-                for setting in registry.settings(name, value.name).values():
-                    yield SettingRow(f"{name}.{setting.name}", setting.type_name, value.options[setting.name], setting.help)
+                yield from _part_rows(name, value, f"which {value.kind}")
+            elif isinstance(value, ItemScoring):
+                what = "what an item's score is the sum of, {SCORER: settings}; null as settings takes a scorer out"
+                yield SettingRow(name, "scorers", list(value.scorers), f"{what}: {_known('scorer')}")
+                for scorer, part in value.scorers.items():
+                    yield from _option_rows(f"{name}.{scorer}", part)
             elif isinstance(value, Section):
                 for key, inner in type(value).model_fields.items():
-                    type_name = registry.readable_type(inner.annotation)
+                    type_name = readable_type(inner.annotation)
                     yield SettingRow(f"{name}.{key}", type_name, getattr(value, key), inner.description or "")
             else:
-                yield SettingRow(name, registry.readable_type(field.annotation), value, field.description or "")
-
-
-def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a recipe, with the settings that its recommender has instead of the usual ones where none are given.
-
-    Those of a part hold only for the part of that name.
-    """
-    try:
-        chosen: Any = registry.resolve("recommender", str(values.get("recommender", "diffgrm")))
-    except RecipeError:
-        return values  # said with the other problems
-    for section, settings in getattr(chosen, "defaults", {}).items():
-        given = values.get(section, {})
-        given = {"name": given} if isinstance(given, str) else given
-        if isinstance(given, Mapping) and given.get("name", settings.get("name")) == settings.get("name"):
-            values = {**values, section: {**settings, **given}}
-    return values
+                yield SettingRow(name, readable_type(field.annotation), value, field.description or "")
 
 
 def rows_of_other_parts(recipe: Recipe) -> Iterator[SettingRow]:
     """The settings of every registered part that a recipe does not use; the help begins with the part's name."""
-    for kind in PART_SECTIONS:
-        for name in registry.names(kind):
-            if name != getattr(recipe, kind).name:
-                for setting in registry.settings(kind, name).values():
-                    help_text = f"[{name}] {setting.help}"
-                    yield SettingRow(f"{kind}.{setting.name}", setting.type_name, setting.default, help_text)
+    for section in PART_SECTIONS:
+        chosen: Part = getattr(recipe, section)
+        for name in _others(section, [chosen.name]):
+            yield from _rows_of_class(section, section, name)
+        for key, setting in registry.settings(section, chosen.name).items():
+            if isinstance(setting.nested, PartsOf):
+                kind = setting.nested.kind
+                for name in _others(kind, [part.name for part in chosen.options[key]]):
+                    yield from _rows_of_class(f"{section}.{key}.{name}", kind, name)
+    for name in _others("scorer", recipe.item_scoring.scorers):
+        yield from _rows_of_class(f"item_scoring.{name}", "scorer", name)
 
 
-def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Nested mappings with ``section.key=value`` texts applied; values are read as YAML.
+def _others(kind: str, used: Iterable[str]) -> list[str]:
+    return [name for name in registry.names(kind) if name not in set(used)]
 
-    A part that gets another name starts from that part's own defaults; with another decoder, that holds for
-    ``training.validation_decoding`` too.
 
-    Raises:
-        RecipeError: an override without ``=`` or with more than one dot.
-    """
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
-    overrides = list(overrides)
-    wrong = [text for text in overrides if "=" not in text]
-    if wrong:
-        raise RecipeError(f"an override is written section.key=value, found {wrong[0]!r}")
-    pairs = [tuple(text.split("=", 1)) for text in overrides]
-    for path, text in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):  # names first
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: {text!r} is not a YAML value") from error
-        section, _, key = path.partition(".")
-        if not key:
-            result[section] = value
-            continue
-        inner = result.setdefault(section, {})
-        if isinstance(inner, str):
-            inner = {"name": inner}
-        if not isinstance(inner, dict):
-            raise RecipeError(f"{path}: {section!r} is a single setting, write {section}={text}")
-        changed = key == "name" and inner.get("name") != value
-        result[section] = {"name": value} if changed else {**inner, key: value}
-        if changed and section == "decoding" and isinstance(result.get("training"), dict):
-            result["training"].pop("validation_decoding", None)  # it was meant for the other decoder
-    return result
+def _rows_of_class(path: str, kind: str, name: str) -> Iterator[SettingRow]:
+    for setting in registry.settings(kind, name).values():
+        yield SettingRow(f"{path}.{setting.name}", setting.type_name, setting.default, f"[{name}] {setting.help}")
+
+
+def _part_rows(path: str, part: Part, what: str) -> Iterator[SettingRow]:
+    yield SettingRow(f"{path}.name", "text", part.name, f"{what}: {_known(part.kind)}")
+    yield from _option_rows(path, part)
+
+
+def _option_rows(path: str, part: Part) -> Iterator[SettingRow]:
+    for key, setting in registry.settings(part.kind, part.name).items():
+        value, inner = part.options[key], f"{path}.{key}"
+        if isinstance(value, Part):
+            yield from _part_rows(inner, value, setting.help)
+        elif isinstance(setting.nested, PartsOf):
+            text = f"{setting.help}: {_known(setting.nested.kind)}"
+            yield SettingRow(inner, setting.type_name, [entry.name for entry in value], text)
+            for entry in value:
+                yield from _option_rows(f"{inner}.{entry.name}", entry)
+        else:
+            yield SettingRow(inner, setting.type_name, value, setting.help)
+
+
+def _known(kind: str) -> str:
+    return f"{', '.join(registry.names(kind))}, or module:Class"
+
+
+def _sections_of(objective: Part) -> set[str]:
+    """The sections that an objective and those nested in it use."""
+    used = set(registry.constant("objective", objective.name, "sections", ()))
+    for option in objective.options.values():
+        for part in option if isinstance(option, tuple) else (option,):
+            if isinstance(part, Part) and part.kind == "objective":
+                used |= _sections_of(part)
+    return used
+
+
+def _mapping(text: str, source: str | Path) -> dict[str, Any]:
+    """The sections of a recipe's YAML."""
+    try:
+        raw = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{source}: expected a mapping of sections, found {type(raw).__name__}")
+    return raw
 
 
 def _explain(error: ValidationError) -> list[str]:

@@ -63,7 +63,7 @@ class Autoregressive(HistoryNetwork):
         dropout: DropoutRate = 0.1,
         max_len: MaxLen = 50,
         history: History = "bidirectional",
-        branches: Branches = ("sid",),  # type: ignore[assignment]
+        branches: Branches = ("sid",),
         decoder_dropout: DecoderDropout = None,
     ) -> None:
         causal = history == "causal"

@@ -58,7 +58,7 @@ class DiffGRM(HistoryNetwork):
             Literal["scaled", "release"],
             "scaled: weights by fan-in, item vectors normalised; release: every weight at std 0.02, as published",
         ] = "scaled",
-        branches: Branches = ("sid",),  # type: ignore[assignment]
+        branches: Branches = ("sid",),
         decoder_dropout: DecoderDropout = None,
     ) -> None:
         causal = history == "causal"

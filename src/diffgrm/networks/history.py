@@ -5,14 +5,15 @@ Letters: B batch, S history length, M items, d width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from diffgrm.foundation.parts import PartsLike
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.blocks import Dropout, EncoderLayer, scale_by_fan_in
 from diffgrm.networks.decoder import DigitDecoder
@@ -95,7 +96,7 @@ class HistoryNetwork(nn.Module):
         RecipeError: see :class:`HistoryEncoder` and :class:`ItemVectors`.
     """
 
-    def __init__(self, sizes: Sizes, branches: Sequence[Any], encoder: EncoderSettings, scaled: bool = True) -> None:
+    def __init__(self, sizes: Sizes, branches: PartsLike, encoder: EncoderSettings, scaled: bool = True) -> None:
         super().__init__()
         self.max_len, self.causal, self.scaled = encoder.max_len, encoder.causal, scaled
         scale = sizes.width**0.5 if scaled else 1.0

@@ -8,23 +8,22 @@ Letters: M items, J items that were there at fit, n digits, K codes, d width, e 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.foundation.parts import Part, as_parts, parts_of
+from diffgrm.foundation import registry
+from diffgrm.foundation.parts import PartsLike, PartsOf, as_parts
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.inputs import ItemFeatures
 
 Branches = Annotated[
-    tuple[Part, ...],
-    parts_of("branch"),
-    Field(min_length=1),
+    PartsLike,
+    PartsOf("branch"),
     "what the vector of an item is the sum of: sid, composed from its digits (paper); text, projected from the vector of "
     "its text; id, a learnt ID embedding",
 ]
@@ -76,7 +75,13 @@ class DigitEmbedding(nn.Module):
 
 
 class Branch(nn.Module, ABC):
-    """One summand of an item's vector, of norm about 1 at the start."""
+    """One summand of an item's vector, of norm about 1 at the start.
+
+    Attributes:
+        sections: recipe sections that say what the branch reads.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
@@ -97,6 +102,8 @@ class SidBranch(Branch):
     Args:
         scaled: whether the vector is normalised.
     """
+
+    sections: ClassVar[tuple[str, ...]] = ("embedding", "tokenizer", "semantic_ids")
 
     def __init__(
         self,
@@ -127,6 +134,8 @@ class TextBranch(Branch):
     Args:
         scaled: whether the network's vectors have norm 1.
     """
+
+    sections: ClassVar[tuple[str, ...]] = ("embedding",)
 
     def __init__(self, sizes: Sizes, scaled: bool) -> None:
         super().__init__()
@@ -188,10 +197,12 @@ class ItemVectors(nn.Module):
         RecipeError: branches that are named twice or have nothing to be made of.
     """
 
-    def __init__(self, branches: Sequence[Any], sizes: Sizes, scaled: bool) -> None:
+    def __init__(self, branches: PartsLike, sizes: Sizes, scaled: bool) -> None:
         super().__init__()
         parts = as_parts("branch", branches)
         self.names = tuple(part.name for part in parts)
+        if not parts:
+            raise RecipeError(f"model.branches is empty; name at least one of {', '.join(registry.names('branch'))}")
         if len(set(self.names)) < len(parts):
             raise RecipeError(f"model.branches {list(self.names)}: name each branch once")
         for part in parts:

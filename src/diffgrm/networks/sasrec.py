@@ -30,7 +30,7 @@ class SASRec(HistoryNetwork):
         feed_forward: FeedForward = 256,
         dropout: DropoutRate = 0.3,
         max_len: MaxLen = 50,
-        branches: Branches = ({"name": "id", "start": 1.0, "untrained": "drawn"},),  # type: ignore[assignment]
+        branches: Branches = ({"name": "id", "start": 1.0, "untrained": "drawn"},),
     ) -> None:
         encoder = EncoderSettings(layers, heads, feed_forward, dropout, max_len, causal=True, from_start=False)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder)

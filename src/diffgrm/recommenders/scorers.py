@@ -28,7 +28,7 @@ class ItemScorers(LearntPart):
         events, n_items = task.split.train, task.split.dataset.n_items
         texts = part_of(task.parts, "texts", TextVectors)
         self.neighbours = TextNeighbours.fit(events, n_items, texts.vectors if texts.kept else None)
-        self.scorers = {name: part.build().fit(events, n_items) for name, part in task.recipe.item_scoring.items()}
+        self.scorers = {name: part.build().fit(events, n_items) for name, part in task.recipe.item_scoring.scorers.items()}
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
@@ -49,7 +49,7 @@ class ItemScorers(LearntPart):
         """See :meth:`LearntPart.recipe_changed`; what each scorer has learnt stays."""
         changed = copy.copy(self)
         changed.scorers = {}
-        for name, part in recipe.item_scoring.items():
+        for name, part in recipe.item_scoring.scorers.items():
             state, scorer = self.scorers[name].state(), part.build()
             changed.scorers[name] = scorer if state is None else scorer.load_state(state)
         return changed
@@ -65,7 +65,7 @@ class ItemScorers(LearntPart):
     def load(self, saved: SavedModel) -> None:
         """See :meth:`LearntPart.load`."""
         self.neighbours = TextNeighbours.of_state(State.load(saved.folder / NEIGHBOURS))
-        for name, part in saved.recipe.item_scoring.items():
+        for name, part in saved.recipe.item_scoring.scorers.items():
             scorer, path = part.build(), saved.folder / scorer_file(name)
             self.scorers[name] = scorer.load_state(State.load(path)) if path.is_file() else scorer
 

@@ -138,7 +138,7 @@ def _network_of(recommender: Recommender) -> DiffGRM:
         raise RecipeError(
             f"this way of decoding has no ONNX runtime; change it for the export with overrides:\n{bullet_list(problems)}"
         )
-    network = recipe.model.build("model", **recommender._sizes())
+    network = recipe.model.build(**recommender._sizes())
     network.load_state_dict(recommender.network.state_dict())
     return network.eval()
 

@@ -27,8 +27,9 @@ from diffgrm.data.dataset import InteractionDataset, Split, make_split
 from diffgrm.data.sources import load_source
 from diffgrm.evaluation.metrics import evaluate, selection_score
 from diffgrm.foundation import registry
-from diffgrm.foundation.recipe import DataSettings, Recipe
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, DiffGRMError
+from diffgrm.foundation.sections import DataSettings
 from diffgrm.foundation.storage import atomic_file, digest
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import embed_items
@@ -172,7 +173,7 @@ class Runner:
             codes = cast(Any, self._fitted(world, recipe)).semantic_ids.codes
         if (owner := settings.pop("vectors_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, {}, seed)
-            encoder = recipe.embedding.build("embedding", seed=seed)
+            encoder = recipe.embedding.build(seed=seed)
             vectors = embed_items(encoder, world.dataset.item_table, world.split.item_counts > 0)
         assert spec.peer is not None
         python = self.suite.path(spec.python or Path(".venv/bin/python"))

@@ -12,28 +12,33 @@ runs:
     recommender: sasrec
     choose: {model.dropout: [0.2, 0.5]}        # the best on validation, by the first seed, is the one that counts
   diffgrm:
-    recipe: ../recipes/movielens-small.yaml    # a recipe file to start from, beside this file
+    recipe: movielens-small                    # a recipe that ships with the package, or a file beside this one
     only_on: {toy: {training: {epochs: 20}}}   # changes for single datasets
   narrow: {like: diffgrm, decoding: {beam: 16}}  # another run, changed; fitted again only if fitting changed
   other: {like: diffgrm, recommender: autoregressive, noising: null}  # null: without that section
+  best: {recipe: best}
+  plain: {like: best, item_scoring: {co_occurrence: null}}  # changes reach as deep as settings are nested
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from diffgrm.foundation.recipe import PART_SECTIONS, Recipe, apply_overrides
+from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides
+from diffgrm.foundation.parts import merge, named
+from diffgrm.foundation.presets import is_preset
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import settings
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
 
-LATE = ("decoding", "evaluation")  # sections of a recipe that can change without a new fit
+LATE = ("decoding", "evaluation", "item_scoring")  # sections of a recipe that can change without a new fit
 
 
 class Run(BaseModel):
@@ -140,7 +145,9 @@ class Suite(BaseModel):
         run = self.runs[name]
         raw: dict[str, Any] = {}
         if run.recipe is not None:
-            raw = Recipe.from_yaml(self.path(run.recipe)).to_dict()
+            beside = self.path(run.recipe)
+            preset = is_preset(run.recipe) and not beside.is_file()
+            raw = Recipe.from_yaml(run.recipe if preset else beside).to_dict()
         if run.like is not None:
             raw = self._raw(run.like, dataset, {} if run.choose else choice)
         for changes in (run.changes, run.only_on.get(dataset, {})):
@@ -171,17 +178,15 @@ def _changed(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """
     unused = {section for section, value in changes.items() if value is None}
     raw = {section: value for section, value in raw.items() if section not in unused}
-    new = apply_overrides(raw, _overrides({name: value for name, value in changes.items() if name not in unused}))
+    new = merge(raw, {section: value for section, value in changes.items() if section not in unused})
     for section in PART_SECTIONS:
-        before, after = raw.get(section), new.get(section)
+        before, after = named(raw.get(section)), named(new.get(section))
         if isinstance(before, Mapping) and isinstance(after, Mapping) and before.get("name") != after.get("name"):
             new[section] = {**_known(section, after, before), **after}
     if isinstance(validation := dict(raw.get("training", {})).get("validation_decoding"), Mapping) and "decoding" in new:
-        wanted = dict(new["training"]).get("validation_decoding") or {}
-        new["training"] = {
-            **new["training"],
-            "validation_decoding": {**_known("decoding", new["decoding"], validation), **wanted},
-        }
+        asked = dict(changes.get("training") or {}).get("validation_decoding") or {}
+        kept = _known("decoding", named(new["decoding"]), validation)
+        new["training"] = {**new["training"], "validation_decoding": {**kept, **asked}}
     return new
 
 
@@ -190,12 +195,3 @@ def _known(section: str, part: Mapping[str, Any], options: Mapping[str, Any]) ->
     if "name" not in part:
         return dict(options)
     return {key: value for key, value in options.items() if key != "name" and key in settings(section, part["name"])}
-
-
-def _overrides(changes: Mapping[str, Any]) -> Iterable[str]:
-    """Nested changes as ``section.key=value``."""
-    for section, value in changes.items():
-        if isinstance(value, Mapping):
-            yield from (f"{section}.{key}={json.dumps(inner)}" for key, inner in value.items())
-        else:
-            yield f"{section}={json.dumps(value)}"

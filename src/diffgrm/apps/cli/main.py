@@ -6,17 +6,17 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import polars as pl
 import typer
 from rich.logging import RichHandler
-from rich.table import Table
-from typer.core import TyperCommand
 
 from diffgrm.apps.cli.items import items_app
+from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.shared import (
     Column,
+    CommandWithSettings,
     Dataset,
     Device,
     Interactions,
@@ -37,9 +37,6 @@ from diffgrm.apps.cli.shared import (
 )
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, bullet_list
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(
     name="diffgrm",
     help="Generative recommendation with masked diffusion over semantic IDs.",
@@ -47,26 +44,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(recipes)
+app.command()(datasets)
 app.add_typer(items_app, name="items", no_args_is_help=True)
-
-
-class CommandWithSettings(TyperCommand):
-    """A command whose help ends with a table of all recipe settings."""
-
-    def get_help(self, ctx: Any) -> str:
-        """Help text, then every setting with its default."""
-        text = super().get_help(ctx)
-        _show_settings()
-        return text
-
-
-def _show_settings() -> None:
-    from diffgrm.apps.console import show_settings
-    from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
-
-    recipe = Recipe()
-    show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
-    show_settings("Settings of the other parts, with \\[the name that chooses the part]", rows_of_other_parts(recipe))
 
 
 @app.callback()
@@ -250,8 +230,8 @@ def tokenize(
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
         table, in_training, events = data.item_table, split.item_counts > 0, split.train
-    embeddings = embed_items(chosen.embedding.build("embedding", seed=chosen.seed), table, in_training)
-    tokenizer, collisions = chosen.tokenizer.build("tokenizer", seed=chosen.seed), chosen.semantic_ids.collisions
+    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training)
+    tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
     context = TokenizerContext(embeddings, in_training, events, seed=chosen.seed)
     sids, report = tokenize_items(tokenizer, context, collisions, chosen.tokenizer.options)
     digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
@@ -260,30 +240,6 @@ def tokenize(
     if json_file is not None:
         write_json(json_file, report.to_dict())
     console.print(f"{table.height:,} semantic IDs written to {out}")
-
-
-@app.command()
-def datasets(
-    name: Annotated[str | None, typer.Argument(help="Dataset to fetch; without it, all names are listed.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write interactions.parquet and items.parquet into this folder.")] = None,
-) -> None:
-    """List the public datasets, or fetch one from its publisher."""
-    from diffgrm.apps.console import console
-    from diffgrm.data.sources import SOURCES, load_source
-
-    if name is None:
-        table = Table("name", "what it is")
-        for known, (description, _) in SOURCES.items():
-            table.add_row(known, description)
-        console.print(table)
-        return
-    data = load_source(name)
-    console.print(f"{data!r}")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        data.event_table().write_parquet(out / "interactions.parquet")
-        data.item_table.write_parquet(out / "items.parquet")
-        console.print(f"Written to {out}/interactions.parquet and {out}/items.parquet")
 
 
 @app.command()

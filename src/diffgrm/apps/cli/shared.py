@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
 import typer
+from typer.core import TyperCommand
 
 from diffgrm.foundation.schema import Columns, DataError, RecipeError
 
@@ -21,7 +22,9 @@ Dataset = Annotated[str | None, typer.Option(help="A public dataset instead of t
 Column = Annotated[
     list[str] | None, typer.Option(help="Rename a column of your tables: OURS=YOURS, for example user_id=reviewerID.")
 ]
-RecipeFile = Annotated[Path | None, typer.Option(help="Recipe YAML; without it, the defaults.")]
+RecipeFile = Annotated[
+    Path | None, typer.Option(help="Recipe YAML, or a name that 'diffgrm recipes' lists; without it, the defaults.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, for example model.width=128 decoding.beam=64.")]
 Device = Annotated[
     str, typer.Option(help="torch device of the network: cpu, cuda, cuda:1...; auto is a GPU if there is one.")
@@ -38,6 +41,25 @@ _WRITERS = {
     ".csv": lambda frame, path: frame.write_csv(path),
     ".jsonl": lambda frame, path: frame.write_ndjson(path),
 }
+
+
+class CommandWithSettings(TyperCommand):
+    """A command whose help ends with a table of all recipe settings."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Help text, then every setting with its default."""
+        text = super().get_help(ctx)
+        _show_settings()
+        return text
+
+
+def _show_settings() -> None:
+    from diffgrm.apps.console import show_settings
+    from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
+
+    recipe = Recipe()
+    show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
+    show_settings("Settings of the other parts, with \\[the name that chooses the part]", rows_of_other_parts(recipe))
 
 
 def check_output(path: Path, suffixes: tuple[str, ...] = tuple(_WRITERS)) -> None:
@@ -57,7 +79,7 @@ def write_table(table: pl.DataFrame, path: Path) -> None:
 
 
 def recipe_of(path: Path | None, overrides: list[str] | None) -> Recipe:
-    """The recipe of a file, with settings of the command line over it."""
+    """The recipe of a file (or one that ships with the package), with settings of the command line over it."""
     from diffgrm.foundation.recipe import Recipe, apply_overrides
 
     if path is not None:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.data.dataset import EvaluationSet
-from diffgrm.foundation.parts import Part, as_part, part_of
+from diffgrm.foundation.parts import PartLike, PartOf, as_part
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
@@ -32,7 +32,7 @@ class JointObjective(Objective):
     def __init__(
         self,
         task: LearningTask,
-        digits: Annotated[Part, part_of("objective"), "how digits are learnt"] = "diffusion",  # type: ignore[assignment]
+        digits: Annotated[PartLike, PartOf("objective"), "how digits are learnt"] = "diffusion",
         item_weight: Annotated[float, Field(gt=0), "weight of the loss over whole items beside that of digits"] = 1.0,
         digit_fraction: Annotated[
             float, Field(gt=0, le=1), "fraction of a step's histories whose digits are learnt; items are learnt from all"

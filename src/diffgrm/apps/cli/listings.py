@@ -1,0 +1,48 @@
+"""The command line: diffgrm recipes, datasets: what there is to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Recipe to print; without it, all names are listed.")] = None,
+) -> None:
+    """List the recipes that ship with the package, or print one as YAML."""
+    from diffgrm.apps.console import console
+    from diffgrm.foundation.presets import preset_names, preset_summary, preset_text
+
+    if name is not None:
+        typer.echo(preset_text(name), nl=False)
+        return
+    table = Table("name", "what it is")
+    for known in preset_names():
+        table.add_row(known, preset_summary(known))
+    console.print(table)
+
+
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="Dataset to fetch; without it, all names are listed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write interactions.parquet and items.parquet into this folder.")] = None,
+) -> None:
+    """List the public datasets, or fetch one from its publisher."""
+    from diffgrm.apps.console import console
+    from diffgrm.data.sources import SOURCES, load_source
+
+    if name is None:
+        table = Table("name", "what it is")
+        for known, (description, _) in SOURCES.items():
+            table.add_row(known, description)
+        console.print(table)
+        return
+    data = load_source(name)
+    console.print(f"{data!r}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        data.event_table().write_parquet(out / "interactions.parquet")
+        data.item_table.write_parquet(out / "items.parquet")
+        console.print(f"Written to {out}/interactions.parquet and {out}/items.parquet")

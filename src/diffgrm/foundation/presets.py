@@ -1,0 +1,51 @@
+"""Recipes that ship with the package, and what the recipe of each recommender is where nothing else is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffgrm.foundation.schema import RecipeError, did_you_mean
+
+FOLDER = Path(__file__).resolve().parents[1] / "recipes"
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def preset_text(name: str) -> str:
+    """The YAML of a recipe that ships with the package.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    known = preset_names()
+    if name not in known:
+        hint = did_you_mean(name, known)
+        listed = "" if "known:" in hint else f" Recipes that ship with diffgrm: {', '.join(known)}"
+        raise RecipeError(f"there is no recipe {name!r}{hint}{listed}")
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_summary(name: str) -> str:
+    """The first line of a shipped recipe's comment."""
+    return preset_text(name).splitlines()[0].lstrip("# ").rstrip(":")
+
+
+def is_preset(path: str | Path) -> bool:
+    """Whether a path is to be read as the name of a shipped recipe: no suffix, no folder, and no file of that name."""
+    path = Path(path)
+    return path.name == str(path) and not path.suffix and not path.is_file()
+
+
+@lru_cache
+def defaults_of(recommender: str) -> Mapping[str, Any]:
+    """Settings that a recommender has instead of the usual ones, by section; not to be changed."""
+    path = FOLDER / "defaults" / f"{recommender}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,0 +1,101 @@
+"""The plain sections of a recipe: settings that belong to no part."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A group of plain settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Section):
+    """Which events are held out."""
+
+    split: Literal["leave_one_out", "temporal", "validation_only"] = Field(
+        "leave_one_out",
+        description="leave_one_out: last event of a user is test, the one before validation; temporal: two cuts in time; "
+        "validation_only: last event is validation and nothing is kept for test (for a model that goes to production)",
+    )
+    validation_share: float = Field(0.1, gt=0, lt=1, description="temporal: share of events between the two cuts")
+    test_share: float = Field(0.1, gt=0, lt=1, description="temporal: share of events after the second cut")
+
+
+class SemanticIdSettings(Section):
+    """What happens when two items get the same digits."""
+
+    collisions: Literal["reassign", "share"] = Field(
+        "reassign",
+        description="reassign: every item its own SID (fewest items moved, least extra error); share: several items may "
+        "stand behind one SID",
+    )
+
+
+class ItemLossSettings(Section):
+    """How whole items are told apart in training."""
+
+    kind: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
+        "softmax",
+        description="softmax: over all items; sampled_softmax: over the target and negatives shared by the batch; bce: "
+        "each target against negatives of its own; gbce: the same, calibrated for few negatives",
+    )
+    negatives: int = Field(256, ge=1, description="negatives: of a batch (sampled_softmax) or of each target (bce, gbce)")
+    negative_power: float = Field(
+        0.0, ge=0, le=1, description="negatives are drawn by training events to this power; 0: every item alike"
+    )
+    logq: bool = Field(True, description="sampled_softmax: correct scores for how often their item is drawn")
+    calibration: float = Field(0.75, ge=0, le=1, description="gbce: t, from plain BCE (0) to fully calibrated (1)")
+    cosine: bool = Field(False, description="compare directions only: scores are cosines over the temperature")
+    temperature: float = Field(1.0, gt=0, description="scores are divided by it")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="softmax: probability mass spread over all items")
+
+
+class TrainingSettings(Section):
+    """The training loop."""
+
+    batch_size: int = Field(256, ge=1, description="targets per optimiser step, over all devices together")
+    epochs: int = Field(100, ge=1, description="most passes over the training targets; the cosine ends here")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay on matrices (not on norms and biases)")
+    warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
+    gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 turns clipping off")
+    validate_every: int = Field(1, ge=1, description="epochs between validations (and checkpoints)")
+    validation_users: int | None = Field(None, ge=1, description="validate on this many users, drawn once; null: all")
+    validation_decoding: dict[str, Any] = Field(
+        {}, description="decoding settings that differ during validation, for example {beam: 32}"
+    )
+    patience: int = Field(10, ge=1, description="validations without improvement before training stops")
+    precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else 32-bit")
+    compile: bool = Field(
+        False, description="run the network through torch.compile: faster steps after minutes of compiling (long runs)"
+    )
+    accelerator: str = Field("auto", description="Lightning accelerator: auto, cpu, gpu...")
+    devices: int = Field(1, ge=1, description="number of devices (processes)")
+    strategy: str = Field("auto", description="Lightning strategy: auto, ddp...")
+    loggers: tuple[Literal["csv", "tensorboard"], ...] = Field(
+        ("csv",), description="where metrics of every epoch are written, in the run folder"
+    )
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.epochs % self.validate_every:
+            raise ValueError(
+                f"training.epochs {self.epochs} is not a multiple of training.validate_every {self.validate_every}: the "
+                "last epochs would never be validated, so never kept"
+            )
+        if self.batch_size < self.devices:
+            raise ValueError(f"training.batch_size {self.batch_size} is less than training.devices {self.devices}")
+        return self
+
+
+class EvaluationSettings(Section):
+    """What ``diffgrm evaluate`` reports."""
+
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (5, 10, 20), min_length=1, description="list lengths k of the metrics @k (10 is always among them)"
+    )
