@@ -173,6 +173,12 @@ def test_fewer_items_than_codes_are_refused_with_the_largest_size_that_fits(name
         build(name, 4, 32).fit(TokenizerContext(VECTORS, np.arange(200) < 20))
 
 
+def test_random_codes_are_equally_likely_whatever_their_number():
+    many = np.random.default_rng(1).normal(size=(2000, 2)).astype(np.float32)
+    codes = build("random", 4, 3 * 2**14).fit(TokenizerContext.of(many)).encode(many)
+    assert (codes < 2**14).mean() == pytest.approx(1 / 3, abs=0.03)  # 16 bits alone would give a half
+
+
 def test_a_gradient_tokenizer_learns_by_the_contexts_seed_alone_and_keeps_its_checkpoint(tmp_path):
     import torch
 

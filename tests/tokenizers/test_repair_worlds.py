@@ -54,9 +54,8 @@ class World:
     def __init__(self, sizes, n_items, kinds, seed=0, careless=False):
         generator = np.random.default_rng(seed)
         points = generator.normal(size=(kinds, 3))[generator.integers(0, kinds, n_items)]
-        self.vectors = (points + generator.choice([0, 0.3], (n_items, 1)) * generator.normal(size=points.shape)).astype(
-            "f4"
-        )
+        noise = generator.choice([0, 0.3], (n_items, 1)) * generator.normal(size=points.shape)
+        self.vectors = (points + noise).astype(np.float32)
         self.tokenizer = TableTokenizer(sizes, seed, careless).fit(TokenizerContext.of(self.vectors))
         self.codes = self.tokenizer.encode(self.vectors)
         _, group, counts = np.unique(self.codes, axis=0, return_inverse=True, return_counts=True)
@@ -135,8 +134,8 @@ def test_the_costs_of_single_changes_come_from_the_true_error_block_by_block(mon
 
 
 def test_many_copies_get_the_codes_of_least_true_error():
-    tokenizer = TableTokenizer((6, 6, 6)).fit(TokenizerContext.of(np.zeros((1, 3), dtype=np.float32)))
+    tokenizer = TableTokenizer((6, 6, 5)).fit(TokenizerContext.of(np.zeros((1, 3), dtype=np.float32)))
     vectors = np.zeros((100, 3), dtype=np.float32)
     repaired = reassign(tokenizer, vectors, tokenizer.encode(vectors))
-    least = np.sort(tokenizer.error(np.zeros((216, 3), dtype=np.float32), tokenizer.every))[:100]
-    assert tokenizer.error(vectors, repaired.codes).sum() == pytest.approx(least.sum(), rel=0.01)
+    least = np.sort(tokenizer.error(np.zeros((180, 3), dtype=np.float32), tokenizer.every))[:100]
+    assert tokenizer.error(vectors, repaired.codes).sum() == pytest.approx(least.sum(), rel=1e-5)

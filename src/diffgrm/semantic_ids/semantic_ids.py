@@ -24,6 +24,9 @@ HERE = Path(__file__).parent
 class TokenizerReport:
     """How good a set of semantic IDs is.
 
+    Digits and report do not depend on the number of threads (see :func:`one_thread`). They may differ between processors
+    for which BLAS has other code, and where a sentence encoder, which keeps all threads, gave other vectors.
+
     Attributes:
         n_items, n_digits, codebook_size: sizes; ``codebook_size`` is that of the digit with most codes.
         codebook_sizes: codes of each digit.

@@ -14,7 +14,10 @@ from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
 
 
 class SentenceTransformer(ItemEncoder):
-    """The paper's choice of encoder (``sentence-transformers/sentence-t5-base``, 768 wide), or any other."""
+    """The paper's choice of encoder (``sentence-transformers/sentence-t5-base``, 768 wide), or any other.
+
+    It keeps all threads of the processor, so the last bits of its vectors may depend on their number.
+    """
 
     def __init__(
         self,
