@@ -93,7 +93,7 @@ TOY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: (the recipe b
             "item_loss": {"kind": "softmax", "cosine": True, "temperature": 0.2},
             "training": TRAINING,
             "decoding": {"name": "item_proposals", "weight": 0.1},
-            "item_scoring": {"vectors": {}, "co_occurrence": {"weight": 1.0}},
+            "item_scoring": {"vectors": {}, "co_occurrence": {"weight": 1.0}, "new_items": None},
         },
     ),
     "items learnt, decoded by digits": (

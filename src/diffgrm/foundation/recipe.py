@@ -113,11 +113,12 @@ class Recipe(BaseModel):
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """The top-level settings that this recipe's recommender and objective use."""
+        """The top-level settings that this recipe's recommender, objective and model use."""
         chosen = registry.constant("recommender", self.recommender, "sections", ())
         used = {"recommender", "seed", "data", "evaluation", *chosen}
-        if "objective" in used:
-            used.update(_sections_of(self.objective))
+        for part in (self.model, self.objective):
+            if part.kind in used:
+                used.update(_sections_of(part))
         return tuple(section for section in type(self).model_fields if section in used)
 
     @classmethod
@@ -246,13 +247,13 @@ def _known(kind: str) -> str:
     return f"{', '.join(registry.names(kind))}, or module:Class"
 
 
-def _sections_of(objective: Part) -> set[str]:
-    """The sections that an objective and those nested in it use."""
-    used = set(registry.constant("objective", objective.name, "sections", ()))
-    for option in objective.options.values():
-        for part in option if isinstance(option, tuple) else (option,):
-            if isinstance(part, Part) and part.kind == "objective":
-                used |= _sections_of(part)
+def _sections_of(part: Part) -> set[str]:
+    """The sections that a part and those nested in it use."""
+    used = set(registry.constant(part.kind, part.name, "sections", ()))
+    for option in part.options.values():
+        for inner in option if isinstance(option, tuple) else (option,):
+            if isinstance(inner, Part):
+                used |= _sections_of(inner)
     return used
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
 from diffgrm.networks.history import DropoutRate, EncoderSettings, FeedForward, Heads, HistoryNetwork, MaxLen, Width
 from diffgrm.networks.item_vectors import Branches, Sizes
@@ -34,5 +35,7 @@ class SASRec(HistoryNetwork):
     ) -> None:
         encoder = EncoderSettings(layers, heads, feed_forward, dropout, max_len, causal=True, from_start=False)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder)
+        if self.digits is None:  # drawn and left out, so that a seed gives the weights behind the published figures
+            nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         digits = [(self.digits.codes, 1.0)] if self.digits is not None else []
         self.initialise([*digits, *self.branch_tables(), (self.encoder.position, 1)])

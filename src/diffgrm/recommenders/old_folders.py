@@ -67,6 +67,8 @@ def _convert(folder: Path, facts: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(new, sort_keys=False, allow_unicode=True), encoding="utf-8")
     items = folder / "items.parquet"
     pl.read_parquet(items).rename({"_offered": "_recommendable"}).write_parquet(items)
+    if (texts := folder / "vectors.safetensors").is_file():  # of text_knn, beside the name that others had
+        texts.rename(folder / "text_vectors.safetensors")
     if (neighbours := folder / "co_occurrence.safetensors").is_file():
         _split_co_occurrence(neighbours, folder)
     if (weights := folder / "model.safetensors").is_file():

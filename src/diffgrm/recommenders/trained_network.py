@@ -70,13 +70,13 @@ class TrainedNetwork(LearntPart):
             )
         network.eval()
         self._in_use = None
-        task.facts |= {
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "epochs": result.epochs,
-            "steps": result.steps,
-            "validation": result.validation,
-            "earlier_seconds": result.earlier_seconds,
-        }
+        task.facts.update(
+            parameters=sum(p.numel() for p in network.parameters()),
+            epochs=result.epochs,
+            steps=result.steps,
+            validation=result.validation,
+            earlier_seconds=result.earlier_seconds,
+        )
 
     def _sizes_of(self, task: FitTask) -> dict[str, int]:
         """What the data decide: sizes of the semantic IDs, and what the branches of item vectors need."""
