@@ -311,4 +311,4 @@ def test_an_export_that_fails_leaves_what_was_there(fitted, copied, tmp_path, mo
 def test_an_export_replaces_an_older_one(fitted, traced, copied):
     model = fitted.remove_items(["item 1"])
     export_onnx(model, copied)
-    assert pl.read_parquet(copied / "items.parquet")["_offered"].sum() == 479
+    assert pl.read_parquet(copied / "items.parquet")["_recommendable"].sum() == 479

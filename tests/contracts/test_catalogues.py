@@ -41,7 +41,7 @@ class World:
 
     @classmethod
     def random(cls, generator, n, codebook_size, n_items, *, excluded):
-        """Codes with repeats, of which some are not offered, and histories with repeats, one of them empty."""
+        """Codes with repeats, of which some are not recommendable, and histories with repeats, one of them empty."""
         codes = generator.integers(0, codebook_size, (n_items, n))
         codes[n_items // 2 :] = codes[generator.integers(0, n_items, n_items - n_items // 2)]  # shared SIDs
         seen = [generator.integers(0, n_items, size) for size in (0, 6, 1 + n_items // 5)] if excluded else None
@@ -249,9 +249,9 @@ def test_items_of_complete_sids_with_sharing_and_exclusion(runtime):
 
 @RUNTIMES
 def test_possible_items_count_exclusions_once_and_only_inside_the_catalogue(runtime):
-    codes, offered = np.array([[0], [1], [2]]), np.array([True, True, False])
-    assert runtime(codes, 4, offered, [[0, 0], [2], [], [0, 1, 2]]).possible(4) == [1, 2, 2, 0]
-    assert runtime(codes, 4, offered, [[], []]).possible(2) == runtime(codes, 4, offered).possible(2) == [2, 2]
+    codes, recommendable = np.array([[0], [1], [2]]), np.array([True, True, False])
+    assert runtime(codes, 4, recommendable, [[0, 0], [2], [], [0, 1, 2]]).possible(4) == [1, 2, 2, 0]
+    assert runtime(codes, 4, recommendable, [[], []]).possible(2) == runtime(codes, 4, recommendable).possible(2) == [2, 2]
 
 
 @RUNTIMES

@@ -99,12 +99,12 @@ def test_updated_items_keep_or_move_what_was_made_of_their_text(recommender):
 
 
 def test_columns_of_the_item_table_survive_whatever_they_are_called(toy, tmp_path):
-    table = toy.item_table.with_columns(offered=pl.lit("until Monday"))
+    table = toy.item_table.with_columns(recommendable=pl.lit("until Monday"))
     dataset = InteractionDataset.from_tables(toy.event_table(), table)
     recommender = PopularityRecommender().fit(dataset).remove_items(["item 3"])
     found = diffgrm.load(recommender.save(tmp_path / "model"))
-    assert found.item_table.equals(recommender.item_table) and "offered" in found.item_table.columns
-    assert found.offered.sum() == len(toy.items) - 1
+    assert found.item_table.equals(recommender.item_table) and "recommendable" in found.item_table.columns
+    assert found.recommendable.sum() == len(toy.items) - 1
 
 
 def test_similar_items(recommender):

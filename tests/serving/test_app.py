@@ -174,7 +174,7 @@ def test_items_are_found_by_words_and_ids(reader, fitted):
     assert reader.get("/items", params={"query": "item 3"}).json()["items"][0]["item_id"] == "item 3"
     found = reader.get("/items/item 3").json()
     assert found["semantic_id"] == fitted.semantic_ids.codes[fitted.items.positions(["item 3"])[0]].tolist()
-    assert found["row"]["text"] and found["offered"] is True
+    assert found["row"]["text"] and found["recommendable"] is True
 
 
 def test_the_catalogue_changes_for_the_token_holder_and_at_once(writer, folder):
@@ -191,11 +191,11 @@ def test_the_catalogue_changes_for_the_token_holder_and_at_once(writer, folder):
     assert writer.put("/items", json=changed, headers=BEARER).status_code == 200
     assert writer.get("/items/new/1").json()["title"] == "Scarf"
     removed = writer.post("/items/remove", json={"item_ids": ["new/1"]}, headers=BEARER).json()
-    assert removed["offered"] == before["items"] and writer.get("/items/new/1").json()["offered"] is False
+    assert removed["recommendable"] == before["items"] and writer.get("/items/new/1").json()["recommendable"] is False
     assert errors_of(writer.post("/recommend", json=only)) == {"#/only"}
     assert (
-        writer.post("/items/restore", json={"item_ids": ["new/1"]}, headers=BEARER).json()["offered"]
-        == answer.json()["offered"]
+        writer.post("/items/restore", json={"item_ids": ["new/1"]}, headers=BEARER).json()["recommendable"]
+        == answer.json()["recommendable"]
     )
     assert diffgrm.load(folder).facts["catalogue_version"] == 4
 
@@ -303,4 +303,4 @@ def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe):
             assert expected == listed(client.post("/recommend", json={"histories": [history], "k": 5}))
         assert client.get("/items/3").json()["item_id"] == 3
         removed = client.post("/items/remove", json={"item_ids": [expected[0][0]]}, headers=BEARER)
-        assert removed.json()["offered"] == len(recommender.items) - 1
+        assert removed.json()["recommendable"] == len(recommender.items) - 1

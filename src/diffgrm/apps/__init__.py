@@ -1,1 +1,1 @@
-"""What people start: the command line, the demo, the server, suites of runs, reports (floor 9)."""
+"""What people start: the command line, the demo, the server, suites of runs, reports."""

@@ -1,4 +1,4 @@
-"""What people see in the terminal: tables and progress bars (floor 6)."""
+"""What people see in the terminal: tables and progress bars."""
 
 from __future__ import annotations
 

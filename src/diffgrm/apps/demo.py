@@ -1,4 +1,4 @@
-"""The demonstration: the whole of DiffGRM on a generated storefront, in a few minutes (floor 6)."""
+"""The demonstration: the whole of DiffGRM on a generated storefront, in a few minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures were made on, for result files (floor 3)."""
+"""What figures were made on, for result files."""
 
 from __future__ import annotations
 

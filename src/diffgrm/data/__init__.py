@@ -1,1 +1,1 @@
-"""Tables, ids, splits, public datasets (floor 1)."""
+"""Tables, ids, splits, public datasets."""

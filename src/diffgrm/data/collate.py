@@ -1,4 +1,4 @@
-"""Histories as networks take them, in NumPy (floor 1)."""
+"""Histories as networks take them, in NumPy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Collated(NamedTuple):
 
     Attributes:
         items: [M] positions of the distinct items.
-        places: [B, S] which of them stands where, oldest first, 0 where padded.
+        item_index: [B, S] which of them stands where, oldest first, 0 where padded.
         valid: [B, S] bool, false where padded.
     """
 
     items: np.ndarray
-    places: np.ndarray
+    item_index: np.ndarray
     valid: np.ndarray
 
 
@@ -28,10 +28,10 @@ def collate(events: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Collated
     """The stretches ``events[start:stop]``, padded to the longest."""
     column = np.arange(int((stop - start).max(initial=1)))
     valid = column < (stop - start)[:, None]
-    items, place = np.unique(events[(start[:, None] + column)[valid]], return_inverse=True)
-    places = np.zeros(valid.shape, dtype=np.int64)
-    places[valid] = place
-    return Collated(items, places, valid)
+    items, index = np.unique(events[(start[:, None] + column)[valid]], return_inverse=True)
+    item_index = np.zeros(valid.shape, dtype=np.int64)
+    item_index[valid] = index
+    return Collated(items, item_index, valid)
 
 
 def in_batches(histories: Ragged, max_len: int, users_at_once: int) -> Iterator[tuple[np.ndarray, Collated]]:

@@ -1,4 +1,4 @@
-"""IdMap, Ragged, InteractionDataset and the splits (floor 1)."""
+"""IdMap, Ragged, InteractionDataset and the splits."""
 
 from __future__ import annotations
 

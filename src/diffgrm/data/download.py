@@ -1,4 +1,4 @@
-"""Fetch a file whole: progress, resume, checksum, and a cache (floor 1)."""
+"""Fetch a file whole: progress, resume, checksum, and a cache."""
 
 from __future__ import annotations
 

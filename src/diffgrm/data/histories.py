@@ -1,4 +1,4 @@
-"""What users give as histories, as user ids and item positions (floor 5)."""
+"""What users give as histories, as user ids and item positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public datasets from their publishers, and the toy storefront by name (floor 1)."""
+"""Public datasets from their publishers, and the toy storefront by name."""
 
 from __future__ import annotations
 

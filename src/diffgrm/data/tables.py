@@ -1,4 +1,4 @@
-"""Read and check user tables: any path or frame in, two clean polars frames out (floor 1)."""
+"""Read and check user tables: any path or frame in, two clean polars frames out."""
 
 from __future__ import annotations
 

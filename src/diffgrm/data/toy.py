@@ -1,4 +1,4 @@
-"""A generated storefront whose shoppers follow known rules, so right answers are known by construction (floor 1)."""
+"""A generated storefront whose shoppers follow known rules, so right answers are known by construction."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Metrics by item on tables, and intervals of differences (floor 2)."""
+"""Metrics by item on tables, and intervals of differences."""

@@ -1,4 +1,4 @@
-"""Metrics by item, over the whole catalogue, from tables of recommendations (floor 1).
+"""Metrics by item, over the whole catalogue, from tables of recommendations.
 
 ``evaluate`` takes anything that has ``.recommend``. It walks over the users in blocks and keeps one rank per target and
 one count per item, so memory does not grow with users x items.

@@ -1,4 +1,4 @@
-"""What users gain by a run, and the interval of what they gain over another (floor 6)."""
+"""What users gain by a run, and the interval of what they gain over another."""
 
 from __future__ import annotations
 

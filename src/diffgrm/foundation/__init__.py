@@ -1,1 +1,1 @@
-"""What every other folder stands on: names and errors, recipes, parts by name, storage, model folders (floor 0)."""
+"""What every other folder stands on: names and errors, recipes, parts by name, storage, model folders."""

@@ -1,4 +1,4 @@
-"""Model folders: written whole or not at all, checked on reading (floor 1).
+"""Model folders: written whole or not at all, checked on reading.
 
 A folder is made beside its final place under another name and takes the place in one rename, so a full disk or a kill
 leaves the old model as it was. ``manifest.json`` lists every file with its size and SHA-256.

@@ -1,4 +1,4 @@
-"""Names and errors that every other file shares (floor 0)."""
+"""Names and errors that every other file shares."""
 
 from __future__ import annotations
 

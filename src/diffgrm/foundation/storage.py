@@ -1,4 +1,4 @@
-"""Small, safe storage: arrays in safetensors files, atomic writes, hashes, the cache folder (floor 0)."""
+"""Small, safe storage: arrays in safetensors files, atomic writes, hashes, the cache folder."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is optimised, and the one loop in which it is: batches, noising, losses, objectives (floor 6)."""
+"""What is optimised, and the one loop in which it is: batches, noising, losses, objectives."""

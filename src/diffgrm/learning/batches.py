@@ -1,4 +1,4 @@
-"""Batch, training windows and length-bucketed batches (floor 3)."""
+"""Batch, training windows and length-bucketed batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Batch(NamedTuple):
         place[chosen] = torch.arange(len(chosen), device=chosen.device)
         row = place[self.slot // slots]
         keep = row >= 0
-        histories = self.histories._replace(index=self.histories.index[chosen], valid=self.histories.valid[chosen])
+        histories = self.histories._replace(
+            item_index=self.histories.item_index[chosen], valid=self.histories.valid[chosen]
+        )
         slot = row[keep] * slots + self.slot[keep] % slots
         order = slot.argsort()
         return Batch(histories, self.target[keep][order], slot[order], self.length[chosen])

@@ -1,4 +1,4 @@
-"""The one training loop, on Lightning: checkpoints, exact resume, early stop, several devices (floor 4)."""
+"""The one training loop, on Lightning: checkpoints, exact resume, early stop, several devices."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, selection_score
-from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.schema import MissingExtraError, TrainingError
+from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.storage import digest
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.learning.context import LearningContext

@@ -1,4 +1,4 @@
-"""The masked-diffusion loss (paper, equation 12; floor 3)."""
+"""The masked-diffusion loss (paper, equation 12)."""
 
 from __future__ import annotations
 

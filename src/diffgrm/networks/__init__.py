@@ -1,1 +1,1 @@
-"""Networks (floor 4). They take integers, never a dataset, tokenizer or recipe."""
+"""Networks. They take integers, never a dataset, tokenizer or recipe."""

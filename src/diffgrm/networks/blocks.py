@@ -1,4 +1,4 @@
-"""Transformer blocks shared by the networks (floor 3). Pre-norm; every attention masks padding.
+"""Transformer blocks shared by the networks. Pre-norm; every attention masks padding.
 
 Dropout acts on embeddings and on what each sublayer adds to the residual stream (as in the first Transformer), not on
 attention weights, so that the fused attention kernels serve training too.

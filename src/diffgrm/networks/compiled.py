@@ -38,7 +38,9 @@ def compile_layers(network: nn.Module, backend: str = "inductor") -> int:
     }
     layers = _layers(network)
     if not layers:
-        raise RecipeError(f"{type(network).__name__} has no Transformer layers of this library to compile; leave compile out")
+        raise RecipeError(
+            f"{type(network).__name__} has no Transformer layers of this library to compile; leave compile out"
+        )
     for layer in layers:
         layer.forward = compiled_forward[type(layer)].__get__(layer)  # type: ignore[method-assign]
     logger.info("%d Transformer layers run compiled", len(layers))

@@ -58,12 +58,12 @@ class Histories(NamedTuple):
 
     Attributes:
         items: [M] positions of the distinct items.
-        index: [B, S] which of them stands where, oldest first, 0 where padded.
+        item_index: [B, S] which of them stands where, oldest first, 0 where padded.
         valid: [B, S] bool, false where padded.
     """
 
     items: Tensor
-    index: Tensor
+    item_index: Tensor
     valid: Tensor
 
     @classmethod

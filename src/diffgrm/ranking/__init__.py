@@ -1,1 +1,1 @@
-"""From a network's answers to ranked items: the catalogue, decoders, item scoring, rankers (floor 5)."""
+"""From a network's answers to ranked items: the catalogue, decoders, item scoring, rankers."""

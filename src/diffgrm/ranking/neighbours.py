@@ -10,7 +10,6 @@ from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
 
-
 NeighbourCount = Annotated[int, Field(ge=1), "most similar items kept for each item"]
 Shrink = Annotated[float, Field(ge=0), "added to the product of norms, so that few users mean little"]
 Last = Annotated[int | None, Field(ge=1), "most recent history items that count; null: all"]

@@ -1,4 +1,4 @@
-"""The model card that every saved model carries as README.md (floor 5)."""
+"""The model card that every saved model carries as README.md."""
 
 from __future__ import annotations
 

@@ -198,5 +198,3 @@ class CheckedIdentifiers(Identifiers):
         assert self.semantic_ids is not None
         for decoder in self.decoders:
             decoder.check(self.semantic_ids.n_digits, len(self.semantic_ids))
-
-

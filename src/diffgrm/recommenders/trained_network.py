@@ -182,4 +182,3 @@ def network_of(parts: Parts) -> TrainedNetwork:
     if not isinstance(part := parts.get("network"), TrainedNetwork):
         raise DiffGRMError("this recommender has no network")
     return part
-

@@ -1,4 +1,4 @@
-"""encode_history and denoise as ONNX, in a folder that is used without PyTorch (floor 6)."""
+"""encode_history and denoise as ONNX, in a folder that is used without PyTorch."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
         if (neighbours := recommender.ranker().items.neighbours) is not None:
             neighbours.state().save(new / CO_OCCURRENCE)
         ids = recommender.item_table.select(Columns.ITEM)
-        ids.with_columns(pl.Series(OFFERED, recommender.offered)).write_parquet(new / ITEMS)
+        ids.with_columns(pl.Series(OFFERED, recommender.recommendable)).write_parquet(new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         name = f"{type(recommender).__name__} as ONNX"
         card = model_card(name, recommender.facts, recipe.to_yaml(), recommender.items.ids([0])[0], reader="load_onnx")

@@ -1,4 +1,4 @@
-"""The exported network: two graphs that ONNX Runtime runs (floor 6).
+"""The exported network: two graphs that ONNX Runtime runs.
 
 Letters: L decoder layers, h heads, e width of a head, S history length, Q partial SIDs a user.
 """

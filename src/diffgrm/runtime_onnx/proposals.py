@@ -1,4 +1,4 @@
-"""Candidates by item score, ranked by item score and digits, in NumPy (floor 6): :mod:`diffgrm.ranking.decoding.item_proposals`."""
+"""Candidates by item score, ranked by item score and digits, in NumPy: :mod:`diffgrm.ranking.decoding.item_proposals`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OnnxRecommender: an exported model, asked as every recommender is (floor 6)."""
+"""OnnxRecommender: an exported model, asked as every recommender is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from diffgrm.runtime_onnx.numpy_catalogue import Catalogue, Excluded
 from diffgrm.runtime_onnx.proposals import ItemScores, proposals
 from diffgrm.runtime_onnx.search import Order, Task, decode
 
-ITEMS, SIDS, OFFERED, VECTORS = "items.parquet", "semantic_ids.safetensors", "_offered", "item_vectors.safetensors"
+ITEMS, SIDS, OFFERED, VECTORS = "items.parquet", "semantic_ids.safetensors", "_recommendable", "item_vectors.safetensors"
 CO_OCCURRENCE = "co_occurrence.safetensors"
 LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more would leave the cache
 
@@ -56,7 +56,7 @@ class OnnxRecommender:
         self._network, self._catalogue, self._vectors, self._max_len = network, catalogue, vectors, max_len
         self._order: Order = order or "confidence"
         self._scoring = scoring
-        self._offered = None if catalogue.recommendable.all() else catalogue.recommendable
+        self._recommendable = None if catalogue.recommendable.all() else catalogue.recommendable
         self._restricted: tuple[np.ndarray, Catalogue] | None = None  # by the last filter; its tables are worth keeping
 
     def recommend(
@@ -75,15 +75,15 @@ class OnnxRecommender:
         Raises:
             DataError: k out of range, unusable histories, or filters that leave no item.
         """
-        catalogue = self._allowing(allowed_items(self.items, self._offered, k, only, without))
+        catalogue = self._allowing(allowed_items(self.items, self._recommendable, k, only, without))
         user_ids, positions = read_histories(histories, self.items, on_empty)
         found, scores = self._rank(catalogue, positions, k, exclude_seen, progress)
         return answer_table(user_ids, self.items, found, scores)
 
     def _allowing(self, allowed: np.ndarray | None) -> Catalogue:
-        """The catalogue of the items that ``allowed`` [I] marks; None is all that are offered."""
+        """The catalogue of the items that ``allowed`` [I] marks; None is all that are recommendable."""
         whole = self._catalogue
-        if allowed is None or allowed is self._offered:
+        if allowed is None or allowed is self._recommendable:
             return whole
         if self._restricted is None or not np.array_equal(self._restricted[0], allowed):
             self._restricted = allowed, whole.restricted(allowed)

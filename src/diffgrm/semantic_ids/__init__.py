@@ -1,1 +1,1 @@
-"""From item texts to digits: embeddings, tokenizers, collision repair, semantic IDs (floor 3)."""
+"""From item texts to digits: embeddings, tokenizers, collision repair, semantic IDs."""

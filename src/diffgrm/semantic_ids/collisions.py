@@ -1,4 +1,4 @@
-"""Collision repair: give every item its own semantic ID, moving the fewest items at the least error (floor 2).
+"""Collision repair: give every item its own semantic ID, moving the fewest items at the least error.
 
 Items that share a SID compete for it and for free codes nearby. Which one stays and where the others go is one
 assignment problem over short candidate lists: an item's list holds its own SID (cost 0) and the free codes of least

@@ -1,4 +1,4 @@
-"""SemanticIds: the digits of every item, how they were made distinct, and a report on their health (floor 2)."""
+"""SemanticIds: the digits of every item, how they were made distinct, and a report on their health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thread for the arithmetic that decides vectors and digits (floor 2)."""
+"""One thread for the arithmetic that decides vectors and digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other implementations in their own environments, scored by our evaluation on our split (floor 6).
+"""Other implementations in their own environments, scored by our evaluation on our split.
 
 A peer is a script that is run by its own Python with a folder as its one argument. The folder holds
 

@@ -1,4 +1,4 @@
-"""Runs a suite: every dataset, run and seed once, resumable, test looked at once (floor 6).
+"""Runs a suite: every dataset, run and seed once, resumable, test looked at once.
 
 OUT/models/DIGEST/            a fitted model, shared by runs that differ in decoding only
 OUT/models/DIGEST.run/        its checkpoints while it trains, its logs afterwards

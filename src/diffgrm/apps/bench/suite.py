@@ -1,4 +1,4 @@
-"""A suite: which recommenders are compared on which datasets (floor 6).
+"""A suite: which recommenders are compared on which datasets.
 
 name: quick
 datasets: [toy, movielens-100k]

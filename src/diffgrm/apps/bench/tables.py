@@ -1,4 +1,4 @@
-"""The results of a suite as tables: JSON, CSV and markdown (floor 6)."""
+"""The results of a suite as tables: JSON, CSV and markdown."""
 
 from __future__ import annotations
 

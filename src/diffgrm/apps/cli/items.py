@@ -1,4 +1,4 @@
-"""The command line: diffgrm items add, update, remove, restore (floor 6)."""
+"""The command line: diffgrm items add, update, remove, restore."""
 
 from __future__ import annotations
 
@@ -60,5 +60,7 @@ def _change_items(folder: Path, change: Callable[[Recommender], Recommender]) ->
         before = load(folder)
         after = change(before)
         after.save(folder)
-    version, offered = after.facts["catalogue_version"], int(after.offered.sum())
-    console.print(f"Catalogue version {version} of {folder}: {len(after.items):,} items, {offered:,} of them recommended.")
+    version, recommendable = after.facts["catalogue_version"], int(after.recommendable.sum())
+    console.print(
+        f"Catalogue version {version} of {folder}: {len(after.items):,} items, {recommendable:,} of them recommended."
+    )

@@ -1,4 +1,4 @@
-"""The command line: fit, recommend, explain, similar, evaluate, tokenize, export, bench, report, serve... (floor 6)."""
+"""The command line: fit, recommend, explain, similar, evaluate, tokenize, export, bench, report, serve...."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands share: options, and what they read and write (floor 6)."""
+"""What commands share: options, and what they read and write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a report, as SVG text (floor 6)."""
+"""Figures of a report, as SVG text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a suite's results (floor 6)."""
+"""One self-contained HTML page of a suite's results."""
 
 from __future__ import annotations
 

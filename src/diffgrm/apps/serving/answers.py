@@ -1,4 +1,4 @@
-"""Routes that ask the model (floor 6)."""
+"""Routes that ask the model."""
 
 from __future__ import annotations
 

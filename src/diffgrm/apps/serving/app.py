@@ -1,4 +1,4 @@
-"""The HTTP app of a saved model (floor 6)."""
+"""The HTTP app of a saved model."""
 
 from __future__ import annotations
 

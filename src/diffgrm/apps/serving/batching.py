@@ -1,4 +1,4 @@
-"""Requests that wait for the model are answered together (floor 6).
+"""Requests that wait for the model are answered together.
 
 Batches are formed by ``async-batcher``: while the model works, requests gather; then as many as may be are taken at once.
 """

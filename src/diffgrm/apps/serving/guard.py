@@ -1,4 +1,4 @@
-"""What stands before the app: bounds on bodies and on the time they take, and headers for browsers (floor 6)."""
+"""What stands before the app: bounds on bodies and on the time they take, and headers for browsers."""
 
 from __future__ import annotations
 

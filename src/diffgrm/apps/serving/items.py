@@ -1,4 +1,4 @@
-"""Routes for the items; what changes them is behind the token (floor 6)."""
+"""Routes for the items; what changes them is behind the token."""
 
 from __future__ import annotations
 
@@ -145,6 +145,6 @@ def _item(snapshot: Snapshot, row: int) -> m.CatalogueItem:
     return m.CatalogueItem(
         item_id=saved.items.ids([row])[0],
         title=snapshot.titles[row],
-        offered=bool(saved.offered[row]),
+        recommendable=bool(saved.recommendable[row]),
         events=int(saved.item_counts[row]),
     )

@@ -1,4 +1,4 @@
-"""The model that answers, and how it changes under way (floor 6).
+"""The model that answers, and how it changes under way.
 
 A request holds a :class:`Snapshot`, which never changes. A newer model in the folder, or a change of the catalogue, makes a
 new one that later requests get; the old one goes when its last request is answered.
@@ -134,7 +134,7 @@ class LiveModel:
         table = saved.item_table
         title = pl.col(Columns.TITLE) if Columns.TITLE in table.columns else pl.lit(None, pl.String)
         titles = table.select(pl.coalesce(title.cast(pl.String), pl.col(Columns.TEXT)))[:, 0]
-        anything = recommender.items.ids(np.flatnonzero(recommender.offered)[:1])
+        anything = recommender.items.ids(np.flatnonzero(recommender.recommendable)[:1])
         recommender.recommend([anything], k=1, exclude_seen=False)  # makes the tables, so that no request waits for them
         words = pl.select(pl.concat_str(titles, saved.items.series.cast(pl.String), separator=" ").str.to_lowercase())
         return Snapshot(name, saved, recommender, titles, words.to_series())

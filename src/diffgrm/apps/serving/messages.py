@@ -1,4 +1,4 @@
-"""What goes over the wire (floor 6). Bounds that a server can choose are checked by the server, not here."""
+"""What goes over the wire. Bounds that a server can choose are checked by the server, not here."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class CatalogueItem(BaseModel):
 
     item_id: str | int
     title: str | None
-    offered: Annotated[bool, Field(description="false: removed")]
+    recommendable: Annotated[bool, Field(description="false: removed")]
     events: Annotated[int, Field(description="training events")]
 
 
@@ -192,7 +192,7 @@ class CatalogueAnswer(BaseModel):
     model: str
     catalogue_version: int
     items: int
-    offered: int
+    recommendable: int
 
 
 class ModelAnswer(BaseModel):
@@ -201,7 +201,7 @@ class ModelAnswer(BaseModel):
     model: str
     recommender: str
     items: int
-    offered: int
+    recommendable: int
     catalogue_version: int
     explains: Annotated[bool, Field(description="whether POST /explain is there for it")]
     beam: Annotated[int | None, Field(description="the model's own beam, where it has one")]

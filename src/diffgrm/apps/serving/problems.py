@@ -1,4 +1,4 @@
-"""Errors as problem details, RFC 9457, naming the fields that are wrong (floor 6)."""
+"""Errors as problem details, RFC 9457, naming the fields that are wrong."""
 
 from __future__ import annotations
 

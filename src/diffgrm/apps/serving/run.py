@@ -1,4 +1,4 @@
-"""Start the server of a model folder (floor 6)."""
+"""Start the server of a model folder."""
 
 from __future__ import annotations
 

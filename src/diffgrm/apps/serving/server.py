@@ -1,4 +1,4 @@
-"""What the routes share: the model, its queue, users' histories, bounds (floor 6)."""
+"""What the routes share: the model, its queue, users' histories, bounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Server:
         waiting = Gauge("diffgrm_waiting_histories", "Histories that wait for the model", registry=self.registry)
         waiting.set_function(lambda: self.engine.waiting)
         items = Gauge("diffgrm_items", "Items that may be recommended", registry=self.registry)
-        items.set_function(lambda: int(live.current.recommender.offered.sum()))
+        items.set_function(lambda: int(live.current.recommender.recommendable.sum()))
         failed = Gauge("diffgrm_failed_reloads", "Models in the folder that could not be used", registry=self.registry)
         failed.set_function(lambda: live.failed_reloads)
         self._info = Gauge("diffgrm_model", "1 for the model that answers", ["version"], registry=self.registry)
@@ -65,7 +65,7 @@ class Server:
             model=after.version,
             catalogue_version=recommender.facts.get("catalogue_version", 0),
             items=len(recommender.items),
-            offered=int(recommender.offered.sum()),
+            recommendable=int(recommender.recommendable.sum()),
         )
 
     # ---- checks ----------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Server:
             Problem: 422, also where no item is left.
         """
         recommender, found = snapshot.recommender, []
-        allowed = recommender.offered.copy()
+        allowed = recommender.recommendable.copy()
         for name, ids in (("only", body.only), ("without", body.without)):
             self.bound(name, None if ids is None else len(ids), self.limits.filter, f"the number of items in {name}")
             positions = recommender.items.positions(ids or [])

@@ -1,4 +1,4 @@
-"""What a server allows and how long it waits (floor 6)."""
+"""What a server allows and how long it waits."""
 
 from __future__ import annotations
 

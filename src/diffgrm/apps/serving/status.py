@@ -1,4 +1,4 @@
-"""Routes for whoever looks after the server (floor 6)."""
+"""Routes for whoever looks after the server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def status(server: Server) -> APIRouter:
             model=snapshot.version,
             recommender=saved.recipe.recommender,
             items=len(saved.items),
-            offered=int(saved.offered.sum()),
+            recommendable=int(saved.recommendable.sum()),
             catalogue_version=saved.facts.get("catalogue_version", 0),
             explains=isinstance(saved, DiffGRMRecommender),
             beam=snapshot.beam,

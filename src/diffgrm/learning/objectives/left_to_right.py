@@ -28,7 +28,9 @@ class LeftToRightObjective(DigitObjective):
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`DigitObjective.digit_loss`; the mean over targets and digits."""
         target = self.codes[batch.target]  # [N, n]
-        logits = ask_targets(contract(self.network, PredictsDigits).predict, (target[:, None],), memory, batch)  # [N, 1, n, K]
+        logits = ask_targets(
+            contract(self.network, PredictsDigits).predict, (target[:, None],), memory, batch
+        )  # [N, 1, n, K]
         return F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(), label_smoothing=self.label_smoothing)
 
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Decoder: from ``denoise`` and a catalogue to the best items of each user (floor 3)."""
+"""Decoder: from ``denoise`` and a catalogue to the best items of each user."""
 
 from __future__ import annotations
 

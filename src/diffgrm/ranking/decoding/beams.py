@@ -1,4 +1,4 @@
-"""Beams: the partial SIDs that a search in any order holds (floor 3)."""
+"""Beams: the partial SIDs that a search in any order holds."""
 
 from __future__ import annotations
 

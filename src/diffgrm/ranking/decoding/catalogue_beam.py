@@ -1,4 +1,4 @@
-"""Any-order beam search that takes the catalogue for part of the model (floor 3).
+"""Any-order beam search that takes the catalogue for part of the model.
 
 The network spreads its belief over all codes of a digit, though most lead to no item once others are known. Here every
 digit's probabilities are taken over the codes that still lead to an item the user may get, so an item's score is its

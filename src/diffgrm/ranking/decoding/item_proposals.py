@@ -2,7 +2,7 @@
 
 A candidate's digits are filled as Confidence-guided Parallel Denoising fills them (paper, section 3.4): in every step the
 one that the network is surest of, each candidate in its own order. An item's score is the log of its probability among the
-recommendable items, by the item scores, plus a weight times the log-probability of its digits along that path (floor 3).
+recommendable items, by the item scores, plus a weight times the log-probability of its digits along that path.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Beam search from the first digit to the last, for autoregressive networks (floor 3)."""
+"""Beam search from the first digit to the last, for autoregressive networks."""
 
 from __future__ import annotations
 

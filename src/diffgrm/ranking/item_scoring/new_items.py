@@ -15,7 +15,8 @@ class NewItemScorer(Scorer):
     def __init__(
         self,
         weight: Annotated[
-            float, "added to the scores of items without training events: 1 makes each 2.7 times as likely beside the others"
+            float,
+            "added to the scores of items without training events: 1 makes each 2.7 times as likely beside the others",
         ] = 1.0,
     ) -> None:
         self.weight = weight

@@ -1,4 +1,4 @@
-"""ItemEncoder, the interface of every embedding, and the cache around it (floor 2)."""
+"""ItemEncoder, the interface of every embedding, and the cache around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizer, the interface from item vectors to digits (floor 2)."""
+"""Tokenizer, the interface from item vectors to digits."""
 
 from __future__ import annotations
 

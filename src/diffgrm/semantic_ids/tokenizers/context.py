@@ -1,4 +1,4 @@
-"""TokenizerContext: what a tokenizer may learn from (floor 2)."""
+"""TokenizerContext: what a tokenizer may learn from."""
 
 from __future__ import annotations
 

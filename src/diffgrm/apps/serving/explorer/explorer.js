@@ -27,7 +27,7 @@ const asked = { list: "", similar: "" }; // what the panels show or wait for
 const items = new Map();
 const titles = {
   of: (id) => items.get(String(id)) ?? { title: String(id) },
-  remember: ({ item_id: id, title, offered = true }) => items.set(String(id), { title: title ?? String(id), known: true, offered }),
+  remember: ({ item_id: id, title, recommendable = true }) => items.set(String(id), { title: title ?? String(id), known: true, recommendable }),
 };
 
 /** Ask for the titles of a history that came with the address. */
@@ -246,8 +246,8 @@ function showStory() {
 
 /** Items that can be recommended before any digit is known. */
 function startingItems() {
-  const seen = new Set(view.history.filter((id) => titles.of(id).known && titles.of(id).offered));
-  return model.offered - (view.excludeSeen ? seen.size : 0);
+  const seen = new Set(view.history.filter((id) => titles.of(id).known && titles.of(id).recommendable));
+  return model.recommendable - (view.excludeSeen ? seen.size : 0);
 }
 
 // ---- the model -----------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ async function start() {
 }
 
 function showModel() {
-  const size = model.offered === model.items ? count(model.items, "item") : `${model.offered.toLocaleString("en")} of ${count(model.items, "item")}`;
+  const size = model.recommendable === model.items ? count(model.items, "item") : `${model.recommendable.toLocaleString("en")} of ${count(model.items, "item")}`;
   const facts = { model: model.recommender, version: model.model, catalogue: size };
   document.getElementById("model").replaceChildren(...Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   const hasBeam = model.beam !== null;

@@ -58,7 +58,7 @@ export function searchBox(input, { popup, foundTitle, searchProblem }, { add, se
         on: { mousedown: (event) => event.preventDefault(), click: () => choose(place), mousemove: () => active !== place && activate(place) },
       },
       el("span", { class: "title" }, item.title ?? String(item.item_id)),
-      el("span", { class: "small" }, `${item.item_id} · ${item.offered ? count(item.events, "event") : "removed"}`),
+      el("span", { class: "small" }, `${item.item_id} · ${item.recommendable ? count(item.events, "event") : "removed"}`),
     );
   }
 
