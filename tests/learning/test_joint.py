@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
-
 from contracts.test_models import objective_parts
+
 from diffgrm import DiffGRMRecommender, Recipe, load, load_onnx
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.recipe import ItemLossSettings

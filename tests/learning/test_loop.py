@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from contracts.test_models import objective_parts, vectors
+
 from diffgrm import DiffGRMRecommender, Recipe, leave_one_out, toy_world
 from diffgrm.foundation.recipe import TrainingSettings
 from diffgrm.foundation.registry import resolve

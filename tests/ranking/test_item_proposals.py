@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from contracts.test_models import vectors
 from decoding.test_any_order_beam import CODES, HISTORIES, catalogue
+
 from diffgrm.foundation.recipe import ItemLossSettings
 from diffgrm.networks.diffgrm import DiffGRM
 from diffgrm.ranking.catalogue import Catalogue

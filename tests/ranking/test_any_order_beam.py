@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.test_models import vectors
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.diffgrm import DiffGRM
@@ -17,24 +16,14 @@ from diffgrm.ranking.decoding.base import Task
 from diffgrm.ranking.decoding.exhaustive import Exhaustive
 from diffgrm.ranking.decoding.one_pass import OnePass
 from diffgrm.ranking.ranker import Ranker
-
-CODES = np.array(list(itertools.product(range(4), repeat=3)))
-GENERATOR = np.random.default_rng(0)
-HISTORIES = Ragged.from_lists([GENERATOR.integers(0, 40, size) for size in (1, 3, 7, 30, 2)])
+from helpers.networks import vectors
+from helpers.tiny_catalogues import CODES, HISTORIES, catalogue, rank
 
 
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
     return DiffGRM(3, 4, width=32, heads=2)
-
-
-def catalogue(share=False, items=40):
-    return Catalogue(torch.from_numpy(CODES[np.random.default_rng(1).choice(64, items, replace=share)]), 4)
-
-
-def rank(network, decoder, cat=None, k=15, exclude_seen=True):
-    return Ranker.over_codes(network, decoder, cat or catalogue()).rank(HISTORIES, k, exclude_seen)
 
 
 @pytest.mark.parametrize("merge", ["best_path", "sum_paths"])
