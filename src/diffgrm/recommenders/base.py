@@ -20,10 +20,10 @@ from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
 from diffgrm.data.histories import read_histories
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError, first_few
+from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError, first_few
 from diffgrm.ranking.query import Query
 from diffgrm.recommenders import fitting, saving
-from diffgrm.recommenders.answers import answer_table, candidate_items
+from diffgrm.recommenders.answers import answer_table, candidate_items, similar_table
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import ItemChange, LearntPart
 
@@ -85,6 +85,10 @@ class Recommender(ABC):
 
     def _forget(self) -> None:
         """Drop what was made from the parts, the catalogue or the recipe for use."""
+
+    def _recipe_changed(self) -> None:
+        """Drop what was made from the recipe's late settings."""
+        self._forget()
 
     # ---- the catalogue ------------------------------------------------------------------------------------------
 
@@ -240,10 +244,6 @@ class Recommender(ABC):
             raise
         return self
 
-    def _recipe_changed(self) -> None:
-        """Drop what was made from the recipe's late settings."""
-        self._forget()
-
     def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
         """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the recommender.
 
@@ -324,15 +324,7 @@ class Recommender(ABC):
         position = int(self.items.positions([item])[0])
         if position < 0:
             raise DataError(f"the item {item!r} is not in the catalogue")
-        candidates = self.candidates(k, None, None)
-        scores = self._similarity(position).astype(np.float32)
-        scores[position] = -np.inf
-        if candidates is not None:
-            scores[~candidates] = -np.inf
-        best = np.argsort(-scores, kind="stable")[:k]
-        best = best[scores[best] > -np.inf]
-        rank = np.arange(1, len(best) + 1, dtype=np.int32)
-        return pl.DataFrame({Columns.ITEM: self.items.gather(best), Columns.SCORE: scores[best], Columns.RANK: rank})
+        return similar_table(self.items, position, self._similarity(position), self.candidates(k, None, None), k)
 
     def candidates(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
         """[I] bool, what may be recommended to a question; None is all. Arguments and errors as of :meth:`recommend`."""

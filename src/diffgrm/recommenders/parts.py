@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,7 +79,7 @@ class SavedModel:
     item_counts: np.ndarray
 
 
-class LearntPart(ABC):
+class LearntPart:
     """Something learnt. Changes give a new part and leave this one, so that readers of it are not disturbed."""
 
     def fit(self, task: FitTask) -> None:
