@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contracts.test_models import objective_parts
 from diffgrm import DiffGRMRecommender, Recipe, load, load_onnx
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.recipe import ItemLossSettings
@@ -21,6 +20,7 @@ from diffgrm.networks.diffgrm import DiffGRM
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.ranker import Ranker
 from diffgrm.runtime_onnx.export import export_onnx
+from helpers.networks import objective_parts
 
 N, K, S = 3, 8, 5
 GENERATOR = torch.Generator().manual_seed(0)

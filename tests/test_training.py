@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.test_models import objective_parts, vectors
 from diffgrm import DiffGRMRecommender, Recipe, leave_one_out, toy_world
 from diffgrm.foundation.recipe import TrainingSettings
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import MissingExtraError, RecipeError, TrainingError
 from diffgrm.learning.loop import TrainingTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from helpers.networks import objective_parts, vectors
 
 EPOCHS = ["training.epochs=4", "training.schedule=constant"]
 

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 import diffgrm
-from conftest import small_recipe
 from diffgrm import InteractionDataset
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.recommenders.popularity import PopularityRecommender
+from helpers.recipes import small_recipe
 
 HISTORY = ["item 3", "item 77", "item 410"]
 KNOW_NO_NEW_ITEMS = {"sasrec", "item_knn"}

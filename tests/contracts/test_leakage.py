@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from conftest import small_recipe
 from diffgrm import InteractionDataset, toy_world
 from diffgrm.foundation.registry import names, resolve
+from helpers.recipes import small_recipe
 
 FUTURE = "item 479"  # the planted item
 SMALL_SIDS = ["tokenizer.n_digits=3", "tokenizer.codebook_size=16"]

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from diffgrm.foundation.recipe import ItemLossSettings, LossSettings
 from diffgrm.foundation.registry import names, resolve
-from diffgrm.networks.inputs import ItemFeatures
-
-GENERATOR = torch.Generator().manual_seed(0)
-N, K, S = 3, 8, 5
-
+from helpers.networks import GENERATOR, K, N, S, close, encode, histories, questions, vectors
 
 DENOISING = [name for name in names("model") if hasattr(resolve("model", name), "denoise")]
 
@@ -22,40 +16,6 @@ def network(request):
     torch.manual_seed(0)
     name, settings = request.param
     return resolve("model", name)(n_digits=N, codebook_size=K, **settings).eval()
-
-
-def encode(network, codes, valid):
-    """Memory of histories given by their digits [B, S, n]."""
-    return network.encode_history(
-        vectors(network, codes.flatten(0, 1)), torch.arange(valid.numel()).view(valid.shape), valid
-    )
-
-
-def vectors(network, codes):
-    """Vectors of items given by their digits [M, n] only."""
-    return network.item_vectors(ItemFeatures(codes))
-
-
-def objective_parts(codes, codebook_size=K, decoder=None, **loss):
-    """The arguments of an objective after network and noising, for items known by their digits."""
-    counts = np.ones(len(codes), dtype=np.int64)
-    return LossSettings(**loss), ItemLossSettings(), ItemFeatures(codes), counts, codebook_size, decoder
-
-
-def histories(batch, length=S):
-    codes = torch.randint(0, K, (batch, length, N), generator=GENERATOR)
-    lengths = torch.randint(1, length + 1, (batch,), generator=GENERATOR)
-    lengths[0] = length
-    return codes, torch.arange(length) < lengths[:, None]
-
-
-def questions(batch, count):
-    codes = torch.randint(0, K, (batch, count, N), generator=GENERATOR)
-    return codes, torch.rand(batch, count, N, generator=GENERATOR) < 0.6
-
-
-def close(a, b):
-    return torch.allclose(a, b, atol=2e-5)
 
 
 def test_logits_do_not_change_with_extra_padding(network):

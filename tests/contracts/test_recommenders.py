@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 import diffgrm
-from conftest import small_recipe
 from diffgrm import Recipe, evaluate, leave_one_out
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
+from helpers.recipes import small_recipe
 
 HISTORY = ["item 3", "item 77", "item 410"]
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.test_models import vectors
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.diffgrm import DiffGRM
@@ -17,6 +16,7 @@ from diffgrm.ranking.decoding.base import Task
 from diffgrm.ranking.decoding.exhaustive import Exhaustive
 from diffgrm.ranking.decoding.one_pass import OnePass
 from diffgrm.ranking.ranker import Ranker
+from helpers.networks import vectors
 
 CODES = np.array(list(itertools.product(range(4), repeat=3)))
 GENERATOR = np.random.default_rng(0)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.test_models import vectors
 from decoding.test_any_order_beam import CODES, HISTORIES, catalogue, rank
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.diffgrm import DiffGRM
@@ -14,6 +13,7 @@ from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.decoding import catalogue_beam as module
 from diffgrm.ranking.decoding.catalogue_beam import CatalogueBeam
 from diffgrm.ranking.ranker import Ranker
+from helpers.networks import vectors
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.test_models import vectors
 from decoding.test_any_order_beam import CODES, HISTORIES, catalogue
 from diffgrm.foundation.recipe import ItemLossSettings
 from diffgrm.networks.diffgrm import DiffGRM
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.decoding.item_proposals import ItemProposals
 from diffgrm.ranking.ranker import Ranker
+from helpers.networks import vectors
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.test_models import close, encode, histories, objective_parts, vectors
 from diffgrm.data.dataset import Ragged
 from diffgrm.learning.batches import TrainingBatches
 from diffgrm.learning.objectives.left_to_right import AutoregressiveObjective
@@ -14,6 +13,7 @@ from diffgrm.networks.autoregressive import Autoregressive
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.decoding.left_to_right import LeftToRight
 from diffgrm.ranking.ranker import Ranker
+from helpers.networks import close, encode, histories, objective_parts, vectors
 
 N, K, S = 3, 8, 5
 GENERATOR = torch.Generator().manual_seed(0)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.test_models import close, encode, histories, objective_parts, questions
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.batches import TrainingBatches
@@ -13,6 +12,7 @@ from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from diffgrm.networks.blocks import Attention, Dropout, Residual, evaluating
 from diffgrm.networks.compiled import compile_layers
 from diffgrm.networks.diffgrm import DiffGRM
+from helpers.networks import close, encode, histories, objective_parts, questions
 
 GENERATOR = torch.Generator().manual_seed(0)
 N, K, S = 3, 8, 5

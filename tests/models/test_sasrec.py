@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffgrm.ranking.retrieval import VectorRanker
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.recipe import ItemLossSettings
@@ -13,7 +14,6 @@ from diffgrm.networks.blocks import Dropout
 from diffgrm.networks.inputs import Histories
 from diffgrm.networks.sasrec import SASRec
 from diffgrm.ranking.query import Query
-from diffgrm.ranking.retrieval import VectorRanker
 
 ITEMS, S = 20, 6
 CODES = torch.cartesian_prod(*[torch.arange(4)] * 3)[torch.randperm(64, generator=torch.Generator().manual_seed(0))[:ITEMS]]
