@@ -21,10 +21,8 @@ KNOW_NO_NEW_ITEMS = {"sasrec", "item_knn"}
 KNOW_NO_SIMILARITY = {"popularity", "random"}
 
 
-@pytest.fixture(scope="module", params=[*names("recommender"), "digits only"])
-def recommender(request, toy, fitted):
-    if request.param == "digits only":
-        return fitted
+@pytest.fixture(scope="module", params=names("recommender"))
+def recommender(request, toy):
     return resolve("recommender", request.param)(small_recipe(request.param)).fit(toy, progress=False)
 
 
