@@ -28,9 +28,8 @@ class LessPopular(Rescorer):
         return self
 
     def rescore(self, users: Users, items: ScoredItems, candidates: Array, scores: Array) -> Array:
-        found = np.asarray(candidates)
-        known = (found >= 0) & (found < len(self.events))  # items that came later have no events
-        return -np.log1p(np.where(known, self.events[np.where(known, found, 0)], 0)).astype(np.float32)
+        events = np.append(self.events, np.float32(0))  # of items that came later, and of no item
+        return -np.log1p(events[np.minimum(np.asarray(candidates), len(self.events))])
 
     def state(self) -> State:
         return State({"events": self.events})
