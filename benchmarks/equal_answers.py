@@ -121,7 +121,7 @@ TOY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: (the recipe b
     "sid_sasrec": ({"recommender": "sid_sasrec", **TABLE, **TEXT}, {"recommender": "sid_sasrec", **TABLE, **TEXT}),
     **{name: ({"recommender": name}, {"recommender": name}) for name in ("item_knn", "text_knn", "popularity", "random")},
 }
-SHORT = {"epochs": 1, "validation_users": 500}
+SHORT = {"epochs": 1, "validation_users": 500, "warmup_steps": 200}
 REAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "default": (
         {"recommender": "diffgrm", "model": {"width": 64}, "training": SHORT},

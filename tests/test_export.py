@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import diffgrm
-from conftest import small_recipe
 from diffgrm import DiffGRMRecommender, PopularityRecommender, evaluate, leave_one_out, load, load_onnx
 from diffgrm.foundation.model_folder import MANIFEST
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError
@@ -18,6 +17,7 @@ from diffgrm.foundation.storage import file_digest
 from diffgrm.runtime_onnx import export
 from diffgrm.runtime_onnx.export import export_onnx
 from diffgrm.runtime_onnx.network import DENOISE, ENCODE_HISTORY, Network
+from helpers.recipes import small_recipe
 
 HISTORY = ["item 3", "item 77", "item 410"]
 VARIANTS = {

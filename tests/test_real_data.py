@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conftest import TINY, shared_data
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate, leave_one_out
 from diffgrm.semantic_ids.embeddings.base import embed_items
 from diffgrm.semantic_ids.embeddings.lsa import LSA
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
+from helpers.data import shared_data
+from helpers.recipes import TINY
 
 
 def load(name):

@@ -10,21 +10,19 @@ import polars as pl
 import pytest
 
 import diffgrm
-from conftest import small_recipe
 from diffgrm import InteractionDataset
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.recommenders.popularity import PopularityRecommender
+from helpers.recipes import small_recipe
 
 HISTORY = ["item 3", "item 77", "item 410"]
 KNOW_NO_NEW_ITEMS = {"sasrec", "item_knn"}
-KNOW_NO_LIKENESS = {"popularity", "random"}
+KNOW_NO_SIMILARITY = {"popularity", "random"}
 
 
-@pytest.fixture(scope="module", params=[*names("recommender"), "digits only"])
-def recommender(request, toy, fitted):
-    if request.param == "digits only":
-        return fitted
+@pytest.fixture(scope="module", params=names("recommender"))
+def recommender(request, toy):
     return resolve("recommender", request.param)(small_recipe(request.param)).fit(toy, progress=False)
 
 
@@ -108,8 +106,8 @@ def test_columns_of_the_item_table_survive_whatever_they_are_called(toy, tmp_pat
 
 
 def test_similar_items(recommender):
-    if recommender.recipe.recommender in KNOW_NO_LIKENESS:
-        with pytest.raises(DiffGRMError, match="knows no likeness of items"):
+    if recommender.recipe.recommender in KNOW_NO_SIMILARITY:
+        with pytest.raises(DiffGRMError, match="knows no similarity of items"):
             recommender.similar_items("item 3")
         return
     found = recommender.similar_items("item 3", k=4)
@@ -117,7 +115,7 @@ def test_similar_items(recommender):
     assert found["score"].is_sorted(descending=True) and "item 3" not in found["item_id"]
     nearest = found["item_id"][0]
     assert nearest not in recommender.remove_items([nearest]).similar_items("item 3", k=4)["item_id"]
-    if hasattr(recommender, "encoder"):  # likeness of texts
+    if "texts" in recommender.parts:  # similarity of texts
         twin = recommender.item_table.filter(item_id="item 3").with_columns(item_id=pl.Series(["twin"]))
         assert recommender.add_items(twin).similar_items("item 3", k=1)["item_id"].to_list() == ["twin"]
     with pytest.raises(DataError, match="'nothing' is not in the catalogue"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from conftest import small_recipe
 from diffgrm import InteractionDataset, toy_world
 from diffgrm.foundation.registry import names, resolve
+from helpers.recipes import small_recipe
 
 FUTURE = "item 479"  # the planted item
 SMALL_SIDS = ["tokenizer.n_digits=3", "tokenizer.codebook_size=16"]
@@ -49,8 +49,8 @@ def test_a_planted_validation_event_changes_no_semantic_id(name, world, tmp_path
     """Validation may choose the epoch, so weights may differ; what comes before training may not."""
     found = []
     for number, dataset in enumerate((world, planted(world, last=1))):
-        recipe = small_recipe("diffgrm").override([f"tokenizer.name={name}", "training.epochs=1", *SMALL_SIDS])
-        recommender = resolve("recommender", "diffgrm")(recipe).fit(dataset, progress=False)
+        recipe = small_recipe("hybrid").override([f"tokenizer.name={name}", "training.epochs=1", *SMALL_SIDS])
+        recommender = resolve("recommender", "hybrid")(recipe).fit(dataset, progress=False)
         files = learnt(recommender, tmp_path / str(number))
         found.append({part: content for part, content in files.items() if part != "model.safetensors"})
-    assert found[0] == found[1] and len(found[0]) == 5
+    assert found[0] == found[1] and len(found[0]) == 6

@@ -79,9 +79,9 @@ EVERY_OBJECTIVE = pytest.mark.parametrize(
 )
 
 
-def make(objective, network, noising="full_mask", items=FEATURES, counts=COUNTS, ranking=None, **item_loss):
+def make(objective, network, noising="full_mask", items=FEATURES, counts=COUNTS, ranking=lambda: None, **item_loss):
     schedule = as_part("noising", noising).build(seed=0)
-    task = learning_task(network, items=items, counts=counts, ranking=ranking, item_loss=item_loss, noising=schedule)
+    task = learning_task(network, None, schedule, ranking, items, counts, **item_loss)
     return as_part("objective", objective).build(task=task)
 
 

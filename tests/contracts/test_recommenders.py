@@ -6,18 +6,17 @@ import polars as pl
 import pytest
 
 import diffgrm
-from conftest import small_recipe
 from diffgrm import Recipe, evaluate, leave_one_out
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
+from diffgrm.recommenders.parts import LearntPart
+from helpers.recipes import small_recipe
 
 HISTORY = ["item 3", "item 77", "item 410"]
 
 
-@pytest.fixture(scope="module", params=[*names("recommender"), "digits only"])
-def recommender(request, toy, fitted):
-    if request.param == "digits only":
-        return fitted
+@pytest.fixture(scope="module", params=names("recommender"))
+def recommender(request, toy):
     return resolve("recommender", request.param)(small_recipe(request.param)).fit(toy, progress=False)
 
 
@@ -124,11 +123,12 @@ def test_a_recipe_for_another_method_is_refused(recommender):
 
 
 def test_after_a_failed_fit_it_is_not_fitted(recommender, toy, monkeypatch):
-    def fail(*args):
-        raise RuntimeError("no luck")
+    class Unlucky(LearntPart):
+        def fit(self, task):
+            raise RuntimeError("no luck")
 
-    fresh = type(recommender)()
-    monkeypatch.setattr(type(recommender), "_fit", fail)
+    fresh = type(recommender)(small_recipe(recommender.recipe.recommender))
+    monkeypatch.setattr(type(recommender), "new_parts", lambda self: {"unlucky": Unlucky()})
     with pytest.raises(RuntimeError, match="no luck"):
         fresh.fit(toy)
     with pytest.raises(DiffGRMError, match="is not fitted"):

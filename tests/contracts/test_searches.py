@@ -38,7 +38,7 @@ class Users:
 
 
 class World:
-    """Items, of which some share a SID and some are not recommendable, what users have seen, and a network of random numbers."""
+    """Items, of which some share a SID and some are not recommendable, what users have seen, and a random network."""
 
     def __init__(self, n, codebook_size, excluded, seed=0, items=30):
         generator = np.random.default_rng(seed)

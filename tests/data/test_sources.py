@@ -13,7 +13,7 @@ from diffgrm.data import download
 from diffgrm.data.download import fetch
 from diffgrm.data.sources import AMAZON_CATEGORIES, SOURCES, load_source
 from diffgrm.foundation.schema import DataError, DownloadError
-from servers import FileServer
+from helpers.servers import FileServer
 
 REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"
 DAY = 86_400

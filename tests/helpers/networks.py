@@ -95,12 +95,11 @@ def noising_context(probe, generator=GENERATOR, learning=START):
     return NoisingContext(probe, generator, learning, lambda: None)
 
 
-def learning_task(network, codes=None, *, items=None, counts=None, ranking=None, item_loss=None, noising=None):
+def learning_task(network, codes=None, noising=None, ranking=lambda: None, items=None, counts=None, **item_loss):
     """What an objective is about, for items known by their digits, or by all that ``items`` says."""
     items = items or ItemFeatures(codes)
     counts = np.ones(len(items), dtype=np.int64) if counts is None else counts
-    loss = ItemLossSettings(**(item_loss or {}))
-    return LearningTask(network, TrainingItems(items, counts), ranking, loss, noising)
+    return LearningTask(network, TrainingItems(items, counts), ranking, ItemLossSettings(**item_loss), noising)
 
 
 def one_batch(events: Ragged, shared: bool, max_len: int = S):

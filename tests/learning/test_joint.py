@@ -30,7 +30,7 @@ def network(request):
 
 
 def task(network, **item_loss):
-    return learning_task(network, CODES, noising=ConfidenceNoising(), item_loss=item_loss)
+    return learning_task(network, CODES, ConfidenceNoising(), **item_loss)
 
 
 def digits(network):

@@ -5,7 +5,7 @@ from huggingface_hub import HfApi, constants
 
 from diffgrm import PopularityRecommender, RandomRecommender, Recommender, toy_world
 from diffgrm.foundation.schema import ModelFolderError
-from servers import HubServer
+from helpers.servers import HubServer
 
 HISTORIES = [["item 1", "item 2"], ["item 40"]]
 

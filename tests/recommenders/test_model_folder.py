@@ -17,6 +17,7 @@ import diffgrm
 from diffgrm import PopularityRecommender
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.recommenders.sids import Identifiers
 
 HISTORY = ["item 3", "item 77"]
 
@@ -78,8 +79,9 @@ def test_a_foreign_file_is_named(copy, stem):
 
 def test_weights_that_do_not_fit_the_recipe_are_told(copy):
     weights = load_file(copy / "model.safetensors")
-    weights["position"] = torch.zeros(3, 3)
-    save_file(weights, copy / "model.safetensors")
+    weights["encoder.position"] = torch.zeros(3, 3)
+    sizes = '{"n_items": 480, "n_digits": 3, "codebook_size": 16}'
+    save_file(weights, copy / "model.safetensors", metadata={"sizes": sizes})
     manifest = json.loads((copy / "manifest.json").read_text())
     path = copy / "model.safetensors"
     manifest["files"][path.name] = {"bytes": path.stat().st_size, "sha256": diffgrm.foundation.storage.file_digest(path)}
@@ -136,7 +138,7 @@ def test_a_full_disk_leaves_the_old_model_whole(fitted, copy, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(type(fitted), "_save_files", full)
+    monkeypatch.setattr(Identifiers, "save", full)
     with pytest.raises(ModelFolderError, match=r"could not be saved .*No space left.*what was there before is untouched"):
         fitted.save(copy)
     assert diffgrm.load(copy).recommend(HISTORY).equals(before)
@@ -153,7 +155,7 @@ def test_a_full_disk_leaves_no_half_written_folder(fitted, tmp_path, monkeypatch
     assert beside(tmp_path / "model") == []
 
 
-@pytest.mark.parametrize("moment", ["during _save_files", "before the last rename"])
+@pytest.mark.parametrize("moment", ["while its parts are written", "before the last rename"])
 def test_a_kill_in_the_middle_of_a_save_leaves_the_old_model_whole(copy, moment):
     before = diffgrm.load(copy).recommend(HISTORY)
     code = f"""
@@ -164,8 +166,9 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_old_model_whole(copy, moment)
         model = diffgrm.load({str(copy)!r})
         def die(*args):
             os.kill(os.getpid(), signal.SIGKILL)
-        if {moment!r} == "during _save_files":
-            type(model)._save_files = die
+        if {moment!r} == "while its parts are written":
+            from diffgrm.recommenders.sids import Identifiers
+            Identifiers.save = die
         else:
             replace = Path.replace
             def dying(self, target):
@@ -194,7 +197,8 @@ def test_only_late_settings_can_be_overridden(saved):
     model = diffgrm.load(saved).override(["decoding.beam=3"])
     assert model.ranker().decoder.beam == 3
     with pytest.raises(
-        diffgrm.foundation.schema.RecipeError, match=r"only decoding and evaluation settings .* model\.width=3"
+        diffgrm.foundation.schema.RecipeError,
+        match=r"only decoding .* the weights of item_scoring .* model\.width=3",
     ):
         model.override(["model.width=3"])
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import diffgrm
-from conftest import small_recipe
+from helpers.recipes import small_recipe
 
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient

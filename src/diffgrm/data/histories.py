@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap, Ragged
+from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged
 from diffgrm.data.tables import read_interactions
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
@@ -47,6 +47,20 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     positions = items.positions([item for row in rows for item in row])
     return _known_only(user_ids, Ragged(positions, np.concatenate([[0], np.cumsum(lengths)])), on_empty)
+
+
+def histories_of(dataset: InteractionDataset, users: Iterable[Any]) -> tuple[pl.Series, Ragged]:
+    """User ids [U] and all events of users of a dataset, as item positions, oldest first.
+
+    Raises:
+        DataError: unknown users.
+    """
+    wanted = list(users)
+    rows = dataset.users.positions(wanted)
+    if (rows < 0).any():
+        unknown = [user for user, row in zip(wanted, rows, strict=True) if row < 0]
+        raise DataError(f"unknown users: {first_few(unknown)}; pass their histories=")
+    return dataset.users.gather(rows), dataset.events.rows(rows)
 
 
 def _user_ids(users: list[Any]) -> pl.Series:

@@ -10,10 +10,27 @@ import yaml
 
 from diffgrm.foundation.parts import ItemScoring, changed_entry, merge, named
 from diffgrm.foundation.presets import defaults_of
-from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.schema import RecipeError, first_few
 
 PART_SECTIONS = ("embedding", "tokenizer", "model", "objective", "noising", "decoding")
 OWN_SCORER = re.compile(r"(item_scoring)\.([\w.]+:\w+)(?:\.(.+))?")  # a class of one's own has dots in its name
+
+LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=")  # settings that can change after fit
+
+
+def after_fit(overrides: Iterable[str]) -> list[str]:
+    """Overrides of settings that fitting has not used up.
+
+    Raises:
+        RecipeError: there are others among them.
+    """
+    overrides = list(overrides)
+    if early := [override for override in overrides if not LATE.match(override)]:
+        raise RecipeError(
+            "only decoding and evaluation settings and the weights of item_scoring can change after fit, not "
+            f"{first_few(early)}"
+        )
+    return overrides
 
 
 def with_defaults(values: Mapping[str, Any], recommender: str) -> dict[str, Any]:

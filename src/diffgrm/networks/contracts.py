@@ -66,7 +66,7 @@ class ScoresItems(EncodesHistories, Protocol):
     """Whole items: a user's vector times an item's is the score."""
 
     def user_vectors(self, memory: Any, history: Tensor | None = None, length: Tensor | None = None) -> Tensor:
-        """[N, d] what the first ``length`` [N] items of the histories ``history`` [N] say; None: each whole history, [B, d]."""
+        """[N, d] what the first ``length`` [N] items of the histories ``history`` [N] say; None: all of each, [B, d]."""
         ...
 
 
@@ -97,9 +97,8 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
     ]
     if problems:
         raise RecipeError(
-            f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. DiffGRM's network denoises "
-            "(model.name=diffgrm), the autoregressive one predicts digits from left to right (model.name=autoregressive), all "
-            "of this library's score whole items"
+            f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. model.name=diffgrm denoises, "
+            "model.name=autoregressive predicts digits from left to right, and all of this library's score whole items"
         )
 
 

@@ -39,8 +39,8 @@ class Memory:
 
     def rows(self, chosen: Tensor) -> Memory:
         """The chosen users [b]."""
-        folded = {layer: Folded(*(part[chosen] for part in whole)) for layer, whole in self.folded.items()}
-        keys, values = (tuple(part[chosen] for part in whole) for whole in (self.keys, self.values))
+        folded = {layer: Folded(*(part[chosen] for part in parts)) for layer, parts in self.folded.items()}
+        keys, values = (tuple(part[chosen] for part in layers) for layers in (self.keys, self.values))
         hidden = None if self.hidden is None else self.hidden[chosen]
         return replace(self, keys=keys, values=values, valid=self.valid[chosen], hidden=hidden, folded=folded)
 

@@ -1,8 +1,8 @@
 """SASRec: causal self-attention over the items of a history (Kang and McAuley, 2018).
 
-The history encoder with a learnt ID embedding for each item, and nothing else: the same vectors stand in the history and are
-compared with at the end. Other branches make other SASRecs: ``[sid]`` composes items from their digits, ``[text, id]`` adds
-their texts.
+The history encoder with a learnt ID embedding for each item, and nothing else: the same vectors stand in the history and
+are compared with at the end. Other branches make other SASRecs: ``[sid]`` composes items from their digits, ``[text, id]``
+adds their texts.
 """
 
 from __future__ import annotations

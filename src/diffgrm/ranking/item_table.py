@@ -54,8 +54,8 @@ class ItemTable:
 
     def of(self, items: Tensor) -> Tensor:
         """[M, d] vectors of items; where none borrows, those of all others are not needed for it."""
-        whole = "vectors" in self.__dict__ or self.neighbours is not None
-        return self.vectors[items] if whole else self._made(items)
+        made = "vectors" in self.__dict__ or self.neighbours is not None
+        return self.vectors[items] if made else self._made(items)
 
     def _borrow(self, vectors: Tensor, neighbours: TextNeighbours) -> None:
         """Add to the vectors of items without training events what they borrow from those of nearest text."""

@@ -73,3 +73,22 @@ def answer_table(user_ids: pl.Series, items: IdMap, positions: np.ndarray, score
             Columns.RANK: (column + 1).astype(np.int32),
         }
     )
+
+
+def similar_table(
+    items: IdMap, position: int, similarity: np.ndarray, candidates: np.ndarray | None, k: int
+) -> pl.DataFrame:
+    """item_id, score, rank (from 1) of the k items most similar to one, best first, without that one.
+
+    Args:
+        similarity: [I] of each item to the one at ``position``.
+        candidates: [I] bool, what may stand in the table; None is all.
+    """
+    scores = similarity.astype(np.float32)
+    scores[position] = -np.inf
+    if candidates is not None:
+        scores[~candidates] = -np.inf
+    best = np.argsort(-scores, kind="stable")[:k]
+    best = best[scores[best] > -np.inf]
+    rank = np.arange(1, len(best) + 1, dtype=np.int32)
+    return pl.DataFrame({Columns.ITEM: items.gather(best), Columns.SCORE: scores[best], Columns.RANK: rank})

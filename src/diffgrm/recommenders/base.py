@@ -7,7 +7,6 @@ The door checks, maps ids and builds tables once. It has an item catalogue and s
 from __future__ import annotations
 
 import copy
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,17 +16,16 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
-from diffgrm.data.histories import read_histories
+from diffgrm.data.histories import histories_of, read_histories
 from diffgrm.foundation import registry
+from diffgrm.foundation.overrides import after_fit
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError, first_few
+from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
 from diffgrm.ranking.query import Query
 from diffgrm.recommenders import fitting, saving
-from diffgrm.recommenders.answers import answer_table, candidate_items
+from diffgrm.recommenders.answers import answer_table, candidate_items, similar_table
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import ItemChange, LearntPart
-
-LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=")  # settings that can change after fit
 
 
 class Recommender(ABC):
@@ -85,6 +83,10 @@ class Recommender(ABC):
 
     def _forget(self) -> None:
         """Drop what was made from the parts, the catalogue or the recipe for use."""
+
+    def _recipe_changed(self) -> None:
+        """Drop what was made from the recipe's late settings."""
+        self._forget()
 
     # ---- the catalogue ------------------------------------------------------------------------------------------
 
@@ -183,8 +185,6 @@ class Recommender(ABC):
         changed._forget()
         return changed
 
-    # ---- fit ----------------------------------------------------------------------------------------------------
-
     def fit(
         self,
         dataset: InteractionDataset,
@@ -205,8 +205,11 @@ class Recommender(ABC):
             DataError: data that cannot be split or learnt from.
         """
         self._catalogue = None  # until all has gone well
+        self.parts = self.new_parts()
         folder = Path(run_folder) if run_folder is not None else None
-        self._fitted_split = fitting.learn(self, dataset, folder, resume, progress)
+        learnt = fitting.learn(self.recipe, self.parts, dataset, folder, resume, progress)
+        self._fitted_split = learnt.split
+        self.take(learnt.catalogue, learnt.facts)
         return self
 
     def variant(self, overrides: Iterable[str]) -> Self:
@@ -225,13 +228,7 @@ class Recommender(ABC):
         Raises:
             RecipeError: overrides of settings that fitting has used up.
         """
-        overrides = list(overrides)
-        if late := [o for o in overrides if not LATE.match(o)]:
-            raise RecipeError(
-                "only decoding and evaluation settings and the weights of item_scoring can change after fit, not "
-                f"{first_few(late)}"
-            )
-        before, self.recipe = (self.recipe, self.parts), self.recipe.override(overrides)
+        before, self.recipe = (self.recipe, self.parts), self.recipe.override(after_fit(overrides))
         try:
             self.parts = {name: part.recipe_changed(self.recipe) for name, part in self.parts.items()}
             self._recipe_changed()
@@ -239,10 +236,6 @@ class Recommender(ABC):
             self.recipe, self.parts = before
             raise
         return self
-
-    def _recipe_changed(self) -> None:
-        """Drop what was made from the recipe's late settings."""
-        self._forget()
 
     def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
         """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the recommender.
@@ -271,8 +264,6 @@ class Recommender(ABC):
             raise DiffGRMError(f"{self.recipe.recommender!r} has no network to compile")
         self._forget()
         return self
-
-    # ---- recommend ----------------------------------------------------------------------------------------------
 
     def recommend(
         self,
@@ -324,15 +315,7 @@ class Recommender(ABC):
         position = int(self.items.positions([item])[0])
         if position < 0:
             raise DataError(f"the item {item!r} is not in the catalogue")
-        candidates = self.candidates(k, None, None)
-        scores = self._similarity(position).astype(np.float32)
-        scores[position] = -np.inf
-        if candidates is not None:
-            scores[~candidates] = -np.inf
-        best = np.argsort(-scores, kind="stable")[:k]
-        best = best[scores[best] > -np.inf]
-        rank = np.arange(1, len(best) + 1, dtype=np.int32)
-        return pl.DataFrame({Columns.ITEM: self.items.gather(best), Columns.SCORE: scores[best], Columns.RANK: rank})
+        return similar_table(self.items, position, self._similarity(position), self.candidates(k, None, None), k)
 
     def candidates(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
         """[I] bool, what may be recommended to a question; None is all. Arguments and errors as of :meth:`recommend`."""
@@ -348,14 +331,7 @@ class Recommender(ABC):
             return read_histories(histories, self.items, on_empty)
         if self._fitted_split is None:
             raise DataError("a loaded model does not keep the users' histories: pass histories= instead of users=")
-        dataset, wanted = self._fitted_split.dataset, list(users)
-        rows = dataset.users.positions(wanted)
-        if (rows < 0).any():
-            unknown = [user for user, row in zip(wanted, rows, strict=True) if row < 0]
-            raise DataError(f"unknown users: {first_few(unknown)}; pass their histories=")
-        return dataset.users.gather(rows), dataset.events.rows(rows)
-
-    # ---- save and load ------------------------------------------------------------------------------------------
+        return histories_of(self._fitted_split.dataset, users)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, whole or not at all; a model that was there is replaced.
@@ -366,13 +342,23 @@ class Recommender(ABC):
         return saving.write(self, Path(folder))
 
     @classmethod
+    def _unloaded(cls, recipe: Recipe) -> Self:
+        """A recommender of this kind whose parts are not loaded yet."""
+        found = registry.resolve("recommender", recipe.recommender)
+        if not issubclass(found, cls):
+            raise ModelFolderError(f"the folder holds a {found.__name__}, not a {cls.__name__}; use diffgrm.load(folder)")
+        recommender = found(recipe)
+        recommender.parts = recommender.new_parts()
+        return recommender
+
+    @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Read a model folder.
 
         Raises:
             ModelFolderError: not a model folder, one of another method, or one that is not whole.
         """
-        return saving.read(cls, Path(folder))
+        return saving.read(Path(folder), cls._unloaded)
 
     def take(self, catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
         """Go over to a catalogue and what its fit noted; called when all parts are fitted or loaded."""

@@ -7,22 +7,27 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
-from diffgrm.recommenders.parts import FitTask
+from diffgrm.recommenders.parts import FitTask, Parts
 
-if TYPE_CHECKING:
-    from diffgrm.recommenders.base import Recommender
+
+class Learnt(NamedTuple):
+    """What fitting leaves besides the parts: the items, what the model card tells, and what was learnt from."""
+
+    catalogue: ItemCatalogue
+    facts: dict[str, Any]
+    split: Split
 
 
 def learn(
-    recommender: Recommender, dataset: InteractionDataset, run_folder: Path | None, resume: bool, progress: bool
-) -> Split:
-    """Fit all parts of a recommender; see ``Recommender.fit``. The split is what was learnt from."""
-    started, recipe = time.perf_counter(), recommender.recipe
-    data = recipe.data
+    recipe: Recipe, parts: Parts, dataset: InteractionDataset, run_folder: Path | None, resume: bool, progress: bool
+) -> Learnt:
+    """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
+    started, data = time.perf_counter(), recipe.data
     split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
     facts: dict[str, Any] = {
         "dataset": dataset.name,
@@ -32,7 +37,6 @@ def learn(
         "training_events": len(split.train.values),
         "split": split.name,
     }
-    parts = recommender.parts = recommender.new_parts()
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress)
     for part in parts.values():
         part.fit(task)
@@ -44,8 +48,7 @@ def learn(
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "versions": {package: _version(package) for package in ("diffgrm", "torch", "faiss-cpu", "polars")},
     }
-    recommender.take(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts), facts)
-    return split
+    return Learnt(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts), facts, split)
 
 
 def _version(package: str) -> str:

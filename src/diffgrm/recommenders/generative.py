@@ -180,7 +180,7 @@ class GenerativeRecommender(Recommender):
         if decoder.uses_item_scores and "item_scoring" not in recipe.sections:
             raise RecipeError(
                 f"decoding {recipe.decoding.name!r} ranks by scores of whole items, which the recommender "
-                f"{recipe.recommender!r} does not learn; choose recommender=hybrid, or another decoding such as any_order_beam"
+                f"{recipe.recommender!r} does not learn; choose recommender=hybrid, or a decoding such as any_order_beam"
             )
         return decoder
 

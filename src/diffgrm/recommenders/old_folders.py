@@ -1,7 +1,7 @@
 """Model folders of the format before this one (2), read as if they had been saved today.
 
-They were saved when scores of whole items were settings of a decoder. Nothing in them is changed: a copy with today's names is
-made in a temporary folder and read from there. Save the model again to have it in the new format.
+They were saved when scores of whole items were settings of a decoder. Nothing in them is changed: a copy with today's
+names is made in a temporary folder and read from there. Save the model again to have it in the new format.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def as_new(folder: Path, manifest: dict[str, Any]) -> Iterator[Path]:
             _convert(new, manifest["facts"])
         except (KeyError, ValueError, yaml.YAMLError) as error:
             raise ModelFolderError(
-                f"{folder} was saved by an older diffgrm and does not hold what its format says: {error!r}; fit and save it "
-                "again"
+                f"{folder} was saved by an older diffgrm and does not hold what its format says: {error!r}; fit and save "
+                "it again"
             ) from error
         yield new
 

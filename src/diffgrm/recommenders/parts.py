@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -50,19 +48,20 @@ class ItemChange:
         positions: [N] where they stand.
         new: whether they come, behind those that are there.
         parts: of the recommender before the change.
+        made: what parts made of the rows for each other, by name.
     """
 
     rows: pl.DataFrame
     positions: np.ndarray
     new: bool
     parts: Parts
+    made: dict[str, np.ndarray] = field(default_factory=dict)
 
-    @cached_property
-    def text_vectors(self) -> np.ndarray:
-        """[N, e] of their texts."""
-        from diffgrm.recommenders.texts import TextVectors
-
-        return part_of(self.parts, "texts", TextVectors).encode(self.rows)
+    def once(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What several parts need of the rows, made for the first that asks."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class SavedModel:
     item_counts: np.ndarray
 
 
-class LearntPart(ABC):
+class LearntPart:
     """Something learnt. Changes give a new part and leave this one, so that readers of it are not disturbed."""
 
     def fit(self, task: FitTask) -> None:

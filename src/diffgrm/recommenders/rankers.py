@@ -1,4 +1,4 @@
-"""From learnt parts to something that ranks: the tables of the catalogue, built once and shared (validation, use, export)."""
+"""From learnt parts to something that ranks: in validation, in use and for the export, by tables that are built once."""
 
 from __future__ import annotations
 

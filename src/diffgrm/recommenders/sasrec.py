@@ -80,6 +80,8 @@ class SASRecRecommender(Recommender):
         return self.ranker().rank(query)
 
     def _similarity(self, position: int) -> np.ndarray:
+        if "texts" in self.parts:
+            return part_of(self.parts, "texts", TextVectors).similarity(self.item_table, position)
         vectors = F.normalize(self.ranker().items.vectors.float(), dim=1)
         return (vectors @ vectors[position]).cpu().numpy()
 

@@ -5,24 +5,40 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from diffgrm.foundation import model_folder, registry
+from diffgrm.foundation import model_folder
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.recommenders import old_folders
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
-from diffgrm.recommenders.parts import SavedModel
-
-if TYPE_CHECKING:
-    from diffgrm.recommenders.base import Recommender
+from diffgrm.recommenders.parts import LearntPart, SavedModel
 
 RECIPE = "recipe.yaml"
-R = TypeVar("R", bound="Recommender")
 
 
-def write(recommender: Recommender, folder: Path) -> Path:
+class Saved(Protocol):
+    """What is kept of a recommender."""
+
+    recipe: Recipe
+    parts: dict[str, LearntPart]
+    facts: dict[str, Any]
+
+    @property
+    def catalogue(self) -> ItemCatalogue:
+        """The items it knows."""
+        ...
+
+    def take(self, catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
+        """Go over to a catalogue and facts, once all parts are loaded."""
+        ...
+
+
+R = TypeVar("R", bound=Saved)
+
+
+def write(recommender: Saved, folder: Path) -> Path:
     """Write a fitted recommender to a model folder, whole or not at all; see ``Recommender.save``."""
     catalogue, recipe = recommender.catalogue, recommender.recipe
     facts = {"recommender": recipe.recommender, "facts": recommender.facts}
@@ -36,28 +52,23 @@ def write(recommender: Recommender, folder: Path) -> Path:
     return folder
 
 
-def read(kind: type[R], folder: Path) -> R:
-    """Read a model folder of this format or the one before; see ``Recommender.load``."""
+def read(folder: Path, make: Callable[[Recipe], R]) -> R:
+    """Read a model folder of this format or the one before; see ``Recommender.load``.
+
+    Args:
+        make: gives a recommender whose parts are not loaded yet.
+    """
 
     def take(manifest: dict[str, Any]) -> R:
         with old_folders.as_new(folder, manifest) as readable:
-            return _read(kind, readable, folder, manifest)
+            recommender, catalogue = make(Recipe.from_yaml(readable / RECIPE)), ItemCatalogue.load(readable)
+            saved = SavedModel(readable, recommender.recipe, recommender.parts, catalogue.counts)
+            for part in recommender.parts.values():
+                part.load(saved)
+            recommender.take(catalogue, manifest["facts"])
+            return recommender
 
     return model_folder.read(folder, take)
-
-
-def _read(kind: type[R], folder: Path, asked: Path, manifest: dict[str, Any]) -> R:
-    recipe = Recipe.from_yaml(folder / RECIPE)
-    found = registry.resolve("recommender", recipe.recommender)
-    if not issubclass(found, kind):
-        raise ModelFolderError(f"{asked} holds a {found.__name__}, not a {kind.__name__}; use diffgrm.load(folder)")
-    recommender, catalogue = found(recipe), ItemCatalogue.load(folder)
-    recommender.parts = recommender.new_parts()
-    saved = SavedModel(folder, recipe, recommender.parts, catalogue.counts)
-    for part in recommender.parts.values():
-        part.load(saved)
-    recommender.take(catalogue, manifest["facts"])
-    return recommender
 
 
 def download(name: str, revision: str | None, token: str | None) -> Path:

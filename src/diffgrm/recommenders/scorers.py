@@ -11,7 +11,7 @@ from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Scorer
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, part_of
-from diffgrm.recommenders.texts import TextVectors
+from diffgrm.recommenders.texts import TextVectors, text_vectors
 
 NEIGHBOURS = "text_neighbours.safetensors"
 
@@ -35,11 +35,11 @@ class ItemScorers(LearntPart):
         assert self.neighbours is not None
         changed, before = copy.copy(self), part_of(change.parts, "texts", TextVectors)
         if change.new:
-            changed.neighbours = self.neighbours.grown(change.text_vectors, before.vectors)
+            changed.neighbours = self.neighbours.grown(text_vectors(change), before.vectors)
         elif before.vectors is not None:
             texts = before.items_changed(change).vectors
             assert texts is not None
-            changed.neighbours = self.neighbours.changed(change.positions, change.text_vectors, texts)
+            changed.neighbours = self.neighbours.changed(change.positions, text_vectors(change), texts)
         neighbours = changed.neighbours
         assert neighbours is not None
         changed.scorers = {name: scorer.items_changed(neighbours) for name, scorer in self.scorers.items()}

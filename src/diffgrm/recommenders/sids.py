@@ -8,7 +8,7 @@ from typing import Self
 
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, part_of
-from diffgrm.recommenders.texts import TextVectors
+from diffgrm.recommenders.texts import TextVectors, text_vectors
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer, TokenizerContext
 
@@ -40,9 +40,9 @@ class Identifiers(LearntPart):
         assert self.semantic_ids is not None and self.tokenizer is not None
         changed = copy.copy(self)
         if change.new:
-            changed.semantic_ids = self.semantic_ids.extended(self.tokenizer, change.text_vectors)
+            changed.semantic_ids = self.semantic_ids.extended(self.tokenizer, text_vectors(change))
         else:
-            changed.semantic_ids = self.semantic_ids.moved(change.positions, self.tokenizer, change.text_vectors)
+            changed.semantic_ids = self.semantic_ids.moved(change.positions, self.tokenizer, text_vectors(change))
         return changed
 
     def save(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel
+from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, part_of
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items, normalise
 
 ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
@@ -53,10 +53,10 @@ class TextVectors(LearntPart):
         changed = copy.copy(self)
         changed._unit = None
         if self.vectors is not None and change.new:
-            changed.vectors = np.concatenate([self.vectors, change.text_vectors])
+            changed.vectors = np.concatenate([self.vectors, text_vectors(change)])
         elif self.vectors is not None:
             changed.vectors = self.vectors.copy()
-            changed.vectors[change.positions] = change.text_vectors
+            changed.vectors[change.positions] = text_vectors(change)
         return changed
 
     def similarity(self, item_table: pl.DataFrame, position: int) -> np.ndarray:
@@ -78,6 +78,12 @@ class TextVectors(LearntPart):
         self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(saved.folder / ENCODER))
         if self.kept:
             self.vectors = State.load(saved.folder / VECTORS).arrays["vectors"]
+
+
+def text_vectors(change: ItemChange) -> np.ndarray:
+    """[N, e] of the texts of items that come or change."""
+    part = part_of(change.parts, "texts", TextVectors)
+    return change.once("text vectors", lambda: part.encode(change.rows))
 
 
 def branch_names(recipe: Recipe) -> tuple[str, ...]:

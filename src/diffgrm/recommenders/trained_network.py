@@ -35,7 +35,7 @@ class TrainedNetwork(LearntPart):
 
     Attributes:
         network: in 32 bits, as it is saved.
-        sizes: what the data decided: the arguments of the network that are no settings.
+        sizes: what the data decided: arguments of networks that are no settings.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class TrainedNetwork(LearntPart):
         self.sizes = self._sizes_of(task)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
-            self.network = recipe.model.build(**self.sizes)
+            self.network = self._built(recipe)
         objective, network = self._objective(task, self.network), self.network
         with tempfile.TemporaryDirectory() as temporary, compiled(network, recipe.training.compile):
             result = train(
@@ -88,8 +88,12 @@ class TrainedNetwork(LearntPart):
         if "texts" in task.parts and (texts := part_of(task.parts, "texts", TextVectors)).kept:
             assert texts.vectors is not None
             sizes["text_width"] = texts.vectors.shape[1]
-        known = inspect.signature(registry.resolve("model", task.recipe.model.name)).parameters
-        return {name: size for name, size in sizes.items() if name in known}
+        return sizes
+
+    def _built(self, recipe: Recipe) -> nn.Module:
+        """The recipe's network, which is given the sizes that it takes."""
+        known = inspect.signature(registry.resolve("model", recipe.model.name)).parameters
+        return recipe.model.build(**{name: size for name, size in self.sizes.items() if name in known})
 
     def _objective(self, task: FitTask, network: nn.Module) -> Objective:
         recipe, counts = task.recipe, task.split.item_counts
@@ -141,7 +145,7 @@ class TrainedNetwork(LearntPart):
         try:
             with safe_open(path, framework="numpy") as file:
                 self.sizes = json.loads((file.metadata() or {})["sizes"])
-            self.network = saved.recipe.model.build(**self.sizes)
+            self.network = self._built(saved.recipe)
             self.network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
             raise ModelFolderError(f"{path} does not fit the recipe beside it: {error}") from error

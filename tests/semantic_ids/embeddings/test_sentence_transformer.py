@@ -11,7 +11,7 @@ import pytest
 from diffgrm.foundation.schema import DataError, MissingExtraError
 from diffgrm.semantic_ids.embeddings.base import embed_items
 from diffgrm.semantic_ids.embeddings.sentence_transformer import SentenceTransformer
-from servers import HubServer
+from helpers.servers import HubServer
 
 TEXTS = ["red lamp", "blue lamp", "red wooden chair", "blue wooden chair", "wooden lamp"]
 

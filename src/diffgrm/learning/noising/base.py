@@ -44,7 +44,8 @@ class NoisingContext:
         probe: asks the network; schedules that need no confidence never call it.
         generator: source of all randomness, on the device of the targets.
         learning: how far training is, for curricula.
-        history: gives the digits [N, S, n] of each target's history, oldest first, and which of the S places it knows [N, S].
+        history: gives the digits [N, S, n] of each target's history, oldest first, and which of its S places are known
+            [N, S].
     """
 
     probe: Probe

@@ -73,8 +73,8 @@ class LearningTask:
     network: nn.Module
     items: TrainingItems
     ranking: Callable[[], Any]
-    item_loss: ItemLossSettings = ItemLossSettings()  # type: ignore[call-arg]
-    noising: NoisingSchedule | None = None
+    item_loss: ItemLossSettings
+    noising: NoisingSchedule | None
 
 
 class Objective(nn.Module, ABC):

@@ -39,20 +39,20 @@ class JointObjective(Objective):
         ] = 1.0,
     ) -> None:
         super().__init__(task)
-        self.digits, self.whole_items = as_part("objective", digits).build(task=task), NextItemObjective(task)
+        self.digits, self.next_item = as_part("objective", digits).build(task=task), NextItemObjective(task)
         if not isinstance(self.digits, DigitObjective):
             raise RecipeError(f"objective.digits is {digits!r}, which learns no digits; choose diffusion or left_to_right")
         self.item_weight, self.digit_fraction = item_weight, digit_fraction
 
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`Objective.loss`."""
-        whole = self.digit_fraction == 1
+        everyone = self.digit_fraction == 1
         rows = torch.arange(len(batch.length), device=batch.length.device)
-        if not whole:
+        if not everyone:
             shuffled = torch.randperm(len(rows), generator=generator, device=rows.device)
             rows = shuffled[: max(1, round(self.digit_fraction * len(rows)))]
-        items, memory = self.whole_items.with_memory(batch, generator)
-        some, remembered = (batch, memory) if whole else (batch.rows(rows), memory.rows(rows))
+        items, memory = self.next_item.with_memory(batch, generator)
+        some, remembered = (batch, memory) if everyone else (batch.rows(rows), memory.rows(rows))
         return self.item_weight * items + self.digits.digit_loss(some, remembered, generator, context)
 
     def observe(self, ranking: Any, validation: EvaluationSet) -> dict[str, float]:

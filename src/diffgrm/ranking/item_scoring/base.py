@@ -1,8 +1,8 @@
 """Scorers of whole items, and their weighted sum.
 
-A scorer says of every item what it is worth to a user, in its own way: by vectors, by co-occurrence, by how new the item is.
-A decoder or ranker receives the sum and knows nothing of its terms. Nothing here depends on the runtime: arrays are those of
-PyTorch or of NumPy, whichever the users' vectors are.
+A scorer says of every item what it is worth to a user, in its own way: by vectors, by co-occurrence, by how new the item
+is. A decoder or ranker receives the sum and knows nothing of its terms. Nothing here depends on the runtime: arrays are
+those of PyTorch or of NumPy, whichever the users' vectors are.
 
 Letters: B users, I items, J items that were there at fit, C candidates of each user, d width.
 """

@@ -1,7 +1,7 @@
 """What goes with a history by co-occurrence: a second opinion beside a network's item scores. No gradients.
 
-Items with training events have the neighbours of :class:`diffgrm.ranking.neighbours.ItemKNN`; the others borrow them from the
-items whose texts are nearest (:class:`TextNeighbours`).
+Items with training events have the neighbours of :class:`diffgrm.ranking.neighbours.ItemKNN`; the others borrow them from
+the items whose texts are nearest (:class:`TextNeighbours`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,38 @@
+"""Recipes that fit in seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffgrm import Recipe
+from diffgrm.foundation.registry import settings
+
+SIZES = {"width": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 64, "max_len": 8}
+TINY: dict[str, Any] = {  # the paper's method: digits only
+    "recommender": "diffgrm",
+    "embedding": {"name": "lsa", "width": 32},
+    "tokenizer": {"name": "opq", "n_digits": 3, "codebook_size": 16, "iterations": 5},
+    "model": SIZES,
+    "training": {
+        "batch_size": 64,
+        "epochs": 3,
+        "learning_rate": 0.01,
+        "warmup_steps": 5,
+        "validation_decoding": {"beam": 8},
+    },
+    "decoding": {"name": "any_order_beam", "beam": 16},
+}
+
+
+def small_recipe(name: str) -> Recipe:
+    """A recipe for any recommender that fits in seconds: its defaults, with those of the tiny settings that it knows."""
+    plain = Recipe(recommender=name)
+    raw: dict[str, Any] = {"recommender": name}
+    for section in set(TINY) & set(plain.sections) - {"recommender"}:
+        raw[section] = dict(TINY[section])
+        if section in ("model", "decoding"):
+            part = getattr(plain, section)
+            raw[section] = {key: value for key, value in TINY[section].items() if key in settings(section, part.name)}
+    if "beam" not in raw.get("decoding", {}):
+        raw.get("training", {}).pop("validation_decoding", None)
+    return Recipe.from_dict(raw)

@@ -1,0 +1,130 @@
+"""Parts of one's own, each in one file outside the library: what the promise is about, from recipe to saved model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import diffgrm
+from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe, toy_world
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.learning.context import LearningContext
+from diffgrm.learning.noising.base import NoisingContext
+from helpers.recipes import TINY, small_recipe
+from parts.ramped import RareFirst
+
+HISTORIES = [["item 3", "item 77", "item 410"], ["item 12"]]
+MASKED = {
+    **TINY,
+    "model": {"name": "parts.masked_history:MaskedHistory", "width": 32},
+    "objective": {"name": "parts.masked_history:MaskedHistoryObjective", "history_weight": 0.5},
+}
+RAMPED = {**TINY, "objective": {"name": "parts.ramped:RampedObjective", "ramp": 4}}
+RAMPED["training"] = {**TINY["training"], "epochs": 6, "patience": 6}
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.network.parameters(), b.network.parameters(), strict=True))
+
+
+def losses(run: Path) -> list[float]:
+    logs = pl.concat([pl.read_csv(path) for path in sorted(run.glob("logs/*/metrics.csv"))], how="diagonal_relaxed")
+    return logs["train_loss"].drop_nulls().to_list()
+
+
+def test_a_network_that_masks_history_and_target_goes_all_the_way(toy, tmp_path):
+    recommender = DiffGRMRecommender(Recipe.from_dict(MASKED)).fit(toy, run_folder=tmp_path / "run", progress=False)
+    epochs = losses(tmp_path / "run")
+    assert epochs[-1] < epochs[0]
+    found = recommender.recommend(HISTORIES, k=5)
+    assert found.height == 10 and found.group_by("user_id").agg(pl.col("item_id").n_unique())["item_id"].to_list() == [5, 5]
+    again = diffgrm.load(recommender.save(tmp_path / "model"))
+    assert again.recommend(HISTORIES, k=5).equals(found)
+    explained = again.explain(HISTORIES[0], k=2)
+    assert explained["confidence"].is_between(0, 1).all() and explained.height == 2 * again.semantic_ids.n_digits
+    grown = again.add_items(again.item_table.head(1).with_columns(item_id=pl.lit("new")))
+    assert grown.recommend([["new", "item 5"]], k=3).height == 3
+
+
+def test_a_network_is_refused_for_what_it_cannot_do():
+    missing = r"objective 'joint' needs user_vectors \(ScoresItems\)"
+    recipe = small_recipe("hybrid").to_dict() | {"model": MASKED["model"]}
+    with pytest.raises(RecipeError, match=missing):
+        HybridRecommender(Recipe.from_dict(recipe)).fit(toy_world(users=30).dataset, progress=False)
+    recipe = {**MASKED, "objective": "left_to_right", "decoding": "left_to_right", "training": {"epochs": 1}}
+    with pytest.raises(RecipeError, match=r"needs next_digit, predict \(PredictsDigits\)"):
+        DiffGRMRecommender(Recipe.from_dict(recipe)).fit(toy_world(users=30).dataset, progress=False)
+
+
+def test_a_loss_that_follows_the_epoch_is_resumed_exactly(toy, tmp_path):
+    """A process is killed for good in its fourth epoch; the resumed run has the losses and weights of the whole one."""
+    recipe = Recipe.from_dict(RAMPED)
+    whole = DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path / "whole", progress=False)
+    flat = DiffGRMRecommender(recipe.override(["objective.ramp=1"])).fit(toy, run_folder=tmp_path / "flat", progress=False)
+    ratio = np.array(losses(tmp_path / "whole")) / np.array(losses(tmp_path / "flat"))
+    assert ratio[0] == pytest.approx(0.25, abs=0.05) and not same_weights(whole, flat)
+    code = f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import torch
+        torch.set_num_threads(1)
+        from diffgrm import DiffGRMRecommender, Recipe, toy_world
+        from diffgrm.learning.loop import TrainingTask
+        start = TrainingTask.training_step
+        def step(self, batch, index):
+            if self.current_epoch == 3 and index == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return start(self, batch, index)
+        TrainingTask.training_step = step
+        recipe = Recipe.from_dict({RAMPED!r})
+        data = toy_world(users=120, seed=1).dataset
+        DiffGRMRecommender(recipe).fit(data, run_folder={str(tmp_path / "run")!r}, progress=False)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True, env=os.environ)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    resumed = DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path / "run", resume=True, progress=False)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert same_weights(resumed, whole)
+
+
+def test_a_schedule_sees_the_history_and_how_far_training_is(toy):
+    codes = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    history = torch.tensor([[[1, 9, 3], [1, 2, 9]], [[4, 5, 6], [9, 5, 9]]])
+    known = torch.tensor([[True, True], [True, False]])  # the last item of the second history is not known
+
+    def hidden(step):
+        learning = LearningContext(step=step, steps=9, epoch=0, epochs=1)
+        context = NoisingContext(lambda *_: None, torch.Generator(), learning, lambda: (history, known))
+        return RareFirst().views(codes, context).mask[:, 0].int().tolist()
+
+    assert hidden(0) == [[0, 1, 0], [1, 0, 0]] and hidden(6) == [[0, 1, 1], [1, 1, 0]] and hidden(9) == [[1, 1, 1]] * 2
+    recipe = Recipe.from_dict({**TINY, "noising": "parts.ramped:RareFirst"})
+    assert DiffGRMRecommender(recipe).fit(toy, progress=False).recommend(HISTORIES, k=3).height == 6
+
+
+def test_a_second_look_at_the_best_hundred(toy, tmp_path):
+    name = "parts.rescorer:LessPopular"
+    recipe = Recipe.from_dict(small_recipe("hybrid").to_dict() | {"item_scoring": {"vectors": {}, name: {"weight": 0.7}}})
+    recommender = HybridRecommender(recipe).fit(toy, progress=False)
+    again = diffgrm.load(recommender.save(tmp_path / "model"))
+    first = again.override([f"item_scoring.{name}.weight=0"])
+    found, plain = recommender.recommend(HISTORIES, k=10), first.recommend(HISTORIES, k=100)
+    assert diffgrm.load(tmp_path / "model").recommend(HISTORIES, k=10).equals(found)
+    counts = dict(zip(toy.items.series, recommender.item_counts, strict=True))
+    for user in (0, 1):
+        rows = plain.filter(user_id=user)
+        events = np.array([counts[item] for item in rows["item_id"]])
+        wanted = rows.with_columns(again=pl.col("score") - 0.7 * pl.Series(np.log1p(events)))
+        wanted = wanted.sort("again", descending=True, maintain_order=True).head(10)
+        assert found.filter(user_id=user)["item_id"].to_list() == wanted["item_id"].to_list()
+        np.testing.assert_allclose(found.filter(user_id=user)["score"], wanted["again"], atol=1e-4)
+    assert found["item_id"].to_list() != plain.group_by("user_id", maintain_order=True).head(10)["item_id"].to_list()
