@@ -183,4 +183,4 @@ def _like(array: Array, other: Array) -> Array:
         return array
     import torch
 
-    return torch.as_tensor(array, device=other.device)
+    return torch.tensor(array, device=other.device)
