@@ -9,9 +9,10 @@ import torch
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.networks.autoregressive import Autoregressive
+from diffgrm.networks.contracts import lacks
 from diffgrm.networks.diffgrm import DiffGRM
 from diffgrm.ranking.catalogue import Catalogue
-from diffgrm.ranking.ranker import Ranker
+from helpers.tiny_catalogues import scoring_ranker
 
 ALL = pytest.mark.parametrize("name", names("decoding"))
 GENERATOR = np.random.default_rng(3)
@@ -28,11 +29,20 @@ def network():
 
 def ranker(network, name, catalogue):
     decoder = resolve("decoding", name)()
-    return Ranker.over_codes(network[decoder.asks], decoder, catalogue)
+    return scoring_ranker(network[decoder.asks], decoder, catalogue)
 
 
 def rank(network, name, histories=HISTORIES, k=6, exclude_seen=True, allowed=None):
     return ranker(network, name, Catalogue(CODES, 4, allowed)).rank(histories, k, exclude_seen)
+
+
+@ALL
+def test_it_needs_what_it_asks_for(network, name):
+    """What a decoder calls is among the methods of what it says that it needs."""
+    decoder = resolve("decoding", name)
+    methods = {method for need in decoder.needs for method in lacks(object, need)}
+    assert decoder.asks in methods and decoder.uses_item_scores == ("user_vectors" in methods)
+    assert not any(lacks(type(network[decoder.asks]), need) for need in decoder.needs)
 
 
 @ALL

@@ -94,7 +94,7 @@ def test_items_that_come_are_scored_and_the_old_scorer_stays(name):
 
 @ALL
 def test_texts_that_change_move_only_items_without_events(name):
-    scorer, (users, items) = make(name), scored()
+    scorer, (_, items) = make(name), scored()
     moved = items.neighbours.changed(
         np.array([0, 5]), np.eye(4, dtype=np.float32)[[3, 3]], np.eye(ITEMS, 4, dtype=np.float32)
     )

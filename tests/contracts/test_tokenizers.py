@@ -151,14 +151,14 @@ def test_impossible_sizes_are_refused(name, n, size, text):
 
 
 def test_a_recipe_takes_one_size_or_a_list_and_refuses_others_at_once():
-    assert check_options("tokenizer", "random", {"codebook_size": 100})[0]["codebook_size"] == 100
-    assert check_options("tokenizer", "random", {"codebook_size": [4, 3]})[0]["codebook_size"] == (4, 3)
+    assert check_options("tokenizer", "random", {"codebook_size": 100}, "tokenizer")[0]["codebook_size"] == 100
+    assert check_options("tokenizer", "random", {"codebook_size": [4, 3]}, "tokenizer")[0]["codebook_size"] == (4, 3)
     for name, size, text in [
         ("random", [4, 1], "expected whole numbers from 2 to 65536, found (4, 1)"),
         ("opq", 100, "expected a power of two from 2 to 65536, found 100: OPQ counts the codes of a digit in bits"),
         ("opq", [4, 4], "expected a power of two from 2 to 65536, found [4, 4]: OPQ counts"),
     ]:
-        (problem,) = check_options("tokenizer", name, {"codebook_size": size})[1]
+        (problem,) = check_options("tokenizer", name, {"codebook_size": size}, "tokenizer")[1]
         assert text in problem
 
 

@@ -6,18 +6,12 @@ import torch
 
 from diffgrm.networks.comparison import Comparison
 from diffgrm.networks.diffgrm import DiffGRM
-from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.decoding.base import ItemScores, some_users
 from diffgrm.ranking.decoding.item_proposals import ItemProposals
-from diffgrm.ranking.item_scoring.base import ItemScoring, ScoredItems
-from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
-from diffgrm.ranking.item_scoring.vectors import VectorScorer
-from diffgrm.ranking.item_table import ItemTable
-from diffgrm.ranking.ranker import Ranker
 from helpers.item_scores import Table
 from helpers.networks import vectors
-from helpers.tiny_catalogues import CODES, HISTORIES, catalogue
+from helpers.tiny_catalogues import CODES, HISTORIES, catalogue, scoring_ranker
 
 TABLE = np.random.default_rng(4).normal(size=(66, 66))
 
@@ -26,15 +20,6 @@ TABLE = np.random.default_rng(4).normal(size=(66, 66))
 def network():
     torch.manual_seed(0)
     return DiffGRM(3, 4, width=32, heads=2, history="causal").eval()
-
-
-def ranker(network, decoder, cat, *scorers, comparison=None):
-    """Ranks by the network's item scores and those of other scorers."""
-    everything = ItemFeatures(cat.codes_of(torch.arange(cat.n_items)))
-    table = ItemTable(network, everything, comparison)
-    nobody = TextNeighbours.alone(np.ones(cat.n_items, dtype=bool))
-    scoring = ItemScoring((VectorScorer(), *scorers), ScoredItems(table.comparable, nobody))
-    return Ranker(network, decoder, cat, table, scoring)
 
 
 @torch.no_grad()
@@ -64,7 +49,7 @@ def by_hand(network, cat, history, weight, forbidden):
 def test_an_item_scores_as_the_definition_says(network, weight):
     cat = catalogue()
     decoder = ItemProposals(candidates=cat.n_items, weight=weight)
-    items, scores = ranker(network, decoder, cat).rank(HISTORIES, 5, exclude_seen=True)
+    items, scores = scoring_ranker(network, decoder, cat).rank(HISTORIES, 5, exclude_seen=True)
     for row in range(len(HISTORIES)):
         wanted = by_hand(network, cat, HISTORIES[row], weight, set(HISTORIES[row].tolist()))
         best = wanted.topk(5)
@@ -74,14 +59,16 @@ def test_an_item_scores_as_the_definition_says(network, weight):
 
 def test_few_candidates_are_those_of_the_best_item_scores(network):
     cat = catalogue()
-    items, _ = ranker(network, ItemProposals(candidates=6, weight=3.0), cat).rank(HISTORIES, 6, True)
-    proposed, _ = ranker(network, ItemProposals(weight=0.0), cat).rank(HISTORIES, 6, True)
+    items, _ = scoring_ranker(network, ItemProposals(candidates=6, weight=3.0), cat).rank(HISTORIES, 6, True)
+    proposed, _ = scoring_ranker(network, ItemProposals(weight=0.0), cat).rank(HISTORIES, 6, True)
     assert [sorted(row) for row in items] == [sorted(row) for row in proposed]
     assert items.tolist() != proposed.tolist()
 
 
 def test_cosine_and_temperature_are_those_of_the_loss(network):
-    ranks = ranker(network, ItemProposals(weight=0.0), catalogue(), comparison=Comparison(cosine=True, temperature=0.1))
+    ranks = scoring_ranker(
+        network, ItemProposals(weight=0.0), catalogue(), comparison=Comparison(cosine=True, temperature=0.1)
+    )
     _, memory = next(ranks.encoded(HISTORIES, 1))
     scores = ranks._item_scores(memory, HISTORIES).all
     assert scores.abs().max() <= 10 + 1e-4 and scores.abs().max() > 1
@@ -92,7 +79,7 @@ def test_a_second_look_orders_its_candidates_anew(network, weight):
     """Candidates are the best by item score; the second look adds to them, and digits to that."""
     cat = catalogue()
     look = Table(TABLE, weight=2.0, candidates=7)
-    ranks = ranker(network, ItemProposals(candidates=3, weight=weight), cat, look)
+    ranks = scoring_ranker(network, ItemProposals(candidates=3, weight=weight), cat, look)
     items, scores = ranks.rank(HISTORIES, 7, exclude_seen=True)
     for row in range(len(HISTORIES)):
         seen = set(HISTORIES[row].tolist())
@@ -103,7 +90,9 @@ def test_a_second_look_orders_its_candidates_anew(network, weight):
         order = found.argsort(descending=True)
         assert items[row].tolist() == chosen[order].tolist()
         assert scores[row] == pytest.approx(found[order].numpy(), abs=1e-4)
-    plain, _ = ranker(network, ItemProposals(candidates=3, weight=weight), cat).rank(HISTORIES, 7, exclude_seen=True)
+    plain, _ = scoring_ranker(network, ItemProposals(candidates=3, weight=weight), cat).rank(
+        HISTORIES, 7, exclude_seen=True
+    )
     assert items.tolist() != plain.tolist()
 
 
@@ -112,7 +101,7 @@ def test_a_second_look_brings_back_nothing_that_is_out(network):
     allowed = torch.zeros(40, dtype=torch.bool)
     allowed[[1, 7, 8, 30]] = True
     look = Table(np.full((66, 66), 1000.0), candidates=40)
-    ranks = ranker(network, ItemProposals(), catalogue().restricted(allowed), look)
+    ranks = scoring_ranker(network, ItemProposals(), catalogue().restricted(allowed), look)
     items, scores = ranks.rank(HISTORIES, 6, exclude_seen=True)
     for row in range(len(HISTORIES)):
         left = {1, 7, 8, 30} - set(HISTORIES[row].tolist())
@@ -125,7 +114,7 @@ def test_a_second_look_brings_back_nothing_that_is_out(network):
 def test_item_scores_of_some_users_take_their_second_look_along(network, monkeypatch):
     cat, tasks = catalogue(), []
     decoder = ItemProposals(candidates=10)
-    ranks = ranker(network, decoder, cat, Table(TABLE))
+    ranks = scoring_ranker(network, decoder, cat, Table(TABLE))
     decode = decoder.decode
     monkeypatch.setattr(decoder, "decode", lambda task: tasks.append(task) or decode(task))
     for _, decoded in ranks.decode(HISTORIES, 5, exclude_seen=True):
@@ -141,7 +130,7 @@ def test_item_scores_of_some_users_take_their_second_look_along(network, monkeyp
 def test_items_that_share_a_semantic_id_are_told_apart_and_their_id_counts_once(network):
     codes = torch.from_numpy(CODES)
     shared = Catalogue(torch.cat([codes, codes[:2]]), 4)
-    ranks = ranker(network, ItemProposals(candidates=len(shared)), shared)
+    ranks = scoring_ranker(network, ItemProposals(candidates=len(shared)), shared)
     _, decoded = next(ranks.decode(HISTORIES, len(shared), exclude_seen=False))
     assert all(sorted(row.tolist()) == list(range(len(shared))) for row in decoded.items)
     assert (decoded.legal.sum(1) == len(CODES)).all()
@@ -150,7 +139,7 @@ def test_items_that_share_a_semantic_id_are_told_apart_and_their_id_counts_once(
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_who_watches_sees_partial_sids_grow_into_the_list(network, weight):
     cat, seen = catalogue(), []
-    ranks = ranker(network, ItemProposals(candidates=20, weight=weight), cat)
+    ranks = scoring_ranker(network, ItemProposals(candidates=20, weight=weight), cat)
     one = HISTORIES.rows(np.array([1]))
     _, decoded = next(ranks.decode(one, 5, True, watch=lambda codes, known, score: seen.append((codes, known, score))))
     assert [int(known[0, 0].sum()) for _, known, _ in seen] == [1, 2, 3]
