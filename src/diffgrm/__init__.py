@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from diffgrm.foundation.recipe import Recipe
     from diffgrm.recommenders.base import Recommender, load
     from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+    from diffgrm.recommenders.hybrid import HybridRecommender
     from diffgrm.recommenders.popularity import PopularityRecommender
     from diffgrm.recommenders.random import RandomRecommender
+    from diffgrm.recommenders.sasrec import SASRecRecommender
     from diffgrm.runtime_onnx import OnnxRecommender, load_onnx
     from diffgrm.runtime_onnx.export import export_onnx
     from diffgrm.semantic_ids.semantic_ids import SemanticIds
@@ -53,20 +55,24 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "Recommender": "recommenders.base",
     "load": "recommenders.base",
     "DiffGRMRecommender": "recommenders.diffgrm",
+    "HybridRecommender": "recommenders.hybrid",
     "PopularityRecommender": "recommenders.popularity",
     "RandomRecommender": "recommenders.random",
+    "SASRecRecommender": "recommenders.sasrec",
     "SemanticIds": "semantic_ids.semantic_ids",
 }
 __all__ = [
     "DiffGRMRecommender",
     "Evaluation",
     "EvaluationSet",
+    "HybridRecommender",
     "InteractionDataset",
     "OnnxRecommender",
     "PopularityRecommender",
     "RandomRecommender",
     "Recipe",
     "Recommender",
+    "SASRecRecommender",
     "SemanticIds",
     "Split",
     "amazon_reviews_2014",
