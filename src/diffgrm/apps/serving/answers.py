@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 from fastapi import APIRouter
 
+from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.batching import Question, Ranked
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
 from diffgrm.apps.serving.server import Server
-from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.foundation.schema import Columns
 from diffgrm.recommenders.capabilities import Explains, explaining
 

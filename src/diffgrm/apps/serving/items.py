@@ -10,11 +10,11 @@ import polars as pl
 from fastapi import APIRouter, Depends, Query
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
 from diffgrm.apps.serving.server import Server
-from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.foundation.schema import Columns
 
 BEARER = HTTPBearer(auto_error=False, description="The server's token")
