@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diffgrm.ranking.retrieval import VectorRanker
 
 import diffgrm
 from diffgrm import InteractionDataset, leave_one_out
@@ -23,7 +24,6 @@ from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
 from diffgrm.ranking.item_scoring.co_occurrence import CoOccurrence
 from diffgrm.ranking.query import Query, top_k_of_scores
-from diffgrm.ranking.retrieval import VectorRanker
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.recommenders.sasrec import SASRecRecommender
 

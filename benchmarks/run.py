@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffgrm.recommenders.network import NETWORK
 
 import diffgrm
 from diffgrm import export_onnx, leave_one_out
 from diffgrm.apps.machine import machine
-from diffgrm.recommenders.network import NETWORK
 from serve import measure, synthetic_model
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 
