@@ -19,8 +19,8 @@ from diffgrm import (
     load,
     load_onnx,
 )
-from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.model_folder import MANIFEST
+from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError
 from diffgrm.foundation.storage import State, file_digest
 from diffgrm.runtime_onnx import export
