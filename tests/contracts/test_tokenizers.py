@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffgrm.foundation.registry import check_options, names, resolve
+from diffgrm.foundation.parts import check_options
+from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.schema import DataError, TokenizerError
 from diffgrm.foundation.storage import State
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, tokenize_items

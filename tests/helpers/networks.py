@@ -1,61 +1,115 @@
-"""Small questions for networks over digits: histories, partly known items, and what an objective is told."""
+"""Tiny networks for tests: what they are given, what they answer, and the tasks they are trained for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import inspect
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.registry import names, resolve, settings
 from diffgrm.foundation.sections import ItemLossSettings
-from diffgrm.learning.noising.base import NoisingSchedule
+from diffgrm.learning.batches import TrainingBatches
+from diffgrm.learning.context import LearningContext
+from diffgrm.learning.noising.base import NoisingContext
 from diffgrm.learning.objectives.base import LearningTask, TrainingItems
 from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.ranking.item_ranker import ItemRanker
+from diffgrm.ranking.item_scoring.base import ItemScoring, ScoredItems
+from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
+from diffgrm.ranking.item_scoring.vectors import VectorScorer
+from diffgrm.ranking.item_table import ItemTable
 
-N, K, S = 3, 8, 5  # digits, codes, longest history
 GENERATOR = torch.Generator().manual_seed(0)
+N, K, S = 3, 8, 5  # digits, codes of each, length of histories
+ITEMS, TEXT = 12, 6
+SIZES = {"n_digits": N, "codebook_size": K, "n_items": ITEMS, "text_width": TEXT}  # what the data decide
+SMALL = {"width": 16, "heads": 2, "max_len": S, "dropout": 0.0}
+START = LearningContext.start()
 
 
-def vectors(network: Any, codes: Tensor) -> Tensor:
+def trainable() -> list[tuple[str, dict]]:
+    """Every registered network that is trained, by its defaults and, where it has such settings, otherwise too."""
+    found = []
+    for name in names("model"):
+        if issubclass(resolve("model", name), nn.Module):
+            known = settings("model", name)
+            found.append((name, {}))
+            if "history" in known:
+                found.append((name, {"history": "causal"}))
+            if "branches" in known:
+                found.append((name, {"branches": ["sid", "text", "id"]}))
+    return found
+
+
+def build(name: str, **options) -> nn.Module:
+    """A registered network over the items of :func:`features`; settings that it does not have are left out."""
+    network = resolve("model", name)
+    known, supplied = settings("model", name), inspect.signature(network).parameters
+    sizes = {key: value for key, value in SIZES.items() if key in supplied}
+    torch.manual_seed(0)
+    return network(**sizes, **{key: value for key, value in options.items() if key in known})
+
+
+def features(items: int = ITEMS, seed: int = 0) -> ItemFeatures:
+    """Of items that no two networks could confuse; one has no training events."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randperm(K**N, generator=generator)[:items, None] // K ** torch.arange(N) % K
+    text = nn.functional.normalize(torch.randn(items, TEXT, generator=generator), dim=1)
+    trained = torch.arange(items) != items - 1
+    return ItemFeatures(codes, text, torch.arange(items), trained)
+
+
+def vectors(network, codes):
     """Vectors of items given by their digits [M, n] only."""
     return network.item_vectors(ItemFeatures(codes))
 
 
-def encode(network: Any, codes: Tensor, valid: Tensor) -> Any:
+def encode(network, codes, valid):
     """Memory of histories given by their digits [B, S, n]."""
     return network.encode_history(
         vectors(network, codes.flatten(0, 1)), torch.arange(valid.numel()).view(valid.shape), valid
     )
 
 
-def histories(batch: int, length: int = S) -> tuple[Tensor, Tensor]:
-    """Digits [B, S, n] of random histories, and which of their places are filled [B, S]."""
+def histories(batch, length=S):
     codes = torch.randint(0, K, (batch, length, N), generator=GENERATOR)
     lengths = torch.randint(1, length + 1, (batch,), generator=GENERATOR)
     lengths[0] = length
     return codes, torch.arange(length) < lengths[:, None]
 
 
-def questions(batch: int, count: int) -> tuple[Tensor, Tensor]:
-    """Digits [B, Q, n] of random items, and which of them are unknown [B, Q, n]."""
+def questions(batch, count):
     codes = torch.randint(0, K, (batch, count, N), generator=GENERATOR)
     return codes, torch.rand(batch, count, N, generator=GENERATOR) < 0.6
 
 
-def close(a: Tensor, b: Tensor) -> bool:
-    """Whether logits are the same but for rounding."""
+def close(a, b):
     return torch.allclose(a, b, atol=2e-5)
 
 
-def learning_task(
-    network: nn.Module,
-    codes: Tensor,
-    noising: NoisingSchedule | None = None,
-    ranking: Callable[[], Any] = lambda: None,
-    **item_loss: Any,
-) -> LearningTask:
-    """What an objective is about, for items known by their digits, each with one training event."""
-    items = TrainingItems(ItemFeatures(codes), np.ones(len(codes), dtype=np.int64))
-    return LearningTask(network, items, ranking, ItemLossSettings(**item_loss), noising)
+def noising_context(probe, generator=GENERATOR, learning=START):
+    """For schedules that do not ask for histories."""
+    return NoisingContext(probe, generator, learning, lambda: None)
+
+
+def learning_task(network, codes=None, noising=None, ranking=lambda: None, items=None, counts=None, **item_loss):
+    """What an objective is about, for items known by their digits, or by all that ``items`` says."""
+    items = items or ItemFeatures(codes)
+    counts = np.ones(len(items), dtype=np.int64) if counts is None else counts
+    return LearningTask(network, TrainingItems(items, counts), ranking, ItemLossSettings(**item_loss), noising)
+
+
+def one_batch(events: Ragged, shared: bool, max_len: int = S):
+    """All targets of some users in one batch."""
+    (batch,) = TrainingBatches(events, max_len, 64, seed=0, shared=shared)
+    return batch
+
+
+def item_ranker(network, items: ItemFeatures, comparison=None) -> ItemRanker:
+    """Ranks by the network's vectors alone."""
+    table = ItemTable(network, items, comparison)
+    nobody = TextNeighbours.alone(np.ones(len(items), dtype=bool))
+    return ItemRanker(network, table, ItemScoring((VectorScorer(),), ScoredItems(table.comparable, nobody)))

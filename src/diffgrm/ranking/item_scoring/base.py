@@ -178,7 +178,9 @@ def _joined(parts: Sequence[Array]) -> Array:
 
 
 def _like(array: Array, other: Array) -> Array:
-    """The array as a tensor on the other's device where that is a tensor."""
+    """The array as a tensor on the other's device where that is a tensor; its precision stays."""
     if isinstance(other, np.ndarray) or not isinstance(array, np.ndarray):
         return array
-    return other.new_tensor(array)
+    import torch
+
+    return torch.tensor(array, device=other.device)

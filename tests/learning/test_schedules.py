@@ -9,8 +9,8 @@ from diffgrm.learning.noising.coherent import CoherentNoising
 from diffgrm.learning.noising.confidence import ConfidenceNoising, confidence
 from diffgrm.learning.noising.full_mask import FullMaskNoising
 from diffgrm.learning.noising.uniform import RandomNoising
+from helpers.networks import noising_context
 
-GENERATOR = torch.Generator().manual_seed(0)
 CODES = torch.tensor([[0, 1, 2], [2, 1, 0]])
 SHARP = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]])  # how peaked each digit's distribution is
 
@@ -22,7 +22,7 @@ def probe(codes, mask):
 
 
 def hidden(schedule, probe=probe):
-    return schedule.views(CODES, probe, GENERATOR).mask.int().tolist()
+    return schedule.views(CODES, noising_context(probe)).mask.int().tolist()
 
 
 @pytest.mark.parametrize("measure", ["msp", "entropy"])
@@ -62,7 +62,7 @@ def test_refreshing_asks_again_after_each_revealed_digit():
 
 def test_coherent_views_are_nested_and_their_order_is_random():
     codes = torch.zeros(4000, 3, dtype=torch.long)
-    mask = CoherentNoising().views(codes, probe, GENERATOR).mask
+    mask = CoherentNoising().views(codes, noising_context(probe)).mask
     assert (mask.sum(-1) == torch.tensor([1, 2, 3])).all()
     assert (mask[:, :-1] <= mask[:, 1:]).all()
     assert mask[:, 0].float().mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
@@ -70,18 +70,18 @@ def test_coherent_views_are_nested_and_their_order_is_random():
 
 def test_random_draws_follow_their_laws():
     codes = torch.zeros(20_000, 4, dtype=torch.long)
-    fixed = RandomNoising("fixed_p", p=0.3).views(codes, probe, GENERATOR)
+    fixed = RandomNoising("fixed_p", p=0.3).views(codes, noising_context(probe))
     assert fixed.mask.float().mean() == pytest.approx(0.3, abs=0.01)
-    k = RandomNoising("k_of_n", views=2).views(codes, probe, GENERATOR).mask.sum(-1)
+    k = RandomNoising("k_of_n", views=2).views(codes, noising_context(probe)).mask.sum(-1)
     assert k.shape == (20_000, 2)
     assert (k.flatten().bincount()[1:] / k.numel()).tolist() == pytest.approx([0.25] * 4, abs=0.01)
-    uniform = RandomNoising("uniform_t").views(codes, probe, GENERATOR)
+    uniform = RandomNoising("uniform_t").views(codes, noising_context(probe))
     assert uniform.mask.float().mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_uniform_t_is_an_unbiased_estimate_of_the_likelihood_bound():
     """Each digit's loss counts 1/n in expectation, since E[masked / t] = 1: a constant loss of 1 gives 1."""
-    views = RandomNoising("uniform_t").views(torch.zeros(200_000, 4, dtype=torch.long), probe, GENERATOR)
+    views = RandomNoising("uniform_t").views(torch.zeros(200_000, 4, dtype=torch.long), noising_context(probe))
     assert views.view_weight.mean() == pytest.approx(1, abs=0.05)
     assert (views.digit_weight * views.mask.sum(-1) / 4).mean() == pytest.approx(1, abs=0.05)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from decoding.test_any_order_beam import CODES, HISTORIES, catalogue, rank
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.diffgrm import DiffGRM
 from diffgrm.ranking.catalogue import Catalogue
@@ -14,6 +13,7 @@ from diffgrm.ranking.decoding import catalogue_beam as module
 from diffgrm.ranking.decoding.catalogue_beam import CatalogueBeam
 from diffgrm.ranking.ranker import Ranker
 from helpers.networks import vectors
+from helpers.tiny_catalogues import CODES, HISTORIES, catalogue, rank
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,27 @@ import torch
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.learning.batches import TrainingBatches
 from diffgrm.learning.losses import masked_cross_entropy
 from diffgrm.learning.noising.confidence import ConfidenceNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from diffgrm.networks.blocks import Attention, Dropout, Residual, evaluating
-from diffgrm.networks.compiled import compile_layers
 from diffgrm.networks.diffgrm import DiffGRM
-from helpers.networks import close, encode, histories, objective_parts, questions
+from helpers.networks import (
+    START,
+    K,
+    N,
+    S,
+    close,
+    encode,
+    histories,
+    learning_task,
+    noising_context,
+    one_batch,
+    questions,
+    vectors,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
-N, K, S = 3, 8, 5
 
 
 @pytest.fixture(params=["scaled", "release"])
@@ -49,7 +59,7 @@ def test_probing_loss_and_decoding_give_equal_logits_for_equal_input(network, mo
         with torch.no_grad(), evaluating(network):
             return recording("probe")(ask_codes, mask, encode(network, codes, valid))
 
-    views = ConfidenceNoising().views(target, probe, GENERATOR)
+    views = ConfidenceNoising().views(target, noising_context(probe, GENERATOR))
     memory = encode(network, codes, valid)
     logits = recording("loss")(target[:, None].expand(views.mask.shape), views.mask, memory)
     masked_cross_entropy(logits, target, views)
@@ -64,7 +74,8 @@ def test_every_parameter_learns():
     network = DiffGRM(N, K, width=16, heads=2, max_len=S)
     codes, valid = histories(8)
     target = torch.randint(0, K, (8, N), generator=GENERATOR)
-    views = ConfidenceNoising().views(target, lambda c, m: network.denoise(c, m, encode(network, codes, valid)), GENERATOR)
+    context = noising_context(lambda c, m: network.denoise(c, m, encode(network, codes, valid)), GENERATOR)
+    views = ConfidenceNoising().views(target, context)
     memory = encode(network, codes, valid)
     masked_cross_entropy(
         network.denoise(target[:, None].expand(views.mask.shape), views.mask, memory), target, views
@@ -80,8 +91,7 @@ def test_scaled_initialisation_lets_content_speak_as_loud_as_position():
 
     def content_over_position(network):
         codes = torch.randint(0, 256, (64, 5, 4), generator=GENERATOR)
-        items = network.item_norm(network.item(network.embed(codes).flatten(2)))
-        return (items.std() / (network.position.std() * network.input_scale)).item()
+        return (vectors(network, codes.flatten(0, 1)).std() / network.encoder.position.std()).item()
 
     assert 0.8 < content_over_position(scaled) < 1.3 and content_over_position(release) < 0.3
 
@@ -179,12 +189,12 @@ def test_the_loss_of_shared_histories_is_the_loss_of_single_ones():
     network = DiffGRM(N, K, width=16, heads=2, max_len=S, history="causal").eval()
     codes = torch.randint(0, K, (12, N), generator=GENERATOR)
     events = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]])
-    objective = DiffusionObjective(network, ConfidenceNoising(), *objective_parts(codes, K))
+    objective = DiffusionObjective(learning_task(network, codes, noising=ConfidenceNoising()))
     found = []
     for shared in (True, False):
-        (batch,) = TrainingBatches(events, S, 64, seed=0, shared=shared)
+        batch = one_batch(events, shared)
         assert len(batch.target) == 9 and len(batch.length) == (3 if shared else 9)
-        found.append(objective.loss(batch, GENERATOR))
+        found.append(objective.loss(batch, GENERATOR, START))
     assert found[0].item() == pytest.approx(found[1].item(), rel=1e-5)
 
 
@@ -198,22 +208,6 @@ def test_what_is_kept_with_a_memory_belongs_to_its_rows(network):
     assert close(network.denoise(codes[chosen], mask[chosen], memory.rows(chosen)), whole[chosen])
     few = slice(0, 2)
     assert close(network.denoise(codes[:, few], mask[:, few], memory), whole[:, few])
-
-
-def test_compiled_and_eager_give_the_same_logits_and_gradients():
-    """Through the part of torch.compile that reads the code; benchmarks/run.py compile tries the code it generates."""
-    torch.manual_seed(0)
-    network = DiffGRM(N, K, width=16, heads=2, dropout=0.0, decoder_layers=1)
-    ask, (codes, valid), found = questions(4, 5), histories(4), []
-    for backend in (None, "eager"):
-        if backend:
-            compile_layers(network, backend)
-        network.zero_grad()
-        logits = network.denoise(*ask, encode(network, codes, valid))
-        logits.square().mean().backward()
-        found.append((logits.detach(), network.codes.grad.clone()))
-    assert close(found[0][0], found[1][0]) and close(found[0][1], found[1][1])
-    assert not any("denoise" in name for name in network.state_dict())
 
 
 def test_mixed_precision_serves_validation_too(network):

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from diffgrm import DiffGRMRecommender, Recipe, leave_one_out, toy_world
-from diffgrm.foundation.recipe import TrainingSettings
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import MissingExtraError, RecipeError, TrainingError
+from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.learning.loop import TrainingTask
+from diffgrm.learning.noising.full_mask import FullMaskNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
-from helpers.networks import objective_parts, vectors
+from helpers.networks import learning_task, vectors
 
 EPOCHS = ["training.epochs=4", "training.schedule=constant"]
 
@@ -105,8 +106,8 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(to
     epochs = []
     monkeypatch.setattr(TrainingTask, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
 
-    def failing(self, batch, generator):
-        loss = original(self, batch, generator)
+    def failing(self, batch, generator, context):
+        loss = original(self, batch, generator, context)
         return loss * torch.nan if epochs[-1] == 2 else loss
 
     monkeypatch.setattr(DiffusionObjective, "loss", failing)
@@ -141,7 +142,7 @@ def test_the_weights_of_the_best_validation_are_kept(toy, tiny_recipe, tmp_path)
 def task(steps=100, **settings):
     training = TrainingSettings(**{"warmup_steps": 10, **settings})
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
-    objective = DiffusionObjective(network, None, *objective_parts(torch.zeros(1, 1), 2))
+    objective = DiffusionObjective(learning_task(network, torch.zeros(1, 1), noising=FullMaskNoising()))
     return TrainingTask(objective, training, None, steps, 0)
 
 
@@ -177,7 +178,7 @@ def test_a_missing_logger_names_its_install_line(toy, tiny_recipe, monkeypatch):
 @pytest.mark.parametrize("noising", ["coherent", "random", "full_mask", "confidence"])
 @pytest.mark.parametrize("reduction", ["view_mean", "token_mean"])
 def test_every_schedule_and_reduction_trains(toy, tiny_recipe, noising, reduction):
-    recipe = tiny_recipe.override([f"noising.name={noising}", f"loss.reduction={reduction}", "training.epochs=1"])
+    recipe = tiny_recipe.override([f"noising.name={noising}", f"objective.reduction={reduction}", "training.epochs=1"])
     assert DiffGRMRecommender(recipe).fit(toy, progress=False).facts["steps"] > 0
 
 
@@ -217,7 +218,7 @@ def test_a_run_is_not_resumed_with_other_data_or_settings(whole, toy, tiny_recip
 
 
 def test_a_decoder_that_cannot_work_is_refused_before_training(toy, tiny_recipe, monkeypatch):
-    monkeypatch.setattr("diffgrm.recommenders.network.train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr("diffgrm.recommenders.trained_network.train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(RecipeError, match=r"decoding\.steps 9 is more than the 3 digits"):
         DiffGRMRecommender(tiny_recipe.override(["decoding.steps=9"])).fit(toy)
 
@@ -254,9 +255,8 @@ def test_the_logged_difficulty_is_the_loss_of_the_fully_masked_target(whole, toy
     recommender, _ = whole
     sids, split = recommender.semantic_ids, leave_one_out(toy)
     codes = torch.from_numpy(sids.codes.astype(np.int64))
-    decoder = recommender.ranker().decoder
-    objective = DiffusionObjective(recommender.network, None, *objective_parts(codes, sids.codebook_size, decoder))
-    found = objective.observe(split.validation)
+    objective = DiffusionObjective(learning_task(recommender.network, codes, noising=FullMaskNoising()))
+    found = objective.observe(recommender.ranker(), split.validation)
     total = torch.zeros(sids.n_digits)
     for user in range(len(split.validation)):
         history = torch.from_numpy(split.validation.histories[user][-recommender.network.max_len :])
@@ -288,9 +288,12 @@ def test_a_causal_encoder_trains_on_shared_histories(toy, tiny_recipe, tmp_path)
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        ({"decoding": "left_to_right"}, "decoding 'left_to_right' asks for next_digit, which model 'diffgrm' lacks"),
-        ({"model": "sasrec"}, "the recommender 'diffgrm' trains denoise, which model 'sasrec' lacks"),
-        ({"recommender": "autoregressive", "decoding": "any_order_beam"}, "asks for denoise, which model 'autoregressive'"),
+        ({"decoding": "left_to_right"}, "'diffgrm' lacks .* decoding 'left_to_right' needs next_digit"),
+        ({"model": "sasrec"}, "'sasrec' lacks .* objective 'diffusion' needs denoise"),
+        (
+            {"recommender": "autoregressive", "decoding": "any_order_beam"},
+            "lacks .* 'any_order_beam' needs denoise",
+        ),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused_before_anything_is_made(raw, text, toy):

@@ -7,15 +7,13 @@ import pytest
 import torch
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.learning.batches import TrainingBatches
-from diffgrm.learning.objectives.left_to_right import AutoregressiveObjective
+from diffgrm.learning.objectives.left_to_right import LeftToRightObjective
 from diffgrm.networks.autoregressive import Autoregressive
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.decoding.left_to_right import LeftToRight
 from diffgrm.ranking.ranker import Ranker
-from helpers.networks import close, encode, histories, objective_parts, vectors
+from helpers.networks import START, K, N, S, close, encode, histories, learning_task, one_batch, vectors
 
-N, K, S = 3, 8, 5
 GENERATOR = torch.Generator().manual_seed(0)
 
 
@@ -61,7 +59,7 @@ def test_a_wide_beam_ranks_every_item_by_its_likelihood(network, constrained):
     rows = Ragged.from_lists([[1, 2, 3], [4], [50, 51, 52, 53, 54, 55]])
     decoder = LeftToRight(beam=600, constrained=constrained)
     items, scores = Ranker.over_codes(network, decoder, catalogue).rank(rows, 57, exclude_seen=True)
-    objective = AutoregressiveObjective(network, *objective_parts(catalogue.codes.long(), K, decoder))
+    objective = LeftToRightObjective(learning_task(network, catalogue.codes.long()))
     with torch.no_grad():
         for row in range(3):
             history = catalogue.codes_of(torch.from_numpy(rows[row][-S:]))
@@ -78,19 +76,17 @@ def test_the_loss_of_shared_histories_is_the_loss_of_single_ones():
     torch.manual_seed(0)
     network = Autoregressive(N, K, width=16, heads=2, max_len=S, history="causal").eval()
     codes = torch.randint(0, K, (12, N), generator=GENERATOR)
-    objective = AutoregressiveObjective(network, *objective_parts(codes, K, LeftToRight()))
+    objective = LeftToRightObjective(learning_task(network, codes))
     events, found = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]]), []
     for shared in (True, False):
-        (batch,) = TrainingBatches(events, S, 64, seed=0, shared=shared)
-        found.append(objective.loss(batch, GENERATOR).item())
+        found.append(objective.loss(one_batch(events, shared), GENERATOR, START).item())
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def test_every_parameter_learns(network):
     codes = torch.randint(0, K, (12, N), generator=GENERATOR)
-    objective = AutoregressiveObjective(network, *objective_parts(codes, K, LeftToRight()))
+    objective = LeftToRightObjective(learning_task(network, codes))
     events = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]])
-    (batch,) = TrainingBatches(events, S, 64, seed=0, shared=objective.shared)
-    objective.loss(batch, GENERATOR).backward()
+    objective.loss(one_batch(events, objective.shared), GENERATOR, START).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not without

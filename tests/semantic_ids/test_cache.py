@@ -160,4 +160,4 @@ def test_a_recommender_shows_the_training_events_its_run_folder_and_its_seed(toy
     assert context.seed == 3 and context.folder == tmp_path / "tokenizer"
     assert recommender.semantic_ids.codebook_sizes == (30, 20, 10)
     again = type(recommender).load(recommender.save(tmp_path / "model"))
-    assert again.semantic_ids.codebook_sizes == again.tokenizer.codebook_sizes == (30, 20, 10)
+    assert again.semantic_ids.codebook_sizes == again.parts["sids"].tokenizer.codebook_sizes == (30, 20, 10)

@@ -17,24 +17,13 @@ from diffgrm.ranking.decoding.exhaustive import Exhaustive
 from diffgrm.ranking.decoding.one_pass import OnePass
 from diffgrm.ranking.ranker import Ranker
 from helpers.networks import vectors
-
-CODES = np.array(list(itertools.product(range(4), repeat=3)))
-GENERATOR = np.random.default_rng(0)
-HISTORIES = Ragged.from_lists([GENERATOR.integers(0, 40, size) for size in (1, 3, 7, 30, 2)])
+from helpers.tiny_catalogues import CODES, HISTORIES, catalogue, rank
 
 
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
     return DiffGRM(3, 4, width=32, heads=2)
-
-
-def catalogue(share=False, items=40):
-    return Catalogue(torch.from_numpy(CODES[np.random.default_rng(1).choice(64, items, replace=share)]), 4)
-
-
-def rank(network, decoder, cat=None, k=15, exclude_seen=True):
-    return Ranker.over_codes(network, decoder, cat or catalogue()).rank(HISTORIES, k, exclude_seen)
 
 
 @pytest.mark.parametrize("merge", ["best_path", "sum_paths"])

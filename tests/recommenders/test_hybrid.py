@@ -1,0 +1,155 @@
+"""Whole items and digits learnt together, through training, ranking, folders and export."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe, load
+from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.ranking.item_scoring.base import Users
+from diffgrm.ranking.ranker import Ranker
+
+HISTORIES = {"a": ["item 3", "item 77", "item 410"], "b": ["item 5"], "c": [f"item {i}" for i in range(20)]}
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe):
+    raw = tiny_recipe.to_dict()
+    raw["recommender"] = "hybrid"
+    raw["model"] |= {"branches": ["sid", "text", "id"], "history": "causal"}
+    raw["objective"] = {"name": "joint", "digits": "diffusion", "item_weight": 1.0, "digit_fraction": 0.5}
+    raw["item_loss"] = {"kind": "softmax"}
+    raw["item_scoring"] = {"co_occurrence": {"weight": 1.5}, "new_items": {"weight": 0.0}}
+    raw["decoding"] = {"name": "item_proposals", "candidates": 24, "weight": 0.2}
+    raw["training"]["validation_decoding"] = {"candidates": 12}
+    return Recipe.from_dict(raw)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, toy):
+    return HybridRecommender(recipe).fit(toy, progress=False)
+
+
+def test_it_comes_back_from_its_folder(whole, tmp_path):
+    again = load(whole.save(tmp_path / "model"))
+    assert again.recommend(HISTORIES, k=9).equals(whole.recommend(HISTORIES, k=9))
+    assert again.network.item.id.ids.shape[0] == len(whole.items)
+    grown = again.add_items(pl.DataFrame({"item_id": ["new"], "text": [whole.item_table["text"][3]]}))
+    twice = load(grown.save(tmp_path / "grown"))
+    assert twice.recommend(HISTORIES, k=9).equals(grown.recommend(HISTORIES, k=9))
+
+
+def test_a_new_item_stands_where_its_text_says(whole):
+    """Its vector is that of an item of the same text and digits but for the ID embedding."""
+    grown = whole.add_items(pl.DataFrame({"item_id": ["new"], "text": [whole.item_table["text"][3]]}))
+    vectors, features = grown.ranker().items.vectors, grown.ranker().items.features
+    assert features.row[-1] == -1 and torch.equal(features.text[-1], features.text[3])
+    with torch.no_grad():
+        text_only = whole.network.item.text(features, None)
+    assert torch.equal(text_only[-1], text_only[3]) and not torch.equal(vectors[-1], vectors[3])
+    found = grown.recommend(HISTORIES, k=3, only=["new", "item 3", "item 9"], exclude_seen=False)
+    assert "new" in found["item_id"].to_list()
+
+
+def test_an_item_whose_text_changes_moves_and_the_old_recommender_stays(whole):
+    row = pl.DataFrame({"item_id": ["item 3"], "text": [whole.item_table["text"][200]]})
+    before = whole.ranker().items.vectors.clone()
+    moved = whole.update_items(row, "move")
+    assert torch.equal(moved.ranker().items.features.text[3], whole.ranker().items.features.text[200])
+    assert not torch.equal(moved.ranker().items.vectors[3], before[3])
+    assert torch.equal(whole.ranker().items.vectors, before)
+    assert torch.equal(whole.update_items(row, "keep").ranker().items.vectors, before)
+
+
+def test_items_without_events_have_no_id_of_their_own(recipe, toy):
+    fitted = HybridRecommender(recipe.override(["training.epochs=1"])).fit(toy, progress=False)
+    features = fitted.ranker().items.features
+    own = fitted.network.item.id(features, None).any(1).numpy()
+    assert (features.trained.numpy() == (fitted.item_counts > 0)).all() and (own == (fitted.item_counts > 0)).all()
+    assert not own.all()
+
+
+def test_co_occurrence_is_added_to_the_item_scores(whole):
+    with_it = whole.variant(["decoding.weight=0"])
+    without = with_it.variant(["item_scoring.co_occurrence.weight=0"])
+    history = [HISTORIES["a"]]
+    k = len(whole.items) - 3
+    ours, theirs = (model.recommend(history, k=k).sort("item_id") for model in (with_it, without))
+    positions = whole.items.positions(HISTORIES["a"])
+    scoring, users = whole.ranker().scoring, Users(torch.zeros(1, 32), Ragged.from_lists([positions]))
+    bonus = 1.5 * whole.parts["scorers"].scorers["co_occurrence"].scores(users, scoring.items)[0]
+    bonus = bonus[whole.items.positions(ours["item_id"])]
+    difference = ours["score"].to_numpy() - theirs["score"].to_numpy()
+    assert difference - difference[bonus == 0][0] == pytest.approx(bonus, abs=1e-4)
+    assert (bonus > 0).any()
+
+
+def test_new_items_can_be_lifted(whole):
+    rows = pl.DataFrame({"item_id": ["new 1", "new 2"], "text": whole.item_table["text"][3:5].to_list()})
+    grown = whole.add_items(rows).variant(["decoding.weight=0"])
+    lifted = grown.variant(["item_scoring.new_items.weight=3"])
+    histories, k = list(HISTORIES.values()), len(grown.items)
+    before, after = (model.recommend(histories, k=k, exclude_seen=False) for model in (grown, lifted))
+    both = before.join(after, on=["user_id", "item_id"])
+    shift = both.with_columns(shift=pl.col("score_right") - pl.col("score"), new=pl.col("item_id").str.starts_with("new"))
+    for _, user in shift.group_by("user_id"):
+        low = user.filter(~pl.col("new"))["shift"]
+        without_events = {grown.items.ids([i])[0] for i in np.flatnonzero(grown.item_counts == 0)}
+        usual = user.filter(~pl.col("item_id").is_in(list(without_events)))["shift"]
+        assert usual.max() - usual.min() < 1e-3 and low.max() <= usual.max() + 3 + 1e-3
+        assert user.filter("new")["shift"].to_list() == pytest.approx([usual[0] + 3] * 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_export_gives_the_same_lists(whole, weight, tmp_path):
+    model = whole.variant([f"decoding.weight={weight}", "item_scoring.new_items.weight=0.7"])
+    from diffgrm import load_onnx
+    from diffgrm.runtime_onnx.export import export_onnx
+
+    onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
+    for settings in ({"k": 5}, {"k": 40}, {"k": 3, "only": ["item 3", "item 9"]}, {"k": 4, "exclude_seen": False}):
+        ours, theirs = onnx.recommend(HISTORIES, **settings), model.recommend(HISTORIES, **settings)
+        assert ours["item_id"].equals(theirs["item_id"])
+        np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-4)
+
+
+def test_other_decoders_serve_the_same_weights(whole):
+    for name in ("any_order_beam", "catalogue_beam", "one_pass"):
+        assert whole.variant([f"decoding.name={name}"]).recommend(HISTORIES, k=5).height == 15
+
+
+def test_reduced_precision_recommends_too(whole):
+    assert whole.variant([]).to("cpu", precision="bf16").recommend(HISTORIES, k=5).height == 15
+
+
+def test_it_explains_itself(whole):
+    table = whole.explain(HISTORIES["a"], k=2)
+    assert table["rank"].n_unique() == 2 and table.height == 2 * 3
+    assert sorted(table.filter(pl.col("rank") == 1)["step"]) == [1, 2, 3]
+    steps = whole.beams(HISTORIES["a"], k=2)
+    assert steps["step"].unique().sort().to_list() == [1, 2, 3]
+
+
+def test_item_scores_that_are_not_learnt_are_not_asked_for(tiny_recipe, toy):
+    raw = tiny_recipe.to_dict()
+    raw["decoding"], raw["training"]["validation_decoding"] = "item_proposals", {}
+    with pytest.raises(RecipeError, match="which the recommender 'diffgrm' does not learn; choose recommender=hybrid"):
+        DiffGRMRecommender(Recipe.from_dict(raw)).fit(toy, progress=False)
+
+
+def test_nor_afterwards(fitted):
+    before = fitted.recipe
+    with pytest.raises(RecipeError, match="which the recommender 'diffgrm' does not learn"):
+        fitted.override(["decoding.name=item_proposals"])
+    assert fitted.recipe == before
+
+
+def test_it_learns_more_than_digits_alone(recipe, toy):
+    """The toy world has something to learn: the loss of items falls."""
+    fitted = HybridRecommender(recipe.override(["training.epochs=6", "training.patience=20"])).fit(toy, progress=False)
+    assert isinstance(fitted.ranker(), Ranker)
+    assert fitted.facts["validation"]["val_recall@10"] > 2 * 10 / toy.n_items
