@@ -7,8 +7,8 @@
 
 ``record`` fits every case on the toy storefront (or, with ``--data FOLDER``, on two tables; ``--cases`` names some of them)
 and keeps lists, losses and the model folder. It runs on the commit before the item scorers had a section of their own as
-well as after it, each case in the words of its time. Run it with one thread (OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1): what
-came before depends on the number of threads.
+well as after it, each case in the words of its time. Run it with one thread (OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1):
+what came before depends on the number of threads.
 """
 
 from __future__ import annotations

@@ -11,21 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import diffgrm
-from diffgrm import InteractionDataset, leave_one_out
+from diffgrm import HybridRecommender, InteractionDataset, SASRecRecommender, leave_one_out
 from diffgrm.apps.machine import machine
-from diffgrm.data.dataset import EvaluationSet, Ragged
+from diffgrm.data.dataset import EvaluationSet
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
-from diffgrm.ranking.item_scoring.co_occurrence import CoOccurrence
-from diffgrm.ranking.query import Query, top_k_of_scores
-from diffgrm.ranking.retrieval import VectorRanker
-from diffgrm.recommenders.diffgrm import DiffGRMRecommender
-from diffgrm.recommenders.sasrec import SASRecRecommender
+from diffgrm.ranking.item_scoring.base import ItemScoring
+from diffgrm.ranking.item_scoring.co_occurrence import CoOccurrenceScorer
+from diffgrm.ranking.query import Query
 
 CO_OCCURRENCE = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 NEW_ITEMS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -38,26 +37,19 @@ def found(lists: np.ndarray, validation: EvaluationSet) -> dict[str, float]:
     return {"recall@10": round(float(recall(ranks, 10).mean()), 4), "ndcg@10": round(float(ndcg(ranks, 10).mean()), 4)}
 
 
-def of_diffgrm(model: DiffGRMRecommender, validation: EvaluationSet, overrides: list[str]) -> dict[str, float]:
+def of_hybrid(model: HybridRecommender, validation: EvaluationSet, overrides: list[str]) -> dict[str, float]:
     """With other weights."""
     lists, _ = model.variant(["decoding.name=item_proposals", *overrides])._rank(Query(validation.histories, 10))
     return found(lists, validation)
 
 
 def of_sasrec(
-    model: SASRecRecommender, validation: EvaluationSet, neighbours: CoOccurrence, weight: float
+    model: SASRecRecommender, validation: EvaluationSet, neighbours: CoOccurrenceScorer, weight: float
 ) -> dict[str, float]:
     """Its scores with co-occurrence beside them."""
-    network: Any = model.network_in_use
-    ranker = VectorRanker(network, model._digits(), model.recipe.item_loss.cosine)
-    vectors = network.item_vectors(model._digits()).detach()
-
-    def scores(rows: np.ndarray) -> np.ndarray:
-        histories: Ragged = validation.histories.rows(rows)
-        own = (ranker._user_vectors(histories, vectors) @ vectors.T).detach().numpy()
-        return own + np.float32(weight) * neighbours.scores(histories)
-
-    return found(top_k_of_scores(Query(validation.histories, 10), scores)[0], validation)
+    neighbours.weight, ranker = weight, model.ranker()
+    scoring = ItemScoring((*ranker.scoring.scorers, neighbours), ranker.scoring.items)
+    return found(replace(ranker, scoring=scoring).top(validation.histories, 10), validation)
 
 
 def main() -> None:
@@ -74,23 +66,23 @@ def main() -> None:
     split = leave_one_out(dataset)
     validation = split.validation.sample(arguments.users, 0)
     model = diffgrm.load(arguments.model)
-    assert isinstance(model, DiffGRMRecommender)
+    assert isinstance(model, HybridRecommender)
     together, lift = "item_scoring.co_occurrence.weight", "item_scoring.new_items.weight"
     tables: dict[str, dict[str, Any]] = {
-        "co-occurrence": {str(w): of_diffgrm(model, validation, [f"{together}={w}"]) for w in CO_OCCURRENCE}
+        "co-occurrence": {str(w): of_hybrid(model, validation, [f"{together}={w}"]) for w in CO_OCCURRENCE}
     }
-    tables["new items"] = {str(w): of_diffgrm(model, split.validation, [f"{lift}={w}"]) for w in NEW_ITEMS}
+    tables["new items"] = {str(w): of_hybrid(model, split.validation, [f"{lift}={w}"]) for w in NEW_ITEMS}
     print(json.dumps(tables), flush=True)
     if arguments.sasrec:
         sasrec = diffgrm.load(arguments.sasrec)
         assert isinstance(sasrec, SASRecRecommender)
-        neighbours = CoOccurrence.fit(split.train, dataset.n_items, None)
+        neighbours = CoOccurrenceScorer().fit(split.train, dataset.n_items)
         tables["co-occurrence, SASRec"] = {str(w): of_sasrec(sasrec, validation, neighbours, w) for w in CO_OCCURRENCE}
         print(json.dumps(tables["co-occurrence, SASRec"]), flush=True)
     fewer = validation.sample(arguments.digit_users, 0)
     for beside in (0.0, 2.0):
         name = f"digits, beside co-occurrence {beside}"
-        tables[name] = {str(w): of_diffgrm(model, fewer, [f"decoding.weight={w}", f"{together}={beside}"]) for w in DIGITS}
+        tables[name] = {str(w): of_hybrid(model, fewer, [f"decoding.weight={w}", f"{together}={beside}"]) for w in DIGITS}
         print(name, json.dumps(tables[name]), flush=True)
     content = {
         "command": f"python benchmarks/fusion.py DATA/{arguments.data.name} MODEL --sasrec MODEL",

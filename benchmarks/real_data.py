@@ -19,10 +19,11 @@ import numpy as np
 import polars as pl
 
 import diffgrm
-from diffgrm import DiffGRMRecommender, InteractionDataset, PopularityRecommender, RandomRecommender, Recipe, evaluate
+from diffgrm import InteractionDataset, PopularityRecommender, RandomRecommender, Recipe, evaluate
 from diffgrm.apps.console import progress_bar, show_metrics
 from diffgrm.apps.machine import machine
 from diffgrm.data.dataset import make_split
+from diffgrm.foundation.registry import resolve
 from diffgrm.recommenders import Recommender
 
 
@@ -77,9 +78,9 @@ def main() -> None:
         recommender = diffgrm.load(arguments.model).override(arguments.overrides)
     else:
         recipe = Recipe.from_yaml(arguments.recipe, arguments.overrides)
-        recommender = DiffGRMRecommender(recipe)
+        recommender = resolve("recommender", recipe.recommender)(recipe)
         recommender.fit(dataset, run_folder=arguments.run_folder, resume=arguments.resume)
-    found = {"diffgrm": measured(recommender, dataset)}
+    found = {recommender.recipe.recommender: measured(recommender, dataset)}
     for cls in (PopularityRecommender, RandomRecommender):
         baseline = cls(Recipe(recommender=cls.name, data=recommender.recipe.data))
         found[cls.name] = measured(baseline.fit(dataset), dataset)

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 
 import diffgrm
-from diffgrm import export_onnx, leave_one_out
+from diffgrm import leave_one_out
 from diffgrm.apps.machine import machine
-from diffgrm.recommenders.network import NETWORK
+from diffgrm.recommenders.trained_network import NETWORK
 from serve import measure, synthetic_model
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 
@@ -247,7 +247,7 @@ class Bench:
         """An export through ONNX Runtime ("ours") beside PyTorch ("peer"): lists of all users, size, one user's time."""
         beam, threads, at_once = 32, self.arguments.threads, 256
         folders = {"ours": self.folder / "export", "peer": self.arguments.model}
-        export_onnx(diffgrm.load(folders["peer"]), folders["ours"])
+        diffgrm.export_onnx(diffgrm.load(folders["peer"]), folders["ours"])
         workers = {
             name: Worker(
                 sys.executable,

@@ -43,17 +43,16 @@ def synthetic_model(folder: Path, items: int, seed: int = 0) -> Path:
         }
     )
     recipe = Recipe(
+        recommender="diffgrm",
         embedding={"name": "lsa", "width": 16},
         tokenizer={"name": "random", "n_digits": 4, "codebook_size": 256},
         model={
-            "branches": ["sid"],
             "width": 128,
             "heads": 4,
             "encoder_layers": 1,
             "decoder_layers": 2,
             "feed_forward": 512,
         },
-        loss={"item_weight": 0, "share": 1},
         training={"epochs": 1, "batch_size": 256, "validate_every": 1, "validation_users": 1},
         decoding={"name": "any_order_beam", "beam": 64},
     )

@@ -58,7 +58,7 @@ def semantic_ids(dataset: InteractionDataset, in_training: np.ndarray, seed: int
     """The paper's tokenizer over LSA vectors, every item its own SID."""
     items = dataset.item_table
     size = 256 if in_training.sum() >= 2560 else 32
-    recipe = Recipe(embedding={"name": "lsa", "width": 256}, tokenizer={"codebook_size": size, "pca_width": 256})
+    recipe = Recipe(recommender="diffgrm", tokenizer={"codebook_size": size})
     if len(items) < 3000:
         recipe = recipe.override(["embedding.width=64", "tokenizer.pca_width=32"])
     embeddings = embed_items(recipe.embedding.build(seed=seed), items, in_training)

@@ -9,6 +9,8 @@ import pytest
 
 import diffgrm
 from diffgrm.apps.cli.main import main
+from diffgrm.foundation.registry import resolve
+from helpers.recipes import small_recipe
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +92,11 @@ def test_export_writes_a_folder_that_recommends_the_same(run, saved, tmp_path):
     assert code == 0 and "Written to" in text and "diffgrm.load_onnx(" in text
     wanted = diffgrm.load(saved).override(["decoding.beam=8"]).recommend([["item 3", "item 6"]], k=4)
     onnx = diffgrm.load_onnx(out, threads=1)
-    assert onnx.beam == 8 and onnx.recommend([["item 3", "item 6"]], k=4)["item_id"].equals(wanted["item_id"])
+    assert onnx.decoding.beam == 8 and onnx.recommend([["item 3", "item 6"]], k=4)["item_id"].equals(wanted["item_id"])
     code, _, error = run("export", saved, "--out", saved)
     assert code == 2 and "holds files that are not an ONNX export" in error
     code, _, error = run("export", saved, "--out", out, "model.width=8")
-    assert code == 2 and "only decoding and evaluation settings can change after fit" in error
+    assert code == 2 and "can change after fit, not model.width=8" in error
 
 
 def test_tokenize_writes_digits_and_a_report(run, files, tables, tmp_path):
@@ -221,3 +223,15 @@ def test_explain_shows_how_items_were_found(run, saved, tmp_path):
     assert code == 0 and "1. item" in out and "2. item" in out and "items left" in out
     assert "best partial semantic IDs" in out and "·" in out
     assert "best partial" not in run("explain", saved, "--history", "item 3", "--show", "0")[1]
+
+
+def test_explain_is_asked_of_what_can_explain(run, toy, tmp_path):
+    hybrid = resolve("recommender", "hybrid")(small_recipe("hybrid")).fit(toy, progress=False)
+    model, history = hybrid.save(tmp_path / "hybrid"), ["--history", "item 3", "--history", "item 77"]
+    code, out, _ = run("explain", model, *history, "--k", "2", "item_scoring.co_occurrence.weight=0")
+    changed = hybrid.variant(["item_scoring.co_occurrence.weight=0"])
+    found = changed.recommend([["item 3", "item 77"]], k=2)["item_id"].to_list()
+    assert code == 0 and all(f"{rank}. {item} " in out for rank, item in enumerate(found, start=1))
+    popular = diffgrm.PopularityRecommender().fit(toy).save(tmp_path / "popular")
+    code, _, err = run("explain", popular, *history)
+    assert code == 2 and "a PopularityRecommender cannot explain its lists" in " ".join(err.split())

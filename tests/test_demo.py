@@ -10,6 +10,7 @@ def test_the_demo_shows_report_metrics_and_recommendations(monkeypatch, capsys, 
     monkeypatch.setattr(demo, "toy_world", lambda: diffgrm.toy_world(users=80))
     demo.run(tmp_path / "model", quiet=True)
     out = capsys.readouterr().out
-    for part in ("Tokeniser report", "popularity", "random", "ndcg@10", "bought:", "✓"):
+    for part in ("Tokeniser report", "hybrid", "popularity", "random", "ndcg@10", "bought:", "✓"):
         assert part in out
+    assert "lists are ranked by whole items" in " ".join(out.split()) and "diffgrm explain" in out
     assert diffgrm.load(tmp_path / "model").recommend(["item 1"], k=3).height == 3

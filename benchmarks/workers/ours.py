@@ -10,9 +10,10 @@ from protocol import Workload, serve
 from safetensors.torch import load_file
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.foundation.recipe import ItemLossSettings, LossSettings
 from diffgrm.learning.batches import Batch, TrainingBatches
+from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.confidence import ConfidenceNoising
+from diffgrm.learning.objectives.base import LearningTask, TrainingItems
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from diffgrm.networks.compiled import compile_layers
 from diffgrm.networks.diffgrm import DiffGRM
@@ -50,9 +51,9 @@ class Ours:
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
         self.catalogue = Catalogue(codes, self.work.codebook_size)
         self.generator = torch.Generator().manual_seed(seed)
-        losses = LossSettings(), ItemLossSettings()  # type: ignore[call-arg]
-        parts = ItemFeatures(codes), np.ones(len(codes)), self.work.codebook_size, AnyOrderBeam()
-        self.objective = DiffusionObjective(self.network, ConfidenceNoising(), *losses, *parts)
+        items = TrainingItems(ItemFeatures(codes), np.ones(len(codes)))
+        task = LearningTask(self.network, items, ranking=lambda: None, noising=ConfidenceNoising())
+        self.objective = DiffusionObjective(task)
 
     def train(self, batch: int, steps: int, first: int = 0) -> dict[str, Any]:
         """Some optimiser steps with on-policy coherent noising; examples of like length share a batch, as in training."""
@@ -82,7 +83,7 @@ class Ours:
         return {"targets": targets}
 
     def _step(self, batch: Batch) -> None:
-        loss = self.objective.loss(batch, self.generator)
+        loss = self.objective.loss(batch, self.generator, LearningContext.start())
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

@@ -56,9 +56,9 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "load": "recommenders.base",
     "DiffGRMRecommender": "recommenders.diffgrm",
     "HybridRecommender": "recommenders.hybrid",
-    "SASRecRecommender": "recommenders.sasrec",
     "PopularityRecommender": "recommenders.popularity",
     "RandomRecommender": "recommenders.random",
+    "SASRecRecommender": "recommenders.sasrec",
     "SemanticIds": "semantic_ids.semantic_ids",
 }
 __all__ = [

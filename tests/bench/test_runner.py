@@ -97,6 +97,46 @@ def test_runs_that_differ_in_decoding_share_a_fit(ran):
     assert fitted == {"popularity": 2, "item_knn": 3, "sasrec": 2, "diffgrm": 2}  # knn: both choices, then the second seed
 
 
+def test_weights_of_item_scorers_are_changed_and_chosen_on_one_fit(tmp_path, world, monkeypatch):
+    sizes = {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 16, "max_len": 8}
+    weight = "item_scoring.co_occurrence.weight"
+    runs = {
+        "hybrid": {"recommender": "hybrid", **SIDS, "model": sizes, "training": TRAINING},
+        "alone": {"like": "hybrid", "item_scoring": {"co_occurrence": None}},
+        "much": {"like": "hybrid", "item_scoring": {"co_occurrence": {"weight": 50.0}}},
+        "chosen": {"like": "hybrid", "choose": {weight: [0.0, 2.0, 50.0]}},
+    }
+    suite, fitted, lines, fit = make_suite(tmp_path, world, runs, seeds=[0], reference="hybrid"), [], [], Recommender.fit
+
+    def counting_fit(self, *args, **kwargs):
+        fitted.append(self)
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Recommender, "fit", counting_fit)
+    assert Runner(suite, tmp_path / "out", lines.append, progress=False).run() == {} and len(fitted) == 1
+    split, model, by_weight = leave_one_out(world), fitted[0], {}
+    for run, value in (("hybrid", 2.0), ("alone", 0.0), ("much", 50.0)):
+        changed = model.variant([f"{weight}={value}"])
+        cell = tmp_path / "out" / "runs" / "small" / run / "seed-0"
+        metrics = module.evaluate(changed, split.test, world.items, split.item_counts).metrics
+        assert json.loads((cell / "result.json").read_text())["metrics"] == pytest.approx(metrics)
+        found = module.evaluate(changed, split.validation, world.items, split.item_counts).metrics
+        by_weight[value] = 0.8 * found["ndcg@10"] + 0.2 * found["recall@10"]
+    assert len(set(by_weight.values())) == 3
+    for value, score in by_weight.items():
+        assert any(f"{{'{weight}': {value}}} has {score:.4f} on validation" in line for line in lines), lines
+    chosen = json.loads((tmp_path / "out" / "runs" / "small" / "chosen" / "seed-0" / "result.json").read_text())
+    assert chosen["choice"] == {weight: max(by_weight, key=by_weight.get)}
+
+
+def test_a_peer_cannot_have_the_semantic_ids_of_a_run_without_any(tmp_path, world):
+    peer = {"peer": "peer.py", "python": sys.executable, "semantic_ids_of": "popularity"}
+    suite = make_suite(tmp_path, world, {"popularity": RUNS["popularity"], "peer": peer}, reference="popularity", seeds=[0])
+    (tmp_path / "peer.py").write_text("")
+    failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
+    assert "'popularity' has none; name a run of one that has" in failed["small, peer, seed 0"]
+
+
 def test_a_suite_that_has_run_does_nothing_more(ran, monkeypatch):
     folder, suite, *_ = ran
     monkeypatch.setattr(module, "evaluate", lambda *args, **kwargs: pytest.fail("evaluated again"))

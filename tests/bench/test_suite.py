@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from diffgrm import Recipe
+from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.suite import Suite
 from diffgrm.foundation.schema import RecipeError
 
@@ -56,6 +58,37 @@ def test_a_run_that_is_like_another_with_another_part_keeps_the_settings_that_bo
     assert recipe.decoding.options["beam"] == 9 and recipe.validation_decoder.options["beam"] == 7
     one_pass = found.recipe("only", "toy", {}, 0)
     assert one_pass.validation_decoder.name == "one_pass" and found.fitted_by("only") == "base"
+
+
+@pytest.mark.parametrize(
+    ("changes", "fitted_by"),
+    [
+        ({"item_scoring": {"co_occurrence": {"weight": 1.0}}}, "base"),
+        ({"item_scoring": {"co_occurrence": None}}, "base"),
+        ({"item_scoring": {"co_occurrence": {"neighbours": 50}}}, "run"),
+        ({"item_scoring": {"new_items": {"weight": 1.0}}}, "run"),
+        ({"only_on": {"toy": {"item_scoring": {"new_items": {}}}}}, "run"),
+        ({"item_scoring": {"vectors": {"weight": 2.0}}, "decoding": {"candidates": 32}}, "base"),
+        ({"choose": {"item_scoring.co_occurrence.weight": [1, 2]}}, "base"),
+        ({"choose": {"item_scoring.co_occurrence.shrink": [1, 2]}}, "run"),
+        ({"item_loss": {"negatives": 9}}, "run"),
+    ],
+)
+def test_a_run_whose_item_scorers_only_weigh_otherwise_uses_the_fit_of_the_one_it_is_like(tmp_path, changes, fitted_by):
+    base = {"recommender": "hybrid", "item_scoring": {"new_items": None}}
+    found = suite(tmp_path, runs={"base": base, "run": {"like": "base", **changes}})
+    assert found.fitted_by("run") == fitted_by
+
+
+def test_late_settings_are_overrides_of_what_was_fitted():
+    fitted = Recipe()
+    wanted = Recipe(item_scoring={"co_occurrence": None, "new_items": {"weight": 3}}, decoding={"candidates": 9})
+    assert fitted_settings(wanted.override(["item_scoring.co_occurrence={}"])) == fitted_settings(fitted)
+    made = fitted.override(late_overrides(wanted, fitted))
+    weights = {name: scorer.options["weight"] for name, scorer in made.item_scoring.scorers.items()}
+    assert weights == {"vectors": 1.0, "co_occurrence": 0.0, "new_items": 3.0} and made.decoding == wanted.decoding
+    other = Recipe(item_scoring={"co_occurrence": {"shrink": 3}})
+    assert fitted_settings(other) != fitted_settings(fitted)
 
 
 def test_a_run_may_start_from_a_recipe_file_beside_the_suite(tmp_path):

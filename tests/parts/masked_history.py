@@ -1,4 +1,4 @@
-"""An encoder-only network that masks the whole history and the target, and its objective: one bidirectional stream of digits.
+"""An encoder-only network that masks history and target, and its objective: one bidirectional stream of digits.
 
 As in MaskGR (arXiv 2511.23021): no item vectors, no decoder; the memory is the raw digits of the history, and the target is
 one more item at its end.

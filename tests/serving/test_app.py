@@ -22,7 +22,9 @@ from diffgrm.foundation.registry import resolve
 TOKEN = "a token for tests only"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 HISTORY = ["item 3", "item 77", "item 410"]
-FAST = Limits(reload_seconds=0.05, k=50, beam=64, histories=8, history=20, filter=30, changes=5, body_bytes=20_000)
+FAST = Limits(
+    reload_seconds=0.05, k=50, beam=64, candidates=96, histories=8, history=20, filter=30, changes=5, body_bytes=20_000
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,49 @@ def test_answers_are_those_of_the_recommender(reader, fitted, options):
 def test_a_request_may_choose_its_beam(reader, fitted):
     answer = reader.post("/recommend", json={"histories": [HISTORY], "k": 5, "beam": 40})
     assert offline(fitted.variant(["decoding.beam=40"]), [HISTORY], 5)[0] == listed(answer)
+
+
+@pytest.fixture(scope="module")
+def hybrid(toy):
+    return diffgrm.HybridRecommender(small_recipe("hybrid")).fit(toy, progress=False)
+
+
+@pytest.fixture(scope="module")
+def hybrid_reader(hybrid, tmp_path_factory):
+    """A client of a server whose model ranks candidates by item scores."""
+    app = create_app(LiveModel(hybrid.save(tmp_path_factory.mktemp("models") / "hybrid")), FAST)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_a_request_may_choose_its_candidates_where_the_model_ranks_some(hybrid_reader, hybrid, toy, tmp_path):
+    answer = hybrid_reader.post("/recommend", json={"histories": [HISTORY], "k": 5, "candidates": 30})
+    assert offline(hybrid, [HISTORY], 5)[0] == listed(answer)
+    weighing = hybrid.variant(["decoding.weight=0.5"])
+    with TestClient(create_app(LiveModel(weighing.save(tmp_path / "weighing")), FAST)) as client:
+        for candidates in (6, 90):
+            answer = client.post("/recommend", json={"histories": [HISTORY], "k": 5, "candidates": candidates})
+            assert offline(weighing.variant([f"decoding.candidates={candidates}"]), [HISTORY], 5)[0] == listed(answer)
+    answer = hybrid_reader.post("/explain", json={"history": HISTORY, "k": 3, "show": 20, "candidates": 12}).json()
+    beams = hybrid.variant(["decoding.candidates=12"]).beams(HISTORY, 3, show=20)
+    assert [len(step) for step in answer["beams"]] == beams.group_by("step", maintain_order=True).len()["len"].to_list()
+    assert [item["item_id"] for item in answer["items"]] == hybrid.recommend([HISTORY], 3)["item_id"].to_list()
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/explain"])
+def test_beam_and_candidates_are_refused_where_the_model_has_the_other(reader, hybrid_reader, path):
+    body = {"history": HISTORY} if path == "/explain" else {"histories": [HISTORY]}
+    for client, field, other in ((reader, "candidates", "beam"), (hybrid_reader, "beam", "candidates")):
+        answer = client.post(path, json=body | {field: 20, other: 20})
+        assert errors_of(answer) == {f"#/{field}"} and f"has no {field}; send {other} instead" in answer.text
+        assert errors_of(client.post(path, json=body | {other: 97})) == {f"#/{other}"}
+
+
+def test_the_model_tells_its_beam_or_candidates_and_their_bounds(reader, hybrid_reader):
+    for client, beam, candidates in ((reader, 16, None), (hybrid_reader, None, 64)):
+        found = client.get("/model").json()
+        assert (found["beam"], found["candidates"], found["explains"]) == (beam, candidates, True)
+        assert (found["limits"]["beam"], found["limits"]["candidates"]) == (64, 96)
 
 
 def test_users_known_from_events_can_be_named(reader, fitted, toy):
@@ -158,7 +203,7 @@ def test_a_folder_that_cannot_be_written_changes_nothing_and_is_not_named(writer
     def full(path, *_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("diffgrm.recommenders.base.model_card", full)
+    monkeypatch.setattr("diffgrm.recommenders.saving.model_card", full)
     answer = writer.post("/items", json={"items": [{"item_id": "x", "text": "t"}]}, headers=BEARER)
     assert errors_of(answer, 503) == set() and str(folder) not in answer.text and "space" not in answer.text
     assert writer.get("/model").json() == before and len(diffgrm.load(folder).items) == before["items"]
@@ -286,8 +331,12 @@ def test_every_kind_of_recommender_is_served(name, toy, tmp_path):
         )
         assert errors_of(client.post("/explain", json={"history": HISTORY})) == set()
         assert client.get("/model").json()["explains"] is False
-        if name != "autoregressive":
-            assert errors_of(client.post("/recommend", json={"histories": [HISTORY], "beam": 8})) == {"#/beam"}
+        for field in ("beam", "candidates"):
+            answer = client.post("/recommend", json={"histories": [HISTORY], field: 8})
+            if (name, field) == ("autoregressive", "beam"):
+                assert answer.status_code == 200
+            else:
+                assert errors_of(answer) == {f"#/{field}"} and f"has no {field}; " in answer.text
         assert client.get("/items/item 3").status_code == 200
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import diffgrm
 from diffgrm.recommenders.popularity import PopularityRecommender
+from helpers.recipes import small_recipe
 
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright.sync_api")
@@ -333,10 +334,29 @@ def test_a_model_without_digits_says_so(visit, toy, tmp_path, scheme):
         wait_for_rows(page)
         expect(page.locator("#denoising")).to_contain_text("This model (popularity) fills in no digits")
         expect(page.locator("#beam")).to_be_hidden()
+        expect(page.locator("#candidates")).to_be_hidden()
         expect(page.locator("#model")).to_contain_text("480 items")
         page.locator("#recommended [data-act=similar]").first.click()
         expect(page.locator("#similar .problem")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_model_that_ranks_whole_items_has_candidates_and_no_beam(visit, toy, tmp_path):
+    hybrid = diffgrm.HybridRecommender(small_recipe("hybrid")).fit(toy, progress=False)
+    with serving(hybrid.save(tmp_path / "hybrid")) as address:
+        page = visit(address, as_view(HISTORY, k=5))
+        wait_for_rows(page, 5)
+        assert rows(page) == offline(hybrid, HISTORY, 5)
+        expect(page.locator("#beam")).to_be_hidden()
+        expect(page.locator("#candidates")).to_have_attribute("placeholder", "64")
+        expect(page.locator("#denoising .caption")).to_contain_text("ranks whole items")
+        page.locator("#candidates").fill("9999")
+        page.keyboard.press("Enter")
+        expect(page.locator("#candidates-problem")).to_contain_text("this server allows at most 256")
+        page.locator("#candidates").fill("20")
+        page.keyboard.press("Enter")
+        wait_for_rows(page, 5)
+        assert page.url.endswith("candidates=20")
 
 
 def test_another_model_in_the_folder_is_noticed(visit, folder):

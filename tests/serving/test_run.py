@@ -27,7 +27,7 @@ def test_bounds_that_cannot_be_used_are_told(pairs, message):
 
 def test_bounds_and_tokens_are_read(tmp_path):
     limits = run.read_limits(["k=7", "seconds=2.5"])
-    assert (limits.k, limits.seconds, limits.beam) == (7, 2.5, 256)
+    assert (limits.k, limits.seconds, limits.beam, limits.candidates) == (7, 2.5, 256, 256)
     file = tmp_path / "token"
     file.write_text("0123456789abcdef\n")
     assert run.read_token(file, "ignored") == "0123456789abcdef"

@@ -118,7 +118,7 @@ def show_recommendations(recommendations: pl.DataFrame, item_table: pl.DataFrame
 
 
 def show_explanation(explanation: pl.DataFrame, item_table: pl.DataFrame) -> None:
-    """How each item was found, a table each: what ``DiffGRMRecommender.explain`` gives."""
+    """How each item was found, a table each: what ``explain`` of a recommender gives."""
     label = Columns.TITLE if Columns.TITLE in item_table.columns else Columns.TEXT
     names = ("step", "digit", "code", "confidence", "likeliest other", "items left")
     for (rank, item), rows in explanation.group_by(Columns.RANK, Columns.ITEM, maintain_order=True):
@@ -134,7 +134,7 @@ def show_explanation(explanation: pl.DataFrame, item_table: pl.DataFrame) -> Non
 
 
 def show_beams(beams: pl.DataFrame) -> None:
-    """The search step by step: what ``DiffGRMRecommender.beams`` gives; a dot is a digit that is not known yet."""
+    """The search step by step: what ``beams`` of a recommender gives; a dot is a digit that is not known yet."""
     table = Table(title="The search: the best partial semantic IDs after every step", title_justify="left")
     for name in ("step", "place", "digits", "score"):
         table.add_column(name, justify="right")

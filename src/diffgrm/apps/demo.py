@@ -1,4 +1,4 @@
-"""The demonstration: the whole of DiffGRM on a generated storefront, in a few minutes."""
+"""The demonstration: the default recommender on a generated storefront, in a few minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffgrm.evaluation.metrics import Evaluation, evaluate
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+from diffgrm.recommenders.hybrid import HybridRecommender
 from diffgrm.recommenders.popularity import PopularityRecommender
 from diffgrm.recommenders.random import RandomRecommender
 
@@ -33,18 +33,23 @@ RECIPE = Recipe.from_dict(  # the library's defaults, made small
     }
 )
 
+NOTE = (
+    "The lists are ranked by whole items: what the network, co-occurrence and a lift of new items say of each. Digits have "
+    "no say in them; 'diffgrm explain' shows how the network would fill in the digits of each item of a list."
+)
+
 
 def run(out: Path | None, quiet: bool) -> None:
     """Fit, evaluate and recommend on the toy storefront; print what a user wants to see."""
     world = toy_world()
     console.print(f"{world.dataset!r}: shoppers follow known rules, {world.noise:.0%} of purchases are noise")
-    recommender = DiffGRMRecommender(RECIPE).fit(world.dataset, progress=not quiet)
+    recommender = HybridRecommender(RECIPE).fit(world.dataset, progress=not quiet)
     assert recommender.report is not None
     show_report(recommender.report)
     facts = recommender.facts
     console.print(f"Trained {facts['epochs']} epochs, {facts['parameters']:,} parameters, in {facts['fit_seconds']} s")
     models: dict[str, Recommender] = {
-        "DiffGRM": recommender,
+        "hybrid": recommender,
         "popularity": PopularityRecommender().fit(world.dataset),
         "random": RandomRecommender().fit(world.dataset),
     }
@@ -52,6 +57,7 @@ def run(out: Path | None, quiet: bool) -> None:
     names = ["recall@5", "ndcg@5", "recall@10", "ndcg@10", "ndcg@10_unfiltered", "coverage@10", "validity", "distinctness"]
     show_metrics("Test: next purchase of every shopper, by item, history filtered", results, names)
     _show_examples(recommender, world)
+    console.print(NOTE)
     if out is not None:
         console.print(f"Model saved to {recommender.save(out)}")
 
@@ -62,7 +68,7 @@ def _evaluate(model: Recommender, world: ToyWorld, name: str, quiet: bool) -> Ev
         return evaluate(model, split.test, world.dataset.items, split.item_counts, progress=progress)
 
 
-def _show_examples(recommender: DiffGRMRecommender, world: ToyWorld, users: int = 3, k: int = 5) -> None:
+def _show_examples(recommender: Recommender, world: ToyWorld, users: int = 3, k: int = 5) -> None:
     """A few histories with their recommendations, and which of them the storefront's rules call right."""
     split = leave_one_out(world.dataset)
     titles = dict(world.dataset.item_table.select(Columns.ITEM, Columns.TITLE).iter_rows())

@@ -41,7 +41,7 @@ def _commit() -> str | None:
     top = git("rev-parse", "--show-toplevel")
     if top is None or not (Path(top) / "src" / "diffgrm").is_dir():  # installed into somebody else's repository
         return None
-    changed = git("status", "--porcelain", "--", str(Path(top) / "src"), str(Path(top) / "recipes"))
+    changed = git("status", "--porcelain", "--", str(Path(top) / "src"))
     return f"{git('rev-parse', 'HEAD')}{' with changes' if changed else ''}"
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.networks.item_vectors import DigitEmbedding
+from diffgrm.networks.memory import Memory
 
 
 class EncodesHistories(Protocol):
@@ -47,6 +49,26 @@ class Denoises(EncodesHistories, Protocol):
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Any) -> Tensor:
         """Logits [B, Q, n, K] of every digit where mask [B, Q, n] is true, given the codes [B, Q, n] where it is not."""
+        ...
+
+
+class DenoisesPlaces(Denoises, Protocol):
+    """Masked diffusion in which nothing depends on what a mask holds, so that one graph serves all masks (export).
+
+    Attributes:
+        digits: tells n and K.
+    """
+
+    digits: DigitEmbedding
+
+    def denoise_places(self, codes: Tensor, mask: Tensor, memory: Memory, wanted: Tensor | None) -> Tensor:
+        """What ``denoise`` returns.
+
+        Args:
+            memory: of which no more than keys, values and ``valid`` may be needed.
+            wanted: [B, C] places among the Q n digits of every row where its mask is true, and where that are fewer than C
+                some more, each place once; None: all places.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Self
 
+from diffgrm.foundation.parts import ItemScoring
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Scorer
@@ -64,9 +65,13 @@ class ItemScorers(LearntPart):
 
     def load(self, saved: SavedModel) -> None:
         """See :meth:`LearntPart.load`."""
-        self.neighbours = TextNeighbours.of_state(State.load(saved.folder / NEIGHBOURS))
-        for name, part in saved.recipe.item_scoring.scorers.items():
-            scorer, path = part.build(), saved.folder / scorer_file(name)
+        self.read(saved.folder, saved.recipe.item_scoring)
+
+    def read(self, folder: Path, scoring: ItemScoring) -> None:
+        """Read what :meth:`save` wrote for the scorers of a recipe."""
+        self.neighbours = TextNeighbours.of_state(State.load(folder / NEIGHBOURS))
+        for name, part in scoring.scorers.items():
+            scorer, path = part.build(), folder / scorer_file(name)
             self.scorers[name] = scorer.load_state(State.load(path)) if path.is_file() else scorer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -15,16 +16,26 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from diffgrm.foundation import model_folder
+from diffgrm.foundation import model_folder, registry
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError, bullet_list
 from diffgrm.foundation.storage import State
-from diffgrm.networks.diffgrm import DiffGRM
-from diffgrm.networks.sid_network import Memory
-from diffgrm.recommenders.base import RECIPE, Recommender
+from diffgrm.networks.comparison import Comparison
+from diffgrm.networks.contracts import Denoises, DenoisesPlaces, EncodesHistories, ScoresItems, contract, lacks
+from diffgrm.networks.memory import Memory
+from diffgrm.ranking.item_table import ItemTable
+from diffgrm.ranking.ranker import Ranker
+from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.card import model_card
-from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+from diffgrm.recommenders.item_catalogue import ITEMS, RECOMMENDABLE
+from diffgrm.recommenders.parts import part_of
+from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.saving import RECIPE
+from diffgrm.recommenders.scorers import ItemScorers
+from diffgrm.recommenders.sids import SIDS, Identifiers
+from diffgrm.recommenders.trained_network import network_of
 from diffgrm.runtime_onnx.network import DENOISE, ENCODE_HISTORY, Network
-from diffgrm.runtime_onnx.recommender import CO_OCCURRENCE, ITEMS, OFFERED, SIDS, VECTORS
+from diffgrm.runtime_onnx.recommender import COMPARABLE, ITEM_VECTORS, VECTORS
 
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights that a single ONNX file holds; more go into a file beside it
 # What the NumPy decoders of diffgrm.runtime_onnx do; steps may also be the number of digits.
@@ -44,28 +55,31 @@ DECODING: dict[str, dict[str, tuple[Any, ...]]] = {
 class EncodeHistory(nn.Module):
     """``encode_history`` with the memory as arrays."""
 
-    def __init__(self, network: DiffGRM) -> None:
+    def __init__(self, network: nn.Module, comparison: Comparison) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.comparison = network, comparison
+        self.encode = contract(network, EncodesHistories).encode_history
+        self.user_vectors = contract(network, ScoresItems).user_vectors
 
     def forward(self, vectors: Tensor, places: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors [M, d], places [B, S], valid [B, S] -> keys and values [L, B, heads, S, d/heads] of L layers, and the
-        vectors [B, d] of users."""
-        memory = self.network.encode_history(vectors, places, valid)
-        return torch.stack(memory.keys), torch.stack(memory.values), memory.last()
+        vectors [B, d] of users, ready to be multiplied with those of items."""
+        memory: Memory = self.encode(vectors, places, valid)
+        return torch.stack(memory.keys), torch.stack(memory.values), self.comparison.users(self.user_vectors(memory))
 
 
 class Denoise(nn.Module):
     """``denoise`` of a memory that is two arrays."""
 
-    def __init__(self, network: DiffGRM) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.denoise_places = contract(network, DenoisesPlaces).denoise_places
 
     def forward(self, codes: Tensor, mask: Tensor, wanted: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
-        """Codes and mask [B, Q, n], wanted [B, C] and the memory -> logits [B, Q, n, K]; see ``DiffGRM.denoise_places``."""
+        """Codes and mask [B, Q, n], wanted [B, C], memory -> logits [B, Q, n, K]; see :class:`DenoisesPlaces`."""
         memory = Memory(keys.unbind(0), values.unbind(0), valid[:, None], plain=True)
-        return self.network.denoise_places(codes, mask, memory, wanted)
+        return self.denoise_places(codes, mask, memory, wanted)
 
 
 def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
@@ -79,68 +93,95 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
         MissingExtraError: the packages that write ONNX are not installed.
     """
     folder = Path(folder)
-    network = _network_of(recommender)
+    ranker = _ranker_of(recommender)
     _check_installed()
     model_folder.check_target(folder, model_folder.EXPORT)
-    assert isinstance(recommender, DiffGRMRecommender) and recommender.semantic_ids is not None
-    recipe = recommender.recipe
-    options, scoring = recipe.decoding.options, recipe.item_loss
-    settings = {"max_len": network.max_len, "decoding": recipe.decoding.name}
-    settings |= {
-        name: options[name]
-        for name in ("beam", "order", "candidates", "weight", "co_occurrence", "new_items")
-        if name in options
-    }
-    settings |= {"cosine": scoring.cosine, "temperature": scoring.temperature}
-    vectors = recommender.ranker().items.vectors.float().cpu().numpy()
+    recipe, catalogue = recommender.recipe, recommender.catalogue
+    settings = {"max_len": contract(ranker.network, EncodesHistories).max_len}
     facts = {"recommender": recipe.recommender, "facts": recommender.facts, "onnx": settings}
     with model_folder.writing(folder, facts, model_folder.EXPORT) as new:
-        _write_graphs(network, new)
-        _check_graphs(network, new)
-        recommender.semantic_ids.save(new / SIDS)
-        State({"vectors": vectors}, {}).save(new / VECTORS)
-        if (neighbours := recommender.ranker().items.neighbours) is not None:
-            neighbours.state().save(new / CO_OCCURRENCE)
-        ids = recommender.item_table.select(Columns.ITEM)
-        ids.with_columns(pl.Series(OFFERED, recommender.recommendable)).write_parquet(new / ITEMS)
+        _write_graphs(ranker.items, new)
+        _check_graphs(ranker.items, new)
+        vectors = {VECTORS: ranker.items.vectors.numpy()}
+        if ranker.scoring is not None:
+            part_of(recommender.parts, "scorers", ItemScorers).save(new)
+            if ranker.items.comparable is not ranker.items.vectors:
+                vectors[COMPARABLE] = ranker.items.comparable.numpy()
+        State(vectors).save(new / ITEM_VECTORS)
+        sids = part_of(recommender.parts, "sids", Identifiers).semantic_ids
+        assert sids is not None
+        sids.save(new / SIDS)
+        ids = catalogue.table.select(Columns.ITEM)
+        ids.with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable)).write_parquet(new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         name = f"{type(recommender).__name__} as ONNX"
-        card = model_card(name, recommender.facts, recipe.to_yaml(), recommender.items.ids([0])[0], reader="load_onnx")
+        card = model_card(name, recommender.facts, recipe.to_yaml(), catalogue.ids.ids([0])[0], reader="load_onnx")
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def _network_of(recommender: Recommender) -> DiffGRM:
-    """A copy of the network, on the CPU and in 32 bits.
+def _ranker_of(recommender: Recommender) -> Ranker:
+    """What ranks for a recommender, on the CPU and in 32 bits.
 
     Raises:
         RecipeError: with all that stands in the way of an export.
+        DiffGRMError: not fitted.
     """
     recipe = recommender.recipe
-    if type(recommender) is not DiffGRMRecommender or recipe.model.name != "diffgrm":
-        raise RecipeError(
-            "only the recommender 'diffgrm' with the model 'diffgrm' can be exported to ONNX; this is "
-            f"{recipe.recommender!r}" + (f" with the model {recipe.model.name!r}" if "model" in recipe.sections else "")
-        )
-    recommender._check_fitted()
-    sids = recommender.semantic_ids
-    assert sids is not None and recommender.network is not None
+    _check_method(recipe)
+    catalogue, parts = recommender.catalogue, recommender.parts
+    learnt = network_of(parts)
+    assert learnt.network is not None
+    _check_decoding(recipe, learnt.sizes["n_digits"])
+    network = copy.deepcopy(learnt.network).cpu().eval()
+    features = item_features(parts, catalogue.counts, learnt.sizes["n_items"])
+    decoder = recipe.decoding.build(seed=recipe.seed)
+    return Tables(recipe, parts, catalogue.recommendable).ranking(network, features, decoder)
+
+
+def _check_method(recipe: Recipe) -> None:
+    """Refuse methods without a network that can be exported, or without semantic IDs.
+
+    Raises:
+        RecipeError: with all that stands in the way.
+    """
     problems = []
-    if recipe.decoding.name not in DECODING:
+    if "model" not in recipe.sections:
+        problems.append("it has no network")
+    else:
+        name = recipe.model.name
+        network = registry.resolve("model", name)
+        missing = sorted({method for need in (DenoisesPlaces, ScoresItems) for method in lacks(network, need)})
+        if missing:
+            problems.append(f"its model {name!r} lacks {', '.join(missing)}; model.name=diffgrm has them")
+    if "semantic_ids" not in recipe.sections:
+        problems.append("it has no semantic IDs")
+    if problems:
+        raise RecipeError(
+            f"the recommender {recipe.recommender!r} cannot be exported to ONNX, as 'diffgrm' and 'hybrid' can:\n"
+            f"{bullet_list(problems)}"
+        )
+
+
+def _check_decoding(recipe: Recipe, n_digits: int) -> None:
+    """Refuse ways of decoding that the ONNX runtime does not have.
+
+    Raises:
+        RecipeError: with all that stands in the way.
+    """
+    name, options, problems = recipe.decoding.name, recipe.decoding.options, []
+    if name not in DECODING:
         names = " or ".join(f"decoding.name={name}" for name in DECODING)
-        problems.append(f"expected {names}, found {recipe.decoding.name}")
-    for setting, expected in DECODING.get(recipe.decoding.name, {}).items():
-        found = recipe.decoding.options[setting]
-        if found not in expected and not (setting == "steps" and found == sids.n_digits):
+        problems.append(f"expected {names}, found {name}")
+    for setting, expected in DECODING.get(name, {}).items():
+        found = options[setting]
+        if found not in expected and not (setting == "steps" and found == n_digits):
             choices = " or ".join(f"decoding.{setting}={_yaml(value)}" for value in expected)
             problems.append(f"expected {choices}, found {_yaml(found)}")
     if problems:
         raise RecipeError(
             f"this way of decoding has no ONNX runtime; change it for the export with overrides:\n{bullet_list(problems)}"
         )
-    network = recipe.model.build(**recommender._sizes())
-    network.load_state_dict(recommender.network.state_dict())
-    return network.eval()
 
 
 def _yaml(value: Any) -> str:
@@ -155,12 +196,13 @@ def _check_installed() -> None:
             raise MissingExtraError(package, "onnx", "diffgrm export") from error
 
 
-def _write_graphs(network: DiffGRM, folder: Path) -> None:
+def _write_graphs(items: ItemTable, folder: Path) -> None:
     """Trace both functions with every size left open that a question decides."""
-    users, items, questions, unknown = Dim("users"), Dim("items"), Dim("questions"), Dim("unknown")
+    network = contract(items.network, EncodesHistories)
+    users, distinct, questions, unknown = Dim("users"), Dim("items"), Dim("questions"), Dim("unknown")
     length = Dim("length", max=network.max_len) if network.max_len > 1 else None
-    example = _question(network, users=2, items=4, length=min(3, network.max_len), questions=3)
-    encode_history, denoise = EncodeHistory(network), Denoise(network)
+    example = _question(items, users=2, distinct=4, length=min(3, network.max_len), questions=3)
+    encode_history, denoise = EncodeHistory(items.network, items.comparison), Denoise(items.network)
     with torch.no_grad():
         keys, values, _ = encode_history(**example.history)
     memory = {"keys": keys, "values": values, "valid": example.history["valid"]}
@@ -168,7 +210,7 @@ def _write_graphs(network: DiffGRM, folder: Path) -> None:
     _write_graph(
         encode_history,
         example.history,
-        {"vectors": {0: items}, "places": one_row_a_user, "valid": one_row_a_user},
+        {"vectors": {0: distinct}, "places": one_row_a_user, "valid": one_row_a_user},
         ["keys", "values", "users"],
         folder / ENCODE_HISTORY,
     )
@@ -195,14 +237,16 @@ class _Question(NamedTuple):
     partial: dict[str, Tensor]
 
 
-def _question(network: DiffGRM, users: int, items: int, length: int, questions: int) -> _Question:
-    """Some histories of full length, and some partial SIDs of which the first digit is unknown."""
-    n, K, width = network.n_digits, network.codebook_size, network.codes.shape[1]
+def _question(items: ItemTable, users: int, distinct: int, length: int, questions: int) -> _Question:
+    """Some histories, of which the first is of one item, and some partial SIDs of which the first digit is unknown."""
+    digits, width = contract(items.network, DenoisesPlaces).digits, items.vectors.shape[1]
+    n, K = digits.n_digits, digits.codebook_size
     history = {
-        "vectors": torch.linspace(-1, 1, items * width).view(items, width),
-        "places": (torch.arange(users * length) % items).view(users, length),
+        "vectors": torch.linspace(-1, 1, distinct * width).view(distinct, width),
+        "places": (torch.arange(users * length) % distinct).view(users, length),
         "valid": torch.ones(users, length, dtype=torch.bool),
     }
+    history["valid"][0, 1:] = False
     codes = (torch.arange(users * questions * n) % K).view(users, questions, n)
     mask = (torch.arange(n) == 0).expand(users, questions, n).contiguous()
     wanted = (torch.arange(questions) * n).expand(users, questions).contiguous()
@@ -246,27 +290,33 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_graphs(network: DiffGRM, folder: Path) -> None:
+def _check_graphs(items: ItemTable, folder: Path) -> None:
     """Make sure that the graphs say what the network says, for sizes that they were not traced with.
 
     Raises:
         DiffGRMError: they do not.
     """
-    graphs = Network(folder, threads=1)
-    example = _question(network, users=1, items=1, length=1, questions=5)
-    codes, mask = example.partial["codes"], example.partial["mask"]
-    with torch.no_grad():
-        wanted = network.denoise(codes, mask, network.encode_history(*example.history.values()))
-    try:
-        memory = graphs.encode_history(*(part.numpy() for part in example.history.values()))
-        found = graphs.denoise(codes.numpy(), mask.numpy(), memory)
-    except ModelFolderError as error:
-        reason = str(error)
-    else:
-        if np.allclose(found, wanted, rtol=1e-3, atol=1e-3):
-            return
-        reason = f"logits differ by {np.abs(found - wanted.numpy()).max():.2g}"
-    raise DiffGRMError(
-        f"the graphs that PyTorch {torch.__version__} wrote do not compute what the network does ({reason}); export with "
+    graphs, network = Network(folder, threads=1), items.network
+    denoise, encode = contract(network, Denoises).denoise, EncodeHistory(network, items.comparison)
+    longest = contract(network, EncodesHistories).max_len
+    for users, distinct, length, questions in ((1, 1, 1, 5), (3, 5, min(2, longest), 1)):
+        history, partial = _question(items, users, distinct, length, questions)
+        codes, mask = partial["codes"], partial["mask"]
+        with torch.no_grad():
+            memory = encode.encode(*history.values())
+            wanted = {"users' vectors": encode(**history)[2], "logits": denoise(codes, mask, memory)}
+        try:
+            encoded = graphs.encode_history(*(part.numpy() for part in history.values()))
+            found = {"users' vectors": encoded.users, "logits": graphs.denoise(codes.numpy(), mask.numpy(), encoded)}
+        except ModelFolderError as error:
+            raise _differ(str(error)) from error
+        for name, values in found.items():
+            if not np.allclose(values, wanted[name], rtol=1e-3, atol=1e-3):
+                raise _differ(f"{name} differ by {np.abs(values - wanted[name].numpy()).max():.2g}")
+
+
+def _differ(how: str) -> DiffGRMError:
+    return DiffGRMError(
+        f"the graphs that PyTorch {torch.__version__} wrote do not compute what the network does ({how}); export with "
         "another version of PyTorch"
     )

@@ -23,7 +23,7 @@ class Memory:
     Attributes:
         keys, values: [L, B, h, S, e].
         valid: [B, S] bool, which places are real.
-        users: [B, d] the users' vectors, which are compared with those of items.
+        users: [B, d] the users' vectors, ready to be multiplied with those of items.
     """
 
     keys: np.ndarray

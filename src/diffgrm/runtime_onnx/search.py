@@ -35,7 +35,7 @@ class Task:
     catalogue: Catalogue
     k: int
     excluded: Excluded | None
-    order: Order
+    order: Order = "confidence"
 
     def rows(self, users: np.ndarray) -> Task:
         """The task of some users [b]."""

@@ -1,6 +1,6 @@
 """Runs a suite: every dataset, run and seed once, resumable, test looked at once.
 
-OUT/models/DIGEST/            a fitted model, shared by runs that differ in decoding only
+OUT/models/DIGEST/            a fitted model, shared by runs that differ only in decoding and in weights of item scorers
 OUT/models/DIGEST.run/        its checkpoints while it trains, its logs afterwards
 OUT/models/DIGEST.json        what it is worth on validation, where choices were made by it
 OUT/runs/DATASET/RUN/seed-0/  result.json and ranks.parquet, written when all of it is done
@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.peers import Lists, run_peer
-from diffgrm.apps.bench.suite import LATE, Run, Suite
+from diffgrm.apps.bench.suite import Run, Suite
+from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
 from diffgrm.data.sources import load_source
 from diffgrm.evaluation.metrics import evaluate, selection_score
@@ -170,7 +172,13 @@ class Runner:
         settings, codes, vectors = {**spec.changes, **spec.only_on.get(world.name, {}), "seed": seed}, None, None
         if (owner := settings.pop("semantic_ids_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, self._choice(world, owner), seed)
-            codes = cast(Any, self._fitted(world, recipe)).semantic_ids.codes
+            sids = semantic_ids_of(self._fitted(world, recipe))
+            if sids is None:
+                raise DiffGRMError(
+                    f"semantic_ids_of names the run {owner!r}, whose recommender {recipe.recommender!r} has none; "
+                    "name a run of one that has"
+                )
+            codes = sids.codes
         if (owner := settings.pop("vectors_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, {}, seed)
             encoder = recipe.embedding.build(seed=seed)
@@ -190,20 +198,26 @@ class Runner:
         choices = self.suite.choices(base)
         if len(choices) > 1 and (world.name, base) not in self.chosen:
             scores = []
-            for choice in choices:
-                recipe = self.suite.recipe(base, world.name, choice, self.suite.seeds[0])
-                scores.append(self._validation_score(world, recipe))
+            recipes = [self.suite.recipe(base, world.name, choice, self.suite.seeds[0]) for choice in choices]
+            share_fits = len({self._model_folder(world, recipe) for recipe in recipes}) < len(recipes)
+            for choice, recipe in zip(choices, recipes, strict=True):
+                scores.append(self._validation_score(world, recipe, share_fits))
                 self.say(f"{world.name}, {base}: {choice} has {scores[-1]:.4f} on validation")
             self.chosen[world.name, base] = choices[int(np.argmax(scores))]
         return self.chosen.get((world.name, base), choices[0])
 
-    def _validation_score(self, world: World, recipe: Recipe) -> float:
-        """0.8 NDCG@10 + 0.2 Recall@10 on validation, history filtered: what training found, else found now and kept."""
-        kept = self._model_folder(world, recipe).with_suffix(".json")
+    def _validation_score(self, world: World, recipe: Recipe, anew: bool) -> float:
+        """0.8 NDCG@10 + 0.2 Recall@10 on validation, history filtered: what training found, else found now and kept.
+
+        Args:
+            anew: do not take what training found, because it holds for other late settings.
+        """
+        identity = digest([world.identity, recipe.to_dict()])[:16]
+        kept = self.out / "models" / f"{identity}.json" if anew else self._model_folder(world, recipe).with_suffix(".json")
         if kept.is_file():
             return float(json.loads(kept.read_text())["val_score"])
         recommender = self._fitted(world, recipe)
-        if validation := recommender.facts.get("validation"):
+        if not anew and (validation := recommender.facts.get("validation")):
             score = float(validation["val_score"])
         else:
             metrics = evaluate(recommender, world.split.validation, world.dataset.items, world.split.item_counts).metrics
@@ -213,7 +227,7 @@ class Runner:
         return score
 
     def _fitted(self, world: World, recipe: Recipe, used_as: Recipe | None = None) -> Recommender:
-        """The recommender, fitted now or before, with the decoding of another recipe if one is given.
+        """The recommender, fitted now or before, with the late settings of another recipe if one is given.
 
         A fit that was killed goes on where it stopped.
         """
@@ -228,16 +242,11 @@ class Runner:
             recommender.save(folder)
             for checkpoint in ("last.ckpt", "best.ckpt"):
                 (run / checkpoint).unlink(missing_ok=True)
-        loaded, used_as = load(folder), used_as or recipe
-        if "decoding" not in used_as.sections:
-            return loaded
-        decoding = used_as.to_dict()["decoding"]
-        overrides = [f"decoding.{key}={json.dumps(value)}" for key, value in decoding.items()]
-        return loaded.override(overrides)
+        loaded = load(folder)
+        return loaded.override(late_overrides(used_as or recipe, loaded.recipe))
 
     def _model_folder(self, world: World, recipe: Recipe) -> Path:
-        facts = {section: value for section, value in recipe.to_dict().items() if section not in LATE}
-        return self.out / "models" / digest([world.identity, facts])[:16]
+        return self.out / "models" / digest([world.identity, fitted_settings(recipe)])[:16]
 
 
 # ---- measuring --------------------------------------------------------------------------------------------------------
@@ -264,7 +273,7 @@ def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFram
 def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[str, Any]:
     """What pictures are drawn of: the use of codes, the order in which digits are filled, their difficulty in training."""
     found: dict[str, Any] = {}
-    if (sids := getattr(recommender, "semantic_ids", None)) is not None:
+    if (sids := semantic_ids_of(recommender)) is not None:
         found["code_counts"] = [
             np.bincount(column, minlength=size).tolist()
             for column, size in zip(sids.codes.T, sids.codebook_sizes, strict=True)

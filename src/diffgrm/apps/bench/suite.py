@@ -17,7 +17,7 @@ runs:
   narrow: {like: diffgrm, decoding: {beam: 16}}  # another run, changed; fitted again only if fitting changed
   other: {like: diffgrm, recommender: autoregressive, noising: null}  # null: without that section
   best: {recipe: best}
-  plain: {like: best, item_scoring: {co_occurrence: null}}  # changes reach as deep as settings are nested
+  plain: {like: best, item_scoring: {co_occurrence: null}}  # changes reach as deep as settings are nested; the same fit
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from diffgrm.apps.bench.late import is_late
 from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides
 from diffgrm.foundation.parts import merge, named
 from diffgrm.foundation.presets import is_preset
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import settings
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
-
-LATE = ("decoding", "evaluation", "item_scoring")  # sections of a recipe that can change without a new fit
 
 
 class Run(BaseModel):
@@ -162,13 +161,20 @@ class Suite(BaseModel):
         return name if run.choose or run.like is None else self.base(run.like)
 
     def fitted_by(self, name: str) -> str:
-        """The run whose fit this one uses: itself, or the one it is like where only decoding or evaluation differs."""
+        """The run whose fit this one uses: itself, or the one it is like where only late settings differ."""
         run = self.runs[name]
-        changed = {*run.changes, *(section for changes in run.only_on.values() for section in changes)}
-        changed |= {key.split(".")[0] for key in run.choose}
-        if run.like is None or run.recipe is not None or not changed <= set(LATE):
+        if run.like is None or run.recipe is not None:
             return name
-        return self.fitted_by(run.like)
+        changed = [item for changes in (run.changes, *run.only_on.values()) for item in changes.items()]
+        changed += [item for key in run.choose for item in apply_overrides({}, [f"{key}=0"]).items()]
+        late = all(is_late(section, change) for section, change in changed)
+        return self.fitted_by(run.like) if late and self._scorers(name) <= self._scorers(run.like) else name
+
+    def _scorers(self, name: str) -> set[tuple[str, str]]:
+        """The item scorers of a run on each dataset."""
+        choice = self.choices(self.base(name))[0]
+        recipes = {dataset: self.recipe(name, dataset, choice, self.seeds[0]) for dataset in self.datasets}
+        return {(dataset, scorer) for dataset, recipe in recipes.items() for scorer in recipe.item_scoring.scorers}
 
 
 def _changed(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

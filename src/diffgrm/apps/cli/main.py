@@ -297,18 +297,18 @@ def explain(
 ) -> None:
     """Show how items were found: which digit was filled when, how sure the network was, and how many items were left.
 
-    Then the search itself: the best partial semantic IDs after every step. The page of 'diffgrm serve' shows the same.
+    Then the search itself: the best partial semantic IDs after every step. The page of 'diffgrm serve' shows the same. Of a
+    model that ranks whole items (hybrid), it shows how the network would fill in the digits of each item of the list.
     """
     from diffgrm.apps.console import show_beams, show_explanation
     from diffgrm.recommenders import load
-    from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+    from diffgrm.recommenders.capabilities import explaining
 
     recommender = load(model).override(overrides or [])
-    if not isinstance(recommender, DiffGRMRecommender):
-        raise DataError(f"{model} holds a {type(recommender).__name__}; only masked diffusion fills digits in an order")
-    show_explanation(recommender.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
+    explains = explaining(recommender)
+    show_explanation(explains.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
     if show:
-        show_beams(recommender.beams(history, k, exclude_seen=not include_seen, show=show))
+        show_beams(explains.beams(history, k, exclude_seen=not include_seen, show=show))
 
 
 @app.command()
@@ -347,8 +347,8 @@ def serve(
 ) -> None:
     """Answer over HTTP: recommendations, similar items, explanations, and a page to explore them.
 
-    Bounds: body_bytes, histories, history, k, beam, filter, changes, queue, batch, seconds, body_seconds, reload_seconds,
-    connections; GET /model tells them.
+    Bounds: body_bytes, histories, history, k, beam, candidates, filter, changes, queue, batch, seconds, body_seconds,
+    reload_seconds, connections; GET /model tells them.
     """
     from diffgrm.foundation.schema import MissingExtraError
 

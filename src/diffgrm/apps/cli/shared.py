@@ -80,7 +80,8 @@ def write_table(table: pl.DataFrame, path: Path) -> None:
 
 def recipe_of(path: Path | None, overrides: list[str] | None) -> Recipe:
     """The recipe of a file (or one that ships with the package), with settings of the command line over it."""
-    from diffgrm.foundation.recipe import Recipe, apply_overrides
+    from diffgrm.foundation.overrides import apply_overrides
+    from diffgrm.foundation.recipe import Recipe
 
     if path is not None:
         return Recipe.from_yaml(path, overrides or [])

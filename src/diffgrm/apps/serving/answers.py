@@ -9,13 +9,14 @@ from typing import Any
 import polars as pl
 from fastapi import APIRouter
 
+from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.batching import Question, Ranked
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
 from diffgrm.apps.serving.server import Server
 from diffgrm.foundation.schema import Columns
-from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+from diffgrm.recommenders.capabilities import Explains, explaining
 
 
 def answers(server: Server) -> APIRouter:
@@ -27,7 +28,7 @@ def answers(server: Server) -> APIRouter:
         """The k best items for each history or user."""
         snapshot, deadline = server.live.current, time.monotonic() + server.limits.seconds
         server.check_k(snapshot, body.k)
-        server.check_beam(snapshot, body.beam)
+        width = server.width(snapshot, body)
         only, without = server.filters(snapshot, body)
         names, given = server.histories(body)
         histories = _known_items(snapshot, given)
@@ -46,7 +47,7 @@ def answers(server: Server) -> APIRouter:
                 body.exclude_seen,
                 only,
                 without,
-                body.beam,
+                width,
                 deadline,
             )
             lists = dict(zip(asked, await server.engine.recommend(question), strict=True))
@@ -78,31 +79,32 @@ def answers(server: Server) -> APIRouter:
         """How the k best items of a history were found: digit by digit, and what else the beam held."""
         snapshot = server.live.current
         server.check_k(snapshot, body.k)
-        server.check_beam(snapshot, body.beam)
+        width = server.width(snapshot, body)
         server.bound("history", len(body.history), server.limits.history, "the length of the history")
-        if not isinstance(snapshot.recommender, DiffGRMRecommender):
+        if not isinstance(snapshot.recommender, Explains):
             raise Problem(422, f"{snapshot.recommender.recipe.recommender!r} fills no digits; only masked diffusion does")
         history = _known_items(snapshot, [body.history])[0]
         if not history:
             raise field_problem("#/history", "has no item that the catalogue knows")
-        return await server.engine.run(_explain, snapshot, history, body)
+        return await server.engine.run(_explain, snapshot, history, body, width)
 
     return router
 
 
-def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest) -> m.ExplainAnswer:
-    recommender = snapshot.with_beam(body.beam)
-    assert isinstance(recommender, DiffGRMRecommender) and recommender.semantic_ids is not None
+def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, width: str | None) -> m.ExplainAnswer:
+    recommender = snapshot.with_width(width)
+    explains, sids = explaining(recommender), semantic_ids_of(recommender)
+    assert sids is not None
     found = recommender.recommend([history], body.k, exclude_seen=body.exclude_seen)
-    digits = recommender.explain(history, body.k, exclude_seen=body.exclude_seen)
-    beams = recommender.beams(history, body.k, exclude_seen=body.exclude_seen, show=body.show)
+    digits = explains.explain(history, body.k, exclude_seen=body.exclude_seen)
+    beams = explains.beams(history, body.k, exclude_seen=body.exclude_seen, show=body.show)
     items = _ranked(snapshot, list(found.select(Columns.ITEM, Columns.SCORE).iter_rows()), titles=True)
     names = tuple(m.FilledDigit.model_fields)
     filled = {rank: rows.select(names).to_dicts() for (rank,), rows in digits.group_by(Columns.RANK)}
     return m.ExplainAnswer(
         model=snapshot.version,
-        n_digits=recommender.semantic_ids.n_digits,
-        codebook_size=recommender.semantic_ids.codebook_size,
+        n_digits=sids.n_digits,
+        codebook_size=sids.codebook_size,
         items=[
             m.ExplainedItem(**item.model_dump(), digits=[m.FilledDigit(**row) for row in filled.get(rank, [])])
             for rank, item in enumerate(items, start=1)

@@ -38,6 +38,7 @@ class Question:
     Attributes:
         snapshot: the model to ask.
         histories: each with a known item.
+        width: see :meth:`Snapshot.with_width`.
         deadline: of ``time.monotonic``.
     """
 
@@ -47,13 +48,13 @@ class Question:
     exclude_seen: bool
     only: tuple[Any, ...] | None
     without: tuple[Any, ...] | None
-    beam: int | None
+    width: str | None
     deadline: float
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Questions of one kind can be answered by one call."""
-        return id(self.snapshot), self.k, self.exclude_seen, self.only, self.without, self.beam
+        return id(self.snapshot), self.k, self.exclude_seen, self.only, self.without, self.width
 
 
 def answer(questions: Sequence[Question]) -> list[list[Ranked] | Exception]:
@@ -88,7 +89,7 @@ def _ask(questions: Sequence[Question]) -> Any:
             raise Expired
 
     histories = [history for question in questions for history in question.histories]
-    found = first.snapshot.with_beam(first.beam).recommend(
+    found = first.snapshot.with_width(first.width).recommend(
         histories,
         first.k,
         exclude_seen=first.exclude_seen,

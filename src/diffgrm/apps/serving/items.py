@@ -10,6 +10,7 @@ import polars as pl
 from fastapi import APIRouter, Depends, Query
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
@@ -55,7 +56,7 @@ def catalogue(server: Server) -> APIRouter:
         row = int(snapshot.recommender.items.positions([item_id])[0])
         if row < 0:
             raise Problem(404, "there is no such item")
-        sids = getattr(snapshot.saved, "semantic_ids", None)
+        sids = semantic_ids_of(snapshot.saved)
         return m.ItemDetails(
             **_item(snapshot, row).model_dump(),
             row=snapshot.saved.item_table.row(row, named=True),

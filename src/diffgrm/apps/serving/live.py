@@ -24,7 +24,8 @@ from diffgrm.recommenders import Recommender, load
 
 logger = logging.getLogger(__name__)
 
-VARIANTS = 4  # beams of which a snapshot keeps what it made for them
+WIDTHS = ("beam", "candidates")  # decoding settings of how far to search; a decoder has one of them, or none
+VARIANTS = 4  # widths of which a snapshot keeps what it made for them
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,24 @@ class Snapshot:
     recommender: Recommender
     titles: pl.Series
     words: pl.Series
-    _variants: dict[int, Recommender] = field(default_factory=dict)
+    _variants: dict[str, Recommender] = field(default_factory=dict)
 
-    def with_beam(self, beam: int | None) -> Recommender:
-        """The recommender with another beam."""
-        if beam is None:
+    def with_width(self, width: str | None) -> Recommender:
+        """The recommender with another width of its search, an override such as ``decoding.beam=64``; None: its own."""
+        if width is None:
             return self.recommender
-        if beam not in self._variants:
+        if width not in self._variants:
             if len(self._variants) >= VARIANTS:
                 self._variants.pop(next(iter(self._variants)), None)
-            self._variants[beam] = self.recommender.variant([f"decoding.beam={beam}"])
-        return self._variants[beam]
+            self._variants[width] = self.recommender.variant([width])
+        return self._variants[width]
 
     @property
-    def beam(self) -> int | None:
-        """The recommender's own beam; None where it has none."""
+    def widths(self) -> dict[str, int | None]:
+        """The recommender's own value of each of ``WIDTHS``; None where its decoder has none."""
         recipe = self.recommender.recipe
-        return recipe.decoding.options.get("beam") if "decoding" in self.recommender.sections else None
+        options = recipe.decoding.options if "decoding" in recipe.sections else {}
+        return {name: options.get(name) for name in WIDTHS}
 
 
 class LiveModel:

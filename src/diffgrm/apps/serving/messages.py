@@ -9,6 +9,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 Id = Annotated[str, StringConstraints(max_length=256)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 ItemId = Annotated[Id, AfterValidator(str)]  # which catalogues of whole numbers understand too
 
+Beam = Annotated[
+    int | None,
+    Field(ge=1, description="of models that search with a beam: partial SIDs that are kept; null is the model's setting"),
+]
+Candidates = Annotated[
+    int | None,
+    Field(ge=1, description="of models that rank candidates: items that are looked at; null is the model's setting"),
+]
+
 
 class Message(BaseModel):
     """A body in which a misspelt field is an error."""
@@ -34,9 +43,8 @@ class RecommendRequest(Message):
     without: Annotated[
         list[ItemId] | None, Field(description="items that may not be recommended", examples=[["item 27"]])
     ] = None
-    beam: Annotated[int | None, Field(ge=1, description="partial SIDs that are kept; null is the model's own setting")] = (
-        None
-    )
+    beam: Beam = None
+    candidates: Candidates = None
     on_empty: Annotated[
         Literal["error", "skip"], Field(description="histories without a known item: an error, or an empty list")
     ] = "error"
@@ -95,7 +103,8 @@ class ExplainRequest(Message):
     history: Annotated[list[ItemId], Field(description="item ids, oldest first", min_length=1)]
     k: Annotated[int, Field(ge=1, le=20)] = 5
     exclude_seen: bool = True
-    beam: Annotated[int | None, Field(ge=1)] = None
+    beam: Beam = None
+    candidates: Candidates = None
     show: Annotated[int, Field(ge=1, le=64, description="partial SIDs shown of each step")] = 8
 
 
@@ -204,7 +213,8 @@ class ModelAnswer(BaseModel):
     recommendable: int
     catalogue_version: int
     explains: Annotated[bool, Field(description="whether POST /explain is there for it")]
-    beam: Annotated[int | None, Field(description="the model's own beam, where it has one")]
+    beam: Annotated[int | None, Field(description="the model's own beam, where it searches with one")]
+    candidates: Annotated[int | None, Field(description="the model's own number of candidates, where it ranks some")]
     limits: dict[str, float]
     facts: dict[str, Any]
 

@@ -84,11 +84,20 @@ class Server:
         self.bound("k", k, self.limits.k, "k")
         self.bound("k", k, len(snapshot.recommender.items), "k (the catalogue's size)")
 
-    def check_beam(self, snapshot: Snapshot, beam: int | None) -> None:
-        """Refuse a beam that cannot be had."""
-        self.bound("beam", beam, self.limits.beam, "beam")
-        if beam is not None and snapshot.beam is None:
-            raise field_problem("#/beam", f"the recommender {snapshot.recommender.recipe.recommender!r} has no beam")
+    def width(self, snapshot: Snapshot, body: m.RecommendRequest | m.ExplainRequest) -> str | None:
+        """The width of the search that a request asks for, see :meth:`Snapshot.with_width`.
+
+        Raises:
+            Problem: 422, above a bound, or none that the model's decoding has.
+        """
+        width = None
+        for name, own in snapshot.widths.items():
+            value: int | None = getattr(body, name)
+            self.bound(name, value, getattr(self.limits, name), name)
+            if value is not None and own is None:
+                raise field_problem(f"#/{name}", _no_width(snapshot, name))
+            width = width if value is None else f"decoding.{name}={value}"
+        return width
 
     def filters(self, snapshot: Snapshot, body: m.RecommendRequest) -> tuple[Filter, Filter]:
         """``only`` and ``without`` of known items.
@@ -134,3 +143,12 @@ class Server:
         if unknown:
             raise Problem(422, f"{len(unknown)} users are unknown; send their histories instead", unknown)
         return users, [history for history in found if history is not None]
+
+
+def _no_width(snapshot: Snapshot, name: str) -> str:
+    """Why a model cannot be asked for a beam or candidates, and for what instead."""
+    recipe = snapshot.recommender.recipe
+    if "decoding" not in recipe.sections:
+        return f"the recommender {recipe.recommender!r} has no {name}; leave it out"
+    instead = [f"send {other} instead" for other, own in snapshot.widths.items() if own is not None]
+    return f"the model's decoding {recipe.decoding.name!r} has no {name}; {instead[0] if instead else 'leave it out'}"

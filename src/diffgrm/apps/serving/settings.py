@@ -17,6 +17,7 @@ class Limits(BaseModel):
     history: Annotated[int, Field(ge=1, description="items of one history")] = 1_000
     k: Annotated[int, Field(ge=1, description="items asked for, for each history")] = 100
     beam: Annotated[int, Field(ge=1, description="beam that a request may ask for")] = 256
+    candidates: Annotated[int, Field(ge=1, description="candidates that a request may ask for")] = 256
     filter: Annotated[int, Field(ge=1, description="items in only and in without")] = 10_000
     changes: Annotated[int, Field(ge=1, description="items added, updated, removed or restored by one request")] = 1_000
     queue: Annotated[

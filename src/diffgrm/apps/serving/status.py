@@ -8,7 +8,7 @@ from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.problems import Problem, problem_responses
 from diffgrm.apps.serving.server import Server
 from diffgrm.recommenders import Recommender
-from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+from diffgrm.recommenders.capabilities import Explains
 
 
 def status(server: Server) -> APIRouter:
@@ -38,8 +38,8 @@ def status(server: Server) -> APIRouter:
             items=len(saved.items),
             recommendable=int(saved.recommendable.sum()),
             catalogue_version=saved.facts.get("catalogue_version", 0),
-            explains=isinstance(saved, DiffGRMRecommender),
-            beam=snapshot.beam,
+            explains=isinstance(saved, Explains),
+            **snapshot.widths,
             limits=server.limits.model_dump(),
             facts=saved.facts,
         )

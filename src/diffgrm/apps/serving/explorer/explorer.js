@@ -1,6 +1,6 @@
 // The explorer: what is on view is kept in the address, and every panel is drawn from it.
 
-import { addressOf, K, number, readAddress } from "./address.js";
+import { addressOf, K, number, readAddress, WIDTHS } from "./address.js";
 import { explain, getItem, getModel, Latest, load, MOST_EXPLAINED, recommend, similarTo } from "./api.js";
 import { denoisingPanel } from "./denoising.js";
 import { count, el, partsOf, say, tell, tellProblem } from "./dom.js";
@@ -97,16 +97,21 @@ async function showTitles() {
 
 // ---- recommendations -----------------------------------------------------------------------------------------------
 
-const controls = { k: document.getElementById("k"), beam: document.getElementById("beam"), exclude: document.getElementById("exclude") };
+const controls = Object.fromEntries(["k", ...WIDTHS, "exclude"].map((id) => [id, document.getElementById(id)]));
 
 function showControls() {
   controls.k.value = view.k;
-  controls.beam.value = view.beam ?? "";
+  for (const name of WIDTHS) {
+    const shown = view[name] !== null || (model !== null && model[name] !== null);
+    for (const part of [controls[name], document.querySelector(`label[for=${name}]`)]) part.hidden = !shown;
+    controls[name].value = view[name] ?? "";
+    controls[name].placeholder = model?.[name] ?? "";
+  }
   controls.exclude.checked = view.excludeSeen;
 }
 
 function showList() {
-  const key = JSON.stringify([view.history, view.k, view.beam, view.excludeSeen]);
+  const key = JSON.stringify([view.history, view.k, ...WIDTHS.map((name) => view[name]), view.excludeSeen]);
   if (key !== asked.list) {
     asked.list = key;
     if (view.history.length) load(latest.recommended, (signal) => recommend(view, signal), listCame, listFailed);
@@ -150,9 +155,9 @@ function listFailed(problem) {
   if (!settings) tellProblem(parts.recommended.problem, problem, again);
 }
 
-/** Tell a problem with k or beam beside it; false where it is none of theirs. */
+/** Tell a problem with k, beam or candidates beside it; false where it is none of theirs. */
 function tellFields(problem) {
-  const found = ["k", "beam"].filter((name) => {
+  const found = ["k", ...WIDTHS].filter((name) => {
     const text = problem?.of(`#/${name}`) ?? "";
     tell(document.getElementById(`${name}-problem`), text && `${text}.`);
     controls[name].setAttribute("aria-invalid", String(Boolean(text)));
@@ -218,15 +223,19 @@ function clearStory(note) {
   tell(parts.denoising.note, note || (model && !model.explains ? cannotExplain() : "Choose a recommended item to watch how its digits were filled in."));
 }
 
+const BY_DIGITS = parts.denoising.caption.textContent;
+const BY_ITEMS =
+  "Every item has a short code, its semantic ID, in which similar items share digits. This model ranks whole items; on view is how it would fill in the digits of each item of the list, the surest one first.";
+
 const cannotExplain = () =>
-  `This model (${model.recommender}) fills in no digits, so there is nothing to watch. Only masked diffusion (diffgrm) can be explained.`;
+  `This model (${model.recommender}) fills in no digits, so there is nothing to watch. Only masked diffusion (hybrid, diffgrm) can be explained.`;
 
 function askForStory() {
   clearStory("");
   if (!model?.explains || !list.items.length) return;
   load(
     latest.denoising,
-    (signal) => explain(view, model.beam, BEAM_SHOWN, signal),
+    (signal) => explain(view, model, BEAM_SHOWN, signal),
     (answer) => {
       story = answer;
       noticeModel(answer.model);
@@ -278,9 +287,7 @@ function showModel() {
   const size = model.recommendable === model.items ? count(model.items, "item") : `${model.recommendable.toLocaleString("en")} of ${count(model.items, "item")}`;
   const facts = { model: model.recommender, version: model.model, catalogue: size };
   document.getElementById("model").replaceChildren(...Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
-  const hasBeam = model.beam !== null;
-  for (const part of [controls.beam, document.querySelector("label[for=beam]")]) part.hidden = !hasBeam;
-  if (hasBeam) controls.beam.placeholder = model.beam;
+  tell(parts.denoising.caption, model.candidates === null ? BY_DIGITS : BY_ITEMS);
 }
 
 // ---- start ---------------------------------------------------------------------------------------------------------
@@ -290,7 +297,7 @@ const search = searchBox(document.getElementById("query"), parts.history, { add,
 const denoising = denoisingPanel(panels.denoising, parts.denoising, { go: (step) => go({ step }, { replace: true }) });
 
 controls.k.addEventListener("change", () => go({ k: number(controls.k.value) ?? K }));
-controls.beam.addEventListener("change", () => go({ beam: number(controls.beam.value) }));
+for (const name of WIDTHS) controls[name].addEventListener("change", () => go({ [name]: number(controls[name].value) }));
 controls.exclude.addEventListener("change", () => go({ excludeSeen: controls.exclude.checked }));
 document.getElementById("controls").addEventListener("submit", (event) => event.preventDefault());
 parts.similar.close.addEventListener("click", () => go({ similar: null }));

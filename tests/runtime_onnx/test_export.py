@@ -3,17 +3,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-import diffgrm
-from diffgrm import DiffGRMRecommender, PopularityRecommender, evaluate, leave_one_out, load, load_onnx
+from diffgrm import (
+    DiffGRMRecommender,
+    HybridRecommender,
+    PopularityRecommender,
+    evaluate,
+    leave_one_out,
+    load,
+    load_onnx,
+)
 from diffgrm.foundation.model_folder import MANIFEST
+from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError
-from diffgrm.foundation.storage import file_digest
+from diffgrm.foundation.storage import State, file_digest
 from diffgrm.runtime_onnx import export
 from diffgrm.runtime_onnx.export import export_onnx
 from diffgrm.runtime_onnx.network import DENOISE, ENCODE_HISTORY, Network
@@ -55,6 +64,12 @@ def histories(toy):
     """Of every length from 1 item to more than the network looks at."""
     found = {f"user {i}": toy.items.ids(toy.events[i][: 1 + i % 12]) for i in range(24)}
     return found | {"long": toy.items.ids(np.arange(0, 400, 9)), "repeats": ["item 5"] * 9 + ["nowhere", "item 6"]}
+
+
+@pytest.fixture(scope="module")
+def hybrid(toy):
+    """A small recommender that scores whole items; tests must not change it."""
+    return HybridRecommender(small_recipe("hybrid").override(["training.epochs=1"])).fit(toy, progress=False)
 
 
 def same(ours, theirs):
@@ -125,19 +140,22 @@ def test_removed_items_and_fixed_order(saved, histories, traced, tmp_path):
     same(onnx.recommend(histories, 5, without=["item 1"]), model.recommend(histories, 5, without=["item 1"]))
 
 
-def test_every_shape_gives_the_logits_of_the_model(fitted, exported):
+def test_every_shape_gives_the_logits_and_users_of_the_model(fitted, exported):
     network, graphs, generator = fitted.network, Network(exported, threads=1), np.random.default_rng(0)
+    width = network.digits.codes.shape[1]
     for users, questions, length, items in ((1, 1, 1, 1), (7, 1, 8, 5), (1, 33, 3, 9), (7, 5, 2, 1)):
-        vectors = generator.normal(size=(items, network.codes.shape[1])).astype(np.float32)
+        vectors = generator.normal(size=(items, width)).astype(np.float32)
         places, valid = generator.integers(0, items, (users, length)), np.ones((users, length), dtype=bool)
         valid[::2, 1:] = False
         codes, mask = generator.integers(0, 16, (users, questions, 3)), generator.random((users, questions, 3)) < 0.6
         mask[..., 0] = True
-        ours = graphs.denoise(codes, mask, graphs.encode_history(vectors, places, valid))
+        encoded = graphs.encode_history(vectors, places, valid)
+        ours = graphs.denoise(codes, mask, encoded)
         with torch.no_grad():
             memory = network.encode_history(*map(torch.from_numpy, (vectors, places, valid)))
             theirs = network.denoise(torch.from_numpy(codes), torch.from_numpy(mask), memory)
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
+        np.testing.assert_allclose(encoded.users, network.user_vectors(memory).detach(), atol=2e-5)
 
 
 def test_it_can_be_evaluated_and_tells_its_progress(onnx, fitted, toy, histories):
@@ -149,12 +167,14 @@ def test_it_can_be_evaluated_and_tells_its_progress(onnx, fitted, toy, histories
     assert sum(done) == len(histories)
 
 
-def test_pytorch_is_not_loaded(exported):
+@pytest.mark.parametrize("scores", [False, True])
+def test_pytorch_is_not_loaded(scores, exported, hybrid, tmp_path):
+    folder = export_onnx(hybrid, tmp_path / "export") if scores else exported
     code = (
         "import sys, diffgrm; model = diffgrm.load_onnx(sys.argv[1], threads=1);"
         "assert model.recommend([['item 3']], k=3, without=['item 1']).height == 3; sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(exported)], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == 0
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------
@@ -177,23 +197,52 @@ def test_bad_questions_get_the_errors_of_every_recommender(onnx, fitted):
     assert onnx.recommend([HISTORY, ["no such item"]], on_empty="skip", k=2)["user_id"].to_list() == [0, 0]
 
 
-@pytest.mark.parametrize("setting", ["threads", "beam"])
+@pytest.mark.parametrize("setting", ["threads", "beam", "candidates"])
 def test_numbers_that_are_none_are_refused(exported, setting):
     with pytest.raises(DataError, match=f"{setting} is 0; expected a whole number from 1, or None"):
         load_onnx(exported, **{setting: 0})
 
 
+def test_candidates_are_refused_where_a_beam_search_decodes(exported):
+    with pytest.raises(DataError, match="this export decodes by any_order_beam, which has beam instead; give beam="):
+        load_onnx(exported, candidates=8)
+    assert load_onnx(exported, threads=1, beam=8).decoding.beam == 8
+
+
+def test_a_beam_is_refused_where_item_scores_propose(hybrid, tmp_path):
+    folder = export_onnx(hybrid, tmp_path / "export")
+    with pytest.raises(DataError, match="this export decodes by item_proposals, which has candidates instead; give"):
+        load_onnx(folder, beam=8)
+    onnx = load_onnx(folder, threads=1, candidates=3)
+    assert onnx.decoding.candidates == 3 and onnx.recommend([HISTORY], k=2).height == 2
+
+
 def test_other_recommenders_are_refused(toy, tmp_path):
-    popularity = PopularityRecommender().fit(toy)
-    with pytest.raises(RecipeError, match="only the recommender 'diffgrm' with the model 'diffgrm' .* 'popularity'"):
-        export_onnx(popularity, tmp_path / "export")
-    with pytest.raises(RecipeError, match="this is 'one_pass' with the model 'diffgrm'"):
-        export_onnx(
-            diffgrm.foundation.registry.resolve("recommender", "one_pass")(small_recipe("one_pass")), tmp_path / "export"
-        )
+    for name, reason in (
+        ("popularity", "- it has no network\n  - it has no semantic IDs$"),
+        ("sasrec", "- its model 'sasrec' lacks denoise, denoise_places; .*\n  - it has no semantic IDs$"),
+        ("autoregressive", "- its model 'autoregressive' lacks denoise, denoise_places; model.name=diffgrm has them$"),
+    ):
+        recommender = resolve("recommender", name)(small_recipe(name))
+        with pytest.raises(RecipeError, match=f"the recommender '{name}' cannot be exported to ONNX.*\n  {reason}"):
+            export_onnx(recommender, tmp_path / "export")
+    with pytest.raises(RecipeError, match="'popularity' cannot be exported to ONNX"):
+        export_onnx(PopularityRecommender().fit(toy), tmp_path / "export")
     with pytest.raises(DiffGRMError, match="not fitted"):
         export_onnx(DiffGRMRecommender(), tmp_path / "export")
     assert not (tmp_path / "export").exists()
+
+
+def test_one_pass_can_be_exported_once_it_decodes_otherwise(toy, histories, tmp_path):
+    model = resolve("recommender", "one_pass")(small_recipe("one_pass").override(["training.epochs=1"]))
+    model.fit(toy, progress=False)
+    with pytest.raises(
+        RecipeError, match="expected decoding.name=any_order_beam or decoding.name=item_proposals, found one_pass"
+    ):
+        export_onnx(model, tmp_path / "export")
+    model.override(["decoding.name=any_order_beam"])
+    onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
+    same(onnx.recommend(histories, 5), model.recommend(histories, 5))
 
 
 def test_other_ways_of_decoding_are_refused_all_at_once(saved, tmp_path):
@@ -267,6 +316,24 @@ def copied(exported, tmp_path):
     return folder
 
 
+def test_what_scores_whole_items_comes_along_where_it_is_asked(hybrid, tmp_path):
+    def names(model):
+        return {path.name for path in export_onnx(model, tmp_path / "export").iterdir()}
+
+    scoring = {"text_neighbours.safetensors", "scorer-co_occurrence.safetensors"}
+    with_scores = names(hybrid)
+    assert scoring <= with_scores
+    assert list(State.load(tmp_path / "export" / "item_vectors.safetensors").arrays) == ["vectors"]
+    assert names(hybrid.variant(["decoding.name=any_order_beam"])) == with_scores - scoring
+
+
+def test_an_export_of_the_format_before_is_refused(copied):
+    manifest = json.loads((copied / MANIFEST).read_text())
+    (copied / MANIFEST).write_text(json.dumps(manifest | {"format_version": 2}))
+    with pytest.raises(ModelFolderError, match="was saved by an older diffgrm .format 2, .*, export the model again"):
+        load_onnx(copied)
+
+
 def test_damage_is_found(copied):
     whole = (copied / DENOISE).read_bytes()
     (copied / DENOISE).write_bytes(whole[:1000])
@@ -285,13 +352,32 @@ def test_graphs_and_facts_of_another_kind_are_found(copied):
         load_onnx(copied)
 
 
-def test_graphs_that_say_something_else_are_not_kept(saved, traced, tmp_path):
+@pytest.mark.parametrize(("output", "weight"), [("logits", "masked"), ("users' vectors", "encoder.norm.bias")])
+def test_graphs_that_say_something_else_are_not_kept(output, weight, saved, traced, tmp_path):
     model = load(saved)
     with torch.no_grad():
-        model.network.masked[:, 0] += 9
-    with pytest.raises(DiffGRMError, match="do not compute what the network does .logits differ by"):
+        model.network.get_parameter(weight)[..., 0] += 9
+    with pytest.raises(DiffGRMError, match=f"do not compute what the network does .{output} differ by"):
         export_onnx(model, tmp_path / "export")
     assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize("output", ["users' vectors", "logits"])
+def test_an_output_that_is_wrong_is_named(output, fitted, traced, tmp_path, monkeypatch):
+    def wrong(function, of):
+        def changed_output(*given):
+            found = function(*given)
+            return of(found)
+
+        return changed_output
+
+    if output == "logits":
+        monkeypatch.setattr(Network, "denoise", wrong(Network.denoise, lambda logits: logits + 0.1))
+    else:
+        users = wrong(Network.encode_history, lambda memory: replace(memory, users=memory.users + 0.1))
+        monkeypatch.setattr(Network, "encode_history", users)
+    with pytest.raises(DiffGRMError, match=f"do not compute what the network does .{output} differ by 0.1"):
+        export_onnx(fitted, tmp_path / "export")
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("no such operator")])
