@@ -293,7 +293,7 @@ def test_an_archive_without_a_file_names_it(server, tmp_path):
 
 
 def test_an_unknown_size_gets_a_hint():
-    with pytest.raises(DataError, match="'10m' is not recommendable; did you mean '1m'"):
+    with pytest.raises(DataError, match="'10m' is not offered; did you mean '1m'"):
         movielens("10m")
 
 
