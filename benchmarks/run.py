@@ -34,7 +34,7 @@ from diffgrm import leave_one_out
 from diffgrm.apps.machine import machine
 from diffgrm.recommenders.trained_network import NETWORK
 from serve import measure, synthetic_model
-from turns import Worker, close, how_alike, matrix_speed
+from turns import Worker, close, how_alike, keep, matrix_speed
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 
 HERE = Path(__file__).parent
@@ -382,11 +382,8 @@ def main() -> None:
         "cases": cases,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    text = json.dumps(content, indent=1)
-    print(text)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(text + "\n")
+    print(json.dumps(content, indent=1))
+    keep(content, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Processes that take turns, and what is said of their answers: the parts of ``run.py`` that no question owns."""
+"""Processes that take turns, what is said of their answers, and the file that it is kept in."""
 
 from __future__ import annotations
 
@@ -72,3 +72,10 @@ def matrix_speed() -> float:
         a @ b
         best = min(best, time.perf_counter() - started)
     return 2 * 4096 * 256 * 1024 / best
+
+
+def keep(content: dict[str, Any], path: Path | None) -> None:
+    """Write what has been found, where a file is asked for."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1, default=str) + "\n")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from diffgrm.learning.loop import TrainingTask
 from diffgrm.learning.noising.full_mask import FullMaskNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from helpers.networks import learning_task, vectors
+from helpers.runs import killed_fit, same_weights
 
 EPOCHS = ["training.epochs=4", "training.schedule=constant"]
 
@@ -30,12 +30,6 @@ def losses(run: Path) -> dict[int, float]:
             if row.get("loss"):
                 found[int(row["step"])] = float(row["loss"])
     return found
-
-
-def same_weights(a, b):
-    return all(
-        torch.equal(x, y) for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values(), strict=True)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +57,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, toy
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(validate_every, toy, tmp_path, tiny_recipe):
     """A process is killed for good in its fourth epoch; the resumed run has the losses and weights of the whole one."""
     run = tmp_path / "run"
-    recipe, settings = tmp_path / "recipe.yaml", [*EPOCHS, f"training.validate_every={validate_every}"]
-    recipe.write_text(tiny_recipe.override(settings).to_yaml())
+    settings = [*EPOCHS, f"training.validate_every={validate_every}"]
     whole = DiffGRMRecommender(tiny_recipe.override(settings)).fit(toy, run_folder=tmp_path / "whole", progress=False)
-    code = f"""
-        import os, signal, torch
-        torch.set_num_threads(1)
-        from diffgrm import DiffGRMRecommender, Recipe, toy_world
-        from diffgrm.learning.loop import TrainingTask
-        step = TrainingTask.training_step
-        def dying(self, batch, index):
-            if self.current_epoch == 3 and index == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return step(self, batch, index)
-        TrainingTask.training_step = dying
-        recipe = Recipe.from_yaml({str(recipe)!r})
-        DiffGRMRecommender(recipe).fit(toy_world(users=120, seed=1).dataset, run_folder={str(run)!r}, progress=False)
-    """
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
-    assert killed.returncode == -9, killed.stderr.decode()
+    killed_fit(tiny_recipe.override(settings), run, epoch=3, step=3)
     resumed = DiffGRMRecommender(tiny_recipe.override(settings)).fit(
         toy_world(users=120, seed=1).dataset, run_folder=run, resume=True, progress=False
     )
