@@ -6,8 +6,6 @@ from typing import ClassVar
 
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.recommenders.generative import GenerativeRecommender
-from diffgrm.recommenders.parts import LearntPart
-from diffgrm.recommenders.scorers import ItemScorers
 
 
 class HybridRecommender(DiffGRMRecommender):
@@ -26,6 +24,3 @@ class HybridRecommender(DiffGRMRecommender):
 
     name = "hybrid"
     sections: ClassVar[tuple[str, ...]] = (*GenerativeRecommender.sections, "item_scoring")
-
-    def _more_parts(self) -> dict[str, LearntPart]:
-        return {"scorers": ItemScorers()}

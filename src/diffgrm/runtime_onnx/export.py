@@ -136,7 +136,7 @@ def _ranker_of(recommender: Recommender) -> Ranker:
     network = copy.deepcopy(learnt.network).cpu().eval()
     features = item_features(parts, catalogue.counts, learnt.sizes["n_items"])
     decoder = recipe.decoding.build(seed=recipe.seed)
-    return Tables(recipe, parts, catalogue.recommendable).ranking(network, features, decoder)
+    return Tables(recipe, parts, catalogue.recommendable).ranker(network, features, decoder)
 
 
 def _check_method(recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from diffgrm.foundation.parts import PartLike, PartOf, as_part
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.objectives.base import LearningTask, Objective
+from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking
 from diffgrm.learning.objectives.digits import DigitObjective
 from diffgrm.learning.objectives.next_item import NextItemObjective
 from diffgrm.networks.contracts import ScoresItems
@@ -55,7 +55,7 @@ class JointObjective(Objective):
         some, remembered = (batch, memory) if everyone else (batch.rows(rows), memory.rows(rows))
         return self.item_weight * items + self.digits.digit_loss(some, remembered, generator, context)
 
-    def observe(self, ranking: Any, validation: EvaluationSet) -> dict[str, float]:
+    def observe(self, ranking: Ranking, validation: EvaluationSet) -> dict[str, float]:
         """See :meth:`DigitObjective.observe`."""
         return self.digits.observe(ranking, validation)
 
