@@ -131,7 +131,7 @@ class GenerativeRecommender(Recommender):
         SIDs come from the beam as it ends, so that a narrow beam over shared SIDs may hold fewer than k.
 
         Returns:
-            user_id, sid (as numbered by :attr:`sid_numbers`), score, rank.
+            user_id, sid (as numbered by :meth:`sid_numbers`), score, rank.
         """
         user_ids, positions = self.read_histories(histories)
         ranker = self.ranker()

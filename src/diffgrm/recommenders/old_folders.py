@@ -1,6 +1,6 @@
 """Model folders of the format before this one (2), read as if they had been saved today.
 
-They were saved when scores of whole items were settings of a decoder. Nothing in them is changed: a copy with today's
+They were saved when scores of items were settings of a decoder. Nothing in them is changed: a copy with today's
 names is made in a temporary folder and read from there. Save the model again to have it in the new format.
 """
 

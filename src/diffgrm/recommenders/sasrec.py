@@ -1,4 +1,4 @@
-"""SASRec as a recommender: the history encoder and scores of whole items, by whatever branches its item vectors have."""
+"""SASRec as a recommender: the history encoder and scores of items, by whatever branches its item vectors have."""
 
 from __future__ import annotations
 

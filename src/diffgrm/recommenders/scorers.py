@@ -1,4 +1,4 @@
-"""The scorers of whole items, and from whom new items borrow, as a learnt part."""
+"""The scorers of items, and from whom new items borrow, as a learnt part."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class LearningTask:
         network: whose weights are trained and kept; see :mod:`diffgrm.networks.contracts`.
         items: all items.
         ranking: makes the network as it is, by the features of all items, ready to rank; asked once a validation.
-        item_loss: how whole items are told apart, for objectives that do so.
+        item_loss: how items are told apart, for objectives that do so.
         noising: which digits are hidden, for objectives that hide some.
     """
 

@@ -1,4 +1,4 @@
-"""Whole items and their digits, learnt together on one history encoder."""
+"""Items and their digits, learnt together on one history encoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from diffgrm.networks.contracts import ScoresItems
 
 
 class JointObjective(Objective):
-    """The loss of telling whole items apart and, beside it, that of the digits of some of the targets.
+    """The loss of telling items apart and, beside it, that of the digits of some of the targets.
 
     Raises:
         RecipeError: ``digits`` is no objective over digits.
@@ -33,7 +33,7 @@ class JointObjective(Objective):
         self,
         task: LearningTask,
         digits: Annotated[PartLike, PartOf("objective"), "how digits are learnt"] = "diffusion",
-        item_weight: Annotated[float, Field(gt=0), "weight of the loss over whole items beside that of digits"] = 1.0,
+        item_weight: Annotated[float, Field(gt=0), "weight of the loss over items beside that of digits"] = 1.0,
         digit_fraction: Annotated[
             float, Field(gt=0, le=1), "fraction of a step's histories whose digits are learnt; items are learnt from all"
         ] = 1.0,

@@ -1,4 +1,4 @@
-"""Scorers of whole items, and their weighted sum.
+"""Scorers of items, and their weighted sum.
 
 A scorer says of every item what it is worth to a user, in its own way: by vectors, by co-occurrence, by how new the item
 is. A decoder or ranker receives the sum and knows nothing of its terms. Nothing here depends on the runtime: arrays are
