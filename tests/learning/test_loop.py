@@ -257,6 +257,12 @@ def test_the_catalogue_is_built_once_and_item_vectors_once_a_validation(name, by
     assert len(built) == 2 and len(made) == 4 * by_items
 
 
+def test_digits_may_be_learnt_beside_items_that_rank_alone(toy):
+    recipe = small_recipe("sid_sasrec").override(["training.epochs=1", "objective=joint", "model.name=diffgrm"])
+    fitted = resolve("recommender", "sid_sasrec")(recipe).fit(toy, progress=False)
+    assert fitted.recommend([["item 3"]], k=3).height == 3 and fitted.facts["epochs"] == 1
+
+
 def test_what_is_learnt_travels_to_other_processes(toy, tiny_recipe, monkeypatch):
     """Strategies that spawn processes pickle the task."""
     seen = []

@@ -60,21 +60,19 @@ class GenerativeRecommender(Recommender):
     # ---- what has been learnt -----------------------------------------------------------------------------------
 
     @property
-    def encoder(self) -> ItemEncoder | None:
+    def encoder(self) -> ItemEncoder:
         """The encoder of item texts."""
         return part_of(self.parts, "texts", TextVectors).encoder
 
     @property
-    def tokenizer(self) -> Tokenizer | None:
+    def tokenizer(self) -> Tokenizer:
         """What makes semantic IDs of text vectors."""
         return part_of(self.parts, "sids", Identifiers).tokenizer
 
     @property
     def semantic_ids(self) -> SemanticIds:
         """Of all items."""
-        found = part_of(self.parts, "sids", Identifiers).semantic_ids
-        assert found is not None
-        return found
+        return part_of(self.parts, "sids", Identifiers).semantic_ids
 
     @property
     def report(self) -> TokenizerReport | None:
@@ -84,9 +82,7 @@ class GenerativeRecommender(Recommender):
     @property
     def network(self) -> torch.nn.Module:
         """The trained network, in 32 bits."""
-        found = network_of(self.parts).network
-        assert found is not None
-        return found
+        return network_of(self.parts).network
 
     # ---- recommend ----------------------------------------------------------------------------------------------
 

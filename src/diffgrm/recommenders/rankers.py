@@ -32,9 +32,7 @@ def item_features(parts: Parts, item_counts: np.ndarray, n_fitted: int) -> ItemF
     """
     codes = texts = None
     if "sids" in parts:
-        sids = part_of(parts, "sids", Identifiers).semantic_ids
-        assert sids is not None
-        codes = torch.from_numpy(sids.codes.astype(np.int64))
+        codes = torch.from_numpy(part_of(parts, "sids", Identifiers).semantic_ids.codes.astype(np.int64))
     if "texts" in parts and (part := part_of(parts, "texts", TextVectors)).kept:
         assert part.vectors is not None
         texts = torch.from_numpy(part.vectors)
@@ -60,7 +58,7 @@ class Tables:
         """The recommendable items by their codes, on the device of their features."""
         if self._catalogue is None or self._catalogue.device != features.device:
             sids = part_of(self.parts, "sids", Identifiers).semantic_ids
-            assert features.codes is not None and sids is not None
+            assert features.codes is not None
             recommendable = None
             if self.recommendable is not None:
                 recommendable = torch.from_numpy(self.recommendable).to(features.device)

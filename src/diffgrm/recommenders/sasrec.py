@@ -64,9 +64,7 @@ class SASRecRecommender(Recommender):
     @property
     def network(self) -> torch.nn.Module:
         """The trained network, in 32 bits."""
-        found = network_of(self.parts).network
-        assert found is not None
-        return found
+        return network_of(self.parts).network
 
     def ranker(self) -> ItemRanker:
         """The network and all items, ready to rank item positions."""

@@ -19,10 +19,16 @@ NEIGHBOURS = "text_neighbours.safetensors"
 
 
 class ItemScorers(LearntPart):
-    """What the recipe's ``item_scoring`` names, fitted on the training events; the network scores by itself."""
+    """What the recipe's ``item_scoring`` names, fitted on the training events; the network scores by itself.
+
+    Attributes:
+        neighbours: there once it is fitted or loaded.
+        scorers: by name.
+    """
+
+    neighbours: TextNeighbours
 
     def __init__(self) -> None:
-        self.neighbours: TextNeighbours | None = None
         self.scorers: dict[str, Scorer] = {}
 
     def fit(self, task: FitTask) -> None:
@@ -34,15 +40,12 @@ class ItemScorers(LearntPart):
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
-        assert self.neighbours is not None
         changed, before = copy.copy(self), part_of(change.parts, "texts", TextVectors)
         if change.new:
             changed.neighbours = self.neighbours.grown(text_vectors(change), before.vectors)
         elif before.vectors is not None:
             changed.neighbours = self.neighbours.changed(change.positions, text_vectors(change), all_text_vectors(change))
-        neighbours = changed.neighbours
-        assert neighbours is not None
-        changed.scorers = {name: scorer.items_changed(neighbours) for name, scorer in self.scorers.items()}
+        changed.scorers = {name: scorer.items_changed(changed.neighbours) for name, scorer in self.scorers.items()}
         return changed
 
     def recipe_changed(self, recipe: Recipe) -> Self:
@@ -62,7 +65,6 @@ class ItemScorers(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        assert self.neighbours is not None
         self.neighbours.state().save(folder / NEIGHBOURS)
         for name, scorer in self.scorers.items():
             if (state := scorer.state()) is not None:

@@ -22,12 +22,17 @@ class Identifiers(LearntPart):
 
     Args:
         checks: told n digits and I items; they refuse sizes that decoders cannot work with.
+
+    Attributes:
+        tokenizer, semantic_ids: there once it is fitted or loaded.
+        report: on the semantic IDs, after fit.
     """
+
+    tokenizer: Tokenizer
+    semantic_ids: SemanticIds
 
     def __init__(self, checks: Sequence[Callable[[int, int], None]] = ()) -> None:
         self.checks = checks
-        self.tokenizer: Tokenizer | None = None
-        self.semantic_ids: SemanticIds | None = None
         self.report: TokenizerReport | None = None
 
     def fit(self, task: FitTask) -> None:
@@ -46,7 +51,6 @@ class Identifiers(LearntPart):
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`; the SIDs of all other items stay."""
-        assert self.semantic_ids is not None and self.tokenizer is not None
         changed = copy.copy(self)
         if change.new:
             changed.semantic_ids = self.semantic_ids.extended(self.tokenizer, text_vectors(change))
@@ -56,7 +60,6 @@ class Identifiers(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        assert self.semantic_ids is not None and self.tokenizer is not None
         self.semantic_ids.save(folder / SIDS)
         self.tokenizer.state().save(folder / TOKENIZER)
 

@@ -24,12 +24,14 @@ class TextVectors(LearntPart):
         kept: whether the vectors are kept and saved.
 
     Attributes:
+        encoder: there once it is fitted or loaded.
         vectors: [I, e] of all items; None where they are not kept and nothing is being fitted.
     """
 
+    encoder: ItemEncoder
+
     def __init__(self, kept: bool) -> None:
         self.kept = kept
-        self.encoder: ItemEncoder | None = None
         self.vectors: np.ndarray | None = None
         self._unit: np.ndarray | None = None  # [I, e] of length 1, once similar items are asked for
 
@@ -45,7 +47,6 @@ class TextVectors(LearntPart):
 
     def encode(self, rows: pl.DataFrame) -> np.ndarray:
         """[N, e] of the texts of rows of an item table."""
-        assert self.encoder is not None
         return self.encoder.encode(rows)
 
     def items_changed(self, change: ItemChange) -> Self:
@@ -64,7 +65,6 @@ class TextVectors(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        assert self.encoder is not None
         self.encoder.state().save(folder / ENCODER)
         if self.vectors is not None:
             State({"vectors": self.vectors}).save(folder / VECTORS)

@@ -36,12 +36,13 @@ class TrainedNetwork(LearntPart):
     """The recipe's network, trained for the recipe's objective.
 
     Attributes:
-        network: in 32 bits, as it is saved.
+        network: in 32 bits, as it is saved; there once it is fitted or loaded.
         sizes: what the data decided: arguments of networks that are no settings.
     """
 
+    network: nn.Module
+
     def __init__(self) -> None:
-        self.network: nn.Module | None = None
         self.sizes: dict[str, int] = {}
         self._precision = "32"
         self._in_use: nn.Module | None = None
@@ -85,7 +86,6 @@ class TrainedNetwork(LearntPart):
         sizes = {"n_items": task.split.dataset.n_items}
         if "sids" in task.parts:
             sids = part_of(task.parts, "sids", Identifiers).semantic_ids
-            assert sids is not None
             sizes |= {"n_digits": sids.n_digits, "codebook_size": sids.codebook_size}
         if "texts" in task.parts and (texts := part_of(task.parts, "texts", TextVectors)).kept:
             assert texts.vectors is not None
@@ -122,7 +122,6 @@ class TrainedNetwork(LearntPart):
     @property
     def in_use(self) -> nn.Module:
         """The network, in the precision that :meth:`to` was told."""
-        assert self.network is not None
         if self._in_use is None:
             exact = self._precision == "32"
             self._in_use = self.network if exact else copy.deepcopy(self.network).to(torch.bfloat16)
@@ -130,7 +129,6 @@ class TrainedNetwork(LearntPart):
 
     def to(self, device: str, precision: Literal["32", "bf16"]) -> Self:
         """See :meth:`LearntPart.to`."""
-        assert self.network is not None
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         changed = copy.copy(self)
@@ -140,7 +138,6 @@ class TrainedNetwork(LearntPart):
 
     def compile(self) -> bool:
         """See :meth:`LearntPart.compile`."""
-        assert self.network is not None
         self._in_use = None
         return compile_layers(self.network) > 0
 
@@ -148,7 +145,6 @@ class TrainedNetwork(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`; the sizes travel in the header."""
-        assert self.network is not None
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         save_file(weights, folder / NETWORK, metadata={"sizes": json.dumps(self.sizes)})
 
