@@ -53,7 +53,7 @@ class Ours:
         self.catalogue = Catalogue(codes, self.work.codebook_size)
         self.generator = torch.Generator().manual_seed(seed)
         items = TrainingItems(ItemFeatures(codes), np.ones(len(codes)))
-        task = LearningTask(self.network, items, lambda: None, ItemLossSettings(), ConfidenceNoising())
+        task = LearningTask(self.network, items, lambda *_: None, ItemLossSettings(), ConfidenceNoising())
         self.objective = DiffusionObjective(task)
 
     def train(self, batch: int, steps: int, first: int = 0) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,10 @@ from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.learning.loop import TrainingTask
 from diffgrm.learning.noising.full_mask import FullMaskNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.ranking.item_table import ItemTable
+from diffgrm.semantic_ids.catalogue_tables import CatalogueTables
 from helpers.networks import learning_task, vectors
+from helpers.recipes import small_recipe
 from helpers.runs import killed_fit, same_weights
 
 EPOCHS = ["training.epochs=4", "training.schedule=constant"]
@@ -197,6 +201,56 @@ def test_a_decoder_that_cannot_work_is_refused_before_training(toy, tiny_recipe,
         DiffGRMRecommender(tiny_recipe.override(["decoding.steps=9"])).fit(toy)
 
 
+@pytest.mark.parametrize(("name", "by_items"), [("diffgrm", False), ("hybrid", True)])
+def test_the_catalogue_is_built_once_and_item_vectors_once_a_validation(name, by_items, toy, monkeypatch):
+    """The tables serve the whole training; weights differ from one validation to the next, and so do vectors."""
+    built, made, validations = [], [], []
+    tables, vectors = CatalogueTables.__init__, ItemTable.vectors.func
+    validate = TrainingTask.validation_step
+
+    def build(self, *args):
+        built.append(self)
+        tables(self, *args)
+
+    def make(self):
+        made.append(self)
+        return vectors(self)
+
+    def validated(self, *args):
+        validations.append(self.current_epoch)
+        validate(self, *args)
+
+    monkeypatch.setattr(CatalogueTables, "__init__", build)
+    monkeypatch.setattr(ItemTable.vectors, "func", make)
+    monkeypatch.setattr(TrainingTask, "validation_step", validated)
+    recipe = small_recipe(name).override(["training.epochs=3", "training.patience=9"])
+    recommender = resolve("recommender", name)(recipe).fit(toy, progress=False)
+    assert validations == [0, 1, 2] and len(built) == 1 and len(made) == 3 * by_items
+    recommender.recommend([["item 3"]], k=3)
+    recommender.variant(["decoding.name=any_order_beam"]).recommend([["item 3"]], k=3)
+    assert len(built) == 2 and len(made) == 4 * by_items
+
+
+def test_digits_may_be_learnt_beside_items_that_rank_alone(toy):
+    recipe = small_recipe("sid_sasrec").override(["training.epochs=1", "objective=joint", "model.name=diffgrm"])
+    fitted = resolve("recommender", "sid_sasrec")(recipe).fit(toy, progress=False)
+    assert fitted.recommend([["item 3"]], k=3).height == 3 and fitted.facts["epochs"] == 1
+
+
+def test_what_is_learnt_travels_to_other_processes(toy, tiny_recipe, monkeypatch):
+    """Strategies that spawn processes pickle the task."""
+    seen = []
+
+    def pickled(objective, **rest):
+        seen.append(pickle.loads(pickle.dumps(objective)))
+        raise TrainingError("enough")
+
+    monkeypatch.setattr("diffgrm.recommenders.trained_network.train", pickled)
+    with pytest.raises(TrainingError, match="enough"):
+        DiffGRMRecommender(tiny_recipe).fit(toy, progress=False)
+    assert seen[0].ranking().network is seen[0].network
+
+
 def test_several_devices_need_a_common_run_folder(toy, tiny_recipe):
     with pytest.raises(TrainingError, match="several devices need a folder that all of them see: pass run_folder="):
         DiffGRMRecommender(tiny_recipe.override(["training.devices=2"])).fit(toy)
@@ -263,6 +317,12 @@ def test_a_causal_encoder_trains_on_shared_histories(toy, tiny_recipe, tmp_path)
     ("raw", "text"),
     [
         ({"decoding": "left_to_right"}, "'diffgrm' lacks .* decoding 'left_to_right' needs next_digit"),
+        ({"objective": "next_item", "recommender": "diffgrm"}, "'any_order_beam' ranks by what Denoises .* does not teach"),
+        ({"objective": "diffusion"}, "'item_proposals' ranks by what ScoresItems .* 'diffusion' does not teach"),
+        (
+            {"recommender": "sasrec", "model": {"name": "diffgrm", "branches": ["id"]}},
+            "the model 'diffgrm' needs n_digits, codebook_size, which the recommender 'sasrec' does not have",
+        ),
         ({"model": "sasrec"}, "'sasrec' lacks .* objective 'diffusion' needs denoise"),
         (
             {"recommender": "autoregressive", "decoding": "any_order_beam"},

@@ -148,6 +148,22 @@ def test_nor_afterwards(fitted):
     assert fitted.recipe == before
 
 
+def test_a_scorer_that_was_not_there_at_fit_cannot_come_later(recipe, toy):
+    short = recipe.override(["item_scoring.new_items=null", "training.epochs=1"])
+    fitted = HybridRecommender(short).fit(toy, progress=False)
+    before = fitted.recommend(HISTORIES, k=5)
+    with pytest.raises(RecipeError, match="item_scoring had no new_items at fit; fit again with it"):
+        fitted.override(["item_scoring.new_items.weight=1"])
+    assert "new_items" not in fitted.recipe.item_scoring.scorers and fitted.recommend(HISTORIES, k=5).equals(before)
+
+
+def test_another_precision_is_the_own_affair_of_a_variant(whole):
+    half = whole.variant([]).to("cpu", "bf16")
+    assert next(half.ranker().network.parameters()).dtype == torch.bfloat16
+    whole._forget()
+    assert whole.ranker().network is whole.network and half.network is whole.network
+
+
 def test_it_learns_more_than_digits_alone(recipe, toy):
     """The toy world has something to learn: the loss of items falls."""
     fitted = HybridRecommender(recipe.override(["training.epochs=6", "training.patience=20"])).fit(toy, progress=False)

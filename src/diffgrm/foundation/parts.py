@@ -15,7 +15,7 @@ mappings do where it is called from Python::
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,6 +51,14 @@ class Part:
         if "seed" not in inspect.signature(part).parameters:
             supplied.pop("seed", None)
         return part(**self.options, **supplied)
+
+    def with_nested(self) -> Iterator[Part]:
+        """This part and all that are nested in it."""
+        yield self
+        for option in self.options.values():
+            for inner in option if isinstance(option, tuple) else (option,):
+                if isinstance(inner, Part):
+                    yield from inner.with_nested()
 
     def flat(self) -> dict[str, Any]:
         """Name and settings as one mapping, as YAML shows them; nested parts as short as they can be."""

@@ -99,6 +99,8 @@ class Recipe(BaseModel):
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems)) from None
 
     def _validation_problems(self) -> list[str]:
+        if self.training.validation_decoding and "decoding" not in self.sections:
+            return [f"training.validation_decoding: the recommender {self.recommender!r} does not decode; leave it out"]
         wanted = self.decoding.options | self.training.validation_decoding
         _, problems = check_options("decoding", self.decoding.name, wanted, "decoding")
         return [f"training.validation_decoding: {problem}" for problem in problems]
@@ -118,7 +120,8 @@ class Recipe(BaseModel):
         used = {"recommender", "seed", "data", "evaluation", *chosen}
         for part in (self.model, self.objective):
             if part.kind in used:
-                used.update(_sections_of(part))
+                for inner in part.with_nested():
+                    used.update(registry.constant(inner.kind, inner.name, "sections", ()))
         return tuple(section for section in type(self).model_fields if section in used)
 
     @classmethod
@@ -245,16 +248,6 @@ def _option_rows(path: str, part: Part) -> Iterator[SettingRow]:
 
 def _known(kind: str) -> str:
     return f"{', '.join(registry.names(kind))}, or module:Class"
-
-
-def _sections_of(part: Part) -> set[str]:
-    """The sections that a part and those nested in it use."""
-    used = set(registry.constant(part.kind, part.name, "sections", ()))
-    for option in part.options.values():
-        for inner in option if isinstance(option, tuple) else (option,):
-            if isinstance(inner, Part):
-                used |= _sections_of(inner)
-    return used
 
 
 def _mapping(text: str, source: str | Path) -> dict[str, Any]:

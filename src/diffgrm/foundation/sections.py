@@ -36,7 +36,7 @@ class SemanticIdSettings(Section):
 
 
 class ItemLossSettings(Section):
-    """How whole items are told apart in training."""
+    """How items are told apart in training."""
 
     kind: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
         "softmax",

@@ -204,12 +204,12 @@ class Recommender(ABC):
         Raises:
             DataError: data that cannot be split or learnt from.
         """
-        self._catalogue = None  # until all has gone well
-        self.parts = self.new_parts()
-        folder = Path(run_folder) if run_folder is not None else None
-        learnt = fitting.learn(self.recipe, self.parts, dataset, folder, resume, progress)
+        self._catalogue, self.parts = None, {}  # until all has gone well
+        self._forget()
+        parts, folder = self.new_parts(), Path(run_folder) if run_folder is not None else None
+        learnt = fitting.learn(self.recipe, parts, dataset, folder, resume, progress)
         self._fitted_split = learnt.split
-        self.take(learnt.catalogue, learnt.facts)
+        self.take(parts, learnt.catalogue, learnt.facts)
         return self
 
     def variant(self, overrides: Iterable[str]) -> Self:
@@ -220,21 +220,19 @@ class Recommender(ABC):
         Raises:
             RecipeError: see :meth:`override`.
         """
-        return copy.copy(self).override(overrides)
+        changed = copy.copy(self)
+        changed.recipe = self.recipe.override(after_fit(overrides))
+        changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
+        changed._recipe_changed()
+        return changed
 
     def override(self, overrides: Iterable[str]) -> Self:
         """Change how a fitted recommender decodes, weighs or is evaluated, for example ``["decoding.beam=256"]``.
 
         Raises:
-            RecipeError: overrides of settings that fitting has used up.
+            RecipeError: overrides of settings that fitting has used up; nothing has changed then.
         """
-        before, self.recipe = (self.recipe, self.parts), self.recipe.override(after_fit(overrides))
-        try:
-            self.parts = {name: part.recipe_changed(self.recipe) for name, part in self.parts.items()}
-            self._recipe_changed()
-        except DiffGRMError:
-            self.recipe, self.parts = before
-            raise
+        vars(self).update(vars(self.variant(overrides)))
         return self
 
     def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
@@ -244,12 +242,14 @@ class Recommender(ABC):
             precision: of the network in use: ``"32"``; or ``"bf16"``, faster on GPUs and on CPUs with matrix units (AMX),
                 with scores that differ in the second or third decimal, so that now and then neighbours in a list change
                 places. What is saved stays in 32 bits.
+
+        Raises:
+            DiffGRMError: not fitted, or another precision.
         """
         if precision not in ("32", "bf16"):
             raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
-        for part in self.parts.values():
-            part.to(device, precision)
-        self._forget()
+        parts = {name: part.to(device, precision) for name, part in self.parts.items()}
+        self.take(parts, self.catalogue, self.facts)
         return self
 
     def compile(self) -> Self:
@@ -258,11 +258,12 @@ class Recommender(ABC):
         Meant for GPUs: on the CPU it pays nothing (docs/results/performance.md).
 
         Raises:
-            DiffGRMError: the method has no network.
+            DiffGRMError: not fitted, or the method has no network.
         """
-        if not any([part.compile() for part in self.parts.values()]):
+        compiled = [part.compile() for part in self.parts.values()]
+        self.take(self.parts, self.catalogue, self.facts)
+        if not any(compiled):
             raise DiffGRMError(f"{self.recipe.recommender!r} has no network to compile")
-        self._forget()
         return self
 
     def recommend(
@@ -343,13 +344,10 @@ class Recommender(ABC):
 
     @classmethod
     def _unloaded(cls, recipe: Recipe) -> Self:
-        """A recommender of this kind whose parts are not loaded yet."""
         found = registry.resolve("recommender", recipe.recommender)
         if not issubclass(found, cls):
             raise ModelFolderError(f"the folder holds a {found.__name__}, not a {cls.__name__}; use diffgrm.load(folder)")
-        recommender = found(recipe)
-        recommender.parts = recommender.new_parts()
-        return recommender
+        return found(recipe)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -360,9 +358,9 @@ class Recommender(ABC):
         """
         return saving.read(Path(folder), cls._unloaded)
 
-    def take(self, catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
-        """Go over to a catalogue and what its fit noted; called when all parts are fitted or loaded."""
-        self._catalogue, self.facts = catalogue, facts
+    def take(self, parts: dict[str, LearntPart], catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
+        """Go over to learnt parts, their catalogue, and what their fit noted."""
+        self.parts, self._catalogue, self.facts = parts, catalogue, facts
         self._forget()
 
     def save_pretrained(self, folder: str | Path) -> Path:

@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.parts import FitTask, LearntPart, SavedModel, part_of
+from diffgrm.recommenders.parts import FitTask, LearntPart, part_of
 from diffgrm.recommenders.texts import TextVectors
 
 SIMILARITY = "similarity.safetensors"
@@ -36,9 +37,9 @@ class Similarities(LearntPart):
         found = self.matrix
         State({"data": found.data, "indices": found.indices, "indptr": found.indptr}).save(folder / SIMILARITY)
 
-    def load(self, saved: SavedModel) -> None:
+    def load(self, folder: Path, recipe: Recipe) -> None:
         """See :meth:`LearntPart.load`."""
-        arrays = State.load(saved.folder / SIMILARITY).arrays
+        arrays = State.load(folder / SIMILARITY).arrays
         size = len(arrays["indptr"]) - 1
         self.matrix = sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size))
 

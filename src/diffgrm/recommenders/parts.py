@@ -12,6 +12,7 @@ import polars as pl
 
 from diffgrm.data.dataset import Split
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import DiffGRMError
 
 Parts = Mapping[str, "LearntPart"]
 P = TypeVar("P", bound="LearntPart")
@@ -64,21 +65,6 @@ class ItemChange:
         return self.made[name]
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """A model folder that is read.
-
-    Attributes:
-        parts: all parts of the recommender; those before the one that reads are loaded.
-        item_counts: [I] training events of every item.
-    """
-
-    folder: Path
-    recipe: Recipe
-    parts: Parts
-    item_counts: np.ndarray
-
-
 class LearntPart:
     """Something learnt. Changes give a new part and leave this one, so that readers of it are not disturbed."""
 
@@ -96,8 +82,9 @@ class LearntPart:
         """The part under another recipe, of which only settings differ that fitting has not used up."""
         return self
 
-    def to(self, device: str, precision: Literal["32", "bf16"]) -> None:
-        """Move what computes to a device; see ``Recommender.to``."""
+    def to(self, device: str, precision: Literal["32", "bf16"]) -> Self:
+        """The part with what computes moved to a device; see ``Recommender.to``."""
+        return self
 
     def compile(self) -> bool:
         """Compile what can be compiled; whether there was any."""
@@ -106,12 +93,17 @@ class LearntPart:
     def save(self, folder: Path) -> None:
         """Write the part's own files."""
 
-    def load(self, saved: SavedModel) -> None:
-        """Read them."""
+    def load(self, folder: Path, recipe: Recipe) -> None:
+        """Read them, as written under a recipe."""
 
 
 def part_of(parts: Parts, name: str, kind: type[P]) -> P:
-    """A part by its name, as what it is."""
-    part = parts[name]
+    """A part by its name, as what it is.
+
+    Raises:
+        DiffGRMError: there is none of that name.
+    """
+    if (part := parts.get(name)) is None:
+        raise DiffGRMError(f"nothing is learnt of {name!r}: not fitted, or by a method that does without")
     assert isinstance(part, kind), f"{name} is a {type(part).__name__}"
     return part

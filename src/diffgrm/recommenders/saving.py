@@ -13,7 +13,7 @@ from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.recommenders import old_folders
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
-from diffgrm.recommenders.parts import LearntPart, SavedModel
+from diffgrm.recommenders.parts import LearntPart
 
 RECIPE = "recipe.yaml"
 
@@ -30,8 +30,12 @@ class Saved(Protocol):
         """The items it knows."""
         ...
 
-    def take(self, catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
-        """Go over to a catalogue and facts, once all parts are loaded."""
+    def new_parts(self) -> dict[str, LearntPart]:
+        """What it learns, not yet loaded."""
+        ...
+
+    def take(self, parts: dict[str, LearntPart], catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
+        """Go over to parts that are all loaded, their catalogue and facts."""
         ...
 
 
@@ -56,16 +60,16 @@ def read(folder: Path, make: Callable[[Recipe], R]) -> R:
     """Read a model folder of this format or the one before; see ``Recommender.load``.
 
     Args:
-        make: gives a recommender whose parts are not loaded yet.
+        make: gives a recommender without what it has learnt.
     """
 
     def take(manifest: dict[str, Any]) -> R:
         with old_folders.as_new(folder, manifest) as readable:
             recommender, catalogue = make(Recipe.from_yaml(readable / RECIPE)), ItemCatalogue.load(readable)
-            saved = SavedModel(readable, recommender.recipe, recommender.parts, catalogue.counts)
-            for part in recommender.parts.values():
-                part.load(saved)
-            recommender.take(catalogue, manifest["facts"])
+            parts = recommender.new_parts()
+            for part in parts.values():
+                part.load(readable, recommender.recipe)
+            recommender.take(parts, catalogue, manifest["facts"])
             return recommender
 
     return model_folder.read(folder, take)

@@ -11,7 +11,7 @@ import polars as pl
 
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, part_of
+from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, part_of
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items, normalise
 
 ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
@@ -24,12 +24,14 @@ class TextVectors(LearntPart):
         kept: whether the vectors are kept and saved.
 
     Attributes:
+        encoder: there once it is fitted or loaded.
         vectors: [I, e] of all items; None where they are not kept and nothing is being fitted.
     """
 
+    encoder: ItemEncoder
+
     def __init__(self, kept: bool) -> None:
         self.kept = kept
-        self.encoder: ItemEncoder | None = None
         self.vectors: np.ndarray | None = None
         self._unit: np.ndarray | None = None  # [I, e] of length 1, once similar items are asked for
 
@@ -45,18 +47,14 @@ class TextVectors(LearntPart):
 
     def encode(self, rows: pl.DataFrame) -> np.ndarray:
         """[N, e] of the texts of rows of an item table."""
-        assert self.encoder is not None
         return self.encoder.encode(rows)
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
         changed = copy.copy(self)
         changed._unit = None
-        if self.vectors is not None and change.new:
-            changed.vectors = np.concatenate([self.vectors, text_vectors(change)])
-        elif self.vectors is not None:
-            changed.vectors = self.vectors.copy()
-            changed.vectors[change.positions] = text_vectors(change)
+        if self.vectors is not None:
+            changed.vectors = all_text_vectors(change)
         return changed
 
     def similarity(self, item_table: pl.DataFrame, position: int) -> np.ndarray:
@@ -67,23 +65,36 @@ class TextVectors(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        assert self.encoder is not None
         self.encoder.state().save(folder / ENCODER)
         if self.vectors is not None:
             State({"vectors": self.vectors}).save(folder / VECTORS)
 
-    def load(self, saved: SavedModel) -> None:
+    def load(self, folder: Path, recipe: Recipe) -> None:
         """See :meth:`LearntPart.load`."""
-        recipe = saved.recipe
-        self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(saved.folder / ENCODER))
+        self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(folder / ENCODER))
         if self.kept:
-            self.vectors = State.load(saved.folder / VECTORS).arrays["vectors"]
+            self.vectors = State.load(folder / VECTORS).arrays["vectors"]
 
 
 def text_vectors(change: ItemChange) -> np.ndarray:
     """[N, e] of the texts of items that come or change."""
     part = part_of(change.parts, "texts", TextVectors)
     return change.once("text vectors", lambda: part.encode(change.rows))
+
+
+def all_text_vectors(change: ItemChange) -> np.ndarray:
+    """[I, e] of the texts of all items after a change, where they are kept."""
+    before = part_of(change.parts, "texts", TextVectors).vectors
+    assert before is not None
+
+    def make() -> np.ndarray:
+        if change.new:
+            return np.concatenate([before, text_vectors(change)])
+        vectors = before.copy()
+        vectors[change.positions] = text_vectors(change)
+        return vectors
+
+    return change.once("all text vectors", make)
 
 
 def branch_names(recipe: Recipe) -> tuple[str, ...]:

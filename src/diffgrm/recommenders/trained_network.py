@@ -6,8 +6,10 @@ import copy
 import inspect
 import json
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,14 +18,14 @@ from torch import nn
 
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DiffGRMError, ModelFolderError, TrainingError
+from diffgrm.foundation.schema import ModelFolderError, RecipeError, TrainingError
 from diffgrm.learning.loop import train
-from diffgrm.learning.objectives.base import LearningTask, Objective, TrainingItems
+from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.networks.compiled import compile_layers, compiled
-from diffgrm.networks.contracts import EncodesHistories, check_network, contract
-from diffgrm.ranking.decoding.base import Decoder
-from diffgrm.recommenders.parts import FitTask, LearntPart, Parts, SavedModel, part_of
-from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.networks.contracts import EncodesHistories, contract
+from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.recommenders.parts import FitTask, LearntPart, Parts, part_of
+from diffgrm.recommenders.rankers import Tables, item_features, item_ranker
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors
 
@@ -34,12 +36,13 @@ class TrainedNetwork(LearntPart):
     """The recipe's network, trained for the recipe's objective.
 
     Attributes:
-        network: in 32 bits, as it is saved.
+        network: in 32 bits, as it is saved; there once it is fitted or loaded.
         sizes: what the data decided: arguments of networks that are no settings.
     """
 
+    network: nn.Module
+
     def __init__(self) -> None:
-        self.network: nn.Module | None = None
         self.sizes: dict[str, int] = {}
         self._precision = "32"
         self._in_use: nn.Module | None = None
@@ -83,7 +86,6 @@ class TrainedNetwork(LearntPart):
         sizes = {"n_items": task.split.dataset.n_items}
         if "sids" in task.parts:
             sids = part_of(task.parts, "sids", Identifiers).semantic_ids
-            assert sids is not None
             sizes |= {"n_digits": sids.n_digits, "codebook_size": sids.codebook_size}
         if "texts" in task.parts and (texts := part_of(task.parts, "texts", TextVectors)).kept:
             assert texts.vectors is not None
@@ -91,43 +93,51 @@ class TrainedNetwork(LearntPart):
         return sizes
 
     def _built(self, recipe: Recipe) -> nn.Module:
-        """The recipe's network, which is given the sizes that it takes."""
-        known = inspect.signature(registry.resolve("model", recipe.model.name)).parameters
-        return recipe.model.build(**{name: size for name, size in self.sizes.items() if name in known})
+        """The recipe's network, which is given the sizes that it takes.
+
+        Raises:
+            RecipeError: it needs one that the data do not decide here.
+        """
+        model = recipe.model
+        known = inspect.signature(registry.resolve("model", model.name)).parameters.values()
+        if missing := [p.name for p in known if p.default is p.empty and p.name not in self.sizes | model.options]:
+            raise RecipeError(
+                f"the model {model.name!r} needs {', '.join(missing)}, which the recommender {recipe.recommender!r} does "
+                "not have; semantic IDs come with the branch 'sid' (model.branches), or choose another model.name"
+            )
+        return model.build(**{p.name: self.sizes[p.name] for p in known if p.name in self.sizes})
 
     def _objective(self, task: FitTask, network: nn.Module) -> Objective:
         recipe, counts = task.recipe, task.split.item_counts
         items = TrainingItems(item_features(task.parts, counts, len(counts)), counts)
-        tables = Tables(recipe, task.parts, None)
-        decoder = recipe.validation_decoder.build(seed=recipe.seed) if "decoding" in recipe.sections else None
+        ranking: Callable[[nn.Module, ItemFeatures], Ranking] = partial(item_ranker, recipe)
+        if "decoding" in recipe.sections:  # the tables of the catalogue serve all validations
+            decoder = recipe.validation_decoder.build(seed=recipe.seed)
+            ranking = partial(Tables(recipe, task.parts, None).ranker, decoder=decoder)
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
-        learning = LearningTask(
-            network, items, lambda: tables.ranking(network, items.features, decoder), recipe.item_loss, noising
-        )
-        return recipe.objective.build(task=learning)
+        return recipe.objective.build(task=LearningTask(network, items, ranking, recipe.item_loss, noising))
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
     @property
     def in_use(self) -> nn.Module:
         """The network, in the precision that :meth:`to` was told."""
-        assert self.network is not None
         if self._in_use is None:
             exact = self._precision == "32"
             self._in_use = self.network if exact else copy.deepcopy(self.network).to(torch.bfloat16)
         return self._in_use
 
-    def to(self, device: str, precision: Literal["32", "bf16"]) -> None:
+    def to(self, device: str, precision: Literal["32", "bf16"]) -> Self:
         """See :meth:`LearntPart.to`."""
-        assert self.network is not None
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        changed = copy.copy(self)
         self.network.to(device)
-        self._precision, self._in_use = precision, None
+        changed._precision, changed._in_use = precision, None
+        return changed
 
     def compile(self) -> bool:
         """See :meth:`LearntPart.compile`."""
-        assert self.network is not None
         self._in_use = None
         return compile_layers(self.network) > 0
 
@@ -135,46 +145,20 @@ class TrainedNetwork(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`; the sizes travel in the header."""
-        assert self.network is not None
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         save_file(weights, folder / NETWORK, metadata={"sizes": json.dumps(self.sizes)})
 
-    def load(self, saved: SavedModel) -> None:
+    def load(self, folder: Path, recipe: Recipe) -> None:
         """See :meth:`LearntPart.load`."""
-        path = saved.folder / NETWORK
+        path = folder / NETWORK
         try:
             with safe_open(path, framework="numpy") as file:
                 self.sizes = json.loads((file.metadata() or {})["sizes"])
-            self.network = self._built(saved.recipe)
+            self.network = self._built(recipe)
             self.network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
             raise ModelFolderError(f"{path} does not fit the recipe beside it: {error}") from error
         self.network.eval()
-
-
-def check_recipe(recipe: Recipe, decoders: list[Decoder]) -> None:
-    """Refuse a network that cannot be trained or decoded as a recipe says, before anything is made for it.
-
-    Raises:
-        RecipeError: see :func:`check_network`.
-    """
-    needs = [(need, f"objective {part.name!r}") for part in _objectives(recipe) for need in _needs("objective", part.name)]
-    needs += [(need, f"decoding {recipe.decoding.name!r}") for decoder in decoders for need in decoder.needs]
-    check_network(recipe.model.name, registry.resolve("model", recipe.model.name), [(EncodesHistories, "training"), *needs])
-
-
-def _objectives(recipe: Recipe) -> list[Any]:
-    """The objective and those nested in it."""
-    found, waiting = [], [recipe.objective]
-    while waiting:
-        part = waiting.pop()
-        found.append(part)
-        waiting += [option for option in part.options.values() if type(option) is type(part)]
-    return found
-
-
-def _needs(kind: str, name: str) -> tuple[type, ...]:
-    return getattr(registry.resolve(kind, name), "needs", ())
 
 
 def network_of(parts: Parts) -> TrainedNetwork:
@@ -183,6 +167,4 @@ def network_of(parts: Parts) -> TrainedNetwork:
     Raises:
         DiffGRMError: there is none.
     """
-    if not isinstance(part := parts.get("network"), TrainedNetwork):
-        raise DiffGRMError("this recommender has no network")
-    return part
+    return part_of(parts, "network", TrainedNetwork)

@@ -159,6 +159,5 @@ def _decoding(
         return BeamSearch(count, part.options["order"])
     learnt = ItemScorers()
     learnt.read(folder, read_scorers(recipe["item_scoring"]))
-    assert learnt.neighbours is not None
     items = ScoredItems(arrays.get(COMPARABLE, arrays[VECTORS]), learnt.neighbours)
     return ItemProposals(ItemScoring(tuple(learnt.scorers.values()), items), count, part.options["weight"])
