@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class Columns:
@@ -69,6 +70,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+def readable(error: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, in the words of YAML.
+
+    >>> readable({"type": "tuple_type", "msg": "Input should be a valid tuple"})
+    'expected a list, such as [a, b]'
+    """
+    if error["type"] == "tuple_type":
+        return "expected a list, such as [a, b]"
+    if error["type"] in ("model_type", "dict_type"):
+        return "expected a mapping from settings to their values"
+    return str(error["msg"])
 
 
 def first_few(values: Iterable[object], limit: int = 5) -> str:

@@ -9,8 +9,10 @@ import numpy as np
 import polars as pl
 import torch
 
+from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns, RecipeError
+from diffgrm.learning.objectives.digits import DigitObjective
 from diffgrm.ranking.decoding.base import Decoder
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ranker import Ranker
@@ -177,10 +179,24 @@ class GenerativeRecommender(Recommender):
     def _decoder(self) -> Decoder:
         recipe = self.recipe
         decoder: Decoder = recipe.decoding.build(seed=recipe.seed)
-        if decoder.uses_item_scores and "item_scoring" not in recipe.sections:
+        if not decoder.uses_item_scores:
+            return decoder
+        if "item_scoring" not in recipe.sections:
             raise RecipeError(
                 f"decoding {recipe.decoding.name!r} ranks by scores of whole items, which the recommender "
                 f"{recipe.recommender!r} does not learn; choose recommender=hybrid, or a decoding such as any_order_beam"
+            )
+        if not recipe.item_scoring.scorers:
+            raise RecipeError(
+                f"decoding {recipe.decoding.name!r} ranks by scores of whole items, and item_scoring has no scorer left; "
+                f"keep one of {', '.join(registry.names('scorer'))}"
+            )
+        digits_only = issubclass(registry.resolve("objective", recipe.objective.name), DigitObjective)
+        if digits_only and "vectors" in recipe.item_scoring.scorers:
+            raise RecipeError(
+                f"decoding {recipe.decoding.name!r} ranks by the network's scores of whole items, which the objective "
+                f"{recipe.objective.name!r} does not teach it; choose objective.name=joint, a decoding such as "
+                "any_order_beam, or leave the network's scores out: item_scoring.vectors=null"
             )
         return decoder
 
