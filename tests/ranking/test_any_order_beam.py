@@ -329,6 +329,11 @@ def test_finishing_items_works_where_sids_are_shared(network):
     assert all(len(set(row)) == 15 and (row >= 0).all() for row in items)
 
 
+def test_groups_at_random_need_steps():
+    with pytest.raises(RecipeError, match=r"decoding\.group random does nothing without decoding\.steps; set it"):
+        AnyOrderBeam(beam=4, group="random").check(4, 10)
+
+
 def test_finishing_items_needs_the_catalogue():
     with pytest.raises(RecipeError, match=r"decoding\.finish items needs decoding\.constrained true"):
         AnyOrderBeam(finish="items", constrained=False).check(4, 100)
