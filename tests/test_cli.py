@@ -211,7 +211,7 @@ def test_items_come_and_go_from_the_command_line(run, fitted, tmp_path):
     code, out, _ = run("items", "remove", model, "new 0", "item 1")
     assert code == 0 and f"version 3 of {model}: {items + 2} items, {items} of them" in " ".join(out.split())
     code, out, _ = run("similar", model, "new 1", "--k", "3")
-    assert code == 0 and "item 1 " not in out and "similar to new 1" in out
+    assert code == 0 and "item 1 " not in out and "Similar to new 1" in out
     assert run("items", "restore", model, "item 1")[0] == 0
     found = diffgrm.load(model)
     assert found.facts["catalogue_version"] == 4 and found.items.positions(["new 1"]) == items + 1
