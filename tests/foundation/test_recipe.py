@@ -278,12 +278,17 @@ def test_the_readme_says_where_every_moved_setting_is():
 
 
 def test_changed_settings_that_do_nothing_beside_the_others_are_refused_before_fitting():
-    recipe = Recipe(item_loss={"kind": "softmax", "negatives": 8, "logq": False}, data={"test_share": 0.2})
+    recipe = Recipe(
+        item_loss={"kind": "softmax", "negatives": 8, "logq": False},
+        data={"test_share": 0.2},
+        noising={"name": "random", "p": 0.3},
+    )
     with pytest.raises(RecipeError) as error:
         recipe.refuse_idle()
     assert str(error.value).splitlines()[1:] == [
         "  - data.test_share = 0.2 does nothing with data.split = leave_one_out; leave it out, or set data.split to "
         "temporal",
+        "  - noising.p = 0.3 does nothing with noising.draw = uniform_t; leave it out, or set noising.draw to fixed_p",
         "  - item_loss.negatives = 8 does nothing with item_loss.kind = softmax; leave it out, or set item_loss.kind to "
         "sampled_softmax or bce or gbce",
         "  - item_loss.logq = False does nothing with item_loss.kind = softmax; leave it out, or set item_loss.kind to "

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.losses import masked_cross_entropy
 from diffgrm.learning.noising.base import Views
 from diffgrm.learning.noising.coherent import CoherentNoising
@@ -134,8 +133,3 @@ def test_pooled_digits_of_uniform_t_count_one_over_t():
     losses = by_hand(0.0)
     wanted = (4 * losses[:, 0, 0] + losses[:, 1].sum(-1)).sum() / (2 * (4 + 3))
     assert masked_cross_entropy(LOGITS, CODES, views, reduction="token_mean").item() == pytest.approx(wanted.item())
-
-
-def test_a_probability_that_nobody_asks_for_is_refused():
-    with pytest.raises(RecipeError, match=r"noising\.p = 0\.3 does nothing with noising\.draw = k_of_n; leave it out"):
-        RandomNoising("k_of_n", p=0.3)

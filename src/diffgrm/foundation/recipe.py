@@ -21,7 +21,7 @@ from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides, with_de
 from diffgrm.foundation.part_settings import PartsOf, readable_type
 from diffgrm.foundation.parts import ItemScoring, Part, as_part, check_options, named, read_scorers
 from diffgrm.foundation.presets import defaults_of, is_preset, preset_names, preset_text
-from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, readable
+from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, idle, readable
 from diffgrm.foundation.sections import (
     DataSettings,
     EvaluationSettings,
@@ -126,8 +126,14 @@ class Recipe(BaseModel):
         """
         problems, usual = [], defaults_of(self.recommender)
         for section in self.sections:
-            if isinstance(settings := getattr(self, section), Section):
-                problems += settings.idle(section, usual.get(section, {}))
+            value, said = getattr(self, section), usual.get(section, {})
+            if isinstance(value, Section):
+                known = {key: field.default for key, field in type(value).model_fields.items()}
+                problems += idle(section, value.only_with, value.model_dump(), known, said)
+            elif isinstance(value, Part):
+                known = {key: setting.default for key, setting in registry.settings(value.kind, value.name).items()}
+                rules = registry.constant(value.kind, value.name, "only_with", ())
+                problems += idle(section, rules, value.options, known, said if said.get("name") == value.name else {})
         if problems:
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
 

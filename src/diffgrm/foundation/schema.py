@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+OnlyWith = tuple[tuple[str, str, tuple[str, ...]], ...]  # a setting, another one, and the values of that
+
 
 class Columns:
     """Column names of the library's own tables; user tables are renamed to these on reading."""
@@ -83,6 +85,24 @@ def readable(error: Mapping[str, Any]) -> str:
     if error["type"] in ("model_type", "dict_type"):
         return "expected a mapping from settings to their values"
     return str(error["msg"])
+
+
+def idle(path: str, rules: OnlyWith, values: Mapping[str, Any], *usual: Mapping[str, Any]) -> list[str]:
+    """Settings that have been changed and do nothing beside the others, a line each.
+
+    >>> idle("noising", (("p", "draw", ("fixed_p",)),), {"p": 0.3, "draw": "k_of_n"}, {"p": 0.5})
+    ['noising.p = 0.3 does nothing with noising.draw = k_of_n; leave it out, or set noising.draw to fixed_p']
+
+    Args:
+        path: where the settings stand in the recipe.
+        usual: what they are where nothing is said.
+    """
+    return [
+        f"{path}.{key} = {values[key]} does nothing with {path}.{other} = {values[other]}; leave it out, or set "
+        f"{path}.{other} to {' or '.join(wanted)}"
+        for key, other, wanted in rules
+        if values[other] not in wanted and all(values[key] != known[key] for known in usual if key in known)
+    ]
 
 
 def first_few(values: Iterable[object], limit: int = 5) -> str:

@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from diffgrm.foundation.schema import OnlyWith
 
 
 class Section(BaseModel):
     """A group of plain settings.
 
     Attributes:
-        only_with: settings that do nothing but where another one has some value: (setting, other setting, its values).
+        only_with: settings that do nothing but where another one has some value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    only_with: ClassVar[tuple[tuple[str, str, tuple[str, ...]], ...]] = ()
-
-    def idle(self, section: str, usual: Mapping[str, Any]) -> list[str]:
-        """Settings that have been changed and do nothing beside the others, a line each.
-
-        Args:
-            section: the name of this section.
-            usual: what some settings are where nothing is said, if not what they are by themselves.
-        """
-        found = []
-        for key, other, values in self.only_with:
-            value, chosen = getattr(self, key), getattr(self, other)
-            if chosen not in values and value not in (type(self).model_fields[key].default, usual.get(key)):
-                found.append(
-                    f"{section}.{key} = {value} does nothing with {section}.{other} = {chosen}; leave it out, or set "
-                    f"{section}.{other} to {' or '.join(values)}"
-                )
-        return found
+    only_with: ClassVar[OnlyWith] = ()
 
 
 class DataSettings(Section):
     """Which events are held out."""
 
-    only_with: ClassVar = (("validation_share", "split", ("temporal",)), ("test_share", "split", ("temporal",)))
+    only_with: ClassVar[OnlyWith] = (("validation_share", "split", ("temporal",)), ("test_share", "split", ("temporal",)))
 
     split: Literal["leave_one_out", "temporal", "validation_only"] = Field(
         "leave_one_out",
@@ -63,7 +47,7 @@ class SemanticIdSettings(Section):
 class ItemLossSettings(Section):
     """How whole items are told apart in training."""
 
-    only_with: ClassVar = (
+    only_with: ClassVar[OnlyWith] = (
         ("negatives", "kind", ("sampled_softmax", "bce", "gbce")),
         ("negative_power", "kind", ("sampled_softmax", "bce", "gbce")),
         ("logq", "kind", ("sampled_softmax",)),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.schema import OnlyWith
 from diffgrm.learning.noising.base import NoisingContext, NoisingSchedule, Views
 
 
 class RandomNoising(NoisingSchedule):
-    """Each view hides digits drawn without regard to the other views.
+    """Each view hides digits drawn without regard to the other views."""
 
-    Raises:
-        RecipeError: ``p`` with a ``draw`` that does not ask for it.
-    """
+    only_with: ClassVar[OnlyWith] = (("p", "draw", ("fixed_p",)),)
 
     def __init__(
         self,
@@ -29,8 +27,6 @@ class RandomNoising(NoisingSchedule):
         p: Annotated[float, Field(gt=0, le=1), "fixed_p: probability that a digit is hidden"] = 0.5,
         views: Annotated[int | None, Field(ge=1), "views of each target; null: as many as digits"] = None,
     ) -> None:
-        if draw != "fixed_p" and p != 0.5:
-            raise RecipeError(f"noising.p = {p} does nothing with noising.draw = {draw}; leave it out, or draw fixed_p")
         self.draw, self.p, self.n_views = draw, p, views
 
     def views(self, codes: Tensor, context: NoisingContext) -> Views:
