@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+from diffgrm.foundation.moved import MOVED
 from diffgrm.foundation.parts import as_part
 from diffgrm.foundation.presets import FOLDER, preset_names, preset_summary
 from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
@@ -105,6 +107,17 @@ def test_the_paper_method_has_the_constructors_settings():
             "objective.digits.label_smoothing = 2: Input should be less than 1",
         ),
         (
+            {"objective": {"label_smoothing": 0}},
+            "objective 'joint' has no setting 'label_smoothing'; did you mean 'objective.digits.label_smoothing'?",
+        ),
+        (
+            {"model": {"branches": ["id", {"name": "text", "start": 1}]}},
+            "model.branches.1: branch 'text' has no setting 'start'; it has none",
+        ),
+        ({"embedding": {"columns": "brand"}}, "embedding.columns = 'brand': expected a list, such as [a, b]"),
+        ({"training": {"loggers": "csv"}}, "training.loggers = 'csv': expected a list, such as [a, b]"),
+        ({"semantic_ids": "share"}, "semantic_ids = 'share': expected a mapping from settings to their values"),
+        (
             {"objective": {"digits": 3}},
             "objective.digits: expected a name or a mapping with 'name' and settings, found 3",
         ),
@@ -164,8 +177,58 @@ def test_settings_that_would_do_nothing_are_refused():
     assert "model" not in Recipe(recommender="popularity").to_dict()
     with pytest.raises(RecipeError, match="'diffgrm' with the objective 'diffusion' does not use item_loss, item_sc"):
         Recipe(recommender="diffgrm", item_scoring={"vectors": {}}, item_loss={"kind": "bce"})
-    with pytest.raises(RecipeError, match="there is no setting 'loss'"):
-        Recipe(loss={"item_weight": 0})
+    with pytest.raises(RecipeError, match="validation_decoding: the recommender 'sasrec' decodes nothing; leave it out"):
+        Recipe(recommender="sasrec", training={"validation_decoding": {"beam": 3}})
+
+
+def test_settings_that_moved_are_told_where_to():
+    with pytest.raises(RecipeError) as error:
+        Recipe(loss={"reduction": "token_mean", "share": 0.2, "scale": 1}, decoding={"beam": 3, "new_items": 1})
+    assert str(error.value).splitlines() == [
+        "the recipe has problems:",
+        "  - decoding 'item_proposals' has no setting 'beam'; known: candidates, weight",
+        "  - decoding 'item_proposals' has no setting 'new_items'; it is now 'item_scoring.new_items.weight' of "
+        "recommender=hybrid (see 'What moved in 0.2' in the README)",
+        "  - there is no setting 'loss.reduction'; it is now 'objective.digits.reduction' of recommender=hybrid, "
+        "'objective.reduction' where digits are learnt alone (see 'What moved in 0.2' in the README)",
+        "  - there is no setting 'loss.share'; it is now 'objective.digit_fraction' of recommender=hybrid "
+        "(see 'What moved in 0.2' in the README)",
+        "  - there is no setting 'loss.scale'",
+    ]
+    with pytest.raises(RecipeError, match="no recipe file recipes/best.yaml; that recipe ships with .*its name, best"):
+        Recipe.from_yaml("recipes/best.yaml")
+
+
+def test_the_readme_says_where_every_moved_setting_is():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, _, section = readme.partition("## What moved in 0.2")
+    assert section and all(f"`{path}`" in section for path in MOVED)
+
+
+def test_changed_settings_that_do_nothing_beside_the_others_are_refused_before_fitting():
+    recipe = Recipe(
+        item_loss={"kind": "softmax", "negatives": 8, "logq": False},
+        data={"test_share": 0.2},
+        noising={"name": "random", "p": 0.3},
+    )
+    with pytest.raises(RecipeError) as error:
+        recipe.refuse_idle()
+    assert str(error.value).splitlines()[1:] == [
+        "  - data.test_share = 0.2 does nothing with data.split = leave_one_out; leave it out, or set data.split to "
+        "temporal",
+        "  - noising.p = 0.3 does nothing with noising.draw = uniform_t; leave it out, or set noising.draw to fixed_p",
+        "  - item_loss.negatives = 8 does nothing with item_loss.kind = softmax; leave it out, or set item_loss.kind to "
+        "sampled_softmax or bce or gbce",
+        "  - item_loss.logq = False does nothing with item_loss.kind = softmax; leave it out, or set item_loss.kind to "
+        "sampled_softmax",
+    ]
+    Recipe(item_loss={"kind": "softmax"}).refuse_idle()  # 4,096 negatives are the recommender's, and nobody's wish
+    Recipe(data={"split": "temporal", "test_share": 0.2}, item_loss={"kind": "bce", "negatives": 8}).refuse_idle()
+
+
+@pytest.mark.parametrize("name", [*names("recommender"), *preset_names()])
+def test_no_recipe_of_ours_has_settings_that_do_nothing(name):
+    (Recipe.preset(name) if name in preset_names() else Recipe(recommender=name)).refuse_idle()
 
 
 def test_validation_decoding_is_checked_like_decoding():

@@ -245,6 +245,11 @@ def test_asking_for_few_beams_at_the_last_digit_gives_the_answer_of_asking_for_a
     assert beams[1] < beams[0]
 
 
+def test_groups_at_random_need_steps():
+    with pytest.raises(RecipeError, match=r"decoding\.group random does nothing without decoding\.steps; set it"):
+        AnyOrderBeam(beam=4, group="random").check(4, 10)
+
+
 # ---- the step in which a digit was filled ----------------------------------------------------------------------------
 
 

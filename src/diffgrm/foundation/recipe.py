@@ -16,11 +16,12 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from diffgrm.foundation import registry
+from diffgrm.foundation.moved import SECTIONS, moved
 from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides, with_defaults, written_scorers
 from diffgrm.foundation.part_settings import PartsOf, readable_type
 from diffgrm.foundation.parts import ItemScoring, Part, as_part, check_options, named, read_scorers
-from diffgrm.foundation.presets import is_preset, preset_text
-from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
+from diffgrm.foundation.presets import defaults_of, is_preset, preset_names, preset_text
+from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, idle, readable
 from diffgrm.foundation.sections import (
     DataSettings,
     EvaluationSettings,
@@ -99,9 +100,11 @@ class Recipe(BaseModel):
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems)) from None
 
     def _validation_problems(self) -> list[str]:
-        if self.training.validation_decoding and "decoding" not in self.sections:
-            return [f"training.validation_decoding: the recommender {self.recommender!r} does not decode; leave it out"]
         wanted = self.decoding.options | self.training.validation_decoding
+        if "decoding" not in self.sections and self.training.validation_decoding:
+            return [
+                f"training.validation_decoding: the recommender {self.recommender!r} decodes nothing; leave it out, or {{}}"
+            ]
         _, problems = check_options("decoding", self.decoding.name, wanted, "decoding")
         return [f"training.validation_decoding: {problem}" for problem in problems]
 
@@ -112,6 +115,27 @@ class Recipe(BaseModel):
         return [
             f"the recommender {self.recommender!r}{objective} does not use {', '.join(idle)}; leave it out, or null"
         ] * bool(idle)
+
+    def refuse_idle(self) -> None:
+        """Refuse settings that have been changed and do nothing beside the others.
+
+        It is asked before fitting, not on reading: a model that was fitted with such settings can be loaded.
+
+        Raises:
+            RecipeError: with every such setting, and with what it would do something.
+        """
+        problems, usual = [], defaults_of(self.recommender)
+        for section in self.sections:
+            value, said = getattr(self, section), usual.get(section, {})
+            if isinstance(value, Section):
+                known = {key: field.default for key, field in type(value).model_fields.items()}
+                problems += idle(section, value.only_with, value.model_dump(), known, said)
+            elif isinstance(value, Part):
+                known = {key: setting.default for key, setting in registry.settings(value.kind, value.name).items()}
+                rules = registry.constant(value.kind, value.name, "only_with", ())
+                problems += idle(section, rules, value.options, known, said if said.get("name") == value.name else {})
+        if problems:
+            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -153,7 +177,8 @@ class Recipe(BaseModel):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise RecipeError(f"there is no recipe file {path}") from error
+            hint = f"; that recipe ships with diffgrm: give its name, {Path(path).stem}"
+            raise RecipeError(f"there is no recipe file {path}{hint * (Path(path).stem in preset_names())}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"the recipe file {path} cannot be read: {error}") from error
         return cls.from_dict(apply_overrides(_mapping(text, path), overrides))
@@ -266,14 +291,16 @@ def _explain(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and path in SECTIONS and isinstance(old := item["input"], Mapping) and old:
+            lines += [f"there is no setting {f'{path}.{key}'!r}{moved(f'{path}.{key}')}" for key in old]
+        elif item["type"] == "extra_forbidden":
             section = item["loc"][0] if len(item["loc"]) > 1 else None
             known = Recipe.model_fields if section is None else _section_fields(str(section))
             lines.append(f"there is no setting {path!r}{did_you_mean(str(item['loc'][-1]), known)}")
         elif item["type"] == "value_error":
             lines += str(item["ctx"]["error"]).split("\n")
         else:
-            lines.append(f"{path} = {item['input']!r}: {item['msg']}")
+            lines.append(f"{path} = {item['input']!r}: {readable(item)}")
     return lines
 
 

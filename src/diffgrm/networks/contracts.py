@@ -122,7 +122,7 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
     """
     problems = [
         f"{who} needs {', '.join(missing)} ({protocol.__name__})"
-        for protocol, who in needs
+        for protocol, who in dict.fromkeys(needs)
         if (missing := lacks(network, protocol))
     ]
     if problems:

@@ -203,7 +203,9 @@ class Recommender(ABC):
 
         Raises:
             DataError: data that cannot be split or learnt from.
+            RecipeError: settings that do nothing beside the others, or parts that do not go together.
         """
+        self.recipe.refuse_idle()
         self._catalogue, self.parts = None, {}  # until all has gone well
         self._forget()
         parts, folder = self.new_parts(), Path(run_folder) if run_folder is not None else None

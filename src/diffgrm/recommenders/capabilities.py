@@ -31,6 +31,7 @@ def explaining(recommender: object) -> Explains:
     """
     if not isinstance(recommender, Explains):
         raise DiffGRMError(
-            f"a {type(recommender).__name__} cannot explain its lists; only masked diffusion fills digits in an order"
+            f"{type(recommender).__name__} cannot explain its lists; only masked diffusion (recommender=hybrid, diffgrm) "
+            "fills digits in an order"
         )
     return recommender

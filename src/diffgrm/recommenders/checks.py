@@ -31,6 +31,13 @@ def check_recipe(recipe: Recipe) -> None:
                 f"{who} ranks by item scores, which the recommender {recipe.recommender!r} does not learn; choose "
                 "recommender=hybrid, or a decoding such as any_order_beam"
             )
+        if scores_items and not recipe.item_scoring.scorers:
+            raise RecipeError(
+                f"{who} ranks by item scores, and item_scoring has no scorer left; keep one of "
+                f"{', '.join(registry.names('scorer'))}"
+            )
+        if scores_items and "vectors" not in recipe.item_scoring.scorers:
+            ranks_by = ()  # by what needs no network
     asked = [(EncodesHistories, "training"), *taught, *((need, who) for need in needs)]
     check_network(recipe.model.name, registry.resolve("model", recipe.model.name), asked)
     for need in ranks_by:

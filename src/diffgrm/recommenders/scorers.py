@@ -8,7 +8,7 @@ from typing import Self
 
 from diffgrm.foundation.parts import ItemScoring
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError, first_few
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Scorer
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
@@ -52,10 +52,13 @@ class ItemScorers(LearntPart):
         """See :meth:`LearntPart.recipe_changed`; what each scorer has learnt stays.
 
         Raises:
-            RecipeError: a scorer that was not there at fit.
+            RecipeError: scorers that were not there at fit.
         """
-        if new := [name for name in recipe.item_scoring.scorers if name not in self.scorers]:
-            raise RecipeError(f"item_scoring had no {first_few(new)} at fit; fit again with it")
+        if unknown := [name for name in recipe.item_scoring.scorers if name not in self.scorers]:
+            raise RecipeError(
+                f"item_scoring.{unknown[0]} was left out at fit, so that nothing was learnt for it; this model has "
+                f"{', '.join(self.scorers) or 'no scorers'}; fit again with item_scoring.{unknown[0]}={{}}"
+            )
         changed = copy.copy(self)
         changed.scorers = {}
         for name, part in recipe.item_scoring.scorers.items():

@@ -120,7 +120,7 @@ class Suite(BaseModel):
                 continue
             for choice in self.choices(name):
                 try:
-                    self.recipe(name, dataset, choice, self.seeds[0])
+                    self.recipe(name, dataset, choice, self.seeds[0]).refuse_idle()
                 except RecipeError as error:
                     problems.append(f"run {name!r} on {dataset}: {error}")
         if problems:

@@ -147,7 +147,7 @@ def recommend(
             progress=progress,
         )
     if out is None:
-        show_recommendations(found, recommender.item_table)
+        show_recommendations(found, recommender.item_table, whose="User" if history is None else "For the")
     else:
         write_table(found, out)
         console.print(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
@@ -323,7 +323,8 @@ def similar(
 
     recommender = load(model)
     found = recommender.similar_items(item, k)
-    show_recommendations(found.with_columns(pl.lit(f"similar to {item}").alias(Columns.USER)), recommender.item_table)
+    found = found.with_columns(pl.lit(item).alias(Columns.USER))
+    show_recommendations(found, recommender.item_table, whose="Similar to")
 
 
 @app.command()

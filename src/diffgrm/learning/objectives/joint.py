@@ -39,9 +39,12 @@ class JointObjective(Objective):
         ] = 1.0,
     ) -> None:
         super().__init__(task)
-        self.digits, self.next_item = as_part("objective", digits).build(task=task), NextItemObjective(task)
+        part = as_part("objective", digits)
+        self.digits, self.next_item = part.build(task=task), NextItemObjective(task)
         if not isinstance(self.digits, DigitObjective):
-            raise RecipeError(f"objective.digits is {digits!r}, which learns no digits; choose diffusion or left_to_right")
+            raise RecipeError(
+                f"objective.digits is {part.name!r}, which learns no digits; choose diffusion or left_to_right"
+            )
         self.item_weight, self.digit_fraction = item_weight, digit_fraction
 
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
