@@ -216,7 +216,10 @@ class Recipe(BaseModel):
             if isinstance(value, Part):
                 yield from _part_rows(name, value, f"which {value.kind}")
             elif isinstance(value, ItemScoring):
-                what = "what an item's score is the sum of, {SCORER: settings}; null as settings takes a scorer out"
+                what = (
+                    "what an item's score is the sum of, {SCORER: settings}, fitted for decoders that use it now or are chosen "
+                    "later; null as settings takes a scorer out"
+                )
                 yield SettingRow(name, "scorers", list(value.scorers), f"{what}: {_known('scorer')}")
                 for scorer, part in value.scorers.items():
                     yield from _option_rows(f"{name}.{scorer}", part)
