@@ -217,7 +217,7 @@ class Recipe(BaseModel):
                 yield from _part_rows(name, value, f"which {value.kind}")
             elif isinstance(value, ItemScoring):
                 what = (
-                    "what an item's score is the sum of, {SCORER: settings}, fitted for decoders that use it now or are chosen "
+                    "what an item's score is the sum of, {SCORER: settings}, fitted for a decoder that uses it, now or "
                     "later; null as settings takes a scorer out"
                 )
                 yield SettingRow(name, "scorers", list(value.scorers), f"{what}: {_known('scorer')}")
