@@ -157,9 +157,7 @@ def test_another_precision_is_the_own_affair_of_a_variant(whole):
 
 def test_item_scores_that_no_objective_teaches_are_not_asked_for(recipe, toy):
     digits_only = recipe.override(["objective.name=diffusion", "item_loss=null"])
-    with pytest.raises(
-        RecipeError, match="which the objective 'diffusion' does not teach; choose another"
-    ):
+    with pytest.raises(RecipeError, match="which the objective 'diffusion' does not teach; choose another"):
         HybridRecommender(digits_only).fit(toy, progress=False)
     HybridRecommender(digits_only.override(["item_scoring.vectors=null"])).new_parts()  # co-occurrence needs no network
     nothing = recipe.override([f"item_scoring.{name}=null" for name in recipe.item_scoring.scorers])
