@@ -103,8 +103,9 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
     wrong = {}
     for number, row in enumerate(body.items):
         for column in (Columns.ITEM, Columns.TEXT):
-            if not isinstance(row.get(column), str | int) or row[column] == "":
-                wrong[f"#/items/{number}/{column}"] = f"every item needs {column}"
+            value = row.get(column)
+            if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+                wrong[f"#/items/{number}/{column}"] = f"every item needs {column}, a text or a whole number"
     if not wrong:
         there = server.live.current.saved.items.positions([str(row[Columns.ITEM]) for row in body.items]) >= 0
         what = "is not in the catalogue" if known else "is in the catalogue already"
@@ -112,7 +113,9 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
     if wrong:
         raise Problem(422, f"{len(wrong)} values of the rows cannot be used", wrong)
     try:
-        return pl.from_dicts(body.items, infer_schema_length=None)
+        return pl.from_dicts(
+            [{**row, Columns.ITEM: str(row[Columns.ITEM])} for row in body.items], infer_schema_length=None
+        )
     except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
         raise field_problem("#/items", f"the rows do not make a table: {error}") from error
 
