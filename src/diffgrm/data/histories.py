@@ -75,10 +75,9 @@ def histories_of(dataset: InteractionDataset, users: Any) -> tuple[pl.Series, Ra
 
 
 def _user_ids(users: list[Any]) -> pl.Series:
-    kinds = {type(user) for user in users}
-    texts = [issubclass(kind, str) for kind in kinds]
-    if not all(map(is_id, users)) or any(texts) != all(texts):
-        raise DataError(f"user ids must be all text or all whole numbers, found {sorted(k.__name__ for k in kinds)}")
+    if not all(map(is_id, users)) or len({isinstance(user, str) for user in users}) > 1:
+        kinds = sorted({type(user).__name__ for user in users})
+        raise DataError(f"user ids must be all text or all whole numbers, found {kinds}")
     return pl.Series(Columns.USER, users)
 
 
