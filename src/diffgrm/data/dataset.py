@@ -130,9 +130,6 @@ class InteractionDataset:
             raise DataError("neither table has the column to rename:\n" + bullet_list(hints))
         item_table = read_items(items, renamings_for(items, columns))
         event_table = read_interactions(interactions, renamings_for(interactions, columns), time_format)
-        if event_table[Columns.ITEM].dtype != item_table[Columns.ITEM].dtype:  # text in one, numbers in the other
-            event_table = event_table.with_columns(pl.col(Columns.ITEM).cast(pl.String))
-            item_table = item_table.with_columns(pl.col(Columns.ITEM).cast(pl.String))
         item_ids = IdMap(item_table[Columns.ITEM])
         item_positions = item_ids.positions(event_table[Columns.ITEM])
         if (item_positions < 0).any():

@@ -181,7 +181,7 @@ def evaluate(
     if len(evaluation_set) == 0:
         raise DataError("there are no users to evaluate: the split keeps no events for this set, or none of known items")
     ks = sorted({*ks, 10})
-    k = min(max(ks), len(items))
+    k = min(max(ks), len(items) if known is None else len(known))
     with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
     sid_numbers = with_sids.sid_numbers(items.series) if with_sids else None
     tail = long_tail(item_counts)
