@@ -334,3 +334,16 @@ def test_any_items_are_read_as_they_are_or_refused_with_their_rows(content):
         assert "item table" in str(error)
     else:
         assert list(map(str, table["item_id"])) == [str(item) for item, _ in content]
+
+
+@given(st.lists(st.tuples(ids, ids, st.none() | st.floats() | st.integers(-(2**62), 2**62)), min_size=1, max_size=6))
+def test_any_events_are_read_as_they_are_or_refused_with_their_rows(content):
+    frame = pd.DataFrame(content, columns=["user_id", "item_id", "timestamp"], dtype=object)
+    try:
+        table = read_interactions(frame)
+    except DataError as error:
+        assert "interaction table has problems" in str(error) and "rows" in str(error)
+    else:
+        given_pairs = [(str(user), str(item)) for user, item, _ in content]
+        assert sorted((str(user), str(item)) for user, item, _ in table.iter_rows()) == sorted(given_pairs)
+        assert table["timestamp"].is_sorted()
