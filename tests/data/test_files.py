@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bz2
+import datetime
+import decimal
 import gzip
 import json
 import lzma
@@ -310,6 +312,15 @@ def test_whole_numbers_with_gaps_are_whole_numbers_again():
         read_interactions(pd.DataFrame({"user_id": ["u", "v"], "item_id": [7.0, None]}))
     with pytest.raises(DataError, match="item_id has type Float64; expected text or whole numbers .row 1 holds 8.5"):
         read_interactions(pd.DataFrame({"user_id": ["u", "v"], "item_id": [7.0, 8.5]}))
+
+
+OTHERS = [b"a", object(), {"a": 1}, ["a"], True, 1.5, datetime.date(2024, 1, 1), decimal.Decimal(7)]
+
+
+@pytest.mark.parametrize("value", OTHERS, ids=lambda value: type(value).__name__)
+def test_columns_of_other_types_are_no_ids(value):
+    with pytest.raises(DataError, match="item_id has type .*; expected text or whole numbers .row 0 holds"):
+        read_items(pl.DataFrame({"item_id": [value], "text": ["x"]}))
 
 
 def test_lazy_frames_that_fail_are_told():

@@ -179,6 +179,19 @@ def test_new_items_that_do_not_fit_are_all_told(numbers):
     assert "price is 'cheap' in row 1; expected values of type Float64, or leave the column out" in str(error.value)
 
 
+def test_what_new_items_hold_is_not_cut_off(tmp_path):
+    table = world().item_table.with_columns(
+        stock=pl.lit(5), brand=pl.lit("oak", pl.Categorical), nothing=pl.lit(None), tags=pl.lit([["a"]]).first()
+    )
+    whole = PopularityRecommender().fit(InteractionDataset.from_tables(world().event_table(), table))
+    new = {"item_id": [600, 601], "text": ["x", "y"]}
+    grown = whole.add_items(pl.DataFrame({**new, "stock": [7.0, None], "brand": ["elm", None], "nothing": ["now", None]}))
+    assert grown.item_table["stock"].to_list()[12:] == [7, None] and grown.item_table["brand"][12] == "elm"
+    assert diffgrm.load(grown.save(tmp_path / "model")).item_table["nothing"][12] == "now"
+    with pytest.raises(DataError, match="stock is 2.5 in row 1; expected values of type Int32, or leave the column out"):
+        whole.add_items(pl.DataFrame({**new, "stock": [7.0, 2.5]}))
+
+
 id_texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
 ids_of_items = st.lists(id_texts, unique=True, min_size=3, max_size=8) | st.lists(
     st.integers(-(2**63), 2**63 - 1), unique=True, min_size=3, max_size=8

@@ -124,14 +124,15 @@ def read_items(source: Any, columns: Mapping[str, str] | None = None) -> pl.Data
 
 
 def _keepable(frame: pl.DataFrame) -> pl.DataFrame:
-    """The item table without the columns that cannot be written with a model."""
+    """The item table without the columns that cannot be written with a model; categories and nothing but nulls as text."""
     ours = (Columns.ITEM, Columns.TEXT)
     left_out = {n: f"type {t}" for n, t in frame.schema.items() if n not in ours and not _is_keepable(t)}
     left_out |= {name: "a name of the library's own" for name in (COUNT, RECOMMENDABLE) if name in frame.columns}
     if left_out:
         told = ", ".join(f"{name!r} ({why})" for name, why in left_out.items())
         logger.warning("columns of the item table that a model cannot keep are left out: %s", told)
-    return frame.drop(left_out)
+    as_text = [n for n, t in frame.schema.items() if n not in left_out and t in (pl.Categorical, pl.Enum, pl.Null)]
+    return frame.drop(left_out).with_columns(pl.col(as_text).cast(pl.String))
 
 
 def _is_keepable(kind: Any) -> bool:
@@ -206,4 +207,5 @@ def _ids(column: pl.Series) -> tuple[pl.Series, list[str]]:
         row = int(bad.arg_true()[0]) if bad.any() else 0
         expected = f"expected text or whole numbers (row {row} holds {column[row]!r}; cast it first)"
         problems.append(f"{name} has type {column.dtype}; {expected}")
+        column = pl.Series(name, [None] * len(column), pl.String)
     return column, problems

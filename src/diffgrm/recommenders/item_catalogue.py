@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.ids import IdMap, known_positions, spelled
+from diffgrm.data.ids import IdMap, known_positions, spelled, whole
 from diffgrm.data.tables import COUNT, RECOMMENDABLE, read_items
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
@@ -150,7 +150,7 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> pl.DataFrame:
             continue
         column = rows[name] if name in rows.columns else pl.Series(name, [None] * rows.height)
         try:
-            columns.append(column.cast(kind))
+            columns.append(_exactly(column, kind))
         except pl.exceptions.PolarsError:
             problems.append(_misfit(column, kind))
     if problems:
@@ -158,11 +158,26 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(columns).select(item_table.columns)
 
 
+def _exactly(column: pl.Series, kind: pl.DataType) -> pl.Series:
+    """A column as another type; whole numbers are not made by cutting off.
+
+    Raises:
+        PolarsError: values that the type does not have.
+    """
+    return column.cast(pl.String if kind.is_integer() and column.dtype.is_float() and not whole(column) else kind).cast(
+        kind
+    )
+
+
 def _misfit(column: pl.Series, kind: pl.DataType) -> str:
     """What is wrong with a column that should have another type."""
-    try:
-        bad = column.is_not_null() & column.cast(kind, strict=False).is_null()
-    except pl.exceptions.PolarsError:
-        bad = column.is_not_null()
-    row = int(bad.arg_true()[0]) if bad.any() else 0
+    row = next((row for row in range(len(column)) if _unfit(column[row : row + 1], kind)), 0)
     return f"{column.name} is {column[row]!r} in row {row}; expected values of type {kind}, or leave the column out"
+
+
+def _unfit(value: pl.Series, kind: pl.DataType) -> bool:
+    try:
+        _exactly(value, kind)
+    except pl.exceptions.PolarsError:
+        return True
+    return False
