@@ -164,9 +164,8 @@ def _exactly(column: pl.Series, kind: pl.DataType) -> pl.Series:
     Raises:
         PolarsError: values that the type does not have.
     """
-    return column.cast(pl.String if kind.is_integer() and column.dtype.is_float() and not whole(column) else kind).cast(
-        kind
-    )
+    cut_off = kind.is_integer() and column.dtype.is_float() and not whole(column)
+    return (column.cast(pl.String) if cut_off else column).cast(kind)
 
 
 def _misfit(column: pl.Series, kind: pl.DataType) -> str:
