@@ -21,7 +21,7 @@ TIMES = [datetime.datetime(1970, 1, 1), pd.Timestamp(7)]
 NO_IDS = [7.9, 7.0, True, None, float("nan"), *TIMES, np.float64(7), [7], {7: 7}, b"7"]
 
 
-@pytest.mark.parametrize("value", ["007", "+7", " 7", "7.0", "7e0", "\u0667", "-7", 10**30, *NO_IDS], ids=repr)
+@pytest.mark.parametrize("value", ["007", "+7", " 7", "7.0", "7e0", "\u0667", "\ud800", "-7", 10**30, *NO_IDS], ids=repr)
 def test_what_is_nearly_an_id_is_not_taken_for_it(value):
     assert NUMBERS.positions([value, 8]).tolist() == [-1, 1]
 

@@ -359,7 +359,7 @@ def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe):
         for nearly in (3.0, True, None):
             assert errors_of(client.post("/recommend", json={"histories": [[nearly]]}))
             assert errors_of(client.post("/items", json={"items": [{"item_id": nearly, "text": "x"}]}, headers=BEARER))
-        rows = [{"item_id": 600, "text": "new"}, {"item_id": "601", "text": "new"}]
+        rows = [{"item_id": 600, "text": "new", "more": {}}, {"item_id": "601", "text": "new", "more": ["x"]}]
         assert client.post("/items", json={"items": rows}, headers=BEARER).status_code == 201
         assert client.get("/items/600").json()["item_id"] == 600 and client.get("/items/601").json()["item_id"] == 601
         assert client.post("/items/remove", json={"item_ids": ["600", 601]}, headers=BEARER).status_code == 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -24,6 +24,12 @@ def unique_names(names: Iterable[str]) -> list[str]:
             new, number = f"{name}_duplicated_{number}", number + 1
         found[new] = None
     return list(found)
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as a table with all columns that any of them has; see :func:`column_of`."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame([column_of(name, [row.get(name) for row in rows]) for name in names])
 
 
 def column_of(name: str, values: list[Any]) -> pl.Series:

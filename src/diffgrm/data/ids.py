@@ -118,14 +118,21 @@ def _whole_numbers(column: pl.Series) -> pl.Series:
 
 def _texts_and_numbers(ids: list[Any]) -> pl.Series:
     kinds = set(map(type, ids))
-    if kinds <= {str}:
-        return pl.Series(ids, dtype=pl.String)
-    if kinds <= {int}:
+    if kinds <= {str} or kinds <= {int}:
         try:
-            return pl.Series(ids, dtype=pl.Int64)
-        except (OverflowError, TypeError):  # larger than 64 bits
+            return pl.Series(ids, dtype=pl.String if kinds <= {str} else pl.Int64)
+        except (OverflowError, TypeError, UnicodeEncodeError):  # beyond 64 bits; half a surrogate pair, which is no text
             pass
-    return pl.Series([str(value) if is_id(value) else None for value in ids], dtype=pl.String)
+    texts = [str(value) if is_id(value) else None for value in ids]
+    return pl.Series([None if text is None or not _is_unicode(text) else text for text in texts], dtype=pl.String)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def id_list(source: Any, column: str, what: str) -> list[Any]:

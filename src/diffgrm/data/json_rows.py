@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from diffgrm.data.columns import column_of
+from diffgrm.data.columns import frame_of
 from diffgrm.data.delimited import SHOWN, utf8
 from diffgrm.foundation.schema import DataError, bullet_list
 
@@ -34,9 +34,7 @@ def read_json_rows(content: bytes, where: str) -> pl.DataFrame:
             raise DataError(
                 f"{where} is one JSON object over several lines; expected one object a line, or one list of objects"
             )
-    rows = _list(content, where) if listed else _lines(content, where)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame([column_of(name, [row.get(name) for row in rows]) for name in names])
+    return frame_of(_list(content, where) if listed else _lines(content, where))
 
 
 def _is_one_object(content: bytes) -> bool:

@@ -13,8 +13,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.live import Snapshot
-from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
+from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, problem_responses
 from diffgrm.apps.serving.server import Server
+from diffgrm.data.columns import frame_of
 from diffgrm.foundation.schema import Columns
 
 BEARER = HTTPBearer(auto_error=False, description="The server's token")
@@ -112,12 +113,7 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
         wrong = {f"#/items/{number}/{Columns.ITEM}": what for number in np.flatnonzero(there != known).tolist()}
     if wrong:
         raise Problem(422, f"{len(wrong)} values of the rows cannot be used", wrong)
-    try:
-        return pl.from_dicts(
-            [{**row, Columns.ITEM: str(row[Columns.ITEM])} for row in body.items], infer_schema_length=None
-        )
-    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
-        raise field_problem("#/items", f"the rows do not make a table: {error}") from error
+    return frame_of([{**row, Columns.ITEM: str(row[Columns.ITEM])} for row in body.items])
 
 
 def _known(server: Server, body: m.ItemIds) -> list[Any]:
