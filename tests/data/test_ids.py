@@ -48,6 +48,11 @@ def test_a_column_of_whole_floats_is_one_of_whole_numbers_and_no_other_is():
     assert NUMBERS.positions(np.array([7.0, 8.5])).tolist() == [-1, -1]
 
 
+def test_what_pandas_has_for_nothing_is_no_id():
+    assert NUMBERS.positions(pd.array([7, None], dtype="Int64")).tolist() == [0, -1]
+    assert TEXTS.positions(pd.Series(["b", pd.NA, pd.NaT, 7], dtype=object)).tolist() == [2, -1, -1, 0]
+
+
 def test_few_of_many_are_found_as_well():
     many = IdMap(pl.Series(range(1000)))
     assert many.positions(["7", 7, 7.5, True, "007", None]).tolist() == [7, 7, -1, -1, -1, -1]

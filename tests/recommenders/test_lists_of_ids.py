@@ -16,7 +16,8 @@ from diffgrm import InteractionDataset, PopularityRecommender
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.semantic_ids.embeddings.precomputed import Precomputed
 
-NEARLY_SEVEN = [7.9, 7.0, True, "007", "+7", " 7", "7.0", datetime.datetime(1970, 1, 1), None, float("nan"), [7], {"7": 7}]
+TIMES = [datetime.datetime(1970, 1, 1), pd.Timestamp(7), pd.NaT]
+NEARLY_SEVEN = [7.9, 7.0, True, "007", "+7", " 7", "7.0", *TIMES, None, float("nan"), [7], {"7": 7}]
 
 
 def world(kind=int, items=12):

@@ -34,7 +34,7 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 
 def column_of(name: str, values: list[Any]) -> pl.Series:
     """Values of any kinds as one column: of their own type, or as texts where they have several."""
-    values = [None if isinstance(value, float) and value != value else value for value in values]
+    values = [None if _is_nothing(value) else value for value in values]
     kinds = {type(value) for value in values} - {type(None)}
     if bool not in kinds or len(kinds) == 1:  # polars would take True for 1
         try:
@@ -45,6 +45,11 @@ def column_of(name: str, values: list[Any]) -> pl.Series:
             if found.dtype != pl.Object:
                 return found
     return pl.Series(name, [None if value is None else _text(value) for value in values], pl.String)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is NaN, or what pandas has for nothing."""
+    return (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,8 @@ from diffgrm.data.files import read_file
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import DataError
 
+VALUES = {"pandas": "tolist", "pyarrow": "to_pylist"}  # what every column of a library has, and no single value
+
 
 def load_frame(source: Any, what: str = "table") -> pl.DataFrame:
     """A path or a frame of any library as a polars frame.
@@ -59,7 +61,7 @@ def as_series(source: Any) -> pl.Series | None:
         found = source
     elif isinstance(source, np.ndarray) and source.ndim == 1 and source.dtype.kind in "biufUM":
         found = pl.Series(source)
-    elif _library(source) in ("pandas", "pyarrow") and hasattr(source, "to_numpy") and not is_frame(source):
+    elif hasattr(source, VALUES.get(_library(source), "")) and not is_frame(source):
         found = _column("", source)
     else:
         return None
@@ -78,8 +80,8 @@ def _column(name: str, column: Any) -> pl.Series:
     pandas = _library(column) == "pandas"
     try:
         found = pl.from_pandas(column) if pandas else pl.from_arrow(column)
-    except UNFIT:
-        return column_of(name, column.tolist() if pandas else column.to_pylist())
+    except (*UNFIT, ImportError):  # of pandas without pyarrow
+        return column_of(name, getattr(column, VALUES[_library(column)])())
     return pl.Series(name, found)
 
 
