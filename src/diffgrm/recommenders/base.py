@@ -159,15 +159,15 @@ class Recommender(ABC):
         change = ItemChange(rows, positions, False, self.parts)
         return self._with(catalogue, change if semantic_ids == "move" else None)
 
-    def remove_items(self, ids: Iterable[Any]) -> Self:
-        """A recommender that recommends these items no more. Histories that hold them mean what they meant.
+    def remove_items(self, ids: Any) -> Self:
+        """A recommender that recommends these items (ids as in ``only``) no more. Histories may hold them as before.
 
         Raises:
             DataError: unknown ids, or no item would be left.
         """
         return self._with(self.catalogue.recommending(ids, False), None)
 
-    def restore_items(self, ids: Iterable[Any]) -> Self:
+    def restore_items(self, ids: Any) -> Self:
         """A recommender that recommends removed items again.
 
         Raises:
@@ -273,10 +273,10 @@ class Recommender(ABC):
         histories: Any = None,
         k: int = 10,
         *,
-        users: Iterable[Any] | None = None,
+        users: Any = None,
         exclude_seen: bool = True,
-        only: Iterable[Any] | None = None,
-        without: Iterable[Any] | None = None,
+        only: Any = None,
+        without: Any = None,
         on_empty: Literal["error", "skip"] = "error",
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
@@ -289,8 +289,9 @@ class Recommender(ABC):
             users: instead of histories, user ids of the dataset this recommender was fitted on in this process; their
                 history is everything the dataset has of them.
             exclude_seen: leave out what is in the user's history.
-            only: item ids that may be recommended; None is all.
-            without: item ids that may not be recommended.
+            only: items that may be recommended: an id, a list, set, array or series of ids, a table with ``item_id``, or
+                the ``Path`` of one; None is all.
+            without: items that may not be recommended.
             on_empty: users without a known item: ``"error"``, or ``"skip"`` them.
             progress: called with the number of users done since the last call.
 
@@ -298,7 +299,7 @@ class Recommender(ABC):
             user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible.
 
         Raises:
-            DataError: k out of range, unusable histories, unknown users, or filters that leave no item.
+            DataError: k out of range, unusable histories, unknown users, or filters that know or leave no item.
         """
         candidates = self.candidates(k, only, without)
         user_ids, positions = self.read_histories(histories, users, on_empty)
@@ -320,13 +321,11 @@ class Recommender(ABC):
             raise DataError(f"the item {item!r} is not in the catalogue")
         return similar_table(self.items, position, self._similarity(position), self.candidates(k, None, None), k)
 
-    def candidates(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
+    def candidates(self, k: int, only: Any, without: Any) -> np.ndarray | None:
         """[I] bool, what may be recommended to a question; None is all. Arguments and errors as of :meth:`recommend`."""
         return candidate_items(self.items, self.catalogue.recommendable, k, only, without)
 
-    def read_histories(
-        self, histories: Any, users: Iterable[Any] | None = None, on_empty: str = "error"
-    ) -> tuple[pl.Series, Ragged]:
+    def read_histories(self, histories: Any, users: Any = None, on_empty: str = "error") -> tuple[pl.Series, Ragged]:
         """User ids [U] and item positions of every user, oldest first; arguments and errors as of :meth:`recommend`."""
         if (histories is None) == (users is None):
             raise DataError("give either histories or users")

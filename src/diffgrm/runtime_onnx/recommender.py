@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import yaml
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import IdMap, Ragged
 from diffgrm.data.histories import read_histories
-from diffgrm.foundation import model_folder
+from diffgrm.foundation import forks, model_folder
 from diffgrm.foundation.parts import as_part, read_scorers
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError
 from diffgrm.foundation.storage import State
@@ -66,15 +66,15 @@ class OnnxRecommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        only: Iterable[Any] | None = None,
-        without: Iterable[Any] | None = None,
+        only: Any = None,
+        without: Any = None,
         on_empty: Literal["error", "skip"] = "error",
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
         """The k best items for each history; arguments, answer and errors as of ``Recommender.recommend``, which see.
 
         Raises:
-            DataError: k out of range, unusable histories, or filters that leave no item.
+            DataError: k out of range, unusable histories, or filters that know or leave no item.
         """
         catalogue = self._restricted_to(candidate_items(self.items, self._recommendable, k, only, without))
         user_ids, positions = read_histories(histories, self.items, on_empty)
@@ -129,6 +129,7 @@ def load_onnx(
     place = Path(folder)
 
     def take(manifest: dict[str, Any]) -> OnnxRecommender:
+        forks.check()
         sids, table = State.load(place / SIDS), pl.read_parquet(place / ITEMS)
         recipe = yaml.safe_load((place / RECIPE).read_text(encoding="utf-8"))
         try:

@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
+from diffgrm.data.files import read_parquet
 from diffgrm.foundation.schema import Columns, DiffGRMError
 
 K = 20
@@ -74,7 +75,7 @@ def run_peer(
             raise DiffGRMError(f"the peer {script.name} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
         facts = json.loads((folder / "facts.json").read_text())
         facts.setdefault("fit_seconds", round(time.perf_counter() - started, 1))
-        tables = [pl.read_parquet(folder / f"{name}.parquet") for name in ("filtered", "unfiltered")]
+        tables = [read_parquet(folder / f"{name}.parquet") for name in ("filtered", "unfiltered")]
         ids = {Columns.USER: dataset.users.dtype, Columns.ITEM: dataset.items.dtype}
         filtered, unfiltered = (table.with_columns(pl.col(c).cast(t) for c, t in ids.items()) for table in tables)
         return Lists(filtered, unfiltered, facts)

@@ -26,6 +26,7 @@ from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
+from diffgrm.data.files import read_parquet
 from diffgrm.data.sources import load_source
 from diffgrm.evaluation.metrics import evaluate, selection_score
 from diffgrm.foundation import registry
@@ -281,7 +282,8 @@ def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[st
     if hasattr(recommender, "fill_order"):
         users = np.arange(min(OBSERVED, len(world.split.validation)))
         found["fill_order"] = recommender.fill_order(world.split.validation.histories.rows(users)).tolist()
-    logs = [pl.read_csv(path, infer_schema_length=None) for path in sorted(run_folder.glob("logs/part_*/metrics.csv"))]
+    paths = sorted(run_folder.glob("logs/part_*/metrics.csv"))
+    logs = [pl.read_csv(path, infer_schema_length=None, glob=False) for path in paths]
     if logs:
         table = pl.concat(logs, how="diagonal_relaxed")
         names = [name for name in table.columns if name.startswith("val_")]
@@ -309,7 +311,7 @@ def results(suite: Suite, out: Path) -> list[tuple[dict[str, Any], pl.DataFrame]
             for seed in spec.seeds or suite.seeds:
                 folder = out / "runs" / dataset / slug(run) / f"seed-{seed}"
                 if (folder / RESULT).is_file():
-                    found.append((json.loads((folder / RESULT).read_text()), pl.read_parquet(folder / RANKS)))
+                    found.append((json.loads((folder / RESULT).read_text()), read_parquet(folder / RANKS)))
     if not found:
         raise DataError(f"{out} holds no results of the suite {suite.name}")
     return found

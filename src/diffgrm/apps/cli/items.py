@@ -20,7 +20,7 @@ ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
 @items_app.command()
 def add(
     model: Model,
-    items: Annotated[Path, typer.Option(help="New items: item_id, text (parquet, csv, jsonl, .gz).")],
+    items: Annotated[Path, typer.Option(help="New items: item_id, text (parquet, csv, jsonl...).")],
 ) -> None:
     """Embed new items, give them free semantic IDs, and recommend them from now on."""
     _change_items(model, lambda recommender: recommender.add_items(items))

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from diffgrm.apps.bench.runner import RANKS, RESULT
 from diffgrm.apps.bench.tables import SHOWN, short
 from diffgrm.apps.reporting import figures
+from diffgrm.data.files import read_parquet
 from diffgrm.foundation.schema import DataError
 from diffgrm.foundation.storage import atomic_file
 
@@ -53,7 +52,7 @@ def write_report(out: Path) -> Path:
             f"{out} holds no results.json; run the suite first: diffgrm bench SUITE.yaml --out {out}"
         ) from error
     found = [
-        (json.loads(path.read_text(encoding="utf-8")), pl.read_parquet(path.with_name(RANKS)))
+        (json.loads(path.read_text(encoding="utf-8")), read_parquet(path.with_name(RANKS)))
         for path in sorted((out / "runs").glob(f"*/*/*/{RESULT}"))
     ]
     place = {(row["dataset"], row["run"]): number for number, row in enumerate(summary["rows"])}

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 import polars as pl
 
+from diffgrm.data.files import read_parquet
+from diffgrm.data.ids import spelled
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, missing_rows_error, normalise
 
@@ -54,7 +56,7 @@ class Precomputed(ItemEncoder):
 
     def _from_parquet(self, path: Path, items: pl.DataFrame) -> np.ndarray:
         try:
-            table = pl.read_parquet(path)
+            table = read_parquet(path)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(f"{path} is not a parquet file: {error}") from error
         if missing := [c for c in (Columns.ITEM, self.column) if c not in table.columns]:
@@ -64,7 +66,7 @@ class Precomputed(ItemEncoder):
                 f"{path}: column {self.column!r} has type {table.schema[self.column]}; expected lists of numbers"
             )
         ids = items.select(Columns.ITEM)
-        table = table.with_columns(pl.col(Columns.ITEM).cast(ids[Columns.ITEM].dtype, strict=False))
+        table = table.with_columns(spelled(table[Columns.ITEM], ids[Columns.ITEM].dtype).alias(Columns.ITEM))
         table = table.unique(Columns.ITEM, keep="first", maintain_order=True)
         joined = ids.join(table, on=Columns.ITEM, how="left", maintain_order="left")[self.column]
         if joined.null_count():
