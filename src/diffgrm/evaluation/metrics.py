@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import EvaluationSet, IdMap, Ragged
+from diffgrm.data.dataset import EvaluationSet, Ragged
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation.schema import Columns, DataError
 
 logger = logging.getLogger(__name__)

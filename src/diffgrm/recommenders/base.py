@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
+from diffgrm.data.dataset import InteractionDataset, Ragged, Split
 from diffgrm.data.histories import histories_of, read_histories
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import after_fit
 from diffgrm.foundation.recipe import Recipe

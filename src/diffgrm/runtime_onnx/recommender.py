@@ -11,8 +11,9 @@ import polars as pl
 import yaml
 
 from diffgrm.data.collate import in_batches
-from diffgrm.data.dataset import IdMap, Ragged
+from diffgrm.data.dataset import Ragged
 from diffgrm.data.histories import read_histories
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation import forks, model_folder
 from diffgrm.foundation.parts import as_part, read_scorers
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError

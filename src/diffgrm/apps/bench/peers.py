@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
+from diffgrm.data.dataset import InteractionDataset, Ragged, Split
 from diffgrm.data.files import read_parquet
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation.schema import Columns, DiffGRMError
 
 K = 20
