@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import diffgrm
-from diffgrm.foundation.model_folder import FORMAT_VERSION
+from diffgrm.foundation.manifest import FORMAT_VERSION
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import file_digest
 

@@ -29,6 +29,7 @@ from diffgrm.foundation.sections import (
     SemanticIdSettings,
     TrainingSettings,
 )
+from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 
 class SettingRow(NamedTuple):
@@ -120,6 +121,15 @@ class Recipe(BaseModel):
             if part.kind in used:
                 used.update(_sections_of(part))
         return tuple(section for section in type(self).model_fields if section in used)
+
+    @property
+    def own_classes(self) -> tuple[str, ...]:
+        """What the recipe names as ``module:Class``, outside the registry; reading the recipe imports it."""
+        used = [getattr(self, section) for section in self.sections]
+        named = {(part.kind, part.name) for value in used for part in _parts_in(value)} | {
+            ("recommender", self.recommender)
+        }
+        return tuple(sorted(name for kind, name in named if name not in registry.names(kind)))
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -249,19 +259,25 @@ def _known(kind: str) -> str:
 
 def _sections_of(part: Part) -> set[str]:
     """The sections that a part and those nested in it use."""
-    used = set(registry.constant(part.kind, part.name, "sections", ()))
-    for option in part.options.values():
-        for inner in option if isinstance(option, tuple) else (option,):
-            if isinstance(inner, Part):
-                used |= _sections_of(inner)
-    return used
+    return {section for inner in _parts_in(part) for section in registry.constant(inner.kind, inner.name, "sections", ())}
+
+
+def _parts_in(value: Any) -> Iterator[Part]:
+    """A part, those of a tuple or of item scoring, and all that are nested in them; of other values none."""
+    if isinstance(value, tuple | ItemScoring):
+        for entry in value.scorers.values() if isinstance(value, ItemScoring) else value:
+            yield from _parts_in(entry)
+    elif isinstance(value, Part):
+        yield value
+        for option in value.options.values():
+            yield from _parts_in(option)
 
 
 def _mapping(text: str, source: str | Path) -> dict[str, Any]:
     """The sections of a recipe's YAML."""
     try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        raw = read_yaml(text) or {}
+    except YamlError as error:
         raise RecipeError(f"{source} is not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{source}: expected a mapping of sections, found {type(raw).__name__}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import time
 import warnings
 from collections.abc import Iterator
@@ -227,9 +228,11 @@ def train(
     steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
     task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
     with _quiet_lightning():
+        if resume:
+            _checkpoint(last)
         trainer = _trainer(settings, run_folder, progress)
-        trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
-    best = torch.load(run_folder / BEST, map_location="cpu", weights_only=False)
+        trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=True)
+    best = _checkpoint(run_folder / BEST)
     prefix = next(name for name, module in task.named_modules() if module is objective.network) + "."
     objective.network.load_state_dict(
         {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
@@ -238,6 +241,21 @@ def train(
     return TrainingResult(
         validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics, task.earlier_seconds
     )
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint, of which nothing is run: tensors, numbers and texts only.
+
+    Raises:
+        TrainingError: it is damaged, or holds something else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise TrainingError(
+            f"the checkpoint {path} is damaged, or holds something else than weights and numbers; start in another run "
+            f"folder, or delete it ({error})"
+        ) from error
 
 
 def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.Trainer:

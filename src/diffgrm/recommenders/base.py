@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -352,13 +352,18 @@ class Recommender(ABC):
         return recommender
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a model folder.
+    def load(cls, folder: str | Path, *, trust_code: bool | Collection[str] = False) -> Self:
+        """Read a model folder. Nothing that it names is run but diffgrm's own parts.
+
+        Args:
+            trust_code: True also imports the classes of others that its recipe names as ``module:Class``; or the names of
+                those that may be imported.
 
         Raises:
-            ModelFolderError: not a model folder, one of another method, or one that is not whole.
+            ModelFolderError: not a model folder, one of another method, one that is not whole, or one with code that is
+                not trusted.
         """
-        return saving.read(Path(folder), cls._unloaded)
+        return saving.read(Path(folder), cls._unloaded, trust_code)
 
     def take(self, catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
         """Go over to a catalogue and what its fit noted; called when all parts are fitted or loaded."""
@@ -370,13 +375,24 @@ class Recommender(ABC):
         return self.save(folder)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None, token: str | None = None) -> Self:
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        trust_code: bool | Collection[str] = False,
+    ) -> Self:
         """Load from a folder, or download a repository of the Hugging Face hub and load that.
 
+        Args:
+            trust_code: see :meth:`load`.
+
         Raises:
-            ModelFolderError: neither a folder nor a repository that the hub gives, or not a model.
+            ModelFolderError: neither a folder nor a repository that the hub gives, or not a model; see :meth:`load`.
         """
-        return cls.load(name if Path(name).is_dir() else saving.download(str(name), revision, token))
+        folder = name if Path(name).is_dir() else saving.download(str(name), revision, token)
+        return cls.load(folder, trust_code=trust_code)
 
     def push_to_hub(
         self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Upload model"
@@ -389,10 +405,10 @@ class Recommender(ABC):
         return saving.upload(self.save, repository, private, token, message)
 
 
-def load(folder: str | Path) -> Recommender:
-    """Load a saved recommender of any method from its folder.
+def load(folder: str | Path, *, trust_code: bool | Collection[str] = False) -> Recommender:
+    """Load a saved recommender of any method from its folder; see :meth:`Recommender.load`.
 
     Raises:
-        ModelFolderError: not a model folder, or one that is not whole.
+        ModelFolderError: not a model folder, one that is not whole, or one with code that is not trusted.
     """
-    return Recommender.load(folder)
+    return Recommender.load(folder, trust_code=trust_code)

@@ -19,7 +19,7 @@ import polars as pl
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from diffgrm.foundation.model_folder import FORMAT_VERSION
+from diffgrm.foundation.manifest import FORMAT_VERSION
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import State
 

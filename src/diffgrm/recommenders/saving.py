@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -47,12 +47,12 @@ def write(recommender: Saved, folder: Path) -> Path:
         catalogue.save(new)
         for part in recommender.parts.values():
             part.save(new)
-        card = model_card(type(recommender).__name__, recommender.facts, recipe.to_yaml(), catalogue.ids.ids([0])[0])
+        card = model_card(type(recommender).__name__, recommender.facts, recipe, catalogue.ids.ids([0])[0])
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def read(folder: Path, make: Callable[[Recipe], R]) -> R:
+def read(folder: Path, make: Callable[[Recipe], R], trust_code: bool | Collection[str]) -> R:
     """Read a model folder of this format or the one before; see ``Recommender.load``.
 
     Args:
@@ -68,7 +68,7 @@ def read(folder: Path, make: Callable[[Recipe], R]) -> R:
             recommender.take(catalogue, manifest["facts"])
             return recommender
 
-    return model_folder.read(folder, take)
+    return model_folder.read(folder, take, trust_code=trust_code)
 
 
 def download(name: str, revision: str | None, token: str | None) -> Path:

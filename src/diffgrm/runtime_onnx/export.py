@@ -115,7 +115,7 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
         ids.with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable)).write_parquet(new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         name = f"{type(recommender).__name__} as ONNX"
-        card = model_card(name, recommender.facts, recipe.to_yaml(), catalogue.ids.ids([0])[0], reader="load_onnx")
+        card = model_card(name, recommender.facts, recipe, catalogue.ids.ids([0])[0], reader="load_onnx")
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,7 +108,12 @@ class OnnxRecommender:
 
 
 def load_onnx(
-    folder: str | Path, *, threads: int | None = None, beam: int | None = None, candidates: int | None = None
+    folder: str | Path,
+    *,
+    threads: int | None = None,
+    beam: int | None = None,
+    candidates: int | None = None,
+    trust_code: bool | Collection[str] = False,
 ) -> OnnxRecommender:
     """Load what ``diffgrm export`` has written. Needs ONNX Runtime and NumPy; PyTorch is not loaded.
 
@@ -116,10 +121,11 @@ def load_onnx(
         threads: that ONNX Runtime computes with; None is all cores.
         beam: partial SIDs kept for each user, where a beam search decodes; None is the export's own number.
         candidates: items looked at for each user, where item scores propose them; None is the export's own number.
+        trust_code: see :meth:`diffgrm.Recommender.load`; item scorers may be classes of others.
 
     Raises:
         DataError: numbers below 1, or one that the export's way of decoding does not have.
-        ModelFolderError: not an export, or one that is not whole.
+        ModelFolderError: not an export, one that is not whole, or one with code that is not trusted.
         MissingExtraError: ONNX Runtime is not installed.
     """
     width = {"beam": beam, "candidates": candidates}
@@ -141,7 +147,7 @@ def load_onnx(
             raise ModelFolderError(f"{place} is damaged: {error} is missing in it; export the model again") from error
         return OnnxRecommender(Network(place, threads), catalogue, IdMap(table[Columns.ITEM]), vectors, max_len, decoding)
 
-    return model_folder.read(place, take, model_folder.EXPORT)
+    return model_folder.read(place, take, model_folder.EXPORT, trust_code)
 
 
 def _decoding(

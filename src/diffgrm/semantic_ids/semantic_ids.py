@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from diffgrm.foundation.schema import ModelFolderError, TokenizerError
-from diffgrm.foundation.storage import State, cache_folder, cached, code_digests, digest
+from diffgrm.foundation.storage import State, cached, code_digests, digest
 from diffgrm.semantic_ids.collisions import place, reassign
 from diffgrm.semantic_ids.embeddings.base import normalise
 from diffgrm.semantic_ids.threads import one_thread
@@ -240,8 +240,7 @@ def tokenize_items(
         identity += [context.embeddings, context.in_training]
         if tokenizer.reads_events and context.events is not None:
             identity += [context.events.values, context.events.offsets]
-        folder = cache or cache_folder() / "semantic_ids"
-        stored = cached(folder / f"{digest(identity)}.safetensors", "semantic IDs", make)
+        stored = cached(cache, f"{digest(identity)}.safetensors", "semantic IDs", make)
     codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
     tokenizer.load_state(stored)
     return SemanticIds(codes, tokenizer.codebook_sizes, collisions), TokenizerReport.from_dict(report)

@@ -27,6 +27,7 @@ import polars as pl
 
 from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
 from diffgrm.foundation.schema import Columns, DiffGRMError
+from diffgrm.foundation.storage import read_parquet, write_parquet
 
 K = 20
 
@@ -74,7 +75,7 @@ def run_peer(
             raise DiffGRMError(f"the peer {script.name} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
         facts = json.loads((folder / "facts.json").read_text())
         facts.setdefault("fit_seconds", round(time.perf_counter() - started, 1))
-        tables = [pl.read_parquet(folder / f"{name}.parquet") for name in ("filtered", "unfiltered")]
+        tables = [read_parquet(folder / f"{name}.parquet") for name in ("filtered", "unfiltered")]
         ids = {Columns.USER: dataset.users.dtype, Columns.ITEM: dataset.items.dtype}
         filtered, unfiltered = (table.with_columns(pl.col(c).cast(t) for c, t in ids.items()) for table in tables)
         return Lists(filtered, unfiltered, facts)
@@ -83,13 +84,15 @@ def run_peer(
 def _export(
     folder: Path, dataset: InteractionDataset, split: Split, settings: dict[str, Any], codes: np.ndarray | None
 ) -> None:
-    _events(dataset.users.series, split.train, dataset.items).write_parquet(folder / "train.parquet")
-    _events(split.validation.user_ids, split.validation.targets, dataset.items).write_parquet(folder / "validation.parquet")
-    _events(split.test.user_ids, split.test.histories, dataset.items).write_parquet(folder / "histories.parquet")
+    write_parquet(_events(dataset.users.series, split.train, dataset.items), folder / "train.parquet")
+    write_parquet(
+        _events(split.validation.user_ids, split.validation.targets, dataset.items), folder / "validation.parquet"
+    )
+    write_parquet(_events(split.test.user_ids, split.test.histories, dataset.items), folder / "histories.parquet")
     items = dataset.item_table.select(Columns.ITEM)
     if codes is not None:
         items = items.with_columns(**{f"digit_{j}": pl.Series(codes[:, j]) for j in range(codes.shape[1])})
-    items.write_parquet(folder / "items.parquet")
+    write_parquet(items, folder / "items.parquet")
     (folder / "settings.json").write_text(json.dumps({"k": K, **settings}))
 
 

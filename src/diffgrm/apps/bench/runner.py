@@ -32,7 +32,7 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.foundation.sections import DataSettings
-from diffgrm.foundation.storage import atomic_file, digest
+from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import embed_items
 
@@ -242,7 +242,7 @@ class Runner:
             recommender.save(folder)
             for checkpoint in ("last.ckpt", "best.ckpt"):
                 (run / checkpoint).unlink(missing_ok=True)
-        loaded = load(folder)
+        loaded = load(folder, trust_code=recipe.own_classes)  # what the suite itself names
         return loaded.override(late_overrides(used_as or recipe, loaded.recipe))
 
     def _model_folder(self, world: World, recipe: Recipe) -> Path:
@@ -281,7 +281,8 @@ def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[st
     if hasattr(recommender, "fill_order"):
         users = np.arange(min(OBSERVED, len(world.split.validation)))
         found["fill_order"] = recommender.fill_order(world.split.validation.histories.rows(users)).tolist()
-    logs = [pl.read_csv(path, infer_schema_length=None) for path in sorted(run_folder.glob("logs/part_*/metrics.csv"))]
+    parts = sorted(run_folder.glob("logs/part_*/metrics.csv"))
+    logs = [pl.read_csv(path.read_bytes(), infer_schema_length=None) for path in parts]
     if logs:
         table = pl.concat(logs, how="diagonal_relaxed")
         names = [name for name in table.columns if name.startswith("val_")]
@@ -295,7 +296,7 @@ def write(cell: Cell, content: dict[str, Any], ranks: pl.DataFrame) -> None:
     """The result of a cell; ``result.json`` comes last, so that it vouches for the rest."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(cell.folder / RANKS) as path:
-        ranks.write_parquet(path)
+        write_parquet(ranks, path)
     header = {"dataset": cell.dataset, "run": cell.run, "seed": cell.seed, "identity": cell.identity}
     with atomic_file(cell.folder / RESULT) as path:
         path.write_text(json.dumps(header | content, indent=1, default=str) + "\n", encoding="utf-8")
@@ -309,7 +310,7 @@ def results(suite: Suite, out: Path) -> list[tuple[dict[str, Any], pl.DataFrame]
             for seed in spec.seeds or suite.seeds:
                 folder = out / "runs" / dataset / slug(run) / f"seed-{seed}"
                 if (folder / RESULT).is_file():
-                    found.append((json.loads((folder / RESULT).read_text()), pl.read_parquet(folder / RANKS)))
+                    found.append((json.loads((folder / RESULT).read_text()), read_parquet(folder / RANKS)))
     if not found:
         raise DataError(f"{out} holds no results of the suite {suite.name}")
     return found

@@ -28,7 +28,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from diffgrm.apps.bench.late import is_late
@@ -38,6 +37,7 @@ from diffgrm.foundation.presets import is_preset
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import settings
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
+from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 
 class Run(BaseModel):
@@ -80,10 +80,10 @@ class Suite(BaseModel):
         """
         path = Path(path)
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raw = read_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RecipeError(f"there is no suite file {path}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, YamlError) as error:
             raise RecipeError(f"the suite {path} cannot be read: {error}") from error
         if not isinstance(raw, dict):
             raise RecipeError(f"{path}: expected a mapping with datasets and runs, found {type(raw).__name__}")

@@ -7,13 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from diffgrm.apps.bench.runner import RANKS, RESULT
 from diffgrm.apps.bench.tables import SHOWN, short
 from diffgrm.apps.reporting import figures
 from diffgrm.foundation.schema import DataError
-from diffgrm.foundation.storage import atomic_file
+from diffgrm.foundation.storage import atomic_file, read_parquet
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d9dee3; --soft: #f4f6f8; --accent: #0072b2 }
@@ -53,7 +51,7 @@ def write_report(out: Path) -> Path:
             f"{out} holds no results.json; run the suite first: diffgrm bench SUITE.yaml --out {out}"
         ) from error
     found = [
-        (json.loads(path.read_text(encoding="utf-8")), pl.read_parquet(path.with_name(RANKS)))
+        (json.loads(path.read_text(encoding="utf-8")), read_parquet(path.with_name(RANKS)))
         for path in sorted((out / "runs").glob(f"*/*/*/{RESULT}"))
     ]
     place = {(row["dataset"], row["run"]): number for number, row in enumerate(summary["rows"])}

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.foundation.schema import Columns, DataError
+from diffgrm.foundation.storage import read_parquet
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, missing_rows_error, normalise
 
 
@@ -53,10 +54,7 @@ class Precomputed(ItemEncoder):
         return normalise(check_embeddings(vectors, len(items), items[Columns.ITEM]))
 
     def _from_parquet(self, path: Path, items: pl.DataFrame) -> np.ndarray:
-        try:
-            table = pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{path} is not a parquet file: {error}") from error
+        table = read_parquet(path)
         if missing := [c for c in (Columns.ITEM, self.column) if c not in table.columns]:
             raise DataError(f"{path} has columns {table.columns}; expected also {missing}")
         if not isinstance(table.schema[self.column], pl.List | pl.Array):
