@@ -85,10 +85,10 @@ def read(folder: Path, kind: str) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.exists():
         raise ModelFolderError(f"{folder} is not {WHAT[kind]}: it has no {MANIFEST}")
-    if (size := regular(path).stat().st_size) > LONGEST:
-        raise ModelFolderError(f"{path} is damaged: it has {size:,} bytes, expected at most {LONGEST:,}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(regular(path, LONGEST).read_text(encoding="utf-8"))
+    except ModelFolderError:
+        raise
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, numbers or nesting without end
         raise ModelFolderError(f"{path} is damaged: {error}") from error
     except OSError as error:

@@ -122,6 +122,14 @@ class Recipe(BaseModel):
                 used.update(_sections_of(part))
         return tuple(section for section in type(self).model_fields if section in used)
 
+    def portable(self) -> Self:
+        """The recipe without what means something on this machine only, for model folders."""
+        written = self.to_dict()
+        for section in set(PART_SECTIONS) & set(written):
+            settings = registry.settings(section, getattr(self, section).name)
+            written[section] |= {name: setting.default for name, setting in settings.items() if setting.local}
+        return type(self).from_dict(written)
+
     @property
     def own_classes(self) -> tuple[str, ...]:
         """What the recipe names as ``module:Class``, outside the registry; reading the recipe imports it."""

@@ -56,14 +56,19 @@ class State:
             raise ModelFolderError(f"the file {path} is damaged or not a safetensors file: {error}") from error
 
 
-def regular(path: Path) -> Path:
+def regular(path: Path, most: int | None = None) -> Path:
     """The path itself, where a file stands; a pipe would be waited for, and a device has no end.
 
+    Args:
+        most: bytes that it may have.
+
     Raises:
-        ModelFolderError: nothing is there, or no file.
+        ModelFolderError: nothing is there, no file, or a larger one.
     """
     if not path.is_file():
         raise ModelFolderError(f"{path} is no file" if path.exists() else f"the file {path} is missing")
+    if most is not None and (size := path.stat().st_size) > most:
+        raise ModelFolderError(f"{path} has {size:,} bytes; expected at most {most:,}")
     return path
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from diffgrm.foundation.sparse import arrays_of, matrix_of
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
@@ -33,14 +34,12 @@ class Similarities(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        found = self.matrix
-        State({"data": found.data, "indices": found.indices, "indptr": found.indptr}).save(folder / SIMILARITY)
+        State(arrays_of(self.matrix)).save(folder / SIMILARITY)
 
     def load(self, saved: SavedModel) -> None:
         """See :meth:`LearntPart.load`."""
-        arrays = State.load(saved.folder / SIMILARITY).arrays
-        size = len(arrays["indptr"]) - 1
-        self.matrix = sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size))
+        size = len(saved.item_counts)
+        self.matrix = matrix_of(State.load(saved.folder / SIMILARITY).arrays, (size, size))
 
 
 class ItemKNNRecommender(Recommender):

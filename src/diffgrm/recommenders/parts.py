@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -12,9 +12,11 @@ import polars as pl
 
 from diffgrm.data.dataset import Split
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import ModelFolderError
 
 Parts = Mapping[str, "LearntPart"]
 P = TypeVar("P", bound="LearntPart")
+Rows = TypeVar("Rows", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,17 @@ class LearntPart:
 
     def load(self, saved: SavedModel) -> None:
         """Read them."""
+
+
+def of_all_items(rows: Rows, n_items: int, path: Path) -> Rows:
+    """What a file holds of every item.
+
+    Raises:
+        ModelFolderError: it has another number of rows than there are items.
+    """
+    if len(rows) != n_items:
+        raise ModelFolderError(f"{path} has {len(rows)} rows, but there are {n_items} items")
+    return rows
 
 
 def part_of(parts: Parts, name: str, kind: type[P]) -> P:

@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.storage import regular
+from diffgrm.foundation.yaml_text import LONGEST
 from diffgrm.recommenders import old_folders
 from diffgrm.recommenders.card import model_card
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
@@ -40,15 +42,14 @@ R = TypeVar("R", bound=Saved)
 
 def write(recommender: Saved, folder: Path) -> Path:
     """Write a fitted recommender to a model folder, whole or not at all; see ``Recommender.save``."""
-    catalogue, recipe = recommender.catalogue, recommender.recipe
+    catalogue, recipe = recommender.catalogue, recommender.recipe.portable()
     facts = {"recommender": recipe.recommender, "facts": recommender.facts}
     with model_folder.writing(folder, facts) as new:
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         catalogue.save(new)
         for part in recommender.parts.values():
             part.save(new)
-        card = model_card(type(recommender).__name__, recommender.facts, recipe, catalogue.ids.ids([0])[0])
-        (new / "README.md").write_text(card, encoding="utf-8")
+        (new / "README.md").write_text(_card(recommender, recommender.facts, catalogue), encoding="utf-8")
     return folder
 
 
@@ -61,14 +62,32 @@ def read(folder: Path, make: Callable[[Recipe], R], trust_code: bool | Collectio
 
     def take(manifest: dict[str, Any]) -> R:
         with old_folders.as_new(folder, manifest) as readable:
-            recommender, catalogue = make(Recipe.from_yaml(readable / RECIPE)), ItemCatalogue.load(readable)
+            recommender, catalogue = (
+                make(Recipe.from_yaml(regular(readable / RECIPE, LONGEST))),
+                ItemCatalogue.load(readable),
+            )
             saved = SavedModel(readable, recommender.recipe, recommender.parts, catalogue.counts)
             for part in recommender.parts.values():
                 part.load(saved)
+            _card(recommender, manifest["facts"], catalogue)  # what it says can be said again
             recommender.take(catalogue, manifest["facts"])
             return recommender
 
     return model_folder.read(folder, take, trust_code=trust_code)
+
+
+def _card(recommender: Saved, facts: dict[str, Any], catalogue: ItemCatalogue) -> str:
+    """The model card.
+
+    Raises:
+        ModelFolderError: facts that are not what ``fit`` notes.
+    """
+    try:
+        if type(facts.get("catalogue_version", 0)) is not int:
+            raise TypeError("catalogue_version is no whole number")
+        return model_card(type(recommender).__name__, facts, recommender.recipe.portable(), catalogue.ids.ids([0])[0])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFolderError(f"the facts in the manifest are not what fit notes: {error!r}") from error
 
 
 def download(name: str, revision: str | None, token: str | None) -> Path:

@@ -8,10 +8,11 @@ from typing import Self
 
 from diffgrm.foundation.parts import ItemScoring
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Scorer
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, part_of
+from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, of_all_items, part_of
 from diffgrm.recommenders.texts import TextVectors, text_vectors
 
 NEIGHBOURS = "text_neighbours.safetensors"
@@ -65,14 +66,26 @@ class ItemScorers(LearntPart):
 
     def load(self, saved: SavedModel) -> None:
         """See :meth:`LearntPart.load`."""
-        self.read(saved.folder, saved.recipe.item_scoring)
+        self.read(saved.folder, saved.recipe.item_scoring, len(saved.item_counts))
 
-    def read(self, folder: Path, scoring: ItemScoring) -> None:
-        """Read what :meth:`save` wrote for the scorers of a recipe."""
+    def read(self, folder: Path, scoring: ItemScoring, n_items: int) -> None:
+        """Read what :meth:`save` wrote for the scorers of a recipe and so many items.
+
+        Raises:
+            ModelFolderError: files that are damaged, or do not go with one another.
+        """
         self.neighbours = TextNeighbours.of_state(State.load(folder / NEIGHBOURS))
+        of_all_items(self.neighbours.has_events, n_items, folder / NEIGHBOURS)
         for name, part in scoring.scorers.items():
             scorer, path = part.build(), folder / scorer_file(name)
-            self.scorers[name] = scorer.load_state(State.load(path)) if path.is_file() else scorer
+            if path.exists() or type(scorer).load_state is not Scorer.load_state:
+                state = State.load(path)
+                if state.facts.get("items", self.neighbours.n_fitted) != self.neighbours.n_fitted:
+                    raise ModelFolderError(
+                        f"{path} is about {state.facts['items']} items, but {self.neighbours.n_fitted} were there at fit"
+                    )
+                scorer.load_state(state)
+            self.scorers[name] = scorer
 
 
 def scorer_file(name: str) -> str:

@@ -6,8 +6,9 @@ import copy
 from pathlib import Path
 from typing import Self
 
+from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, part_of
+from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, of_all_items, part_of
 from diffgrm.recommenders.texts import TextVectors, text_vectors
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer, TokenizerContext
@@ -54,5 +55,12 @@ class Identifiers(LearntPart):
     def load(self, saved: SavedModel) -> None:
         """See :meth:`LearntPart.load`."""
         recipe = saved.recipe
-        self.semantic_ids = SemanticIds.load(saved.folder / SIDS)
-        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed).load_state(State.load(saved.folder / TOKENIZER))
+        path = saved.folder / SIDS
+        self.semantic_ids = of_all_items(SemanticIds.load(path), len(saved.item_counts), path)
+        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed)
+        if self.tokenizer.codebook_sizes != self.semantic_ids.codebook_sizes:
+            raise ModelFolderError(
+                f"{path} has codes of the sizes {self.semantic_ids.codebook_sizes}, the tokenizer of the recipe makes "
+                f"{self.tokenizer.codebook_sizes}"
+            )
+        self.tokenizer.load_state(State.load(saved.folder / TOKENIZER))

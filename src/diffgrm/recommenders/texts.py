@@ -9,10 +9,11 @@ from typing import Self
 import numpy as np
 import polars as pl
 
+from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, part_of
-from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items, normalise
+from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, of_all_items, part_of
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, normalise
 
 ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
 
@@ -30,12 +31,13 @@ class TextVectors(LearntPart):
     def __init__(self, kept: bool) -> None:
         self.kept = kept
         self.encoder: ItemEncoder | None = None
+        self._embedding: Part | None = None  # what the encoder is made of
         self.vectors: np.ndarray | None = None
         self._unit: np.ndarray | None = None  # [I, e] of length 1, once similar items are asked for
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
-        self.encoder = task.recipe.embedding.build(seed=task.recipe.seed)
+        self.encoder, self._embedding = task.recipe.embedding.build(seed=task.recipe.seed), task.recipe.embedding
         self.vectors = embed_items(self.encoder, task.split.dataset.item_table, task.split.item_counts > 0)
 
     def fitted(self) -> None:
@@ -59,10 +61,20 @@ class TextVectors(LearntPart):
             changed.vectors[change.positions] = text_vectors(change)
         return changed
 
+    def recipe_changed(self, recipe: Recipe) -> Self:
+        """See :meth:`LearntPart.recipe_changed`; what the encoder has learnt stays."""
+        if recipe.embedding == self._embedding:
+            return self
+        assert self.encoder is not None
+        changed = copy.copy(self)
+        changed._embedding = recipe.embedding
+        changed.encoder = recipe.embedding.build(seed=recipe.seed).load_state(self.encoder.state())
+        return changed
+
     def similarity(self, item_table: pl.DataFrame, position: int) -> np.ndarray:
         """[I] cosine of each item's text to that of one."""
         if self._unit is None:
-            self._unit = normalise(self.encode(item_table))
+            self._unit = normalise(self.encode(item_table) if self.vectors is None else self.vectors)
         return self._unit @ self._unit[position]
 
     def save(self, folder: Path) -> None:
@@ -75,9 +87,12 @@ class TextVectors(LearntPart):
     def load(self, saved: SavedModel) -> None:
         """See :meth:`LearntPart.load`."""
         recipe = saved.recipe
+        self._embedding = recipe.embedding
         self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(saved.folder / ENCODER))
         if self.kept:
-            self.vectors = State.load(saved.folder / VECTORS).arrays["vectors"]
+            path = saved.folder / VECTORS
+            vectors = of_all_items(State.load(path).arrays["vectors"], len(saved.item_counts), path)
+            self.vectors = check_embeddings(vectors, len(vectors))
 
 
 def text_vectors(change: ItemChange) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 items_app = typer.Typer(help="Change what a saved model may recommend, without training: add, update, remove, restore.")
 Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
+Vectors = Annotated[
+    Path | None, typer.Option(help="Where the embedding is precomputed: the .npy or .parquet file with the items' vectors.")
+]
 ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
 
 
@@ -23,10 +27,11 @@ ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
 def add(
     model: Model,
     items: Annotated[Path, typer.Option(help="New items: item_id, text (parquet, csv, jsonl, .gz).")],
+    vectors: Vectors = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Embed new items, give them free semantic IDs, and recommend them from now on."""
-    _change_items(model, trust_code, lambda recommender: recommender.add_items(items))
+    _change_items(model, trust_code, lambda recommender: _reading(recommender, vectors).add_items(items))
 
 
 @items_app.command()
@@ -37,10 +42,11 @@ def update(
         Literal["keep", "move"],
         typer.Option(help="keep: semantic IDs stay (a text was corrected); move: they are made anew from the new text."),
     ],
+    vectors: Vectors = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Change the rows of known items."""
-    _change_items(model, trust_code, lambda recommender: recommender.update_items(items, semantic_ids))
+    _change_items(model, trust_code, lambda recommender: _reading(recommender, vectors).update_items(items, semantic_ids))
 
 
 @items_app.command()
@@ -53,6 +59,11 @@ def remove(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
 def restore(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
     """Recommend removed items again."""
     _change_items(model, trust_code, lambda recommender: recommender.restore_items(ids))
+
+
+def _reading(recommender: Recommender, vectors: Path | None) -> Recommender:
+    """The recommender with the file that its precomputed embedding reads."""
+    return recommender if vectors is None else recommender.override([f"embedding.path={json.dumps(str(vectors))}"])
 
 
 def _change_items(model: Path, trust_code: bool, change: Callable[[Recommender], Recommender]) -> None:

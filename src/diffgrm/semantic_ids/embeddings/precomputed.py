@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import polars as pl
 
+from diffgrm.foundation.part_settings import Local
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.foundation.storage import read_parquet
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, missing_rows_error, normalise
@@ -17,14 +18,15 @@ class Precomputed(ItemEncoder):
     """Embeddings that were made elsewhere.
 
     A ``.npy`` file is a matrix [I, e] whose row i belongs to row i of the item table. A ``.parquet`` file has the
-    columns ``item_id`` and ``embedding`` (a list or array of numbers); it may hold more items than the table.
+    columns ``item_id`` and ``embedding`` (a list or array of numbers); it may hold more items than the table. A saved model
+    does not keep where the file lies; items that come later need it, or a file of their own, again.
     """
 
     cached = False
 
     def __init__(
         self,
-        path: Annotated[str, "the .npy or .parquet file"],
+        path: Annotated[str | None, Local(), "the .npy or .parquet file; a saved model does not keep it"] = None,
         column: Annotated[str, "parquet: the column of the vectors"] = "embedding",
     ) -> None:
         self.path, self.column = path, column
@@ -37,8 +39,14 @@ class Precomputed(ItemEncoder):
         """Vectors [N, e] of the rows of the item table.
 
         Raises:
-            DataError: no such file, unknown format, wrong shape, missing items or values that are not finite.
+            DataError: no file, unknown format, wrong shape, missing items or values that are not finite.
         """
+        if self.path is None:
+            raise DataError(
+                f"the vectors of {len(items)} items are needed, and a saved model does not keep where they lie; give the "
+                'file again: embedding.path=FILE in the recipe, recommender.override(["embedding.path=FILE"]) in Python, '
+                "or --vectors FILE for diffgrm items"
+            )
         path = Path(self.path)
         if not path.is_file():
             raise DataError(f"there is no embedding file {path}")
