@@ -117,10 +117,10 @@ def check_target(folder: Path, kind: str = MODEL) -> None:
         )
     if os.path.ismount(folder):
         raise ModelFolderError(f"{folder} is where a disk is mounted, which cannot be replaced; give a folder in it")
+    check_writable(folder, ModelFolderError)
     recover(folder)
     if folder.exists() and not folder.is_dir():
         raise ModelFolderError(f"{folder} is a file; give a folder to save the model in")
-    check_writable(folder, ModelFolderError)
     if folder.is_dir() and any(folder.iterdir()):
         try:
             manifest.read(folder, kind)
@@ -185,9 +185,9 @@ def _taken(folder: Path, take: Callable[[dict[str, Any]], T], kind: str, trust_c
     with registry.guarded(trust_code) as refused:
         try:
             return take(read_manifest(folder, kind))
-        except ModelFolderError:
+        except (ModelFolderError, DataError):  # the latter of arguments that do not fit the model
             raise
-        except (OSError, RecipeError, DataError, TokenizerError, MemoryError, RecursionError, *STRANGE) as error:
+        except (OSError, RecipeError, TokenizerError, MemoryError, RecursionError, *STRANGE) as error:
             if refused:
                 raise ModelFolderError(
                     f"{folder} names code that is not diffgrm's own: {', '.join(dict.fromkeys(refused))}. To load it is to "

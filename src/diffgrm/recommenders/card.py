@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import ModelFolderError
 
 
 def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_item: object, reader: str = "load") -> str:
@@ -60,3 +61,17 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
     lines += ["## Settings", "", "```yaml", recipe.to_yaml().rstrip(), "```", ""]
     lines += ["## Versions", "", ", ".join(f"{name} {number}" for name, number in facts["versions"].items()), ""]
     return "\n".join(lines)
+
+
+def check_facts(facts: Mapping[str, Any]) -> None:
+    """Make sure that facts are what ``fit`` notes, so that the model can be saved again.
+
+    Raises:
+        ModelFolderError: they are not.
+    """
+    try:
+        if type(facts.get("catalogue_version", 0)) is not int:
+            raise TypeError("catalogue_version is no whole number")
+        model_card("", facts, Recipe(), "")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFolderError(f"the facts in the manifest are not what fit notes: {error!r}") from error

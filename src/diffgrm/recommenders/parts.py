@@ -84,6 +84,9 @@ class SavedModel:
 class LearntPart:
     """Something learnt. Changes give a new part and leave this one, so that readers of it are not disturbed."""
 
+    def check(self, task: FitTask) -> None:
+        """Complain of what stands in the way, before any part learns."""
+
     def fit(self, task: FitTask) -> None:
         """Learn."""
 

@@ -13,7 +13,7 @@ from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import regular
 from diffgrm.foundation.yaml_text import LONGEST
 from diffgrm.recommenders import old_folders
-from diffgrm.recommenders.card import model_card
+from diffgrm.recommenders.card import check_facts, model_card
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import LearntPart, SavedModel
 
@@ -49,7 +49,8 @@ def write(recommender: Saved, folder: Path) -> Path:
         catalogue.save(new)
         for part in recommender.parts.values():
             part.save(new)
-        (new / "README.md").write_text(_card(recommender, recommender.facts, catalogue), encoding="utf-8")
+        card = model_card(type(recommender).__name__, recommender.facts, recipe, catalogue.ids.ids([0])[0])
+        (new / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
@@ -69,25 +70,11 @@ def read(folder: Path, make: Callable[[Recipe], R], trust_code: bool | Collectio
             saved = SavedModel(readable, recommender.recipe, recommender.parts, catalogue.counts)
             for part in recommender.parts.values():
                 part.load(saved)
-            _card(recommender, manifest["facts"], catalogue)  # what it says can be said again
+            check_facts(manifest["facts"])
             recommender.take(catalogue, manifest["facts"])
             return recommender
 
     return model_folder.read(folder, take, trust_code=trust_code)
-
-
-def _card(recommender: Saved, facts: dict[str, Any], catalogue: ItemCatalogue) -> str:
-    """The model card.
-
-    Raises:
-        ModelFolderError: facts that are not what ``fit`` notes.
-    """
-    try:
-        if type(facts.get("catalogue_version", 0)) is not int:
-            raise TypeError("catalogue_version is no whole number")
-        return model_card(type(recommender).__name__, facts, recommender.recipe.portable(), catalogue.ids.ids([0])[0])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFolderError(f"the facts in the manifest are not what fit notes: {error!r}") from error
 
 
 def download(name: str, revision: str | None, token: str | None) -> Path:

@@ -11,6 +11,7 @@ import polars as pl
 
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, of_all_items, part_of
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, normalise
@@ -92,7 +93,10 @@ class TextVectors(LearntPart):
         if self.kept:
             path = saved.folder / VECTORS
             vectors = of_all_items(State.load(path).arrays["vectors"], len(saved.item_counts), path)
-            self.vectors = check_embeddings(vectors, len(vectors))
+            try:
+                self.vectors = check_embeddings(vectors, len(vectors))
+            except DataError as error:
+                raise ModelFolderError(f"{path} is damaged: {error}") from error
 
 
 def text_vectors(change: ItemChange) -> np.ndarray:

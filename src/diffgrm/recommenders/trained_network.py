@@ -14,7 +14,7 @@ from torch import nn
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DiffGRMError, ModelFolderError, TrainingError
-from diffgrm.learning.loop import train
+from diffgrm.learning.loop import check_run_folder, train
 from diffgrm.learning.objectives.base import LearningTask, Objective, TrainingItems
 from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.networks.contracts import EncodesHistories, check_network, contract
@@ -45,11 +45,16 @@ class TrainedNetwork(LearntPart):
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 
+    def check(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.check`."""
+        if task.run_folder is not None:
+            check_run_folder(task.run_folder, task.resume)
+        elif task.recipe.training.devices > 1:
+            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
+
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         recipe = task.recipe
-        if task.run_folder is None and recipe.training.devices > 1:
-            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
         self.sizes = _sizes_of(task.parts, task.split.dataset.n_items)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)

@@ -12,6 +12,7 @@ import polars as pl
 import typer
 from rich.logging import RichHandler
 
+from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.results import bench, demo, export, report
@@ -37,6 +38,7 @@ from diffgrm.apps.cli.shared import (
     write_json,
     write_table,
 )
+from diffgrm.foundation.outputs import check_folder
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
 app = typer.Typer(
@@ -86,11 +88,15 @@ def fit(
 
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
+    run = run_folder or out.with_name(f"{out.name}.run")
+    if model_folder.place(run).is_relative_to(model_folder.place(out)):
+        raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
+    check_folder(run)
     data = dataset_of(interactions, items, dataset, column)
     console.print(f"{data!r}")
-    run = run_folder or out.with_name(f"{out.name}.run")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
-    recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
+    with ends.hint(lambda: _how_to_go_on(run)):
+        recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
     if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
         return
     recommender.save(out)
@@ -101,6 +107,12 @@ def fit(
     if validation := recommender.facts.get("validation"):
         show_metrics("Validation (by item, history filtered)", {"value": validation})
     console.print(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
+
+
+def _how_to_go_on(run: Path) -> str:
+    if (run / "last.ckpt").is_file():
+        return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
+    return "No model was saved, and there is no checkpoint yet to go on from."
 
 
 @app.command()
@@ -319,18 +331,20 @@ def serve(
         from diffgrm.apps.serving.run import read_limits, read_token, run
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
+    ends.leave_to_others()
     events = None if interactions is None else events_of(interactions, column)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
     run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision, trust_code)
 
 
 def main() -> None:
-    """Entry point: errors of ours are one message, without a stack trace."""
-    try:
-        app()
-    except DiffGRMError as error:
-        from diffgrm.apps.console import errors
+    """Entry point: errors of ours are one message, without a stack trace; see :mod:`diffgrm.apps.cli.ends` on signals."""
+    with ends.ended_with_a_word():
+        try:
+            app()
+        except DiffGRMError as error:
+            from diffgrm.apps.console import errors
 
-        errors.print(f"[bold red]Error:[/] {type(error).__name__}", highlight=False)
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+            errors.print(f"[bold red]Error:[/] {type(error).__name__}", highlight=False)
+            errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            sys.exit(2)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.shared import Overrides, Quiet, TrustCode
 from diffgrm.foundation.outputs import check_folder
 from diffgrm.foundation.schema import DiffGRMError, bullet_list
@@ -27,7 +28,8 @@ def bench(
     wanted = Suite.from_yaml(suite)
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    failed = Runner(wanted, out, lambda line: console.print(line, highlight=False), progress=not quiet).run()
+    with ends.hint(lambda: f"What is done so far stands in {out}; the same command goes on there."):
+        failed = Runner(wanted, out, lambda line: console.print(line, highlight=False), progress=not quiet).run()
     rows = write_tables(wanted, out, machine())
     show_runs(rows)
     console.print(f"Tables: {out}/results.md, results.csv, results.json. A page with figures: diffgrm report {out}")
@@ -50,7 +52,10 @@ def demo(
 ) -> None:
     """Fit on a generated storefront and show tokeniser report, metrics and recommendations. Needs no network."""
     from diffgrm.apps.demo import run
+    from diffgrm.foundation import model_folder
 
+    if out is not None:
+        model_folder.check_target(out)
     run(out, quiet)
 
 
@@ -63,9 +68,11 @@ def export(
 ) -> None:
     """Write a model for use without PyTorch: diffgrm.load_onnx(OUT) recommends with ONNX Runtime and NumPy."""
     from diffgrm.apps.console import console
+    from diffgrm.foundation import model_folder
     from diffgrm.recommenders import load
     from diffgrm.runtime_onnx.export import export_onnx
 
+    model_folder.check_target(out, model_folder.EXPORT)
     folder = export_onnx(load(model, trust_code=trust_code).override(overrides or []), out)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     console.print(
