@@ -100,9 +100,7 @@ PLACES = {
 def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path, case):
     arguments, message = PLACES[case]
     (tmp_path / "file").write_text("precious")
-    (tmp_path / "suite.yaml").write_text(
-        "datasets: [toy]\nreference: random\nruns: {random: {changes: {recommender: random}}}\n"
-    )
+    (tmp_path / "suite.yaml").write_text("datasets: [toy]\nreference: random\nruns: {random: {recommender: random}}\n")
     for name in ("folder", "folder.csv", "folder.parquet"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.tex").write_text("precious")

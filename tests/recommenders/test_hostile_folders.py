@@ -75,7 +75,7 @@ def test_sizes_in_the_recipe(hostile, changes):
     change_recipe(hostile, changes)
     refused(
         hostile,
-        r"does not fit the recipe beside it|codes of the sizes|the recipe has problems|fit the files|are not distinct",
+        r"does not fit the recipe beside it|codes of the sizes|the recipe has problems|fit the files|each branch once",
     )
 
 

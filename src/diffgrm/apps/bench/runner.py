@@ -242,7 +242,7 @@ class Runner:
             recommender.save(folder)
             for checkpoint in ("last.ckpt", "best.ckpt"):
                 (run / checkpoint).unlink(missing_ok=True)
-        loaded = load(folder, trust_code=recipe.own_classes)  # what the suite itself names
+        loaded = load(folder, trust_code=self.suite.own_classes)
         return loaded.override(late_overrides(used_as or recipe, loaded.recipe))
 
     def _model_folder(self, world: World, recipe: Recipe) -> Path:

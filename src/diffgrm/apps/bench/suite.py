@@ -70,6 +70,7 @@ class Suite(BaseModel):
     reference: str
     runs: dict[str, Run] = Field(min_length=1)
     _home: Path = PrivateAttr(default=Path())
+    _own_classes: set[str] = PrivateAttr(default_factory=set)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -120,11 +121,16 @@ class Suite(BaseModel):
                 continue
             for choice in self.choices(name):
                 try:
-                    self.recipe(name, dataset, choice, self.seeds[0])
+                    self._own_classes.update(self.recipe(name, dataset, choice, self.seeds[0]).own_classes)
                 except RecipeError as error:
                     problems.append(f"run {name!r} on {dataset}: {error}")
         if problems:
             raise RecipeError(f"the suite {self.name} has problems:\n" + bullet_list(dict.fromkeys(problems)))
+
+    @property
+    def own_classes(self) -> set[str]:
+        """What its recipes name as ``module:Class``: code that whoever runs the suite means to run."""
+        return self._own_classes
 
     def path(self, relative: Path) -> Path:
         """A path of the suite file, from where that file lies."""

@@ -22,8 +22,7 @@ class Ended(BaseException):
 @contextmanager
 def ended_with_a_word() -> Iterator[None]:
     """Signals end the block: the process says so and exits with 128 + their number. A second one ends it at once."""
-    for number in SIGNALS:
-        signal.signal(number, _end)
+    before = {number: signal.signal(number, _end) for number in SIGNALS}
     try:
         yield
     except Ended as end:
@@ -32,6 +31,9 @@ def ended_with_a_word() -> Iterator[None]:
         word = f"Ended by {signal.Signals(end.number).name}. {end.hint}"
         errors.print(word, markup=False, highlight=False, soft_wrap=True)
         sys.exit(128 + end.number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
