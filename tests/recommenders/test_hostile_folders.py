@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -337,3 +339,10 @@ def test_a_model_does_not_tell_where_its_vectors_lay(toy, tmp_path):
     grown = again.override([f"embedding.path={tmp_path / 'later.npy'}"]).add_items(new)
     assert grown.recommend([["new 0"]]).height == 10
     assert diffgrm.load(grown.save(tmp_path / "grown")).recipe.embedding.options["path"] is None
+    new.write_parquet(tmp_path / "new.parquet")
+    command = [sys.executable, "-m", "diffgrm", "items", "add", str(folder), "--items", str(tmp_path / "new.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "--vectors FILE" in done.stderr
+    command += ["--vectors", str(tmp_path / "later.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and len(diffgrm.load(folder).items) == toy.n_items + 2, done.stderr

@@ -148,6 +148,8 @@ def load_onnx(
             vectors, decoding = arrays[VECTORS], _decoding(place, recipe, arrays, width)
         except KeyError as error:
             raise ModelFolderError(f"{place} is damaged: {error} is missing in it; export the model again") from error
+        if type(max_len) is not int or max_len < 1:
+            raise ModelFolderError(f"{place} is damaged: its max_len is {max_len!r}; expected a whole number from 1")
         items, network = IdMap(table[Columns.ITEM]), Network(place, threads)
         recommender = OnnxRecommender(network, catalogue, items, vectors, max_len, decoding)
         recommender.recommend([items.ids([0])], k=1, exclude_seen=False)  # the graphs take what the files hold
