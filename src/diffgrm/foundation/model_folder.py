@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from diffgrm.foundation.manifest import MANIFEST as MANIFEST
 from diffgrm.foundation.manifest import MODEL, WHAT
 from diffgrm.foundation.manifest import version as version
 from diffgrm.foundation.outputs import check_writable
+from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, TokenizerError
 
 logger = logging.getLogger(__name__)
@@ -155,9 +156,7 @@ def recover(folder: Path) -> None:
                 old.replace(folder)
 
 
-def read(
-    folder: Path, take: Callable[[dict[str, Any]], T], kind: str = MODEL, trust_code: bool | Collection[str] = False
-) -> T:
+def read(folder: Path, take: Callable[[dict[str, Any]], T], kind: str = MODEL, trust_code: Trust = False) -> T:
     """What ``take`` makes of a folder's manifest and files, all from one save even where others replace the folder.
 
     Args:
@@ -181,12 +180,16 @@ def read(
         return _taken(folder, take, kind, trust_code)
 
 
-def _taken(folder: Path, take: Callable[[dict[str, Any]], T], kind: str, trust_code: bool | Collection[str]) -> T:
+def _taken(folder: Path, take: Callable[[dict[str, Any]], T], kind: str, trust_code: Trust) -> T:
     with registry.guarded(trust_code) as refused:
         try:
             return take(read_manifest(folder, kind))
-        except (ModelFolderError, DataError):  # the latter of arguments that do not fit the model
+        except DataError:  # of arguments that do not fit the model
             raise
+        except ModelFolderError as error:
+            if str(folder) in str(error):
+                raise
+            raise ModelFolderError(f"{folder}: {error}") from error
         except (OSError, RecipeError, TokenizerError, MemoryError, RecursionError, *STRANGE) as error:
             if refused:
                 raise ModelFolderError(

@@ -80,6 +80,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
 }
 
+Trust = bool | Collection[str]  # True: any code, False: none but ours; or the classes of others, as ``module:Class``
 _GUARD: ContextVar[Guard | None] = ContextVar("guard", default=None)
 
 
@@ -106,7 +107,7 @@ class Guard:
 
 
 @contextmanager
-def guarded(trusted: bool | Collection[str]) -> Iterator[list[str]]:
+def guarded(trusted: Trust) -> Iterator[list[str]]:
     """Inside the block, parts that are neither registered nor trusted are refused before anything of them is imported.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -20,6 +20,7 @@ from diffgrm.data.histories import histories_of, read_histories
 from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import after_fit
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
 from diffgrm.ranking.query import Query
 from diffgrm.recommenders import fitting, saving
@@ -254,7 +255,6 @@ class Recommender(ABC):
 
     def compile(self) -> Self:
         """Run the network's Transformer layers through ``torch.compile`` in this process, which takes minutes at first use.
-
         Meant for GPUs: on the CPU it pays nothing (docs/results/performance.md).
 
         Raises:
@@ -352,16 +352,14 @@ class Recommender(ABC):
         return recommender
 
     @classmethod
-    def load(cls, folder: str | Path, *, trust_code: bool | Collection[str] = False) -> Self:
+    def load(cls, folder: str | Path, *, trust_code: Trust = False) -> Self:
         """Read a model folder. Nothing that it names is run but diffgrm's own parts.
 
         Args:
-            trust_code: True also imports the classes of others that its recipe names as ``module:Class``; or the names of
-                those that may be imported.
+            trust_code: True also imports classes of others that its recipe names as ``module:Class``; or their names.
 
         Raises:
-            ModelFolderError: not a model folder, one of another method, one that is not whole, or one with code that is
-                not trusted.
+            ModelFolderError: not a model folder, of another method, not whole, or with code that is not trusted.
         """
         return saving.read(Path(folder), cls._unloaded, trust_code)
 
@@ -376,23 +374,15 @@ class Recommender(ABC):
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-        trust_code: bool | Collection[str] = False,
+        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, trust_code: Trust = False
     ) -> Self:
-        """Load from a folder, or download a repository of the Hugging Face hub and load that.
-
-        Args:
-            trust_code: see :meth:`load`.
+        """Load from a folder, or download a repository of the Hugging Face hub and load that; see :meth:`load`.
 
         Raises:
-            ModelFolderError: neither a folder nor a repository that the hub gives, or not a model; see :meth:`load`.
+            ModelFolderError: neither a folder nor a repository that the hub gives, or not a model.
         """
-        folder = name if Path(name).is_dir() else saving.download(str(name), revision, token)
-        return cls.load(folder, trust_code=trust_code)
+        place = name if Path(name).is_dir() else saving.download(str(name), revision, token)
+        return cls.load(place, trust_code=trust_code)
 
     def push_to_hub(
         self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Upload model"
@@ -405,10 +395,6 @@ class Recommender(ABC):
         return saving.upload(self.save, repository, private, token, message)
 
 
-def load(folder: str | Path, *, trust_code: bool | Collection[str] = False) -> Recommender:
-    """Load a saved recommender of any method from its folder; see :meth:`Recommender.load`.
-
-    Raises:
-        ModelFolderError: not a model folder, one that is not whole, or one with code that is not trusted.
-    """
+def load(folder: str | Path, *, trust_code: Trust = False) -> Recommender:
+    """Load a saved recommender of any method from its folder; arguments and errors as of :meth:`Recommender.load`."""
     return Recommender.load(folder, trust_code=trust_code)

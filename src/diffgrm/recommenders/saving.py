@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import regular
 from diffgrm.foundation.yaml_text import LONGEST
@@ -54,7 +55,7 @@ def write(recommender: Saved, folder: Path) -> Path:
     return folder
 
 
-def read(folder: Path, make: Callable[[Recipe], R], trust_code: bool | Collection[str]) -> R:
+def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust) -> R:
     """Read a model folder of this format or the one before; see ``Recommender.load``.
 
     Args:

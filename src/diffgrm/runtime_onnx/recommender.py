@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from diffgrm.data.dataset import IdMap, Ragged
 from diffgrm.data.histories import read_histories
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.parts import as_part, read_scorers
+from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError
 from diffgrm.foundation.storage import State, regular
 from diffgrm.foundation.yaml_text import LONGEST, read_yaml
@@ -115,7 +116,7 @@ def load_onnx(
     threads: int | None = None,
     beam: int | None = None,
     candidates: int | None = None,
-    trust_code: bool | Collection[str] = False,
+    trust_code: Trust = False,
 ) -> OnnxRecommender:
     """Load what ``diffgrm export`` has written. Needs ONNX Runtime and NumPy; PyTorch is not loaded.
 
