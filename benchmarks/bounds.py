@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 import diffgrm
-from diffgrm import InteractionDataset, leave_one_out
+from diffgrm import leave_one_out
 from diffgrm.apps.machine import machine
 from diffgrm.ranking.decoding import any_order_beam
 from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
+from turns import keep
+from workload import dataset_of
 
 
 class Watched(AnyOrderBeam):
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     any_order_beam.LAST_PARTS = 1  # ask for all beams, to see how many were needed
-    dataset = InteractionDataset.from_tables(arguments.data / "interactions.parquet", arguments.data / "items.parquet")
+    dataset = dataset_of(arguments.data)
     validation = leave_one_out(dataset).validation
     rows = np.random.default_rng(0).choice(len(validation), arguments.users, replace=False)
     ranker, cases = diffgrm.load(arguments.model).ranker(), []
@@ -54,8 +56,7 @@ def main() -> None:
         cases.append({"beam": beam, "k": 10, "share_of_beams_needed": shares})
     content = {"users": arguments.users, "seed": 0, "set": "validation", "machine": machine(), "cases": cases}
     print(json.dumps(content, indent=1))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    keep(content, arguments.json)
 
 
 if __name__ == "__main__":

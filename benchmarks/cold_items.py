@@ -25,6 +25,8 @@ from diffgrm.data.dataset import EvaluationSet
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
 from diffgrm.foundation.registry import resolve
 from diffgrm.recommenders.base import Recommender
+from turns import keep
+from workload import dataset_of
 
 LIFTS = (0.0, 0.5, 1.0, 1.5, 2.0)
 
@@ -72,7 +74,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     started = time.perf_counter()
-    dataset = InteractionDataset.from_tables(arguments.data / "interactions.parquet", arguments.data / "items.parquet")
+    dataset = dataset_of(arguments.data)
     recipe = Recipe.from_yaml(arguments.recipe, arguments.overrides)
     text_knn = Recipe.from_dict({"recommender": "text_knn", "embedding": recipe.to_dict()["embedding"]})
     chosen = np.random.default_rng(arguments.seed).permutation(dataset.n_items)[: int(arguments.share * dataset.n_items)]
@@ -115,8 +117,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - started, 1),
         "found": found,
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    keep(content, arguments.json)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 import diffgrm
-from diffgrm import InteractionDataset, leave_one_out
+from diffgrm import leave_one_out
 from diffgrm.apps.machine import machine
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
 from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.ranking.decoding.catalogue_beam import CatalogueBeam
 from diffgrm.ranking.decoding.one_pass import OnePass
+from turns import keep
+from workload import dataset_of
 
 
 def ways(n_digits: int, beam: int) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def main() -> None:
     parser.add_argument("--beam", type=int, default=64)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    dataset = InteractionDataset.from_tables(arguments.data / "interactions.parquet", arguments.data / "items.parquet")
+    dataset = dataset_of(arguments.data)
     validation = leave_one_out(dataset).validation.sample(arguments.users, seed=0)
     recommender = diffgrm.load(arguments.model)
     ranker, asked, cases = recommender.ranker(), [0], []
@@ -86,8 +88,7 @@ def main() -> None:
         "machine": machine(),
         "cases": cases,
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    keep(content, arguments.json)
 
 
 if __name__ == "__main__":

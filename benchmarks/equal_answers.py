@@ -122,6 +122,14 @@ TOY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: (the recipe b
     **{name: ({"recommender": name}, {"recommender": name}) for name in ("item_knn", "text_knn", "popularity", "random")},
 }
 SHORT = {"epochs": 1, "validation_users": 500, "warmup_steps": 200}
+REAL_DIGITS = {
+    "recommender": "diffgrm",
+    "model": {**DIGITS["model"], "history": "causal", "max_len": 20},
+    "training": {**SHORT, "validation_decoding": {"beam": 8}},
+    "decoding": BEAM,
+    "embedding": {"width": 512},
+    "tokenizer": {"pca_width": 512},
+}
 REAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "default": (
         {"recommender": "diffgrm", "model": {"width": 64}, "training": SHORT},
@@ -131,25 +139,7 @@ REAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"recommender": "sasrec", "item_loss": {"kind": "sampled_softmax"}, "training": SHORT},
         {"recommender": "sasrec", "item_loss": {"kind": "sampled_softmax"}, "training": SHORT},
     ),
-    "digits": (
-        {
-            "recommender": "diffgrm",
-            "model": {**DIGITS["model"], "history": "causal", "max_len": 20},
-            **PAPER_LOSS,
-            "training": {**SHORT, "validation_decoding": {"beam": 8}},
-            "decoding": BEAM,
-            "embedding": {"width": 512},
-            "tokenizer": {"pca_width": 512},
-        },
-        {
-            "recommender": "diffgrm",
-            "model": {**DIGITS["model"], "history": "causal", "max_len": 20},
-            "training": {**SHORT, "validation_decoding": {"beam": 8}},
-            "decoding": BEAM,
-            "embedding": {"width": 512},
-            "tokenizer": {"pca_width": 512},
-        },
-    ),
+    "digits": ({**REAL_DIGITS, **PAPER_LOSS}, REAL_DIGITS),
 }
 
 

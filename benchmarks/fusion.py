@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 
 import diffgrm
-from diffgrm import HybridRecommender, InteractionDataset, SASRecRecommender, leave_one_out
+from diffgrm import HybridRecommender, SASRecRecommender, leave_one_out
 from diffgrm.apps.machine import machine
 from diffgrm.data.dataset import EvaluationSet
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
 from diffgrm.ranking.item_scoring.base import ItemScoring
 from diffgrm.ranking.item_scoring.co_occurrence import CoOccurrenceScorer
 from diffgrm.ranking.query import Query
+from turns import keep
+from workload import dataset_of
 
 CO_OCCURRENCE = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 NEW_ITEMS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     started = time.perf_counter()
-    dataset = InteractionDataset.from_tables(arguments.data / "interactions.parquet", arguments.data / "items.parquet")
+    dataset = dataset_of(arguments.data)
     split = leave_one_out(dataset)
     validation = split.validation.sample(arguments.users, 0)
     model = diffgrm.load(arguments.model)
@@ -93,9 +95,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - started, 1),
         "found": tables,
     }
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    keep(content, arguments.json)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 
 import diffgrm
-from diffgrm import InteractionDataset, leave_one_out
+from diffgrm import leave_one_out
 from diffgrm.apps.machine import machine
+from turns import keep
+from workload import dataset_of
 
 WAYS = {
     "plain CPD, beam 64": ["decoding.name=any_order_beam", "decoding.beam=64"],
@@ -41,7 +43,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    dataset = InteractionDataset.from_tables(arguments.data / "interactions.parquet", arguments.data / "items.parquet")
+    dataset = dataset_of(arguments.data)
     test = leave_one_out(dataset).test
     model = diffgrm.load(arguments.model)
     models = {name: model.variant(overrides) for name, overrides in WAYS.items()}
@@ -73,9 +75,7 @@ def main() -> None:
         "found": found,
     }
     print(json.dumps(found, indent=1))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    keep(content, arguments.json)
 
 
 if __name__ == "__main__":

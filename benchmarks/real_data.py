@@ -25,6 +25,7 @@ from diffgrm.apps.machine import machine
 from diffgrm.data.dataset import make_split
 from diffgrm.foundation.registry import resolve
 from diffgrm.recommenders import Recommender
+from workload import dataset_of
 
 
 def measured(recommender: Recommender, dataset: InteractionDataset) -> dict[str, Any]:
@@ -71,9 +72,7 @@ def main() -> None:
     parser.add_argument("--run-folder", type=Path)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
-    dataset = InteractionDataset.from_tables(
-        arguments.data / "interactions.parquet", arguments.data / "items.parquet", name=arguments.data.name
-    )
+    dataset = dataset_of(arguments.data)
     if arguments.model is not None:
         recommender = diffgrm.load(arguments.model).override(arguments.overrides)
     else:

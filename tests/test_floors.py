@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from diffgrm import _HOME
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "diffgrm"
 FLOORS = (  # from the ground up; a folder is a floor
     "foundation",
@@ -26,7 +28,7 @@ FLOORS = (  # from the ground up; a folder is a floor
 ROOF = {"__init__", "__main__"}  # the public names and `python -m diffgrm`, which may name anything
 FREE_OF_TORCH = FLOORS[:4]  # at the top of a file; a tokenizer may import it inside a function
 FILES = sorted(SOURCE.rglob("*.py"))
-MODULE = re.compile(r"diffgrm(\.\w+)+(:\w+)?")
+MODULE = re.compile(rf"diffgrm\.({'|'.join(FLOORS)})(\.\w+)*(:\w+)?")
 
 
 def room(path: Path) -> str:
@@ -44,13 +46,13 @@ def visible(path: Path) -> ast.Module:
     """A file's code without what only type checkers see."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             node.body = []
     return tree
 
 
 def modules(node: ast.AST, here: Path) -> list[str]:
-    """The modules that a node of code names: by any kind of import, or in a text that is a module's path."""
+    """The modules that a node of code names: by an import of any kind, an attribute, or a text that is a path."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
@@ -59,6 +61,8 @@ def modules(node: ast.AST, here: Path) -> list[str]:
             package = ["diffgrm", *here.relative_to(SOURCE).parts[:-1]]
             base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
         return [f"{base}.{alias.name}" for alias in node.names]
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "diffgrm":
+        return [f"diffgrm.{node.attr}"]
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE.fullmatch(node.value):
         return [node.value.split(":")[0]]
     return []
@@ -67,7 +71,14 @@ def modules(node: ast.AST, here: Path) -> list[str]:
 def named(path: Path) -> list[str]:
     """Rooms of the library that a file names."""
     found = [name for node in ast.walk(visible(path)) for name in modules(node, path)]
-    return sorted({name.removeprefix("diffgrm.").replace(".", "/") for name in found if name.startswith("diffgrm.")})
+    return sorted({where(name) for name in found if name.split(".")[0] == "diffgrm"})
+
+
+def where(module: str) -> str:
+    """The room of a module or of a public name; what reaches everything is as high as the top floor."""
+    first, *more = module.split(".")[1:] or ["*"]
+    home = _HOME.get(first, first).split(".")
+    return "/".join([*home, *more]) if home[0] in FLOORS else FLOORS[-1]
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room(p) not in ROOF], ids=room)
@@ -76,8 +87,7 @@ def test_imports_come_from_lower_floors_or_the_own_folder(path):
     if here == "foundation/registry":  # its table names the parts of all floors, which is what it is for
         return
     for other in named(path):
-        if other.split("/")[0] in FLOORS:
-            assert floor(other) <= floor(here), f"{here} must not know of {other}"
+        assert floor(other) <= floor(here), f"{here} must not know of {other}"
 
 
 def test_every_file_lies_in_a_folder_of_the_house():
@@ -105,6 +115,14 @@ def test_lower_floors_import_torch_inside_functions_of_tokenizers_at_most(path):
         "import importlib; importlib.import_module('diffgrm.apps.bench')",
         "PART = 'diffgrm.apps.bench:Suite'",
         "def f():\n    from diffgrm.apps.bench import suite",
+        "from .. import apps",
+        "import diffgrm.data; diffgrm.apps.bench",
+        "import diffgrm as d; d.apps.bench",
+        "from diffgrm import *",
+        "from diffgrm import __main__",
+        "from .. import __main__",
+        "if not TYPE_CHECKING:\n    import diffgrm.apps",
+        "if TYPE_CHECKING:\n    pass\nelse:\n    import diffgrm.apps",
     ],
 )
 def test_no_way_of_importing_is_overlooked(code, tmp_path, monkeypatch):
@@ -113,6 +131,12 @@ def test_no_way_of_importing_is_overlooked(code, tmp_path, monkeypatch):
     path.parent.mkdir()
     path.write_text(code)
     assert any(other.startswith("apps") for other in named(path))
+
+
+def test_a_public_name_stands_for_the_module_that_it_comes_from(tmp_path):
+    path = tmp_path / "file.py"
+    path.write_text("from diffgrm import export_onnx\nimport diffgrm.data\ndiffgrm.load_onnx")
+    assert named(path) == ["data", "runtime_onnx", "runtime_onnx/export"]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +15,7 @@ from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.base import NoisingContext
 from helpers.recipes import TINY, small_recipe
+from helpers.runs import killed_fit, same_weights
 from parts.ramped import RareFirst
 
 HISTORIES = [["item 3", "item 77", "item 410"], ["item 12"]]
@@ -30,10 +26,6 @@ MASKED = {
 }
 RAMPED = {**TINY, "objective": {"name": "parts.ramped:RampedObjective", "ramp": 4}}
 RAMPED["training"] = {**TINY["training"], "epochs": 6, "patience": 6}
-
-
-def same_weights(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.network.parameters(), b.network.parameters(), strict=True))
 
 
 def losses(run: Path) -> list[float]:
@@ -72,25 +64,7 @@ def test_a_loss_that_follows_the_epoch_is_resumed_exactly(toy, tmp_path):
     flat = DiffGRMRecommender(recipe.override(["objective.ramp=1"])).fit(toy, run_folder=tmp_path / "flat", progress=False)
     ratio = np.array(losses(tmp_path / "whole")) / np.array(losses(tmp_path / "flat"))
     assert ratio[0] == pytest.approx(0.25, abs=0.05) and not same_weights(whole, flat)
-    code = f"""
-        import os, signal, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import torch
-        torch.set_num_threads(1)
-        from diffgrm import DiffGRMRecommender, Recipe, toy_world
-        from diffgrm.learning.loop import TrainingTask
-        start = TrainingTask.training_step
-        def step(self, batch, index):
-            if self.current_epoch == 3 and index == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return start(self, batch, index)
-        TrainingTask.training_step = step
-        recipe = Recipe.from_dict({RAMPED!r})
-        data = toy_world(users=120, seed=1).dataset
-        DiffGRMRecommender(recipe).fit(data, run_folder={str(tmp_path / "run")!r}, progress=False)
-    """
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True, env=os.environ)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed_fit(recipe, tmp_path / "run", epoch=3, step=2)
     resumed = DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path / "run", resume=True, progress=False)
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     assert same_weights(resumed, whole)

@@ -10,6 +10,7 @@ from protocol import Workload, serve
 from safetensors.torch import load_file
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.confidence import ConfidenceNoising
@@ -52,7 +53,7 @@ class Ours:
         self.catalogue = Catalogue(codes, self.work.codebook_size)
         self.generator = torch.Generator().manual_seed(seed)
         items = TrainingItems(ItemFeatures(codes), np.ones(len(codes)))
-        task = LearningTask(self.network, items, ranking=lambda: None, noising=ConfidenceNoising())
+        task = LearningTask(self.network, items, lambda *_: None, ItemLossSettings(), ConfidenceNoising())
         self.objective = DiffusionObjective(task)
 
     def train(self, batch: int, steps: int, first: int = 0) -> dict[str, Any]:

@@ -110,6 +110,10 @@ def test_a_run_may_start_from_a_recipe_file_beside_the_suite(tmp_path):
         ),
         ({"runs": {"base": {"recommender": "sasrec", "model": {"widht": 3}}}}, "did you mean 'width'"),
         ({"runs": {"base": {"recommender": "sasrec", "choose": {"model.width": [16, -1]}}}}, "model.width = -1"),
+        (
+            {"runs": {"base": {"recommender": "sasrec", "item_loss": {"negatives": 8}}}},
+            r"(?s)run 'base' on toy: .*item_loss.negatives = 8 does nothing with item_loss.kind = softmax",
+        ),
         ({"datasets": []}, "datasets"),
         ({"dataset": ["toy"]}, "dataset"),
     ],

@@ -6,17 +6,14 @@ import inspect
 
 import pytest
 import torch
-from torch import nn
 
 from diffgrm.foundation.registry import names, resolve
-from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.objectives.base import Objective
 from diffgrm.networks.contracts import (
     Denoises,
     EncodesHistories,
     PredictsDigits,
     ScoresItems,
-    check_network,
     contract,
     lacks,
 )
@@ -320,6 +317,10 @@ def test_known_digits_get_no_logits(denoising):
     assert (logits[~mask] == 0).all() and (logits[mask] != 0).any(-1).all()
 
 
+def test_vectors_of_digits_do_not_ask_for_other_features(denoising):
+    assert vectors(denoising, FEATURES.codes).shape[0] == ITEMS
+
+
 # ---- left to right --------------------------------------------------------------------------------------------------
 
 
@@ -353,54 +354,3 @@ def test_many_sids_at_once_are_told_what_each_is_told_alone(left_to_right):
     together = left_to_right.predict(codes, memory)
     for q in range(9):
         assert close(left_to_right.predict(codes[:, q : q + 1], memory), together[:, q : q + 1])
-
-
-# ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-class Mute(nn.Module):
-    """Encodes histories and can do nothing with them."""
-
-    max_len, causal = 5, False
-
-    def item_vectors(self, items):
-        return items.text
-
-    def encode_history(self, vectors, index, valid):
-        return vectors[index]
-
-
-@pytest.mark.parametrize(
-    ("protocol", "methods"),
-    [(Denoises, "denoise"), (PredictsDigits, "next_digit, predict"), (ScoresItems, "user_vectors")],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_an_ability_that_is_missing_is_named(protocol, methods):
-    assert contract(Mute(), EncodesHistories).max_len == 5
-    with pytest.raises(RecipeError, match=rf"'Mute' lacks .*: what is asked of it needs {methods} \({protocol.__name__}\)"):
-        contract(Mute(), protocol)
-
-
-def test_all_that_is_missing_is_named_at_once_with_who_needs_it():
-    with pytest.raises(RecipeError) as error:
-        check_network(
-            "mine:Mute", Mute, [(Denoises, "objective 'x'"), (EncodesHistories, "y"), (ScoresItems, "decoding 'z'")]
-        )
-    text = str(error.value)
-    assert "the model 'mine:Mute' lacks what this recipe asks of it: objective 'x' needs denoise (Denoises); " in text
-    assert "decoding 'z' needs user_vectors (ScoresItems)" in text and "y needs" not in text
-
-
-@pytest.mark.parametrize(
-    ("attribute", "value", "text"),
-    [("max_len", None, "max_len: int, found None"), ("causal", 1, "causal: bool, found 1")],
-)
-def test_a_network_that_does_not_say_how_far_back_it_looks_is_refused(attribute, value, text):
-    network = Mute()
-    setattr(network, attribute, value)
-    with pytest.raises(RecipeError, match=f"the model 'Mute' must have {text}"):
-        contract(network, EncodesHistories)
-
-
-def test_vectors_of_digits_do_not_ask_for_other_features(denoising):
-    assert vectors(denoising, FEATURES.codes).shape[0] == ITEMS

@@ -176,8 +176,17 @@ def test_an_unfitted_recommender_says_so(recommender):
     fresh = type(recommender)()
     with pytest.raises(DiffGRMError, match=r"is not fitted: call fit\(dataset\) or load\(folder\) first"):
         fresh.recommend([HISTORY])
-    with pytest.raises(DiffGRMError, match="is not fitted"):
-        fresh.save("nowhere")
+    for use in (lambda: fresh.save("nowhere"), lambda: fresh.to("cpu"), fresh.compile):
+        with pytest.raises(DiffGRMError, match="is not fitted"):
+            use()
+
+
+def test_an_override_that_fails_changes_nothing(recommender):
+    before = dict(vars(recommender))
+    with pytest.raises(RecipeError):
+        recommender.override(["evaluation.ks=[3]", "evaluation.nothing=1"])
+    assert vars(recommender) == before
+    assert recommender.variant(["evaluation.ks=[3]"]).recipe.evaluation.ks == (3,) and vars(recommender) == before
 
 
 def test_it_can_be_evaluated(recommender, toy):

@@ -74,6 +74,15 @@ def test_a_split_that_leaves_nothing_to_learn_is_refused():
     assert "no user is left for validation" in str(error.value)
 
 
+def test_the_catalogue_keeps_the_spelling_of_the_item_table():
+    items = pl.DataFrame({"item_id": [7, 8], "text": ["x", "y"]})
+    written = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["8", "7"]})
+    dataset = InteractionDataset.from_tables(written, items)
+    assert dataset.items.ids(dataset.events[0]) == [8, 7]
+    with pytest.raises(DataError, match="1 events are of 1 items that the item table does not have: 007"):
+        InteractionDataset.from_tables(written.with_columns(item_id=pl.Series(["8", "007"])), items)
+
+
 def test_the_event_table_makes_the_same_dataset_again(dataset):
     again = InteractionDataset.from_tables(dataset.event_table(), dataset.item_table)
     rows = spelled(again, again.users.series, again.events)

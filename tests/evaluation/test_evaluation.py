@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate
-from diffgrm.data.dataset import EvaluationSet, IdMap, Ragged, leave_one_out
+from diffgrm.data.dataset import EvaluationSet, Ragged, leave_one_out
+from diffgrm.data.ids import IdMap
 from diffgrm.evaluation.metrics import accuracy, gini, long_tail, ndcg, recall, selection_score
 from diffgrm.foundation.schema import DataError
 

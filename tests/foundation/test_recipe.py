@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
-from diffgrm.foundation.overrides import apply_overrides
+from diffgrm.foundation.moved import MOVED
 from diffgrm.foundation.parts import as_part
 from diffgrm.foundation.presets import FOLDER, preset_names, preset_summary
 from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
@@ -68,54 +67,10 @@ def test_all_problems_are_told_at_once_with_hints():
     assert "expected a power of two from 2 to 65536, found 100" in text
 
 
-def test_overrides_reach_every_kind_of_setting():
-    recipe = Recipe().override(["model.width=64", "noising.name=random", "seed=7", "training.loggers=[csv, tensorboard]"])
-    assert recipe.model.options["width"] == 64
-    assert recipe.noising.name == "random" and "order" not in recipe.noising.options
-    assert recipe.seed == 7 and recipe.training.loggers == ("csv", "tensorboard")
-
-
 @pytest.mark.parametrize("name", ["diffgrm", "sasrec", "popularity"])
 def test_settings_that_are_given_come_before_those_of_the_recommender(name):
     recipe = Recipe(recommender=name, data={"split": "temporal"})
     assert recipe.data.split == "temporal" and recipe.recommender == name
-
-
-def test_overrides_reach_nested_parts_and_scorers():
-    recipe = Recipe().override(["objective.digits.label_smoothing=0.3", "item_scoring.co_occurrence.weight=0"])
-    assert recipe.objective.options["digits"].options["label_smoothing"] == 0.3
-    assert recipe.objective.options["item_weight"] == 3
-    assert recipe.item_scoring.scorers["co_occurrence"].options["weight"] == 0
-
-
-def test_overrides_reach_what_only_the_defaults_name():
-    wanted = ["objective.digits.label_smoothing=0.3", "item_scoring.new_items=null", "item_scoring.co_occurrence.weight=1"]
-    recipe = Recipe.from_dict(apply_overrides({}, wanted))
-    assert recipe == Recipe().override(wanted)
-    assert recipe.objective.name == "joint" and recipe.objective.options["digits"].name == "diffusion"
-    assert list(recipe.item_scoring.scorers) == ["vectors", "co_occurrence"]
-    assert Recipe.from_dict(recipe.to_dict()) == recipe and recipe.to_dict()["item_scoring"]["new_items"] is None
-    assert recipe.override(["item_scoring.new_items={}"]).item_scoring.scorers["new_items"].options["weight"] == 1.5
-
-
-def test_parts_of_a_list_are_added_changed_and_taken_out_by_name():
-    def branches(*overrides):
-        return [part.name for part in Recipe.from_dict(apply_overrides({}, overrides)).model.options["branches"]]
-
-    assert branches("model.branches.sid={}") == ["text", "id", "sid"] and branches("model.branches.id=null") == ["text"]
-    assert branches("model.branches.0.name=sid") == ["sid", "id"] and branches("model.branches=[sid]") == ["sid"]
-    assert Recipe().override(["model.branches.sid={}"]).override(["model.branches.sid=null"]) == Recipe()
-
-
-def test_a_nested_part_that_gets_another_name_starts_anew_whatever_the_order():
-    recipe = Recipe().override(["objective.digits.label_smoothing=0.3"])
-    changed = recipe.override(["objective.digits=left_to_right", "noising=null"])
-    assert changed.objective.options["digits"] == as_part("objective", "left_to_right")
-    both = recipe.override(["objective.digits.label_smoothing=0", "objective.digits=left_to_right", "noising=null"])
-    assert both.objective.options["digits"].name == "left_to_right"
-    assert both.objective.options["digits"].options["label_smoothing"] == 0
-    same = recipe.override(["objective.digits.name=diffusion"])
-    assert same == recipe
 
 
 def test_the_sections_of_a_recipe_are_those_of_its_recommender_and_objective():
@@ -135,31 +90,6 @@ def test_the_paper_method_has_the_constructors_settings():
     assert Recipe(recommender="diffgrm", training={"validation_decoding": {}}).validation_decoder == recipe.decoding
 
 
-def test_an_override_names_a_part_before_its_settings_whatever_the_order():
-    recipe = Recipe().override(["noising.draw=k_of_n", "noising.name=random"])
-    assert recipe.noising.options["draw"] == "k_of_n"
-
-
-@pytest.mark.parametrize("text", ["model.width", "nonsense"])
-def test_an_override_without_a_value_is_refused(text):
-    with pytest.raises(RecipeError, match="section.key=value"):
-        apply_overrides({}, [text])
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("seed.x=3", "seed.x: 'seed' is a single setting, write seed=3"),
-        ("model.width.x=3", "model.width.x: 'model.width' is a single setting, write model.width=3"),
-        ("model.width={", "model.width: '{' is not a YAML value"),
-    ],
-)
-def test_an_override_of_what_has_no_settings_is_refused(override, message):
-    with pytest.raises(RecipeError) as error:
-        Recipe().override([override])
-    assert str(error.value) == message
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -176,6 +106,17 @@ def test_an_override_of_what_has_no_settings_is_refused(override, message):
             {"objective": {"digits": {"label_smoothing": 2}}},
             "objective.digits.label_smoothing = 2: Input should be less than 1",
         ),
+        (
+            {"objective": {"label_smoothing": 0}},
+            "objective 'joint' has no setting 'label_smoothing'; did you mean 'objective.digits.label_smoothing'?",
+        ),
+        (
+            {"model": {"branches": ["id", {"name": "text", "start": 1}]}},
+            "model.branches.1: branch 'text' has no setting 'start'; it has none",
+        ),
+        ({"embedding": {"columns": "brand"}}, "embedding.columns = 'brand': expected a list, such as [a, b]"),
+        ({"training": {"loggers": "csv"}}, "training.loggers = 'csv': expected a list, such as [a, b]"),
+        ({"semantic_ids": "share"}, "semantic_ids = 'share': expected a mapping from settings to their values"),
         (
             {"objective": {"digits": 3}},
             "objective.digits: expected a name or a mapping with 'name' and settings, found 3",
@@ -236,8 +177,58 @@ def test_settings_that_would_do_nothing_are_refused():
     assert "model" not in Recipe(recommender="popularity").to_dict()
     with pytest.raises(RecipeError, match="'diffgrm' with the objective 'diffusion' does not use item_loss, item_sc"):
         Recipe(recommender="diffgrm", item_scoring={"vectors": {}}, item_loss={"kind": "bce"})
-    with pytest.raises(RecipeError, match="there is no setting 'loss'"):
-        Recipe(loss={"item_weight": 0})
+    with pytest.raises(RecipeError, match="validation_decoding: the recommender 'sasrec' decodes nothing; leave it out"):
+        Recipe(recommender="sasrec", training={"validation_decoding": {"beam": 3}})
+
+
+def test_settings_that_moved_are_told_where_to():
+    with pytest.raises(RecipeError) as error:
+        Recipe(loss={"reduction": "token_mean", "share": 0.2, "scale": 1}, decoding={"beam": 3, "new_items": 1})
+    assert str(error.value).splitlines() == [
+        "the recipe has problems:",
+        "  - decoding 'item_proposals' has no setting 'beam'; known: candidates, weight",
+        "  - decoding 'item_proposals' has no setting 'new_items'; it is now 'item_scoring.new_items.weight' of "
+        "recommender=hybrid (see 'What moved in 0.2' in the README)",
+        "  - there is no setting 'loss.reduction'; it is now 'objective.digits.reduction' of recommender=hybrid, "
+        "'objective.reduction' where digits are learnt alone (see 'What moved in 0.2' in the README)",
+        "  - there is no setting 'loss.share'; it is now 'objective.digit_fraction' of recommender=hybrid "
+        "(see 'What moved in 0.2' in the README)",
+        "  - there is no setting 'loss.scale'",
+    ]
+    with pytest.raises(RecipeError, match="no recipe file recipes/best.yaml; that recipe ships with .*its name, best"):
+        Recipe.from_yaml("recipes/best.yaml")
+
+
+def test_the_readme_says_where_every_moved_setting_is():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, _, section = readme.partition("## What moved in 0.2")
+    assert section and all(f"`{path}`" in section for path in MOVED)
+
+
+def test_changed_settings_that_do_nothing_beside_the_others_are_refused_before_fitting():
+    recipe = Recipe(
+        item_loss={"kind": "softmax", "negatives": 8, "logq": False},
+        data={"test_share": 0.2},
+        noising={"name": "random", "p": 0.3},
+    )
+    with pytest.raises(RecipeError) as error:
+        recipe.refuse_idle()
+    assert str(error.value).splitlines()[1:] == [
+        "  - data.test_share = 0.2 does nothing with data.split = leave_one_out; leave it out, or set data.split to "
+        "temporal",
+        "  - noising.p = 0.3 does nothing with noising.draw = uniform_t; leave it out, or set noising.draw to fixed_p",
+        "  - item_loss.negatives = 8 does nothing with item_loss.kind = softmax; leave it out, or set item_loss.kind to "
+        "sampled_softmax or bce or gbce",
+        "  - item_loss.logq = False does nothing with item_loss.kind = softmax; leave it out, or set item_loss.kind to "
+        "sampled_softmax",
+    ]
+    Recipe(item_loss={"kind": "softmax"}).refuse_idle()  # 4,096 negatives are the recommender's, and nobody's wish
+    Recipe(data={"split": "temporal", "test_share": 0.2}, item_loss={"kind": "bce", "negatives": 8}).refuse_idle()
+
+
+@pytest.mark.parametrize("name", [*names("recommender"), *preset_names()])
+def test_no_recipe_of_ours_has_settings_that_do_nothing(name):
+    (Recipe.preset(name) if name in preset_names() else Recipe(recommender=name)).refuse_idle()
 
 
 def test_validation_decoding_is_checked_like_decoding():
@@ -303,23 +294,6 @@ def test_a_class_of_ones_own_needs_no_registry_line(tmp_path, monkeypatch):
         Recipe(noising={"name": "no_such_lab:Nothing"})
 
 
-def test_a_scorer_of_ones_own_is_overridden_by_its_path(tmp_path, monkeypatch):
-    (tmp_path / "own_lab").mkdir()
-    (tmp_path / "own_lab" / "scorers.py").write_text(
-        "from typing import Annotated\n"
-        "class Mine:\n"
-        "    def __init__(self, weight: Annotated[float, 'how much'] = 0.5) -> None:\n"
-        "        self.weight = weight\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    recipe = Recipe().override(["item_scoring.own_lab.scorers:Mine={}"])
-    assert recipe.item_scoring.scorers["own_lab.scorers:Mine"].options == {"weight": 0.5}
-    changed = recipe.override(["item_scoring.own_lab.scorers:Mine.weight=2"])
-    assert changed.item_scoring.scorers["own_lab.scorers:Mine"].build().weight == 2
-    assert Recipe.from_dict(yaml.safe_load(changed.to_yaml())) == changed
-    assert recipe.override(["item_scoring.own_lab.scorers:Mine=null"]) == Recipe()
-
-
 def test_errors_inside_a_module_of_ones_own_are_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "broken_lab.py").write_text("import math\nmath.nothing\n")
     (tmp_path / "hollow_lab.py").write_text("import hollow\n")
@@ -330,17 +304,8 @@ def test_errors_inside_a_module_of_ones_own_are_not_hidden(tmp_path, monkeypatch
         Recipe(noising={"name": "hollow_lab:Mine"})
 
 
-def test_another_decoder_drops_what_was_meant_for_the_first():
-    recipe = Recipe(training={"validation_decoding": {"candidates": 3}}).override(["decoding.name=one_pass"])
-    assert recipe.validation_decoder.options == {"block": 65536}
-
-
 def test_settings_of_validation_are_converted_like_the_others():
     assert Recipe(training={"validation_decoding": {"candidates": "32"}}).validation_decoder.options["candidates"] == 32
-
-
-def test_overrides_may_come_from_an_iterator():
-    assert Recipe().override(o for o in ["model.width=64"]).model.options["width"] == 64
 
 
 @pytest.mark.parametrize(
@@ -363,50 +328,6 @@ def test_a_folder_is_no_recipe(tmp_path):
     (tmp_path / "r.yaml").write_text("1: 2")
     with pytest.raises(RecipeError, match="there is no setting '1'"):
         Recipe.from_yaml(tmp_path / "r.yaml")
-
-
-OVERRIDES = st.lists(
-    st.one_of(
-        st.sampled_from(
-            [
-                "objective.digits=left_to_right",
-                "objective.digits={name: diffusion, label_smoothing: 0.2}",
-                "objective=diffusion",
-                "objective={name: joint, digits: {name: joint, digits: left_to_right}}",
-                "model.branches=[sid]",
-                "model.branches=[id, {name: sid}]",
-                "decoding=one_pass",
-                "decoding.name=any_order_beam",
-                "item_scoring.new_items=null",
-                "item_scoring.new_items={}",
-                "item_scoring={}",
-                "noising.name=random",
-                "tokenizer.name=residual_kmeans",
-                "training.loggers=[]",
-                "noising=null",
-                "item_loss=null",
-                "model.branches.sid={}",
-                "model.branches.text=null",
-            ]
-        ),
-        st.builds("objective.digits.label_smoothing={}".format, st.floats(0, 0.99)),
-        st.builds("item_scoring.co_occurrence.weight={}".format, st.floats(0, 9)),
-        st.builds("model.width={}".format, st.integers(1, 512)),
-        st.builds("training.patience={}".format, st.integers(1, 20)),
-    ),
-    max_size=6,
-)
-
-
-@given(OVERRIDES)
-def test_recipes_survive_the_round_trip_whatever_is_overridden(overrides):
-    try:
-        recipe = Recipe().override(overrides)
-    except RecipeError:  # for example a setting of a part that another override takes away
-        return
-    again = Recipe.from_dict(yaml.safe_load(recipe.to_yaml()))
-    assert again == recipe and again.to_yaml() == recipe.to_yaml()
-    assert recipe.override([]) == recipe
 
 
 def test_a_recipe_is_made_without_loading_what_its_parts_need():

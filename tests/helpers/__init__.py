@@ -1,1 +1,1 @@
-"""What tests share: recipes, data, networks, servers."""
+"""What tests share: recipes, networks, catalogues, runs, servers."""

@@ -95,7 +95,7 @@ def noising_context(probe, generator=GENERATOR, learning=START):
     return NoisingContext(probe, generator, learning, lambda: None)
 
 
-def learning_task(network, codes=None, noising=None, ranking=lambda: None, items=None, counts=None, **item_loss):
+def learning_task(network, codes=None, noising=None, ranking=lambda *_: None, items=None, counts=None, **item_loss):
     """What an objective is about, for items known by their digits, or by all that ``items`` says."""
     items = items or ItemFeatures(codes)
     counts = np.ones(len(items), dtype=np.int64) if counts is None else counts

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import pickle
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,11 @@ from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.learning.loop import TrainingTask
 from diffgrm.learning.noising.full_mask import FullMaskNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.ranking.item_table import ItemTable
+from diffgrm.semantic_ids.catalogue_tables import CatalogueTables
 from helpers.networks import learning_task, vectors
+from helpers.recipes import small_recipe
+from helpers.runs import killed_fit, same_weights
 
 EPOCHS = ["training.epochs=4", "training.schedule=constant"]
 
@@ -30,12 +35,6 @@ def losses(run: Path) -> dict[int, float]:
             if row.get("loss"):
                 found[int(row["step"])] = float(row["loss"])
     return found
-
-
-def same_weights(a, b):
-    return all(
-        torch.equal(x, y) for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values(), strict=True)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +62,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, toy
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(validate_every, toy, tmp_path, tiny_recipe):
     """A process is killed for good in its fourth epoch; the resumed run has the losses and weights of the whole one."""
     run = tmp_path / "run"
-    recipe, settings = tmp_path / "recipe.yaml", [*EPOCHS, f"training.validate_every={validate_every}"]
-    recipe.write_text(tiny_recipe.override(settings).to_yaml())
+    settings = [*EPOCHS, f"training.validate_every={validate_every}"]
     whole = DiffGRMRecommender(tiny_recipe.override(settings)).fit(toy, run_folder=tmp_path / "whole", progress=False)
-    code = f"""
-        import os, signal, torch
-        torch.set_num_threads(1)
-        from diffgrm import DiffGRMRecommender, Recipe, toy_world
-        from diffgrm.learning.loop import TrainingTask
-        step = TrainingTask.training_step
-        def dying(self, batch, index):
-            if self.current_epoch == 3 and index == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return step(self, batch, index)
-        TrainingTask.training_step = dying
-        recipe = Recipe.from_yaml({str(recipe)!r})
-        DiffGRMRecommender(recipe).fit(toy_world(users=120, seed=1).dataset, run_folder={str(run)!r}, progress=False)
-    """
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
-    assert killed.returncode == -9, killed.stderr.decode()
+    killed_fit(tiny_recipe.override(settings), run, epoch=3, step=3)
     resumed = DiffGRMRecommender(tiny_recipe.override(settings)).fit(
         toy_world(users=120, seed=1).dataset, run_folder=run, resume=True, progress=False
     )
@@ -184,26 +167,21 @@ def test_every_schedule_and_reduction_trains(toy, tiny_recipe, noising, reductio
 
 def test_two_processes_see_the_same_data_and_come_to_the_same_result(toy, tiny_recipe, tmp_path):
     """The command line on two CPU processes: one model folder, and validation as with one process, within noise."""
-    data = tmp_path / "data"
-    data.mkdir()
-    toy.event_table().write_parquet(data / "i.parquet")
-    toy.item_table.write_parquet(data / "t.parquet")
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(tiny_recipe.override(["model.dropout=0", "training.accelerator=cpu"]).to_yaml())
-    facts = {}
-    for devices in (1, 2):
-        out = tmp_path / f"model{devices}"
-        command = [sys.executable, "-m", "diffgrm", "fit", "--recipe", recipe, "--interactions", data / "i.parquet"]
-        command += ["--items", data / "t.parquet", "--out", out, "--quiet", f"training.devices={devices}"]
-        command += ["training.strategy=ddp"] if devices > 1 else []
-        done = subprocess.run([str(c) for c in command], check=False, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        facts[devices] = DiffGRMRecommender.load(out)
-    one, two = facts[1].facts, facts[2].facts
-    assert one["steps"] == two["steps"] and one["epochs"] == two["epochs"]
-    assert two["validation"]["val_score"] == pytest.approx(one["validation"]["val_score"], abs=0.02)
-    # without dropout, the mean of the shares' gradients is the gradient of the whole batch, but for rounding
-    for a, b in zip(facts[1].network.state_dict().values(), facts[2].network.state_dict().values(), strict=True):
+    toy.event_table().write_parquet(tmp_path / "i.parquet")
+    toy.item_table.write_parquet(tmp_path / "t.parquet")
+    settings = ["model.dropout=0", "training.accelerator=cpu", "training.epochs=2"]
+    (tmp_path / "recipe.yaml").write_text(tiny_recipe.override(settings).to_yaml())
+    files = ["--recipe", "recipe.yaml", "--interactions", "i.parquet", "--items", "t.parquet", "--out", "model"]
+    command = [sys.executable, "-m", "diffgrm", "fit", *files, "--quiet", "training.devices=2", "training.strategy=ddp"]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # each; else they fight for the cores
+    done = subprocess.run(command, cwd=tmp_path, env=one_thread, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    one = DiffGRMRecommender(tiny_recipe.override(settings)).fit(toy, progress=False)
+    two = DiffGRMRecommender.load(tmp_path / "model")
+    assert one.facts["steps"] == two.facts["steps"] and one.facts["epochs"] == two.facts["epochs"]
+    assert two.facts["validation"]["val_score"] == pytest.approx(one.facts["validation"]["val_score"], abs=0.02)
+    # without dropout, the mean of the halves' gradients is the gradient of the whole batch, but for rounding
+    for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True):
         assert (a - b).abs().mean() < 0.01
 
 
@@ -221,6 +199,56 @@ def test_a_decoder_that_cannot_work_is_refused_before_training(toy, tiny_recipe,
     monkeypatch.setattr("diffgrm.recommenders.trained_network.train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(RecipeError, match=r"decoding\.steps 9 is more than the 3 digits"):
         DiffGRMRecommender(tiny_recipe.override(["decoding.steps=9"])).fit(toy)
+
+
+@pytest.mark.parametrize(("name", "by_items"), [("diffgrm", False), ("hybrid", True)])
+def test_the_catalogue_is_built_once_and_item_vectors_once_a_validation(name, by_items, toy, monkeypatch):
+    """The tables serve the whole training; weights differ from one validation to the next, and so do vectors."""
+    built, made, validations = [], [], []
+    tables, vectors = CatalogueTables.__init__, ItemTable.vectors.func
+    validate = TrainingTask.validation_step
+
+    def build(self, *args):
+        built.append(self)
+        tables(self, *args)
+
+    def make(self):
+        made.append(self)
+        return vectors(self)
+
+    def validated(self, *args):
+        validations.append(self.current_epoch)
+        validate(self, *args)
+
+    monkeypatch.setattr(CatalogueTables, "__init__", build)
+    monkeypatch.setattr(ItemTable.vectors, "func", make)
+    monkeypatch.setattr(TrainingTask, "validation_step", validated)
+    recipe = small_recipe(name).override(["training.epochs=3", "training.patience=9"])
+    recommender = resolve("recommender", name)(recipe).fit(toy, progress=False)
+    assert validations == [0, 1, 2] and len(built) == 1 and len(made) == 3 * by_items
+    recommender.recommend([["item 3"]], k=3)
+    recommender.variant(["decoding.name=any_order_beam"]).recommend([["item 3"]], k=3)
+    assert len(built) == 2 and len(made) == 4 * by_items
+
+
+def test_digits_may_be_learnt_beside_items_that_rank_alone(toy):
+    recipe = small_recipe("sid_sasrec").override(["training.epochs=1", "objective=joint", "model.name=diffgrm"])
+    fitted = resolve("recommender", "sid_sasrec")(recipe).fit(toy, progress=False)
+    assert fitted.recommend([["item 3"]], k=3).height == 3 and fitted.facts["epochs"] == 1
+
+
+def test_what_is_learnt_travels_to_other_processes(toy, tiny_recipe, monkeypatch):
+    """Strategies that spawn processes pickle the task."""
+    seen = []
+
+    def pickled(objective, **rest):
+        seen.append(pickle.loads(pickle.dumps(objective)))
+        raise TrainingError("enough")
+
+    monkeypatch.setattr("diffgrm.recommenders.trained_network.train", pickled)
+    with pytest.raises(TrainingError, match="enough"):
+        DiffGRMRecommender(tiny_recipe).fit(toy, progress=False)
+    assert seen[0].ranking().network is seen[0].network
 
 
 def test_several_devices_need_a_common_run_folder(toy, tiny_recipe):
@@ -289,6 +317,12 @@ def test_a_causal_encoder_trains_on_shared_histories(toy, tiny_recipe, tmp_path)
     ("raw", "text"),
     [
         ({"decoding": "left_to_right"}, "'diffgrm' lacks .* decoding 'left_to_right' needs next_digit"),
+        ({"objective": "next_item", "recommender": "diffgrm"}, "'any_order_beam' ranks by what Denoises .* does not teach"),
+        ({"objective": "diffusion"}, "'item_proposals' ranks by what ScoresItems .* 'diffusion' does not teach"),
+        (
+            {"recommender": "sasrec", "model": {"name": "diffgrm", "branches": ["id"]}},
+            "the model 'diffgrm' needs n_digits, codebook_size, which the recommender 'sasrec' does not have",
+        ),
         ({"model": "sasrec"}, "'sasrec' lacks .* objective 'diffusion' needs denoise"),
         (
             {"recommender": "autoregressive", "decoding": "any_order_beam"},

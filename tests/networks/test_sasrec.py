@@ -84,7 +84,7 @@ def test_every_loss_learns_a_simple_rule(way, kind):
             module.dropped = 0
     events = Ragged.from_lists([list(range(s, s + 8)) for s in (0, 4, 8, 12)] * 4)
     counts = np.bincount(events.values, minlength=ITEMS)
-    loss, ranking = {"kind": kind, "negatives": 10}, lambda: item_ranker(network, items)
+    loss, ranking = {"kind": kind, "negatives": 10}, lambda *_: item_ranker(network, items)
     objective = NextItemObjective(learning_task(network, items=items, counts=counts, ranking=ranking, **loss))
     batches = TrainingBatches(events, S, 64, seed=0, shared=True)
     optimiser = torch.optim.Adam(network.parameters(), 0.01)

@@ -69,7 +69,7 @@ class MaskedHistory(nn.Module):
     def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
         """Logits [B, S + 1, n, K] of histories and targets, oldest first, the target at the end of all places."""
         batch, items, n = codes.shape
-        digit = torch.arange(n)
+        digit = torch.arange(n, device=codes.device)
         x = torch.where(mask[..., None], self.hidden, self.tokens(codes + digit * self.codebook_size))
         age = valid.flip(1).cumsum(1).flip(1) - 1  # the target has age 0
         x = x + self.digit(digit) + self.age(age.clamp(min=0))[:, :, None]
@@ -106,11 +106,11 @@ class MaskedHistoryObjective(DigitObjective):
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         codes = torch.cat([memory.codes, self.codes[batch.target][:, None]], 1)  # [B, S + 1, n]
         valid = F.pad(memory.valid, (0, 1), value=True)
-        t = 1 - torch.rand(len(codes), 1, 1, generator=generator)
-        mask = (torch.rand(codes.shape, generator=generator) < t) & valid[..., None]
+        t = 1 - torch.rand(len(codes), 1, 1, generator=generator, device=codes.device)
+        mask = (torch.rand(codes.shape, generator=generator, device=codes.device) < t) & valid[..., None]
         logits = self.network.denoise_sequence(codes, mask, valid)
         loss = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(codes.shape)
-        weight = torch.full((codes.shape[1],), self.history_weight)
+        weight = loss.new_full((codes.shape[1],), self.history_weight)
         weight[-1] = 1.0
         weights = mask * weight[:, None] / t
         return (loss * weights).sum() / weights.sum().clamp(min=1e-6)

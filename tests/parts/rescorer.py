@@ -9,7 +9,7 @@ from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.storage import State
-from diffgrm.ranking.item_scoring.base import Array, Rescorer, ScoredItems, Users
+from diffgrm.ranking.item_scoring.base import Array, Rescorer, ScoredItems, Users, as_numpy
 
 
 class LessPopular(Rescorer):
@@ -29,7 +29,7 @@ class LessPopular(Rescorer):
 
     def rescore(self, users: Users, items: ScoredItems, candidates: Array, scores: Array) -> Array:
         events = np.append(self.events, np.float32(0))  # of items that came later, and of no item
-        return -np.log1p(events[np.minimum(np.asarray(candidates), len(self.events))])
+        return -np.log1p(events[np.minimum(as_numpy(candidates), len(self.events))])
 
     def state(self) -> State:
         return State({"events": self.events})

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.ranking.neighbours import ItemKNN, TextKNN
+from diffgrm.recommenders.neighbours import ItemKNNRecommender, TextKNNRecommender
 
 TRAIN = Ragged.from_lists([[0, 1, 2], [0, 1, 1], [1, 2], [3], []])
 
@@ -34,3 +37,17 @@ def test_text_neighbours_are_those_of_the_weighted_history():
     vectors = np.eye(3, dtype=np.float32)
     scores = TextKNN(last=2, decay=0.5).scores(Ragged.from_lists([[2, 0, 1]]), vectors)
     assert np.allclose(scores, [[1 / 3, 2 / 3, 0]])
+
+
+@pytest.mark.parametrize(
+    ("recommender", "model", "missing"),
+    [
+        (ItemKNNRecommender, "text_knn", "fit"),
+        (ItemKNNRecommender, "sasrec", "fit, scores"),
+        (TextKNNRecommender, "sasrec", "scores"),
+    ],
+)
+def test_a_model_that_knows_no_neighbours_is_refused(recommender, model, missing):
+    recipe = Recipe(recommender=recommender.name, model=model)
+    with pytest.raises(RecipeError, match=f"'{model}' has no {missing}; leave model.name out"):
+        recommender(recipe).new_parts()

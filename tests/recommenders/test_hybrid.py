@@ -148,6 +148,37 @@ def test_nor_afterwards(fitted):
     assert fitted.recipe == before
 
 
+def test_another_precision_is_the_own_affair_of_a_variant(whole):
+    half = whole.variant([]).to("cpu", "bf16")
+    assert next(half.ranker().network.parameters()).dtype == torch.bfloat16
+    whole._forget()
+    assert whole.ranker().network is whole.network and half.network is whole.network
+
+
+def test_item_scores_that_no_objective_teaches_are_not_asked_for(recipe, toy):
+    digits_only = recipe.override(["objective.name=diffusion", "item_loss=null"])
+    with pytest.raises(RecipeError, match="which the objective 'diffusion' does not teach; choose another"):
+        HybridRecommender(digits_only).fit(toy, progress=False)
+    HybridRecommender(digits_only.override(["item_scoring.vectors=null"])).new_parts()  # co-occurrence needs no network
+    nothing = recipe.override([f"item_scoring.{name}=null" for name in recipe.item_scoring.scorers])
+    with pytest.raises(RecipeError, match="item_scoring has no scorer left; keep one of vectors, co_occurrence"):
+        HybridRecommender(nothing).fit(toy, progress=False)
+
+
+def test_a_scorer_that_was_not_fitted_cannot_be_weighed(recipe, toy):
+    fitted = HybridRecommender(recipe.override(["item_scoring.new_items=null", "training.epochs=1"]))
+    fitted.fit(toy, progress=False)
+    before = fitted.recipe
+    with pytest.raises(RecipeError, match="item_scoring.new_items was left out at fit.*this model has vectors, co_occ"):
+        fitted.override(["item_scoring.new_items.weight=1"])
+    assert fitted.recipe == before
+
+
+def test_settings_that_do_nothing_are_refused_before_anything_is_fitted(recipe, toy):
+    with pytest.raises(RecipeError, match="item_loss.calibration = 0.5 does nothing with item_loss.kind = softmax"):
+        HybridRecommender(recipe.override(["item_loss.calibration=0.5"])).fit(toy, progress=False)
+
+
 def test_it_learns_more_than_digits_alone(recipe, toy):
     """The toy world has something to learn: the loss of items falls."""
     fitted = HybridRecommender(recipe.override(["training.epochs=6", "training.patience=20"])).fit(toy, progress=False)

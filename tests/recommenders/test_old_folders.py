@@ -15,9 +15,11 @@ import pytest
 import yaml
 
 import diffgrm
+from diffgrm import HybridRecommender, Recipe
 from diffgrm.foundation.manifest import FORMAT_VERSION
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import file_digest
+from diffgrm.recommenders.old_folders import recipe_of_format_2
 
 ZIP = Path(__file__).with_name("format_2.zip")
 HISTORIES = [["item 3", "item 77", "item 410"], ["item 12"], ["item 5", "item 400"]]
@@ -64,6 +66,19 @@ def test_an_old_folder_answers_as_it_did_and_is_left_as_it_is(old, name, tmp_pat
     if recommender.takes_new_items:
         more = again.add_items(again.item_table.head(1).with_columns(item_id=pl.lit("newer")))
         assert more.recommend([["newer", "item 5"]], k=3).height == 3
+
+
+@pytest.mark.parametrize("method", ["autoregressive", "one_pass"])
+def test_other_methods_that_learnt_items_are_hybrids_too(old, method):
+    raw = yaml.safe_load((old / "diffgrm-three-branches" / "model" / "recipe.yaml").read_text())
+    raw |= {"recommender": method, "decoding": {"name": "one_pass"}}
+    raw["training"]["validation_decoding"] = {}
+    if method == "autoregressive":
+        raw |= {"model": {"name": "autoregressive"}, "decoding": {"name": "left_to_right"}}
+        del raw["noising"]
+    recipe = Recipe.from_dict(recipe_of_format_2(raw))
+    assert recipe.recommender == "hybrid" and recipe.decoding.name == raw["decoding"]["name"]
+    assert recipe.model.name == raw["model"]["name"] and "scorers" in HybridRecommender(recipe).new_parts()
 
 
 def test_its_settings_are_those_it_had(old):

@@ -85,7 +85,7 @@ def worlds(draw):
 
 
 @given(worlds())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_codes_are_distinct_the_fewest_items_move_and_the_error_is_the_least(world):
     repaired = reassign(world.tokenizer, world.vectors, world.codes)
     assert len(np.unique(repaired.codes, axis=0)) == len(world.vectors)

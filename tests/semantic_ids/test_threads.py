@@ -25,9 +25,9 @@ from pathlib import Path
 
 generator = np.random.default_rng(0)
 words = [f"word{i}" for i in range(3000)]
-texts = [" ".join(words[i] for i in generator.zipf(1.3, 12) % 3000) for _ in range(2000)]
-items = pl.DataFrame({"item_id": np.arange(2000), "text": texts})
-in_training, folder = np.arange(2000) % 10 > 0, Path(sys.argv[1])
+texts = [" ".join(words[i] for i in generator.zipf(1.3, 12) % 3000) for _ in range(1200)]
+items = pl.DataFrame({"item_id": np.arange(1200), "text": texts})
+in_training, folder = np.arange(1200) % 10 > 0, Path(sys.argv[1])
 vectors = embed_items(LSA(width=128), items, in_training, folder)
 print("vectors", hashlib.sha256(vectors.tobytes()).hexdigest())
 for name, settings in [

@@ -165,6 +165,7 @@ def test_similar_items_and_explanations_are_those_of_the_recommender(reader, fit
         ({"histories": [HISTORY], "beam": 65}, {"#/beam"}),
         ({"histories": [HISTORY], "only": ["nowhere"]}, {"#/only"}),
         ({"histories": [HISTORY], "only": []}, {"#/only"}),
+        ({"histories": [HISTORY], "without": ["nowhere", "item 03"]}, {"#/without"}),
         ({"histories": [HISTORY], "only": ["item 1"], "without": ["item 1"]}, {"#/without"}),
         ({"histories": [HISTORY], "only": ["item 1"] * 31}, {"#/only"}),
         ({"histories": [HISTORY], "exclude_sen": True}, {"#/exclude_sen"}),
@@ -351,5 +352,16 @@ def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe):
         for history in ([3, 77], ["3", 77]):
             assert expected == listed(client.post("/recommend", json={"histories": [history], "k": 5}))
         assert client.get("/items/3").json()["item_id"] == 3
+        for nearly in ("03", "+3", "3.0", " 3"):
+            assert errors_of(client.post("/recommend", json={"histories": [[nearly]]})) == {"#/histories/0"}
+            assert errors_of(client.post("/recommend", json={"histories": [[3]], "without": [nearly]})) == {"#/without"}
+            assert errors_of(client.post("/items/remove", json={"item_ids": [nearly]}, headers=BEARER)) == {"#/item_ids/0"}
+        for nearly in (3.0, True, None):
+            assert errors_of(client.post("/recommend", json={"histories": [[nearly]]}))
+            assert errors_of(client.post("/items", json={"items": [{"item_id": nearly, "text": "x"}]}, headers=BEARER))
+        rows = [{"item_id": 600, "text": "new", "more": {}}, {"item_id": "601", "text": "new", "more": ["x"]}]
+        assert client.post("/items", json={"items": rows}, headers=BEARER).status_code == 201
+        assert client.get("/items/600").json()["item_id"] == 600 and client.get("/items/601").json()["item_id"] == 601
+        assert client.post("/items/remove", json={"item_ids": ["600", 601]}, headers=BEARER).status_code == 200
         removed = client.post("/items/remove", json={"item_ids": [expected[0][0]]}, headers=BEARER)
-        assert removed.json()["recommendable"] == len(recommender.items) - 1
+        assert removed.json()["recommendable"] == len(recommender.items) - 1  # of those that were there at first

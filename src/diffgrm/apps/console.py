@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import yaml
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from diffgrm.foundation.parts import plain
 from diffgrm.foundation.recipe import SettingRow
 from diffgrm.foundation.schema import Columns
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 console = Console()
 errors = Console(stderr=True)
+NARROW = 120  # columns; with fewer, a table of settings would be hard to read
 
 
 @contextmanager
@@ -47,14 +52,26 @@ def show_pairs(title: str, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def show_settings(title: str, rows: Iterable[SettingRow]) -> None:
-    """Settings with type, default and explanation."""
+    """Settings with type, default and explanation: a table, or a list where the terminal is narrow."""
+    if console.width < NARROW:
+        console.print(f"\n[italic]{title}[/]", highlight=False)
+        for row in rows:
+            console.print(f"[bold]{row.path}[/]  {escape(row.type)}, {escape(_default(row))}", highlight=False)
+            console.print(Padding(escape(row.help), (0, 0, 0, 4)), highlight=False)
+        return
     table = Table(title=title, title_justify="left")
     for name in ("setting", "type", "default", "what it does"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "setting")
     for row in rows:
-        default = "null" if row.default is None else "needed" if row.default is Parameter.empty else str(row.default)
-        table.add_row(row.path, row.type, default, escape(row.help))
+        table.add_row(row.path, row.type, escape(_default(row)), escape(row.help))
     console.print(table)
+
+
+def _default(row: SettingRow) -> str:
+    """The default as YAML has it."""
+    if row.default is Parameter.empty:
+        return "needed"
+    return yaml.safe_dump(plain(row.default), default_flow_style=True, width=math.inf).removesuffix("\n...\n").strip()
 
 
 def show_report(report: TokenizerReport) -> None:
@@ -99,14 +116,16 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
         console.print(table)
 
 
-def show_recommendations(recommendations: pl.DataFrame, item_table: pl.DataFrame, users: int = 5) -> None:
-    """The lists of the first few users, with titles where the item table has them."""
+def show_recommendations(
+    recommendations: pl.DataFrame, item_table: pl.DataFrame, users: int = 5, whose: str = "User"
+) -> None:
+    """The lists of the first few users, with titles where the item table has them; ``whose`` stands before each user."""
     label = Columns.TITLE if Columns.TITLE in item_table.columns else Columns.TEXT
     joined = recommendations.join(
         item_table.select(Columns.ITEM, label), on=Columns.ITEM, how="left", maintain_order="left"
     )
     for user in joined[Columns.USER].unique(maintain_order=True)[:users]:
-        table = Table(title=f"User {user}", title_justify="left")
+        table = Table(title=f"{whose} {user}", title_justify="left")
         for name in ("rank", "item", "score", label):
             table.add_column(name, justify="right" if name in ("rank", "score") else "left", max_width=70, no_wrap=True)
         for row in joined.filter(pl.col(Columns.USER) == user).iter_rows(named=True):

@@ -1,8 +1,8 @@
-"""IdMap, Ragged, InteractionDataset and the splits."""
+"""Ragged, InteractionDataset and the splits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,64 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.tables import load_frame, read_interactions, read_items, renamings_for
+from diffgrm.data.frames import load_frame
+from diffgrm.data.ids import IdMap
+from diffgrm.data.tables import read_interactions, read_items, renamings_for
+from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 
-FEW = 8  # ids are looked up one by one where they are fewer than this part of all
 OURS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP, Columns.TEXT, Columns.TITLE)
-
-
-class IdMap:
-    """External ids <-> positions 0..N-1. Ids are all text or all whole numbers.
-
-    >>> ids = IdMap(pl.Series(["a", "b"]))
-    >>> ids.positions(["b", "nowhere"]), ids.ids([1])
-    (array([ 1, -1]), ['b'])
-    """
-
-    def __init__(self, ids: pl.Series) -> None:
-        self._ids = ids.rename("id")
-        self._table = pl.DataFrame({"id": self._ids, "position": np.arange(len(ids), dtype=np.int64)})
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    @property
-    def series(self) -> pl.Series:
-        """All ids in order of position."""
-        return self._ids
-
-    @property
-    def dtype(self) -> pl.DataType:
-        """``pl.String`` or ``pl.Int64``."""
-        return self._ids.dtype
-
-    def positions(self, ids: Iterable[Any] | pl.Series) -> np.ndarray:
-        """Positions [N] int64 of ids, -1 where unknown. Numbers match text ids of the same spelling."""
-        wanted = ids if isinstance(ids, pl.Series) else pl.Series("id", list(ids), strict=False)
-        if len(wanted) == 0:
-            return np.empty(0, np.int64)
-        wanted = wanted.cast(self.dtype, strict=False).rename("id")
-        if len(wanted) < len(self) // FEW:
-            ids, positions = self._in_order
-            place = ids.search_sorted(wanted).to_numpy().clip(max=len(ids) - 1)
-            return np.where((ids.gather(place) == wanted).fill_null(False).to_numpy(), positions[place], -1)
-        joined = wanted.to_frame().join(self._table, on="id", how="left", maintain_order="left")
-        return joined["position"].fill_null(-1).to_numpy()
-
-    @cached_property
-    def _in_order(self) -> tuple[pl.Series, np.ndarray]:
-        """Ids in their own order, and the position of each: what a few of a million are looked up in."""
-        table = self._table.sort("id")
-        return table["id"], table["position"].to_numpy()
-
-    def ids(self, positions: Iterable[int] | np.ndarray) -> list[Any]:
-        """External ids at positions."""
-        return self.gather(np.asarray(positions)).to_list()
-
-    def gather(self, positions: np.ndarray) -> pl.Series:
-        """External ids at positions, as a series."""
-        return self._ids.gather(np.asarray(positions, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -159,12 +108,14 @@ class InteractionDataset:
         items: Any,
         columns: Mapping[str, str] | None = None,
         name: str = "dataset",
+        time_format: str | None = None,
     ) -> InteractionDataset:
         """Read, check and index two tables (paths or frames).
 
         Args:
             columns: what the library's columns are called in whichever of the two tables has them, for example
                 ``{"user_id": "reviewerID", "item_id": "asin"}``.
+            time_format: how times in text are written, for example ``"%d/%m/%Y"``; None is numbers or ISO.
 
         Raises:
             DataError: anything the table readers find, and events of items that the item table does not have.
@@ -178,10 +129,7 @@ class InteractionDataset:
             hints = [f"{old!r}{did_you_mean(old, known)}" for old in missing]
             raise DataError("neither table has the column to rename:\n" + bullet_list(hints))
         item_table = read_items(items, renamings_for(items, columns))
-        event_table = read_interactions(interactions, renamings_for(interactions, columns))
-        if event_table[Columns.ITEM].dtype != item_table[Columns.ITEM].dtype:  # text in one, numbers in the other
-            event_table = event_table.with_columns(pl.col(Columns.ITEM).cast(pl.String))
-            item_table = item_table.with_columns(pl.col(Columns.ITEM).cast(pl.String))
+        event_table = read_interactions(interactions, renamings_for(interactions, columns), time_format)
         item_ids = IdMap(item_table[Columns.ITEM])
         item_positions = item_ids.positions(event_table[Columns.ITEM])
         if (item_positions < 0).any():
@@ -242,6 +190,11 @@ class EvaluationSet:
         if count is None or count >= len(self):
             return self
         return self.rows(np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False)))
+
+    def known_to(self, known: IdMap, items: IdMap) -> EvaluationSet:
+        """The users with a history item that ``known`` has; ``items`` are those that the histories are positions of."""
+        theirs = self.histories.filter((known.positions(items.series) >= 0)[self.histories.values])
+        return self.rows(np.flatnonzero(theirs.lengths))
 
     def rows(self, chosen: np.ndarray) -> EvaluationSet:
         """Some users, by their place."""
@@ -350,6 +303,7 @@ def make_split(dataset: InteractionDataset, name: str, *, validation_share: floa
     Raises:
         DataError: nothing to train on or to validate with.
     """
+    forks.check()
     shares = {"validation_share": validation_share, "test_share": test_share} if name == "temporal" else {}
     split = SPLITS[name](dataset, **shares)
     problems = []

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged
+from diffgrm.data.dataset import InteractionDataset, Ragged
+from diffgrm.data.frames import is_frame, is_list
+from diffgrm.data.ids import IdMap, is_id, known_positions, values
 from diffgrm.data.tables import read_interactions
+from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
 logger = logging.getLogger(__name__)
+
+SHOWN = 5  # unknown items that a warning names
 
 
 def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
@@ -22,60 +27,62 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
 
     Args:
         source: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids; a list of
-            item-id lists (users are then numbered from 0); or one list of item ids (one user, number 0).
+            item-id lists (users are then numbered from 0); or one list of item ids (one user, number 0). Lists may be
+            tuples, arrays and series too.
         on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
 
     Raises:
         DataError: nothing given, or users without a known item and ``on_empty="error"``.
     """
+    forks.check()
     if on_empty not in ("error", "skip"):
         raise DataError(f"on_empty is {on_empty!r}; expected 'error' or 'skip'")
     if isinstance(source, Mapping):
         user_ids, rows = _user_ids(list(source)), list(source.values())
-        if strange := [user for user, row in source.items() if not _is_list(row)]:
+        if strange := [user for user, row in source.items() if not is_list(row)]:
             raise DataError(f"expected a list of item ids for every user, found something else for: {first_few(strange)}")
-    elif isinstance(source, Sequence) and not isinstance(source, str):
-        nested = [_is_list(entry) for entry in source]
+    elif is_list(source):
+        nested = [is_list(entry) for entry in source]
         if any(nested) and not all(nested):
             raise DataError("histories mix single items and lists; give one list of items, or a list of such lists")
-        rows = list(source) if any(nested) else [list(source)] if source else []
+        rows = list(source) if any(nested) else [source] if nested else []
         user_ids = pl.Series(Columns.USER, range(len(rows)), dtype=pl.Int64)
     else:
         return _from_table(source, items, on_empty)
     if not rows:
         raise DataError("no histories were given")
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    positions = items.positions([item for row in rows for item in row])
-    return _known_only(user_ids, Ragged(positions, np.concatenate([[0], np.cumsum(lengths)])), on_empty)
+    given = [item for row in rows for item in values(row)]
+    positions = Ragged(items.positions(given), np.concatenate([[0], np.cumsum(lengths)]))
+    return _known_only(user_ids, positions, given, on_empty)
 
 
-def histories_of(dataset: InteractionDataset, users: Iterable[Any]) -> tuple[pl.Series, Ragged]:
+def histories_of(dataset: InteractionDataset, users: Any) -> tuple[pl.Series, Ragged]:
     """User ids [U] and all events of users of a dataset, as item positions, oldest first.
 
+    Args:
+        users: ids in any form that :func:`diffgrm.data.ids.id_list` takes.
+
     Raises:
-        DataError: unknown users.
+        DataError: unknown users, or none.
     """
-    wanted = list(users)
-    rows = dataset.users.positions(wanted)
-    if (rows < 0).any():
-        unknown = [user for user, row in zip(wanted, rows, strict=True) if row < 0]
+    rows, unknown = known_positions(dataset.users, users, Columns.USER, "users")
+    if unknown:
         raise DataError(f"unknown users: {first_few(unknown)}; pass their histories=")
+    if not len(rows):
+        raise DataError("no users were given")
     return dataset.users.gather(rows), dataset.events.rows(rows)
 
 
 def _user_ids(users: list[Any]) -> pl.Series:
-    kinds = {type(user) for user in users}
-    if not (kinds <= {int, np.int64, np.int32} or kinds <= {str, np.str_}):
-        raise DataError(f"user ids must be all text or all whole numbers, found {sorted(k.__name__ for k in kinds)}")
+    if not all(map(is_id, users)) or len({isinstance(user, str) for user in users}) > 1:
+        kinds = sorted({type(user).__name__ for user in users})
+        raise DataError(f"user ids must be all text or all whole numbers, found {kinds}")
     return pl.Series(Columns.USER, users)
 
 
-def _is_list(entry: Any) -> bool:
-    return isinstance(entry, Sequence | np.ndarray | pl.Series) and not isinstance(entry, str)
-
-
 def _from_table(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
-    if not isinstance(source, str | Path) and not hasattr(source, "columns") and not hasattr(source, "column_names"):
+    if not isinstance(source, str | Path) and not is_frame(source):
         raise DataError(
             f"cannot read histories from {type(source).__name__}; give a table, a mapping user -> items, or lists of items"
         )
@@ -85,13 +92,22 @@ def _from_table(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ra
     order = np.argsort(user, kind="stable")
     positions = items.positions(table[Columns.ITEM])[order]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(user_ids)))])
-    return _known_only(user_ids, Ragged(positions, offsets), on_empty)
+    return _known_only(user_ids, Ragged(positions, offsets), table[Columns.ITEM].gather(order), on_empty)
 
 
-def _known_only(user_ids: pl.Series, positions: Ragged, on_empty: str) -> tuple[pl.Series, Ragged]:
+def _known_only(
+    user_ids: pl.Series, positions: Ragged, given: Sequence[Any] | pl.Series, on_empty: str
+) -> tuple[pl.Series, Ragged]:
+    """The known part of histories; ``given`` are the ids as they came, aligned with the positions."""
     known = positions.filter(positions.values >= 0)
     if dropped := len(positions.values) - len(known.values):
-        logger.warning("%d history items are not in the catalogue and are passed over", dropped)
+        unknown = [given[int(place)] for place in np.flatnonzero(positions.values < 0)[:SHOWN]]
+        logger.warning(
+            "%d history items are not in the catalogue and are passed over: %s%s",
+            dropped,
+            ", ".join(map(repr, unknown)),
+            ", ..." if dropped > SHOWN else "",
+        )
     empty = known.lengths == 0
     if not empty.any():
         return user_ids, known

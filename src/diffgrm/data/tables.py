@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import html
+import logging
 import re
-import zlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
 
+from diffgrm.data.frames import load_frame
+from diffgrm.data.ids import whole
+from diffgrm.data.times import read_times
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz")
+logger = logging.getLogger(__name__)
+
+COUNT, RECOMMENDABLE = "training_events", "_recommendable"  # columns that a model folder adds to the item table
 
 
 def read_table(
@@ -27,16 +30,18 @@ def read_table(
     """A table from a path or a frame, with columns renamed and the required ones checked.
 
     Args:
-        source: a path (parquet, csv, tsv, jsonl; the text forms also gzipped), or a polars, pandas or arrow frame.
-            Id-like columns of text files stay text, so ``007`` keeps its zeros.
+        source: a path, see :func:`diffgrm.data.files.read_file`, or a polars, pandas or arrow frame.
         columns: how the library's names are called in this table, for example ``{"user_id": "reviewerID"}``.
         required: columns that must be there after renaming.
         what: how messages call this table.
 
     Raises:
-        DataError: no such file, unknown format, missing or misnamed columns, or no rows.
+        DataError: no such file, unknown format, missing, misnamed or repeated columns, or no rows.
     """
     frame = load_frame(source, what)
+    wanted = {*required, *(columns or {}).values()}
+    if repeated := [name for name in frame.columns if name in wanted and f"{name}_duplicated_0" in frame.columns]:
+        raise DataError(f"the {what} has more than one column {repeated[0]!r}; keep one of them, or give it another name")
     if columns:
         if missing := [old for old in columns.values() if old not in frame.columns]:
             hints = [f"{old!r}{did_you_mean(old, frame.columns)}" for old in missing]
@@ -55,108 +60,108 @@ def read_table(
     return frame
 
 
-def load_frame(source: Any, what: str = "table") -> pl.DataFrame:
-    """A path or a frame of any library as a polars frame, as it is.
-
-    Raises:
-        DataError: no such file, unknown format, a damaged file, or something that is not a table.
-    """
-    if isinstance(source, pl.DataFrame):
-        return source
-    if isinstance(source, pl.LazyFrame):
-        return source.collect()
-    if isinstance(source, str | Path):
-        return _load_path(Path(source), what)
-    kind = type(source).__module__.partition(".")[0]
-    if kind == "pandas":
-        return pl.from_pandas(source)
-    if kind == "pyarrow":
-        frame = pl.from_arrow(source)
-        if isinstance(frame, pl.DataFrame):
-            return frame
-    raise DataError(f"cannot read a {what} from {type(source).__name__}; give a path or a polars, pandas or arrow table")
-
-
-def _load_path(path: Path, what: str) -> pl.DataFrame:
-    if not path.is_file():
-        raise DataError(f"there is no {what} file {path}")
-    name = path.name.lower().removesuffix(".gz")
-    try:
-        if name.endswith(".parquet"):
-            return pl.read_parquet(path)
-        if name.endswith((".csv", ".tsv")):
-            separator = "\t" if name.endswith(".tsv") else ","
-            return pl.read_csv(path, separator=separator, infer_schema=False)
-        if name.endswith((".jsonl", ".ndjson")):
-            content = path.read_bytes()
-            content = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
-            return pl.read_ndjson(content, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"the {what} file {path} could not be read: {error}") from error
-    raise DataError(f"the {what} file {path.name} has an unknown format; known: {', '.join(SUFFIXES)}")
-
-
 def renamings_for(frame: pl.DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
     """Those renamings whose column the table has."""
     return {ours: theirs for ours, theirs in columns.items() if theirs in frame.columns}
 
 
-def read_interactions(source: Any, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
+def read_interactions(
+    source: Any, columns: Mapping[str, str] | None = None, time_format: str | None = None
+) -> pl.DataFrame:
     """Events as ``user_id, item_id[, timestamp]``, checked, in order of time (ties keep the order of the rows).
 
-    Timestamps may be numbers (any unit, the same throughout), dates or date-times; without the column, the rows of
-    a user are taken to be in order. Other columns are left out.
+    Timestamps may be numbers (any unit, the same throughout), dates or date-times, see :func:`read_times`; without the
+    column, the rows of a user are taken to be in order. Other columns are left out.
+
+    Args:
+        time_format: how times in text are written, in the directives of ``strftime``; None is numbers or ISO.
 
     Raises:
-        DataError: see :func:`read_table`; also null ids, or timestamps that are null or cannot be ordered.
+        DataError: see :func:`read_table`; also null or empty ids, or timestamps that are null, unreadable, or readable in
+            two ways.
     """
     frame = read_table(source, columns, required=(Columns.USER, Columns.ITEM), what="interaction table")
-    kept = [Columns.USER, Columns.ITEM] + [c for c in (Columns.TIMESTAMP,) if c in frame.columns]
-    frame = frame.select(kept)
-    problems = _id_problems(frame, (Columns.USER, Columns.ITEM))
-    if Columns.TIMESTAMP in frame.columns:
-        frame, more = _ordered_timestamps(frame)
-        problems += more
+    timed = Columns.TIMESTAMP in frame.columns
+    kept = [Columns.USER, Columns.ITEM, *([Columns.TIMESTAMP] if timed else [])]
+    frame, problems = _with_ids(frame.select(kept), (Columns.USER, Columns.ITEM))
+    if timed:
+        times, more = read_times(frame[Columns.TIMESTAMP], time_format)
+        frame, problems = frame.with_columns(times.alias(Columns.TIMESTAMP)), problems + more
+    elif time_format is not None:
+        problems.append(f"time_format is {time_format!r}, but there is no column {Columns.TIMESTAMP!r}")
     if problems:
         raise DataError("the interaction table has problems:\n" + bullet_list(problems))
-    frame = _normalise_ids(frame, (Columns.USER, Columns.ITEM))
-    return frame.sort(Columns.TIMESTAMP, maintain_order=True) if Columns.TIMESTAMP in frame.columns else frame
+    return frame.sort(Columns.TIMESTAMP, maintain_order=True) if timed else frame
 
 
 def read_items(source: Any, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
     """Items as ``item_id, text`` and whatever columns the table has besides; one row an item.
 
-    Texts are cleaned: HTML tags and entities are taken out and white space folded.
+    Texts are cleaned: HTML tags and entities are taken out and white space folded. Columns that a model folder cannot keep
+    are left out with a warning.
 
     Raises:
-        DataError: see :func:`read_table`; also null or repeated ids, and items without text.
+        DataError: see :func:`read_table`; also null, empty or repeated ids, and items without text.
     """
     frame = read_table(source, columns, required=(Columns.ITEM, Columns.TEXT), what="item table")
-    problems = _id_problems(frame, (Columns.ITEM,))
-    repeated = frame.filter(frame[Columns.ITEM].is_duplicated())[Columns.ITEM].unique(maintain_order=True)
+    frame, problems = _with_ids(_keepable(frame), (Columns.ITEM,))
+    ids = frame[Columns.ITEM]
+    repeated = ids.filter(ids.is_duplicated() & ids.is_not_null()).unique(maintain_order=True)
     if repeated.len():
         problems.append(
             f"{repeated.len()} item ids have more than one row (expected one each): {first_few(repeated)}; "
             "keep one with .unique('item_id')"
         )
     texts = [clean_text(text) for text in _as_text(frame[Columns.TEXT])]
-    bare = [item for item, text in zip(frame[Columns.ITEM], texts, strict=True) if not text]
+    bare = [item for item, text in zip(ids, texts, strict=True) if not text]
     if bare:
         problems.append(
             f"{len(bare)} items have no text: {first_few(bare)}; give them at least a title, a category or their id as text"
         )
     if problems:
         raise DataError("the item table has problems:\n" + bullet_list(problems))
-    return _normalise_ids(frame.with_columns(pl.Series(Columns.TEXT, texts, pl.String)), (Columns.ITEM,))
+    return frame.with_columns(pl.Series(Columns.TEXT, texts, pl.String))
 
 
-def _as_text(column: pl.Series) -> pl.Series:
-    """A column of texts, numbers, or lists of texts, as texts."""
-    if isinstance(column.dtype, pl.List | pl.Array):
-        return column.cast(pl.List(pl.String), strict=False).list.join(" ", ignore_nulls=True)
-    if column.dtype in (pl.Binary, pl.Object) or isinstance(column.dtype, pl.Struct):
+def _keepable(frame: pl.DataFrame) -> pl.DataFrame:
+    """The item table without the columns that cannot be written with a model; categories and nothing but nulls as text."""
+    ours = (Columns.ITEM, Columns.TEXT)
+    left_out = {n: f"type {t}" for n, t in frame.schema.items() if n not in ours and not _is_keepable(t)}
+    left_out |= {name: "a name of the library's own" for name in (COUNT, RECOMMENDABLE) if name in frame.columns}
+    if left_out:
+        told = ", ".join(f"{name!r} ({why})" for name, why in left_out.items())
+        logger.warning("columns of the item table that a model cannot keep are left out: %s", told)
+    as_text = [n for n, t in frame.schema.items() if n not in left_out and t in (pl.Categorical, pl.Enum, pl.Null)]
+    return frame.drop(left_out).with_columns(pl.col(as_text).cast(pl.String))
+
+
+def _is_keepable(kind: Any) -> bool:
+    if isinstance(kind, pl.Struct):
+        return bool(kind.fields) and all(_is_keepable(field.dtype) for field in kind.fields)
+    if isinstance(kind, pl.List | pl.Array):
+        return _is_keepable(kind.inner)
+    return kind != pl.Object
+
+
+def _as_text(column: pl.Series) -> Iterator[str | None]:
+    """A column of texts, numbers, or (lists of) lists of them, as texts."""
+    kind: Any = column.dtype
+    while isinstance(kind, pl.List | pl.Array):
+        kind = kind.inner
+    if kind in (pl.Binary, pl.Object) or isinstance(kind, pl.Struct):
         raise DataError(f"the item table's text has type {column.dtype}; expected text, or lists of texts")
-    return column.cast(pl.String)
+    if kind == column.dtype:
+        yield from (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
+    else:
+        yield from (" ".join(_leaves(value)) for value in column.to_list())
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    elif value is not None:
+        yield str(value)
 
 
 def clean_text(text: str | None) -> str:
@@ -172,47 +177,35 @@ def clean_text(text: str | None) -> str:
     return " ".join(text.split())
 
 
-def _id_problems(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> list[str]:
-    problems = []
+def _with_ids(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> tuple[pl.DataFrame, list[str]]:
+    """The table with ids as Int64 or text, and what is wrong with them."""
+    problems: list[str] = []
     for name in id_columns:
-        column = frame[name]
-        if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical) or column.dtype == pl.Enum):
-            problems.append(f"{name} has type {column.dtype}; expected text or whole numbers (cast it first)")
-        elif nulls := column.null_count():
-            rows = column.is_null().arg_true()
-            problems.append(f"{name} is null in {nulls} rows (rows {first_few(rows)}); drop or fill them")
-    return problems
+        column, more = _ids(frame[name])
+        frame, problems = frame.with_columns(column), problems + more
+    return frame, problems
 
 
-def _normalise_ids(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> pl.DataFrame:
-    # Unsigned 64-bit ids may not fit into Int64, so they become text.
-    number = {name: frame[name].dtype.is_integer() and frame[name].dtype != pl.UInt64 for name in id_columns}
-    return frame.with_columns(pl.col(name).cast(pl.Int64 if number[name] else pl.String) for name in id_columns)
-
-
-def _ordered_timestamps(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    column = frame[Columns.TIMESTAMP]
-    if column.dtype == pl.String:
-        column = _timestamps_from_text(column)
-        frame = frame.with_columns(column.alias(Columns.TIMESTAMP))
-    if not (column.dtype.is_numeric() or column.dtype.is_temporal()):
-        return frame, [f"timestamp has type {column.dtype}; expected numbers, dates or date-times"]
-    bad = column.is_null() | (column.is_nan() if column.dtype.is_float() else False)
-    if bad.any():
-        rows = bad.arg_true()
-        return frame, [f"timestamp is null or unreadable in {rows.len()} rows (rows {first_few(rows)})"]
-    return frame, []
-
-
-def _timestamps_from_text(column: pl.Series) -> pl.Series:
-    for parse in (
-        lambda: column.cast(pl.Int64),
-        lambda: column.cast(pl.Float64),
-        lambda: column.str.to_datetime(),
-        lambda: column.str.to_date().cast(pl.Datetime),
-    ):
-        try:
-            return parse()
-        except pl.exceptions.PolarsError:
-            continue
-    return column
+def _ids(column: pl.Series) -> tuple[pl.Series, list[str]]:
+    name, problems = column.name, []
+    if column.dtype.is_float() and whole(column.fill_nan(None)):  # pandas makes floats of whole numbers with gaps
+        column = column.fill_nan(None).cast(pl.Int64)
+    if nulls := column.null_count():
+        rows = first_few(column.is_null().arg_true())
+        problems.append(f"{name} is null in {nulls} rows (rows {rows}); drop or fill them")
+    if column.dtype.is_integer():
+        fits = column.cast(pl.Int64, strict=False).null_count() == nulls
+        return column.cast(pl.Int64 if fits else pl.String), problems
+    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+        empty = (column.str.strip_chars() == "").fill_null(False)
+        if empty.any():
+            rows = first_few(empty.arg_true())
+            problems.append(f"{name} is empty in {empty.sum()} rows (rows {rows}); drop or fill them")
+    elif column.dtype != pl.Null:
+        bad = column.is_not_null() & (column != column.round() if column.dtype.is_float() else True)
+        row = int(bad.arg_true()[0]) if bad.any() else 0
+        expected = f"expected text or whole numbers (row {row} holds {column[row]!r}; cast it first)"
+        problems.append(f"{name} has type {column.dtype}; {expected}")
+        column = pl.Series(name, [None] * len(column), pl.String)
+    return column, problems

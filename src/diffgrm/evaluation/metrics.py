@@ -13,6 +13,7 @@ Names: ``recall@10`` ranks with the user's history filtered out, ``recall@10_unf
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,8 +21,11 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import EvaluationSet, IdMap, Ragged
+from diffgrm.data.dataset import EvaluationSet, Ragged
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation.schema import Columns, DataError
+
+logger = logging.getLogger(__name__)
 
 
 class Recommends(Protocol):
@@ -130,15 +134,17 @@ class Evaluation:
         n_users: users evaluated.
         metrics: name -> mean over users.
         per_user: user_id, item_id (the target), ``rank``, ``rank_unfiltered`` (0: not in the list).
+        n_skipped: users left out because the recommender knows no item of their history.
     """
 
     n_users: int
     metrics: dict[str, float]
     per_user: pl.DataFrame
+    n_skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``{"n_users": .., "metrics": {..}}``."""
-        return {"n_users": self.n_users, "metrics": self.metrics}
+        """For JSON: ``{"n_users": .., "n_skipped": .., "metrics": {..}}``."""
+        return {"n_users": self.n_users, "n_skipped": self.n_skipped, "metrics": self.metrics}
 
 
 def evaluate(
@@ -149,6 +155,7 @@ def evaluate(
     ks: Sequence[int] = (5, 10, 20),
     users_at_once: int = 8192,
     progress: Callable[[int], None] | None = None,
+    known: IdMap | None = None,
 ) -> Evaluation:
     """Full-ranking evaluation by item, with and without the history filtered out.
 
@@ -161,14 +168,21 @@ def evaluate(
         ks: list lengths; 10 is always added.
         users_at_once: users in one call of ``recommend``.
         progress: called with the number of lists made since the last call (two for each user).
+        known: the items that the recommender knows, where those may be others; users with none of them in their history
+            are left out and counted. None: everybody is asked for.
 
     Raises:
         DataError: nobody to evaluate.
     """
+    asked = len(evaluation_set)
+    if known is not None:
+        evaluation_set = evaluation_set.known_to(known, items)
+        if len(evaluation_set) < asked:
+            logger.warning("%d of %d users have no known item and are not evaluated", asked - len(evaluation_set), asked)
     if len(evaluation_set) == 0:
-        raise DataError("there are no users to evaluate: the split keeps no events for this set")
+        raise DataError("there are no users to evaluate: the split keeps no events for this set, or none of known items")
     ks = sorted({*ks, 10})
-    k = min(max(ks), len(items))
+    k = min(max(ks), len(items) if known is None else len(known))
     with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
     sid_numbers = with_sids.sid_numbers(items.series) if with_sids else None
     tail = long_tail(item_counts)
@@ -204,7 +218,7 @@ def evaluate(
             "rank_unfiltered": found["unfiltered"].values,
         }
     )
-    return Evaluation(len(evaluation_set), metrics, per_user)
+    return Evaluation(len(evaluation_set), metrics, per_user, asked - len(evaluation_set))
 
 
 class _Tally:

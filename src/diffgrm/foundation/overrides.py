@@ -27,7 +27,7 @@ def after_fit(overrides: Iterable[str]) -> list[str]:
     overrides = list(overrides)
     if early := [override for override in overrides if not LATE.match(override)]:
         raise RecipeError(
-            "only decoding and evaluation settings and the weights of item_scoring can change after fit, not "
+            "only decoding and evaluation settings and the weights of item_scoring (0: without) can change after fit, not "
             f"{first_few(early)}"
         )
     return overrides

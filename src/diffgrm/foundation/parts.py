@@ -15,7 +15,7 @@ mappings do where it is called from Python::
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,9 +23,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from diffgrm.foundation import registry
+from diffgrm.foundation.moved import moved
 from diffgrm.foundation.part_settings import PartOf as PartOf  # named here for constructors
 from diffgrm.foundation.part_settings import PartsOf, Setting
-from diffgrm.foundation.schema import RecipeError, did_you_mean
+from diffgrm.foundation.schema import RecipeError, did_you_mean, readable
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Part:
         if "seed" not in inspect.signature(part).parameters:
             supplied.pop("seed", None)
         return part(**self.options, **supplied)
+
+    def with_nested(self) -> Iterator[Part]:
+        """This part and all that are nested in it."""
+        yield self
+        for option in self.options.values():
+            for inner in option if isinstance(option, tuple) else (option,):
+                if isinstance(inner, Part):
+                    yield from inner.with_nested()
 
     def flat(self) -> dict[str, Any]:
         """Name and settings as one mapping, as YAML shows them; nested parts as short as they can be."""
@@ -127,7 +136,7 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], path: str) -
     except RecipeError as error:
         return dict(options), [f"{where}{error}"]
     unknown = [str(key) for key in options if key not in known]
-    problems = [f"{where}{kind} {name!r} has no setting {key!r}{did_you_mean(key, known)}" for key in unknown]
+    problems = [f"{where}{kind} {name!r} has no setting {key!r}{_hint(kind, key, known, path)}" for key in unknown]
     values = {}
     for setting in known.values():
         if setting.name not in options and setting.default is inspect.Parameter.empty:
@@ -142,13 +151,24 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], path: str) -
     return values, problems
 
 
+def _hint(kind: str, key: str, known: Mapping[str, Setting], path: str) -> str:
+    """Where a setting went that a part does not have, what was meant by it, or what there is."""
+    if went := moved(f"{kind}.{key}"):
+        return went
+    for setting in known.values():  # of the part inside, where that is the usual one
+        inner, usual = setting.nested, setting.default
+        if isinstance(inner, PartOf) and isinstance(usual, str) and key in registry.settings(inner.kind, usual):
+            return f"; did you mean {f'{path}.{setting.name}.{key}'!r}?"
+    return did_you_mean(key, known) if known else "; it has none"
+
+
 def _read_value(setting: Setting, raw: Any, path: str) -> tuple[Any, list[str]]:
     if setting.nested is not None:
         return (_read_parts if isinstance(setting.nested, PartsOf) else read_part)(setting.nested.kind, raw, path)
     try:
         return setting.adapter.validate_python(raw), []
     except ValidationError as error:
-        reason = "; ".join(str(e["msg"]) for e in error.errors())
+        reason = "; ".join(readable(e) for e in error.errors())
         return raw, [f"{path} = {raw!r}: {reason}"]
 
 

@@ -16,11 +16,12 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from diffgrm.foundation import registry
+from diffgrm.foundation.moved import SECTIONS, moved
 from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides, with_defaults, written_scorers
 from diffgrm.foundation.part_settings import PartsOf, readable_type
 from diffgrm.foundation.parts import ItemScoring, Part, as_part, check_options, named, read_scorers
-from diffgrm.foundation.presets import is_preset, preset_text
-from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
+from diffgrm.foundation.presets import defaults_of, is_preset, preset_names, preset_text
+from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, idle, readable
 from diffgrm.foundation.sections import (
     DataSettings,
     EvaluationSettings,
@@ -101,6 +102,10 @@ class Recipe(BaseModel):
 
     def _validation_problems(self) -> list[str]:
         wanted = self.decoding.options | self.training.validation_decoding
+        if "decoding" not in self.sections and self.training.validation_decoding:
+            return [
+                f"training.validation_decoding: the recommender {self.recommender!r} decodes nothing; leave it out, or {{}}"
+            ]
         _, problems = check_options("decoding", self.decoding.name, wanted, "decoding")
         return [f"training.validation_decoding: {problem}" for problem in problems]
 
@@ -112,6 +117,27 @@ class Recipe(BaseModel):
             f"the recommender {self.recommender!r}{objective} does not use {', '.join(idle)}; leave it out, or null"
         ] * bool(idle)
 
+    def refuse_idle(self) -> None:
+        """Refuse settings that have been changed and do nothing beside the others.
+
+        It is asked before fitting, not on reading: a model that was fitted with such settings can be loaded.
+
+        Raises:
+            RecipeError: with every such setting, and with what it would do something.
+        """
+        problems, usual = [], defaults_of(self.recommender)
+        for section in self.sections:
+            value, said = getattr(self, section), usual.get(section, {})
+            if isinstance(value, Section):
+                known = {key: field.default for key, field in type(value).model_fields.items()}
+                problems += idle(section, value.only_with, value.model_dump(), known, said)
+            elif isinstance(value, Part):
+                known = {key: setting.default for key, setting in registry.settings(value.kind, value.name).items()}
+                rules = registry.constant(value.kind, value.name, "only_with", ())
+                problems += idle(section, rules, value.options, known, said if said.get("name") == value.name else {})
+        if problems:
+            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+
     @property
     def sections(self) -> tuple[str, ...]:
         """The top-level settings that this recipe's recommender, objective and model use."""
@@ -119,7 +145,8 @@ class Recipe(BaseModel):
         used = {"recommender", "seed", "data", "evaluation", *chosen}
         for part in (self.model, self.objective):
             if part.kind in used:
-                used.update(_sections_of(part))
+                for inner in part.with_nested():
+                    used.update(registry.constant(inner.kind, inner.name, "sections", ()))
         return tuple(section for section in type(self).model_fields if section in used)
 
     def portable(self) -> Self:
@@ -168,7 +195,8 @@ class Recipe(BaseModel):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise RecipeError(f"there is no recipe file {path}") from error
+            hint = f"; that recipe ships with diffgrm: give its name, {Path(path).stem}"
+            raise RecipeError(f"there is no recipe file {path}{hint * (Path(path).stem in preset_names())}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"the recipe file {path} cannot be read: {error}") from error
         return cls.from_dict(apply_overrides(_mapping(text, path), overrides))
@@ -206,7 +234,10 @@ class Recipe(BaseModel):
             if isinstance(value, Part):
                 yield from _part_rows(name, value, f"which {value.kind}")
             elif isinstance(value, ItemScoring):
-                what = "what an item's score is the sum of, {SCORER: settings}; null as settings takes a scorer out"
+                what = (
+                    "what an item's score is the sum of, {SCORER: settings}, fitted for a decoder that uses it, now or "
+                    "later; null as settings takes a scorer out"
+                )
                 yield SettingRow(name, "scorers", list(value.scorers), f"{what}: {_known('scorer')}")
                 for scorer, part in value.scorers.items():
                     yield from _option_rows(f"{name}.{scorer}", part)
@@ -265,20 +296,12 @@ def _known(kind: str) -> str:
     return f"{', '.join(registry.names(kind))}, or module:Class"
 
 
-def _sections_of(part: Part) -> set[str]:
-    """The sections that a part and those nested in it use."""
-    return {section for inner in _parts_in(part) for section in registry.constant(inner.kind, inner.name, "sections", ())}
-
-
 def _parts_in(value: Any) -> Iterator[Part]:
-    """A part, those of a tuple or of item scoring, and all that are nested in them; of other values none."""
-    if isinstance(value, tuple | ItemScoring):
-        for entry in value.scorers.values() if isinstance(value, ItemScoring) else value:
-            yield from _parts_in(entry)
-    elif isinstance(value, Part):
-        yield value
-        for option in value.options.values():
-            yield from _parts_in(option)
+    """All parts of a section: one, several, those of item scoring, and what is nested in them; of other values none."""
+    parts = value.scorers.values() if isinstance(value, ItemScoring) else value if isinstance(value, tuple) else (value,)
+    for part in parts:
+        if isinstance(part, Part):
+            yield from part.with_nested()
 
 
 def _mapping(text: str, source: str | Path) -> dict[str, Any]:
@@ -297,14 +320,16 @@ def _explain(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and path in SECTIONS and isinstance(old := item["input"], Mapping) and old:
+            lines += [f"there is no setting {f'{path}.{key}'!r}{moved(f'{path}.{key}')}" for key in old]
+        elif item["type"] == "extra_forbidden":
             section = item["loc"][0] if len(item["loc"]) > 1 else None
             known = Recipe.model_fields if section is None else _section_fields(str(section))
             lines.append(f"there is no setting {path!r}{did_you_mean(str(item['loc'][-1]), known)}")
         elif item["type"] == "value_error":
             lines += str(item["ctx"]["error"]).split("\n")
         else:
-            lines.append(f"{path} = {item['input']!r}: {item['msg']}")
+            lines.append(f"{path} = {item['input']!r}: {readable(item)}")
     return lines
 
 

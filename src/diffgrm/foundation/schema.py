@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+OnlyWith = tuple[tuple[str, str, tuple[str, ...]], ...]  # a setting, another one, and the values of that
 
 
 class Columns:
@@ -69,6 +72,37 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+def readable(error: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, in the words of YAML.
+
+    >>> readable({"type": "tuple_type", "msg": "Input should be a valid tuple"})
+    'expected a list, such as [a, b]'
+    """
+    if error["type"] == "tuple_type":
+        return "expected a list, such as [a, b]"
+    if error["type"] in ("model_type", "dict_type"):
+        return "expected a mapping from settings to their values"
+    return str(error["msg"])
+
+
+def idle(path: str, rules: OnlyWith, values: Mapping[str, Any], *usual: Mapping[str, Any]) -> list[str]:
+    """Settings that have been changed and do nothing beside the others, a line each.
+
+    >>> idle("noising", (("p", "draw", ("fixed_p",)),), {"p": 0.3, "draw": "k_of_n"}, {"p": 0.5})
+    ['noising.p = 0.3 does nothing with noising.draw = k_of_n; leave it out, or set noising.draw to fixed_p']
+
+    Args:
+        path: where the settings stand in the recipe.
+        usual: what they are where nothing is said.
+    """
+    return [
+        f"{path}.{key} = {values[key]} does nothing with {path}.{other} = {values[other]}; leave it out, or set "
+        f"{path}.{other} to {' or '.join(wanted)}"
+        for key, other, wanted in rules
+        if values[other] not in wanted and all(values[key] != known[key] for known in usual if key in known)
+    ]
 
 
 def first_few(values: Iterable[object], limit: int = 5) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from diffgrm.foundation.schema import OnlyWith
+
 
 class Section(BaseModel):
-    """A group of plain settings."""
+    """A group of plain settings.
+
+    Attributes:
+        only_with: settings that do nothing but where another one has some value.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    only_with: ClassVar[OnlyWith] = ()
 
 
 class DataSettings(Section):
     """Which events are held out."""
+
+    only_with: ClassVar[OnlyWith] = (("validation_share", "split", ("temporal",)), ("test_share", "split", ("temporal",)))
 
     split: Literal["leave_one_out", "temporal", "validation_only"] = Field(
         "leave_one_out",
@@ -36,7 +45,15 @@ class SemanticIdSettings(Section):
 
 
 class ItemLossSettings(Section):
-    """How whole items are told apart in training."""
+    """How items are told apart in training."""
+
+    only_with: ClassVar[OnlyWith] = (
+        ("negatives", "kind", ("sampled_softmax", "bce", "gbce")),
+        ("negative_power", "kind", ("sampled_softmax", "bce", "gbce")),
+        ("logq", "kind", ("sampled_softmax",)),
+        ("calibration", "kind", ("gbce",)),
+        ("label_smoothing", "kind", ("softmax",)),
+    )
 
     kind: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
         "softmax",

@@ -1,4 +1,4 @@
-"""Losses over whole items: full and sampled softmax, BCE and gBCE.
+"""Losses over items: full and sampled softmax, BCE and gBCE.
 
 Letters: N targets, I items, M of them that are asked for, m negatives, d width.
 """

@@ -84,8 +84,16 @@ class PredictsDigits(EncodesHistories, Protocol):
         ...
 
 
+class BorrowsVectors(EncodesHistories, Protocol):
+    """Items without training events have a part of their vectors from others."""
+
+    def borrowed_vectors(self, weights: Tensor) -> Tensor | None:
+        """[M, d] what is added to the vectors of M items, by their weights [M, J] on those at fit; None: nothing."""
+        ...
+
+
 class ScoresItems(EncodesHistories, Protocol):
-    """Whole items: a user's vector times an item's is the score."""
+    """A user's vector times an item's is the score of the item."""
 
     def user_vectors(self, memory: Any, history: Tensor | None = None, length: Tensor | None = None) -> Tensor:
         """[N, d] what the first ``length`` [N] items of the histories ``history`` [N] say; None: all of each, [B, d]."""
@@ -114,13 +122,13 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
     """
     problems = [
         f"{who} needs {', '.join(missing)} ({protocol.__name__})"
-        for protocol, who in needs
+        for protocol, who in dict.fromkeys(needs)
         if (missing := lacks(network, protocol))
     ]
     if problems:
         raise RecipeError(
             f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. model.name=diffgrm denoises, "
-            "model.name=autoregressive predicts digits from left to right, and all of this library's score whole items"
+            "model.name=autoregressive predicts digits from left to right, and all of this library's score items"
         )
 
 

@@ -132,7 +132,7 @@ class HistoryNetwork(nn.Module):
         return self.item(items, self.digits)
 
     def borrowed_vectors(self, weights: Tensor) -> Tensor | None:
-        """[M, d] what items without training events get of others' ID embeddings, by weights [M, J]; None: nothing."""
+        """See :class:`diffgrm.networks.contracts.BorrowsVectors`."""
         return self.item.borrowed(weights)
 
     def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Memory:

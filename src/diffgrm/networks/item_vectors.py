@@ -179,7 +179,7 @@ class IdBranch(Branch):
 
     def borrowed(self, weights: Tensor) -> Tensor | None:
         """See :meth:`Branch.borrowed`."""
-        return weights @ self.ids[: weights.shape[1]]
+        return weights @ self.ids
 
     def tables(self) -> list[tuple[nn.Parameter, float]]:
         """See :meth:`Branch.tables`."""

@@ -1,4 +1,4 @@
-"""Memory: what a history encoder leaves for the decoder and for the scores of whole items.
+"""Memory: what a history encoder leaves for the decoder and for the scores of items.
 
 Letters: B batch, S history length, d width, T slots for targets.
 """

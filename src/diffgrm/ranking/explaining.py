@@ -55,12 +55,12 @@ def filled_digits(
     may = torch.from_numpy(recommendable.copy()).to(codes.device)
     if exclude_seen:
         may[torch.from_numpy(np.unique(history.values)).to(codes.device)] = False
+    denoise = contract(ranker.network, Denoises).denoise
     with torch.no_grad(), evaluating(ranker.network):
         _, memory = next(ranker.encoded(history, 1))
         for rank, (item, code, step) in enumerate(zip(items.tolist(), codes, steps, strict=True), start=1):
             for now in sorted(set(step.tolist())):
                 hidden, new = step >= now, (step == now).nonzero()[:, 0]
-                denoise = contract(ranker.network, Denoises).denoise
                 p = denoise(code[None, None], hidden[None, None], memory)[0, 0].float().softmax(-1)
                 own, others = p[new, code[new]], p[new].scatter(1, code[new, None], -1.0)
                 left = int((may & ((everything == code) | (step > now)).all(1)).sum())

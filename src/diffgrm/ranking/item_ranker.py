@@ -1,4 +1,4 @@
-"""ItemRanker: histories in, item positions out, exactly, for networks that score whole items and decode no digits."""
+"""ItemRanker: histories in, item positions out, exactly, for networks that score items and decode no digits."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
-from diffgrm.networks.contracts import EncodesHistories, contract
+from diffgrm.networks.contracts import BorrowsVectors, EncodesHistories, contract, lacks
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 
@@ -59,12 +59,14 @@ class ItemTable:
 
     def _borrow(self, vectors: Tensor, neighbours: TextNeighbours) -> None:
         """Add to the vectors of items without training events what they borrow from those of nearest text."""
-        if not hasattr(self.network, "borrowed_vectors"):
+        kind: type = type(self.network)
+        if lacks(kind, BorrowsVectors):
             return
+        network = contract(self.network, BorrowsVectors)
         new = np.flatnonzero(~neighbours.has_events)
         for part in np.array_split(new, 1 + len(neighbours.has_events) // ITEMS_AT_ONCE):
             weights = torch.from_numpy(neighbours.weights[part].toarray()).to(vectors)
-            if (borrowed := self.network.borrowed_vectors(weights)) is not None:  # type: ignore[operator]
+            if (borrowed := network.borrowed_vectors(weights)) is not None:
                 vectors[torch.from_numpy(part).to(vectors.device)] += borrowed
 
     def _made(self, items: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Neighbourhood models: what goes with the items of a history, by co-occurrence or by text No gradients."""
+"""Neighbourhood models: what goes with the items of a history, by co-occurrence or by text. No gradients."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Ranker:
         decoder: how SIDs are searched.
         catalogue: recommendable items, on the device of the network.
         items: the network's view of all items.
-        scoring: of whole items, for decoders that use it.
+        scoring: of all items, for decoders that use it.
     """
 
     network: nn.Module
@@ -104,7 +104,7 @@ class Ranker:
                 yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores))
 
     def _item_scores(self, memory: Any, histories: Ragged) -> ItemScores:
-        """What the scorers say of whole items for encoded users, and their second look at candidates."""
+        """What the scorers say of all items for encoded users, and their second look at candidates."""
         scoring = self.scoring
         assert scoring is not None
         users = Users(self.items.comparison.users(contract(self.network, ScoresItems).user_vectors(memory)), histories)

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap
+from diffgrm.data.ids import IdMap, known_positions
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
 logger = logging.getLogger(__name__)
 
 
-def candidate_items(
-    items: IdMap, recommendable: np.ndarray | None, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None
-) -> np.ndarray | None:
+def candidate_items(items: IdMap, recommendable: np.ndarray | None, k: int, only: Any, without: Any) -> np.ndarray | None:
     """[I] bool, what may be recommended; None is all.
 
     Args:
         recommendable: [I] bool, what may be recommended at most; None is all.
         k: items wanted for each user.
-        only, without: item ids that may be, and may not be, recommended; None is no such filter.
+        only, without: item ids that may be, and may not be, recommended, in any form that
+            :func:`diffgrm.data.ids.id_list` takes; None is no such filter.
 
     Raises:
-        DataError: k out of range, or filters that leave no item.
+        DataError: k out of range, something that is no list of ids, a filter of which no id is known, or filters that
+            leave no item.
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise DataError(f"k is {k!r}; expected a whole number from 1")
@@ -36,9 +35,9 @@ def candidate_items(
         return recommendable
     candidates = np.full(len(items), only is None)
     if only is not None:
-        candidates[_known_positions(items, only, "only")] = True
+        candidates[_known(items, only, "only", "the filters leave no item to recommend: ")] = True
     if without is not None:
-        candidates[_known_positions(items, without, "without")] = False
+        candidates[_known(items, without, "without", "the filter forbids nothing: ")] = False
     if recommendable is not None:
         candidates &= recommendable
     if not candidates.any():
@@ -48,13 +47,16 @@ def candidate_items(
     return candidates
 
 
-def _known_positions(items: IdMap, ids: Iterable[Any], what: str) -> np.ndarray:
-    ids = list(ids)
-    positions = items.positions(ids)
-    if (positions < 0).any():
-        unknown = [i for i, p in zip(ids, positions, strict=True) if p < 0]
-        logger.warning("'%s' names %d items that are not in the catalogue: %s", what, len(unknown), first_few(unknown))
-    return positions[positions >= 0]
+def _known(items: IdMap, ids: Any, what: str, harm: str) -> np.ndarray:
+    """Positions of a filter's items; unknown ones are told, and an error where none is known."""
+    positions, unknown = known_positions(items, ids, Columns.ITEM, what)
+    if unknown and not len(positions):
+        raise DataError(
+            f"{harm}{what!r} names {len(unknown)} items, none of which is in the catalogue: {first_few(unknown)}"
+        )
+    if unknown:
+        logger.warning("%r names %d items that are not in the catalogue: %s", what, len(unknown), first_few(unknown))
+    return positions
 
 
 def answer_table(user_ids: pl.Series, items: IdMap, positions: np.ndarray, scores: np.ndarray) -> pl.DataFrame:

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
+from diffgrm.data.dataset import InteractionDataset, Ragged, Split
 from diffgrm.data.histories import histories_of, read_histories
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import after_fit
 from diffgrm.foundation.recipe import Recipe
@@ -160,15 +161,15 @@ class Recommender(ABC):
         change = ItemChange(rows, positions, False, self.parts)
         return self._with(catalogue, change if semantic_ids == "move" else None)
 
-    def remove_items(self, ids: Iterable[Any]) -> Self:
-        """A recommender that recommends these items no more. Histories that hold them mean what they meant.
+    def remove_items(self, ids: Any) -> Self:
+        """A recommender that recommends these items (ids as in ``only``) no more. Histories may hold them as before.
 
         Raises:
             DataError: unknown ids, or no item would be left.
         """
         return self._with(self.catalogue.recommending(ids, False), None)
 
-    def restore_items(self, ids: Iterable[Any]) -> Self:
+    def restore_items(self, ids: Any) -> Self:
         """A recommender that recommends removed items again.
 
         Raises:
@@ -204,13 +205,15 @@ class Recommender(ABC):
 
         Raises:
             DataError: data that cannot be split or learnt from.
+            RecipeError: settings that do nothing beside the others, or parts that do not go together.
         """
-        self._catalogue = None  # until all has gone well
-        self.parts = self.new_parts()
-        folder = Path(run_folder) if run_folder is not None else None
-        learnt = fitting.learn(self.recipe, self.parts, dataset, folder, resume, progress)
+        self.recipe.refuse_idle()
+        self._catalogue, self.parts = None, {}  # until all has gone well
+        self._forget()
+        parts, folder = self.new_parts(), Path(run_folder) if run_folder is not None else None
+        learnt = fitting.learn(self.recipe, parts, dataset, folder, resume, progress)
         self._fitted_split = learnt.split
-        self.take(learnt.catalogue, learnt.facts)
+        self.take(parts, learnt.catalogue, learnt.facts)
         return self
 
     def variant(self, overrides: Iterable[str]) -> Self:
@@ -221,21 +224,19 @@ class Recommender(ABC):
         Raises:
             RecipeError: see :meth:`override`.
         """
-        return copy.copy(self).override(overrides)
+        changed = copy.copy(self)
+        changed.recipe = self.recipe.override(after_fit(overrides))
+        changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
+        changed._recipe_changed()
+        return changed
 
     def override(self, overrides: Iterable[str]) -> Self:
         """Change how a fitted recommender decodes, weighs or is evaluated, for example ``["decoding.beam=256"]``.
 
         Raises:
-            RecipeError: overrides of settings that fitting has used up.
+            RecipeError: overrides of settings that fitting has used up; nothing has changed then.
         """
-        before, self.recipe = (self.recipe, self.parts), self.recipe.override(after_fit(overrides))
-        try:
-            self.parts = {name: part.recipe_changed(self.recipe) for name, part in self.parts.items()}
-            self._recipe_changed()
-        except DiffGRMError:
-            self.recipe, self.parts = before
-            raise
+        vars(self).update(vars(self.variant(overrides)))
         return self
 
     def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
@@ -245,12 +246,14 @@ class Recommender(ABC):
             precision: of the network in use: ``"32"``; or ``"bf16"``, faster on GPUs and on CPUs with matrix units (AMX),
                 with scores that differ in the second or third decimal, so that now and then neighbours in a list change
                 places. What is saved stays in 32 bits.
+
+        Raises:
+            DiffGRMError: not fitted, or another precision.
         """
         if precision not in ("32", "bf16"):
             raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
-        for part in self.parts.values():
-            part.to(device, precision)
-        self._forget()
+        parts = {name: part.to(device, precision) for name, part in self.parts.items()}
+        self.take(parts, self.catalogue, self.facts)
         return self
 
     def compile(self) -> Self:
@@ -258,11 +261,12 @@ class Recommender(ABC):
         Meant for GPUs: on the CPU it pays nothing (docs/results/performance.md).
 
         Raises:
-            DiffGRMError: the method has no network.
+            DiffGRMError: not fitted, or the method has no network.
         """
-        if not any([part.compile() for part in self.parts.values()]):
+        compiled = [part.compile() for part in self.parts.values()]
+        self.take(self.parts, self.catalogue, self.facts)
+        if not any(compiled):
             raise DiffGRMError(f"{self.recipe.recommender!r} has no network to compile")
-        self._forget()
         return self
 
     def recommend(
@@ -270,10 +274,10 @@ class Recommender(ABC):
         histories: Any = None,
         k: int = 10,
         *,
-        users: Iterable[Any] | None = None,
+        users: Any = None,
         exclude_seen: bool = True,
-        only: Iterable[Any] | None = None,
-        without: Iterable[Any] | None = None,
+        only: Any = None,
+        without: Any = None,
         on_empty: Literal["error", "skip"] = "error",
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
@@ -286,8 +290,9 @@ class Recommender(ABC):
             users: instead of histories, user ids of the dataset this recommender was fitted on in this process; their
                 history is everything the dataset has of them.
             exclude_seen: leave out what is in the user's history.
-            only: item ids that may be recommended; None is all.
-            without: item ids that may not be recommended.
+            only: items that may be recommended: an id, a list, set, array or series of ids, a table with ``item_id``, or
+                the ``Path`` of one; None is all.
+            without: items that may not be recommended.
             on_empty: users without a known item: ``"error"``, or ``"skip"`` them.
             progress: called with the number of users done since the last call.
 
@@ -295,7 +300,7 @@ class Recommender(ABC):
             user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible.
 
         Raises:
-            DataError: k out of range, unusable histories, unknown users, or filters that leave no item.
+            DataError: k out of range, unusable histories, unknown users, or filters that know or leave no item.
         """
         candidates = self.candidates(k, only, without)
         user_ids, positions = self.read_histories(histories, users, on_empty)
@@ -317,13 +322,11 @@ class Recommender(ABC):
             raise DataError(f"the item {item!r} is not in the catalogue")
         return similar_table(self.items, position, self._similarity(position), self.candidates(k, None, None), k)
 
-    def candidates(self, k: int, only: Iterable[Any] | None, without: Iterable[Any] | None) -> np.ndarray | None:
+    def candidates(self, k: int, only: Any, without: Any) -> np.ndarray | None:
         """[I] bool, what may be recommended to a question; None is all. Arguments and errors as of :meth:`recommend`."""
         return candidate_items(self.items, self.catalogue.recommendable, k, only, without)
 
-    def read_histories(
-        self, histories: Any, users: Iterable[Any] | None = None, on_empty: str = "error"
-    ) -> tuple[pl.Series, Ragged]:
+    def read_histories(self, histories: Any, users: Any = None, on_empty: str = "error") -> tuple[pl.Series, Ragged]:
         """User ids [U] and item positions of every user, oldest first; arguments and errors as of :meth:`recommend`."""
         if (histories is None) == (users is None):
             raise DataError("give either histories or users")
@@ -343,13 +346,10 @@ class Recommender(ABC):
 
     @classmethod
     def _unloaded(cls, recipe: Recipe) -> Self:
-        """A recommender of this kind whose parts are not loaded yet."""
         found = registry.resolve("recommender", recipe.recommender)
         if not issubclass(found, cls):
             raise ModelFolderError(f"the folder holds a {found.__name__}, not a {cls.__name__}; use diffgrm.load(folder)")
-        recommender = found(recipe)
-        recommender.parts = recommender.new_parts()
-        return recommender
+        return found(recipe)
 
     @classmethod
     def load(cls, folder: str | Path, *, trust_code: Trust = False) -> Self:
@@ -363,9 +363,9 @@ class Recommender(ABC):
         """
         return saving.read(Path(folder), cls._unloaded, trust_code)
 
-    def take(self, catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
-        """Go over to a catalogue and what its fit noted; called when all parts are fitted or loaded."""
-        self._catalogue, self.facts = catalogue, facts
+    def take(self, parts: dict[str, LearntPart], catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
+        """Go over to learnt parts, their catalogue, and what their fit noted."""
+        self.parts, self._catalogue, self.facts = parts, catalogue, facts
         self._forget()
 
     def save_pretrained(self, folder: str | Path) -> Path:

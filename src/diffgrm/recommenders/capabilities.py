@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
@@ -14,11 +13,11 @@ from diffgrm.foundation.schema import DiffGRMError
 class Explains(Protocol):
     """Tells how a list was found, digit by digit."""
 
-    def explain(self, history: Iterable[Any], k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
+    def explain(self, history: Any, k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
         """Which digit of each of the k best items was filled when, and how sure the network was."""
         ...
 
-    def beams(self, history: Iterable[Any], k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
+    def beams(self, history: Any, k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
         """The search for the k best items as it goes: the best partial SIDs after every step."""
         ...
 
@@ -31,6 +30,7 @@ def explaining(recommender: object) -> Explains:
     """
     if not isinstance(recommender, Explains):
         raise DiffGRMError(
-            f"a {type(recommender).__name__} cannot explain its lists; only masked diffusion fills digits in an order"
+            f"{type(recommender).__name__} cannot explain its lists; only masked diffusion (recommender=hybrid, diffgrm) "
+            "fills digits in an order"
         )
     return recommender

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.data.ids import id_list
 from diffgrm.foundation.schema import Columns
 from diffgrm.ranking.explaining import fill_order, filled_digits, searched
 from diffgrm.recommenders.generative import GenerativeRecommender
@@ -50,11 +50,11 @@ class DiffGRMRecommender(GenerativeRecommender):
         """
         return fill_order(self.ranker(), histories)
 
-    def beams(self, history: Iterable[Any], k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
+    def beams(self, history: Any, k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
         """The search for the k best items of one history as it goes: the best partial SIDs after every step.
 
         Args:
-            history: item ids, oldest first.
+            history: item ids, oldest first, in any form that ``only`` of :meth:`recommend` has.
             show: partial SIDs of each step.
 
         Returns:
@@ -64,17 +64,17 @@ class DiffGRMRecommender(GenerativeRecommender):
             DataError: see :meth:`recommend`.
         """
         ranker = self.ranker(self.candidates(k, None, None))
-        _, positions = self.read_histories([list(history)])
+        _, positions = self.read_histories([id_list(history, Columns.ITEM, "history")])
         return pl.DataFrame(searched(ranker, positions, k, exclude_seen, show), schema=SEARCH)
 
-    def explain(self, history: Iterable[Any], k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
+    def explain(self, history: Any, k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
         """How the k best items of one history were found: which digit was filled when, and how sure the network was.
 
         Where item scores choose the list (decoding by ``item_proposals`` with ``weight`` 0), digits have no say in it; they
         show how the network would fill in each item of the list.
 
         Args:
-            history: item ids, oldest first.
+            history: item ids, oldest first, in any form that ``only`` of :meth:`recommend` has.
 
         Returns:
             rank, item_id, step (from 1), digit, code (both from 0), confidence (probability of the code among all K,
@@ -86,7 +86,7 @@ class DiffGRMRecommender(GenerativeRecommender):
             DataError: see :meth:`recommend`.
         """
         ranker = self.ranker(self.candidates(k, None, None))
-        _, positions = self.read_histories([list(history)])
+        _, positions = self.read_histories([id_list(history, Columns.ITEM, "history")])
         rows = list(filled_digits(ranker, positions, k, exclude_seen, self.recommendable))
         ids = self.items.gather(np.array([row.item for row in rows], dtype=np.int64))
         columns = {Columns.RANK: pl.Series([row.rank for row in rows], dtype=pl.Int64), Columns.ITEM: ids}

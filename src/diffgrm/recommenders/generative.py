@@ -10,16 +10,18 @@ import polars as pl
 import torch
 
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import Columns, RecipeError
+from diffgrm.foundation.schema import Columns
 from diffgrm.ranking.decoding.base import Decoder
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ranker import Ranker
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.parts import FitTask, LearntPart, part_of
+from diffgrm.recommenders.checks import check_recipe
+from diffgrm.recommenders.parts import LearntPart, part_of
 from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors, branch_names
-from diffgrm.recommenders.trained_network import TrainedNetwork, check_recipe, network_of
+from diffgrm.recommenders.trained_network import TrainedNetwork, network_of
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
@@ -48,38 +50,29 @@ class GenerativeRecommender(Recommender):
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`."""
-        validating = self.recipe.validation_decoder.build(seed=self.recipe.seed)
-        decoders = [self._decoder(), validating]
-        check_recipe(self.recipe, decoders)
-        return {
-            "texts": TextVectors(kept="text" in branch_names(self.recipe)),
-            "sids": CheckedIdentifiers(decoders),
-            **self._more_parts(),
-            "network": TrainedNetwork(),
-        }
-
-    def _more_parts(self) -> dict[str, LearntPart]:
-        """Parts that are learnt before the network."""
-        return {}
+        recipe = self.recipe
+        check_recipe(recipe)
+        checks = self._decoder().check, recipe.validation_decoder.build(seed=recipe.seed).check
+        texts, sids = TextVectors(kept="text" in branch_names(recipe)), Identifiers(checks)
+        scorers = {"scorers": ItemScorers()} if "item_scoring" in recipe.sections else {}
+        return {"texts": texts, "sids": sids, **scorers, "network": TrainedNetwork()}
 
     # ---- what has been learnt -----------------------------------------------------------------------------------
 
     @property
-    def encoder(self) -> ItemEncoder | None:
+    def encoder(self) -> ItemEncoder:
         """The encoder of item texts."""
         return part_of(self.parts, "texts", TextVectors).encoder
 
     @property
-    def tokenizer(self) -> Tokenizer | None:
+    def tokenizer(self) -> Tokenizer:
         """What makes semantic IDs of text vectors."""
         return part_of(self.parts, "sids", Identifiers).tokenizer
 
     @property
     def semantic_ids(self) -> SemanticIds:
         """Of all items."""
-        found = part_of(self.parts, "sids", Identifiers).semantic_ids
-        assert found is not None
-        return found
+        return part_of(self.parts, "sids", Identifiers).semantic_ids
 
     @property
     def report(self) -> TokenizerReport | None:
@@ -89,9 +82,7 @@ class GenerativeRecommender(Recommender):
     @property
     def network(self) -> torch.nn.Module:
         """The trained network, in 32 bits."""
-        found = network_of(self.parts).network
-        assert found is not None
-        return found
+        return network_of(self.parts).network
 
     # ---- recommend ----------------------------------------------------------------------------------------------
 
@@ -106,7 +97,7 @@ class GenerativeRecommender(Recommender):
         if self._ranker is None:
             n_fitted = network_of(self.parts).sizes["n_items"]
             features = item_features(self.parts, self.item_counts, n_fitted).to(device)
-            self._ranker = Tables(self.recipe, self.parts, recommendable).ranking(network, features, self._decoder())
+            self._ranker = Tables(self.recipe, self.parts, recommendable).ranker(network, features, self._decoder())
         if candidates is None or candidates is recommendable:
             return self._ranker
         if self._restricted is None or not np.array_equal(self._restricted[0], candidates):
@@ -136,7 +127,7 @@ class GenerativeRecommender(Recommender):
         SIDs come from the beam as it ends, so that a narrow beam over shared SIDs may hold fewer than k.
 
         Returns:
-            user_id, sid (as numbered by :attr:`sid_numbers`), score, rank.
+            user_id, sid (as numbered by :meth:`sid_numbers`), score, rank.
         """
         user_ids, positions = self.read_histories(histories)
         ranker = self.ranker()
@@ -167,34 +158,12 @@ class GenerativeRecommender(Recommender):
 
     def _recipe_changed(self) -> None:
         """The tables of the catalogue stay."""
+        check_recipe(self.recipe)
         before, decoder = self._ranker, self._decoder()
-        check_recipe(self.recipe, [decoder])
         self._forget()
         if before is not None:
             tables = Tables(self.recipe, self.parts, self.catalogue.recommendable, before.catalogue)
-            self._ranker = tables.ranking(before.network, before.items.features, decoder, before.items)
+            self._ranker = tables.ranker(before.network, before.items.features, decoder, before.items)
 
     def _decoder(self) -> Decoder:
-        recipe = self.recipe
-        decoder: Decoder = recipe.decoding.build(seed=recipe.seed)
-        if decoder.uses_item_scores and "item_scoring" not in recipe.sections:
-            raise RecipeError(
-                f"decoding {recipe.decoding.name!r} ranks by scores of whole items, which the recommender "
-                f"{recipe.recommender!r} does not learn; choose recommender=hybrid, or a decoding such as any_order_beam"
-            )
-        return decoder
-
-
-class CheckedIdentifiers(Identifiers):
-    """Semantic IDs of a size that some decoders work with."""
-
-    def __init__(self, decoders: list[Decoder]) -> None:
-        super().__init__()
-        self.decoders = decoders
-
-    def fit(self, task: FitTask) -> None:
-        """See :meth:`LearntPart.fit`; refuses sizes before anything is trained for them."""
-        super().fit(task)
-        assert self.semantic_ids is not None
-        for decoder in self.decoders:
-            decoder.check(self.semantic_ids.n_digits, len(self.semantic_ids))
+        return self.recipe.decoding.build(seed=self.recipe.seed)

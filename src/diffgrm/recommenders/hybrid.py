@@ -1,4 +1,4 @@
-"""What ranks best by item of all we measured: whole items and digits learnt on one encoder, other opinions beside it."""
+"""What ranks best by item of all we measured: items and digits learnt on one encoder, other opinions beside it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from typing import ClassVar
 
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.recommenders.generative import GenerativeRecommender
-from diffgrm.recommenders.parts import LearntPart
-from diffgrm.recommenders.scorers import ItemScorers
 
 
 class HybridRecommender(DiffGRMRecommender):
-    """Learns whole items beside their digits, and ranks by a sum of item scorers; digits can still generate and explain.
+    """Learns items beside their digits, and ranks by a sum of item scorers; digits can still generate and explain.
 
     The list is chosen by the network's item scores, co-occurrence and a lift for new items (``item_scoring``); with the
     default recipe digits have no say in it (docs/results/quality.md).
@@ -26,6 +24,3 @@ class HybridRecommender(DiffGRMRecommender):
 
     name = "hybrid"
     sections: ClassVar[tuple[str, ...]] = (*GenerativeRecommender.sections, "item_scoring")
-
-    def _more_parts(self) -> dict[str, LearntPart]:
-        return {"scorers": ItemScorers()}

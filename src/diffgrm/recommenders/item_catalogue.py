@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap
-from diffgrm.data.tables import read_items
-from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, first_few
+from diffgrm.data.ids import IdMap, known_positions, spelled, whole
+from diffgrm.data.tables import COUNT, RECOMMENDABLE, read_items
+from diffgrm.foundation import forks
+from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, bullet_list, first_few
 from diffgrm.foundation.storage import read_parquet, regular, write_parquet
 
-ITEMS, COUNT, RECOMMENDABLE = "items.parquet", "training_events", "_recommendable"
+ITEMS = "items.parquet"
 KINDS: dict[str, tuple[Any, ...]] = {
     Columns.ITEM: (pl.String, pl.Int64),
     Columns.TEXT: (pl.String,),
@@ -65,16 +66,17 @@ class ItemCatalogue:
         positions, rows = _changed_rows(source, self.table, self.ids)
         return replace(self, table=_replaced(self.table, positions, rows)), rows, positions
 
-    def recommending(self, ids: Iterable[Any], may: bool) -> ItemCatalogue:
+    def recommending(self, ids: Any, may: bool) -> ItemCatalogue:
         """With items that may, or may not, be recommended from now on.
+
+        Args:
+            ids: in any form that :func:`diffgrm.data.ids.id_list` takes.
 
         Raises:
             DataError: unknown ids, or no item would be left.
         """
-        ids = list(ids)
-        positions = self.ids.positions(ids)
-        if (positions < 0).any():
-            unknown = [i for i, p in zip(ids, positions, strict=True) if p < 0]
+        positions, unknown = known_positions(self.ids, ids, Columns.ITEM, "ids")
+        if unknown:
             raise DataError(f"{len(unknown)} items are not in the catalogue: {first_few(unknown)}")
         recommendable = np.ones(len(self.ids), dtype=bool) if self.recommendable is None else self.recommendable.copy()
         recommendable[positions] = may
@@ -84,6 +86,7 @@ class ItemCatalogue:
 
     def save(self, folder: Path) -> None:
         """Write ``items.parquet``."""
+        forks.check()
         recommendable = np.ones(len(self.ids), dtype=bool) if self.recommendable is None else self.recommendable
         columns = pl.Series(COUNT, self.counts), pl.Series(RECOMMENDABLE, recommendable)
         write_parquet(self.table.with_columns(columns), folder / ITEMS)
@@ -111,6 +114,7 @@ def read_item_rows(folder: Path, columns: Iterable[str]) -> pl.DataFrame:
     Raises:
         ModelFolderError: a damaged file, more rows than its size can hold, or columns that are not as they are saved.
     """
+    forks.check()
     path = regular(folder / ITEMS)
     try:
         with path.open("rb") as file:
@@ -170,15 +174,53 @@ def _replaced(item_table: pl.DataFrame, positions: np.ndarray, rows: pl.DataFram
 
 
 def _rows_like(source: Any, item_table: pl.DataFrame) -> pl.DataFrame:
+    """Item rows with the columns of the item table, empty where they have none; ids as the catalogue spells them.
+
+    Raises:
+        DataError: unusable rows, ids that are not of the catalogue's kind, or values of another type.
+    """
     rows = read_items(source)
-    numeric = item_table.schema[Columns.ITEM].is_numeric()
-    if numeric != rows.schema[Columns.ITEM].is_numeric() and numeric:
-        raise DataError(
-            f"item ids of the catalogue are whole numbers, those of the new table are text: {first_few(rows[Columns.ITEM])}"
+    ids = spelled(rows[Columns.ITEM], item_table.schema[Columns.ITEM])
+    problems = []
+    if ids.null_count():
+        strange = first_few(repr(i) for i in rows[Columns.ITEM].filter(ids.is_null()))
+        problems.append(
+            f"item ids of the catalogue are whole numbers, {ids.null_count()} of the new ones are not: {strange}; "
+            "give them other ids, or fit on a table whose ids are text"
         )
-    missing = [name for name in item_table.columns if name not in rows.columns]
-    rows = rows.with_columns(pl.lit(None).alias(name) for name in missing).select(item_table.columns)
+    columns = [ids.alias(Columns.ITEM)]
+    for name, kind in item_table.schema.items():
+        if name == Columns.ITEM:
+            continue
+        column = rows[name] if name in rows.columns else pl.Series(name, [None] * rows.height)
+        try:
+            columns.append(_exactly(column, kind))
+        except pl.exceptions.PolarsError:
+            problems.append(_misfit(column, kind))
+    if problems:
+        raise DataError("the new items do not go with the item table:\n" + bullet_list(problems))
+    return pl.DataFrame(columns).select(item_table.columns)
+
+
+def _exactly(column: pl.Series, kind: pl.DataType) -> pl.Series:
+    """A column as another type; whole numbers are not made by cutting off.
+
+    Raises:
+        PolarsError: values that the type does not have.
+    """
+    cut_off = kind.is_integer() and column.dtype.is_float() and not whole(column)
+    return (column.cast(pl.String) if cut_off else column).cast(kind)
+
+
+def _misfit(column: pl.Series, kind: pl.DataType) -> str:
+    """What is wrong with a column that should have another type."""
+    row = next((row for row in range(len(column)) if _unfit(column[row : row + 1], kind)), 0)
+    return f"{column.name} is {column[row]!r} in row {row}; expected values of type {kind}, or leave the column out"
+
+
+def _unfit(value: pl.Series, kind: pl.DataType) -> bool:
     try:
-        return rows.cast(item_table.schema)
-    except pl.exceptions.InvalidOperationError as error:
-        raise DataError(f"the new items do not go with the item table {item_table.schema}: {error}") from error
+        _exactly(value, kind)
+    except pl.exceptions.PolarsError:
+        return True
+    return False

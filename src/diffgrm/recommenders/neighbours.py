@@ -8,14 +8,34 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from diffgrm.foundation import registry
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.foundation.sparse import arrays_of, matrix_of
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.parts import FitTask, LearntPart, SavedModel, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, part_of
 from diffgrm.recommenders.texts import TextVectors
 
 SIMILARITY = "similarity.safetensors"
+
+
+def check_model(recipe: Recipe, *needed: str) -> None:
+    """Refuse a model that is no neighbourhood model, before anything is made for it.
+
+    Args:
+        needed: methods that are asked for.
+
+    Raises:
+        RecipeError: some are missing.
+    """
+    name = recipe.model.name
+    if missing := [method for method in needed if not hasattr(registry.resolve("model", name), method)]:
+        raise RecipeError(
+            f"the recommender {recipe.recommender!r} needs a model with {', '.join(needed)}; {name!r} has no "
+            f"{', '.join(missing)}; leave model.name out"
+        )
 
 
 class Similarities(LearntPart):
@@ -36,10 +56,10 @@ class Similarities(LearntPart):
         """See :meth:`LearntPart.save`."""
         State(arrays_of(self.matrix)).save(folder / SIMILARITY)
 
-    def load(self, saved: SavedModel) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        size = len(saved.item_counts)
-        self.matrix = matrix_of(State.load(saved.folder / SIMILARITY).arrays, (size, size))
+        size = beside.n_items
+        self.matrix = matrix_of(State.load(folder / SIMILARITY).arrays, (size, size))
 
 
 class ItemKNNRecommender(Recommender):
@@ -55,6 +75,7 @@ class ItemKNNRecommender(Recommender):
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`."""
+        check_model(self.recipe, "fit", "scores")
         return {"similarities": Similarities()}
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +94,7 @@ class TextKNNRecommender(Recommender):
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`."""
+        check_model(self.recipe, "scores")
         return {"texts": TextVectors(kept=True)}
 
     @property

@@ -1,6 +1,6 @@
 """Model folders of the format before this one (2), read as if they had been saved today.
 
-They were saved when scores of whole items were settings of a decoder. Nothing in them is changed: a copy with today's
+They were saved when scores of items were settings of a decoder. Nothing in them is changed: a copy with today's
 names is made in a temporary folder and read from there. Save the model again to have it in the new format.
 """
 
@@ -78,8 +78,8 @@ def _convert(folder: Path, facts: dict[str, Any]) -> None:
 def recipe_of_format_2(old: dict[str, Any]) -> dict[str, Any]:
     """A recipe of the format before in today's words.
 
-    Whole items are learnt by ``objective: joint``, and what a decoder said of their scores stands in ``item_scoring``. A
-    ``diffgrm`` that learnt whole items is a ``hybrid`` now.
+    Items are learnt by ``objective: joint``, and what a decoder said of their scores stands in ``item_scoring``. A method
+    that learnt items beside digits is a ``hybrid`` now, which keeps its model and decoding.
     """
     new = {section: dict(value) if isinstance(value, dict) else value for section, value in old.items()}
     method, loss = new["recommender"], new.pop("loss", None)
@@ -101,7 +101,7 @@ def recipe_of_format_2(old: dict[str, Any]) -> dict[str, Any]:
     if not loss["item_weight"]:
         return new | {"objective": digits}
     joint = {"name": "joint", "digits": digits, "item_weight": loss["item_weight"], "digit_fraction": loss["share"]}
-    if method == "diffgrm":
+    if method in ("diffgrm", "autoregressive", "one_pass"):
         new["recommender"] = "hybrid"
     return new | {"objective": joint, "item_loss": item_loss, "item_scoring": scoring}
 

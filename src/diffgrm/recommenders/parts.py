@@ -12,7 +12,7 @@ import polars as pl
 
 from diffgrm.data.dataset import Split
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.schema import DiffGRMError, ModelFolderError
 
 Parts = Mapping[str, "LearntPart"]
 P = TypeVar("P", bound="LearntPart")
@@ -67,18 +67,15 @@ class ItemChange:
 
 
 @dataclass(frozen=True)
-class SavedModel:
-    """A model folder that is read.
+class Beside:
+    """What was read of a model folder before a part, which has to go with it.
 
     Attributes:
-        parts: all parts of the recommender; those before the one that reads are loaded.
-        item_counts: [I] training events of every item.
+        parts: of the recommender that are read already.
     """
 
-    folder: Path
-    recipe: Recipe
+    n_items: int
     parts: Parts
-    item_counts: np.ndarray
 
 
 class LearntPart:
@@ -101,8 +98,9 @@ class LearntPart:
         """The part under another recipe, of which only settings differ that fitting has not used up."""
         return self
 
-    def to(self, device: str, precision: Literal["32", "bf16"]) -> None:
-        """Move what computes to a device; see ``Recommender.to``."""
+    def to(self, device: str, precision: Literal["32", "bf16"]) -> Self:
+        """The part with what computes moved to a device; see ``Recommender.to``."""
+        return self
 
     def compile(self) -> bool:
         """Compile what can be compiled; whether there was any."""
@@ -111,8 +109,8 @@ class LearntPart:
     def save(self, folder: Path) -> None:
         """Write the part's own files."""
 
-    def load(self, saved: SavedModel) -> None:
-        """Read them."""
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
+        """Read them, as written under a recipe, and refuse what does not go with what was read before."""
 
 
 def of_all_items(rows: Rows, n_items: int, path: Path) -> Rows:
@@ -127,7 +125,12 @@ def of_all_items(rows: Rows, n_items: int, path: Path) -> Rows:
 
 
 def part_of(parts: Parts, name: str, kind: type[P]) -> P:
-    """A part by its name, as what it is."""
-    part = parts[name]
+    """A part by its name, as what it is.
+
+    Raises:
+        DiffGRMError: there is none of that name.
+    """
+    if (part := parts.get(name)) is None:
+        raise DiffGRMError(f"nothing is learnt of {name!r}: not fitted, or by a method that does without")
     assert isinstance(part, kind), f"{name} is a {type(part).__name__}"
     return part

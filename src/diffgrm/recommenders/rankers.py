@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
@@ -34,9 +32,7 @@ def item_features(parts: Parts, item_counts: np.ndarray, n_fitted: int) -> ItemF
     """
     codes = texts = None
     if "sids" in parts:
-        sids = part_of(parts, "sids", Identifiers).semantic_ids
-        assert sids is not None
-        codes = torch.from_numpy(sids.codes.astype(np.int64))
+        codes = torch.from_numpy(part_of(parts, "sids", Identifiers).semantic_ids.codes.astype(np.int64))
     if "texts" in parts and (part := part_of(parts, "texts", TextVectors)).kept:
         assert part.vectors is not None
         texts = torch.from_numpy(part.vectors)
@@ -62,17 +58,17 @@ class Tables:
         """The recommendable items by their codes, on the device of their features."""
         if self._catalogue is None or self._catalogue.device != features.device:
             sids = part_of(self.parts, "sids", Identifiers).semantic_ids
-            assert features.codes is not None and sids is not None
+            assert features.codes is not None
             recommendable = None
             if self.recommendable is not None:
                 recommendable = torch.from_numpy(self.recommendable).to(features.device)
             self._catalogue = Catalogue(features.codes, sids.codebook_size, recommendable)
         return self._catalogue
 
-    def ranking(
-        self, network: nn.Module, features: ItemFeatures, decoder: Decoder | None, items: ItemTable | None = None
-    ) -> Any:
-        """A network as it is now, ready to rank: by digits (:class:`Ranker`), or without a decoder by whole items only.
+    def ranker(
+        self, network: nn.Module, features: ItemFeatures, decoder: Decoder, items: ItemTable | None = None
+    ) -> Ranker:
+        """A network as it is now and a decoder, ready to rank.
 
         Args:
             items: the network's view of them, where it has been made already.
@@ -80,11 +76,15 @@ class Tables:
         scorers = part_of(self.parts, "scorers", ItemScorers) if "scorers" in self.parts else None
         neighbours = scorers.neighbours if scorers is not None else None
         table = items or ItemTable(network, features, Comparison.of(self.recipe.item_loss), neighbours)
-        if decoder is None:
-            assert features.trained is not None
-            alone = TextNeighbours.alone(features.trained.cpu().numpy())
-            return ItemRanker(network, table, ItemScoring((VectorScorer(),), ScoredItems(table.comparable, alone)))
         scoring = None
         if scorers is not None and neighbours is not None and decoder.uses_item_scores:
             scoring = ItemScoring(tuple(scorers.scorers.values()), ScoredItems(table.comparable, neighbours))
         return Ranker(network, decoder, self.catalogue(features), table, scoring)
+
+
+def item_ranker(recipe: Recipe, network: nn.Module, features: ItemFeatures) -> ItemRanker:
+    """A network as it is now, ready to rank by its item scores alone."""
+    assert features.trained is not None
+    table = ItemTable(network, features, Comparison.of(recipe.item_loss))
+    items = ScoredItems(table.comparable, TextNeighbours.alone(features.trained.cpu().numpy()))
+    return ItemRanker(network, table, ItemScoring((VectorScorer(),), items))

@@ -1,4 +1,4 @@
-"""SASRec as a recommender: the history encoder and scores of whole items, by whatever branches its item vectors have."""
+"""SASRec as a recommender: the history encoder and scores of items, by whatever branches its item vectors have."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.ranking.item_ranker import ItemRanker
 from diffgrm.ranking.query import Query
 from diffgrm.recommenders.base import Recommender
+from diffgrm.recommenders.checks import check_recipe
 from diffgrm.recommenders.parts import LearntPart, part_of
-from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.rankers import item_features, item_ranker
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors, branch_names
-from diffgrm.recommenders.trained_network import TrainedNetwork, check_recipe, network_of
+from diffgrm.recommenders.trained_network import TrainedNetwork, network_of
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
 
 
@@ -42,7 +43,7 @@ class SASRecRecommender(Recommender):
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`; texts and semantic IDs where the branches read them."""
-        check_recipe(self.recipe, [])
+        check_recipe(self.recipe)
         branches, parts = branch_names(self.recipe), dict[str, LearntPart]()
         if {"text", "sid"} & set(branches):
             parts["texts"] = TextVectors(kept="text" in branches)
@@ -63,9 +64,7 @@ class SASRecRecommender(Recommender):
     @property
     def network(self) -> torch.nn.Module:
         """The trained network, in 32 bits."""
-        found = network_of(self.parts).network
-        assert found is not None
-        return found
+        return network_of(self.parts).network
 
     def ranker(self) -> ItemRanker:
         """The network and all items, ready to rank item positions."""
@@ -73,7 +72,7 @@ class SASRecRecommender(Recommender):
             part = network_of(self.parts)
             device = next(part.in_use.parameters()).device
             features = item_features(self.parts, self.item_counts, part.sizes["n_items"]).to(device)
-            self._ranker = Tables(self.recipe, self.parts, None).ranking(part.in_use, features, None)
+            self._ranker = item_ranker(self.recipe, part.in_use, features)
         return self._ranker
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from diffgrm.foundation.yaml_text import LONGEST
 from diffgrm.recommenders import old_folders
 from diffgrm.recommenders.card import check_facts, model_card
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
-from diffgrm.recommenders.parts import LearntPart, SavedModel
+from diffgrm.recommenders.parts import Beside, LearntPart
 
 RECIPE = "recipe.yaml"
 
@@ -33,8 +33,12 @@ class Saved(Protocol):
         """The items it knows."""
         ...
 
-    def take(self, catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
-        """Go over to a catalogue and facts, once all parts are loaded."""
+    def new_parts(self) -> dict[str, LearntPart]:
+        """What it learns, not yet loaded."""
+        ...
+
+    def take(self, parts: dict[str, LearntPart], catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
+        """Go over to parts that are all loaded, their catalogue and facts."""
         ...
 
 
@@ -59,20 +63,19 @@ def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust) -> R:
     """Read a model folder of this format or the one before; see ``Recommender.load``.
 
     Args:
-        make: gives a recommender whose parts are not loaded yet.
+        make: gives a recommender without what it has learnt.
     """
 
     def take(manifest: dict[str, Any]) -> R:
         with old_folders.as_new(folder, manifest) as readable:
-            recommender, catalogue = (
-                make(Recipe.from_yaml(regular(readable / RECIPE, LONGEST))),
-                ItemCatalogue.load(readable),
-            )
-            saved = SavedModel(readable, recommender.recipe, recommender.parts, catalogue.counts)
-            for part in recommender.parts.values():
-                part.load(saved)
+            recommender = make(Recipe.from_yaml(regular(readable / RECIPE, LONGEST)))
+            catalogue, parts = ItemCatalogue.load(readable), recommender.new_parts()
+            loaded: dict[str, LearntPart] = {}
+            for name, part in parts.items():
+                part.load(readable, recommender.recipe, Beside(len(catalogue.ids), loaded))
+                loaded[name] = part
             check_facts(manifest["facts"])
-            recommender.take(catalogue, manifest["facts"])
+            recommender.take(loaded, catalogue, manifest["facts"])
             return recommender
 
     return model_folder.read(folder, take, trust_code=trust_code)

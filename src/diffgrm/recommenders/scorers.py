@@ -1,4 +1,4 @@
-"""The scorers of whole items, and from whom new items borrow, as a learnt part."""
+"""The scorers of items, and from whom new items borrow, as a learnt part."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from typing import Self
 
 from diffgrm.foundation.parts import ItemScoring
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.schema import ModelFolderError, RecipeError
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Scorer
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, of_all_items, part_of
-from diffgrm.recommenders.texts import TextVectors, text_vectors
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
+from diffgrm.recommenders.texts import TextVectors, all_text_vectors, text_vectors
 
 NEIGHBOURS = "text_neighbours.safetensors"
 
 
 class ItemScorers(LearntPart):
-    """What the recipe's ``item_scoring`` names, fitted on the training events; the network scores by itself."""
+    """What the recipe's ``item_scoring`` names, fitted on the training events; the network scores by itself.
+
+    Attributes:
+        neighbours: there once it is fitted or loaded.
+        scorers: by name.
+    """
+
+    neighbours: TextNeighbours
 
     def __init__(self) -> None:
-        self.neighbours: TextNeighbours | None = None
         self.scorers: dict[str, Scorer] = {}
 
     def fit(self, task: FitTask) -> None:
@@ -34,21 +40,25 @@ class ItemScorers(LearntPart):
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
-        assert self.neighbours is not None
         changed, before = copy.copy(self), part_of(change.parts, "texts", TextVectors)
         if change.new:
             changed.neighbours = self.neighbours.grown(text_vectors(change), before.vectors)
         elif before.vectors is not None:
-            texts = before.items_changed(change).vectors
-            assert texts is not None
-            changed.neighbours = self.neighbours.changed(change.positions, text_vectors(change), texts)
-        neighbours = changed.neighbours
-        assert neighbours is not None
-        changed.scorers = {name: scorer.items_changed(neighbours) for name, scorer in self.scorers.items()}
+            changed.neighbours = self.neighbours.changed(change.positions, text_vectors(change), all_text_vectors(change))
+        changed.scorers = {name: scorer.items_changed(changed.neighbours) for name, scorer in self.scorers.items()}
         return changed
 
     def recipe_changed(self, recipe: Recipe) -> Self:
-        """See :meth:`LearntPart.recipe_changed`; what each scorer has learnt stays."""
+        """See :meth:`LearntPart.recipe_changed`; what each scorer has learnt stays.
+
+        Raises:
+            RecipeError: scorers that were not there at fit.
+        """
+        if unknown := [name for name in recipe.item_scoring.scorers if name not in self.scorers]:
+            raise RecipeError(
+                f"item_scoring.{unknown[0]} was left out at fit, so that nothing was learnt for it; this model has "
+                f"{', '.join(self.scorers) or 'no scorers'}; fit again with item_scoring.{unknown[0]}={{}}"
+            )
         changed = copy.copy(self)
         changed.scorers = {}
         for name, part in recipe.item_scoring.scorers.items():
@@ -58,15 +68,14 @@ class ItemScorers(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        assert self.neighbours is not None
         self.neighbours.state().save(folder / NEIGHBOURS)
         for name, scorer in self.scorers.items():
             if (state := scorer.state()) is not None:
                 state.save(folder / scorer_file(name))
 
-    def load(self, saved: SavedModel) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        self.read(saved.folder, saved.recipe.item_scoring, len(saved.item_counts))
+        self.read(folder, recipe.item_scoring, beside.n_items)
 
     def read(self, folder: Path, scoring: ItemScoring, n_items: int) -> None:
         """Read what :meth:`save` wrote for the scorers of a recipe and so many items.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, of_all_items, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.recommenders.texts import TextVectors, text_vectors
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer, TokenizerContext
@@ -17,28 +19,39 @@ SIDS, TOKENIZER = "semantic_ids.safetensors", "tokenizer.safetensors"
 
 
 class Identifiers(LearntPart):
-    """Learns a tokenizer from the text vectors of training items, and gives every item its SID."""
+    """Learns a tokenizer from the text vectors of training items, and gives every item its SID.
 
-    def __init__(self) -> None:
-        self.tokenizer: Tokenizer | None = None
-        self.semantic_ids: SemanticIds | None = None
+    Args:
+        checks: told n digits and I items; they refuse sizes that decoders cannot work with.
+
+    Attributes:
+        tokenizer, semantic_ids: there once it is fitted or loaded.
+        report: on the semantic IDs, after fit.
+    """
+
+    tokenizer: Tokenizer
+    semantic_ids: SemanticIds
+
+    def __init__(self, checks: Sequence[Callable[[int, int], None]] = ()) -> None:
+        self.checks = checks
         self.report: TokenizerReport | None = None
 
     def fit(self, task: FitTask) -> None:
-        """See :meth:`LearntPart.fit`."""
+        """See :meth:`LearntPart.fit`; refuses sizes before anything is learnt for them."""
         recipe, split = task.recipe, task.split
         vectors = part_of(task.parts, "texts", TextVectors).vectors
         assert vectors is not None
-        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed)
+        self.tokenizer = tokenizer = recipe.tokenizer.build(seed=recipe.seed)
+        for check in self.checks:
+            check(tokenizer.n_digits, len(vectors))
         folder = None if task.run_folder is None else task.run_folder / "tokenizer"
         context = TokenizerContext(vectors, split.item_counts > 0, split.train, "cpu", folder, recipe.seed)
         collisions, options = recipe.semantic_ids.collisions, recipe.tokenizer.flat()
-        self.semantic_ids, self.report = tokenize_items(self.tokenizer, context, collisions, options)
+        self.semantic_ids, self.report = tokenize_items(tokenizer, context, collisions, options)
         task.facts["tokenizer_report"] = dict(self.report.rows())
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`; the SIDs of all other items stay."""
-        assert self.semantic_ids is not None and self.tokenizer is not None
         changed = copy.copy(self)
         if change.new:
             changed.semantic_ids = self.semantic_ids.extended(self.tokenizer, text_vectors(change))
@@ -48,19 +61,17 @@ class Identifiers(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        assert self.semantic_ids is not None and self.tokenizer is not None
         self.semantic_ids.save(folder / SIDS)
         self.tokenizer.state().save(folder / TOKENIZER)
 
-    def load(self, saved: SavedModel) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        recipe = saved.recipe
-        path = saved.folder / SIDS
-        self.semantic_ids = of_all_items(SemanticIds.load(path), len(saved.item_counts), path)
+        path = folder / SIDS
+        self.semantic_ids = of_all_items(SemanticIds.load(path), beside.n_items, path)
         self.tokenizer = recipe.tokenizer.build(seed=recipe.seed)
         if self.tokenizer.codebook_sizes != self.semantic_ids.codebook_sizes:
             raise ModelFolderError(
                 f"{path} has codes of the sizes {self.semantic_ids.codebook_sizes}, the tokenizer of the recipe makes "
                 f"{self.tokenizer.codebook_sizes}"
             )
-        self.tokenizer.load_state(State.load(saved.folder / TOKENIZER))
+        self.tokenizer.load_state(State.load(folder / TOKENIZER))

@@ -13,7 +13,7 @@ from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, SavedModel, of_all_items, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, normalise
 
 ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
@@ -26,12 +26,14 @@ class TextVectors(LearntPart):
         kept: whether the vectors are kept and saved.
 
     Attributes:
+        encoder: there once it is fitted or loaded.
         vectors: [I, e] of all items; None where they are not kept and nothing is being fitted.
     """
 
+    encoder: ItemEncoder
+
     def __init__(self, kept: bool) -> None:
         self.kept = kept
-        self.encoder: ItemEncoder | None = None
         self._embedding: Part | None = None  # what the encoder is made of
         self.vectors: np.ndarray | None = None
         self._unit: np.ndarray | None = None  # [I, e] of length 1, once similar items are asked for
@@ -48,25 +50,20 @@ class TextVectors(LearntPart):
 
     def encode(self, rows: pl.DataFrame) -> np.ndarray:
         """[N, e] of the texts of rows of an item table."""
-        assert self.encoder is not None
         return self.encoder.encode(rows)
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
         changed = copy.copy(self)
         changed._unit = None
-        if self.vectors is not None and change.new:
-            changed.vectors = np.concatenate([self.vectors, text_vectors(change)])
-        elif self.vectors is not None:
-            changed.vectors = self.vectors.copy()
-            changed.vectors[change.positions] = text_vectors(change)
+        if self.vectors is not None:
+            changed.vectors = all_text_vectors(change)
         return changed
 
     def recipe_changed(self, recipe: Recipe) -> Self:
         """See :meth:`LearntPart.recipe_changed`; what the encoder has learnt stays."""
         if recipe.embedding == self._embedding:
             return self
-        assert self.encoder is not None
         changed = copy.copy(self)
         changed._embedding = recipe.embedding
         changed.encoder = recipe.embedding.build(seed=recipe.seed).load_state(self.encoder.state())
@@ -80,19 +77,17 @@ class TextVectors(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        assert self.encoder is not None
         self.encoder.state().save(folder / ENCODER)
         if self.vectors is not None:
             State({"vectors": self.vectors}).save(folder / VECTORS)
 
-    def load(self, saved: SavedModel) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        recipe = saved.recipe
         self._embedding = recipe.embedding
-        self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(saved.folder / ENCODER))
+        self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(folder / ENCODER))
         if self.kept:
-            path = saved.folder / VECTORS
-            vectors = of_all_items(State.load(path).arrays["vectors"], len(saved.item_counts), path)
+            path = folder / VECTORS
+            vectors = of_all_items(State.load(path).arrays["vectors"], beside.n_items, path)
             try:
                 self.vectors = check_embeddings(vectors, len(vectors))
             except DataError as error:
@@ -103,6 +98,21 @@ def text_vectors(change: ItemChange) -> np.ndarray:
     """[N, e] of the texts of items that come or change."""
     part = part_of(change.parts, "texts", TextVectors)
     return change.once("text vectors", lambda: part.encode(change.rows))
+
+
+def all_text_vectors(change: ItemChange) -> np.ndarray:
+    """[I, e] of the texts of all items after a change, where they are kept."""
+    before = part_of(change.parts, "texts", TextVectors).vectors
+    assert before is not None
+
+    def make() -> np.ndarray:
+        if change.new:
+            return np.concatenate([before, text_vectors(change)])
+        vectors = before.copy()
+        vectors[change.positions] = text_vectors(change)
+        return vectors
+
+    return change.once("all text vectors", make)
 
 
 def branch_names(recipe: Recipe) -> tuple[str, ...]:

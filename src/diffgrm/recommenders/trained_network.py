@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 import inspect
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
 import torch
 from torch import nn
 
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DiffGRMError, ModelFolderError, TrainingError
+from diffgrm.foundation.schema import ModelFolderError, RecipeError, TrainingError
 from diffgrm.learning.loop import check_run_folder, train
-from diffgrm.learning.objectives.base import LearningTask, Objective, TrainingItems
+from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.networks.compiled import compile_layers, compiled
-from diffgrm.networks.contracts import EncodesHistories, check_network, contract
-from diffgrm.ranking.decoding.base import Decoder
+from diffgrm.networks.contracts import EncodesHistories, contract
+from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.recommenders import weights
-from diffgrm.recommenders.parts import FitTask, LearntPart, Parts, SavedModel, part_of
-from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, Parts, part_of
+from diffgrm.recommenders.rankers import Tables, item_features, item_ranker
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors
@@ -33,12 +35,13 @@ class TrainedNetwork(LearntPart):
     """The recipe's network, trained for the recipe's objective.
 
     Attributes:
-        network: in 32 bits, as it is saved.
+        network: in 32 bits, as it is saved; there once it is fitted or loaded.
         sizes: what the data decided: arguments of networks that are no settings.
     """
 
+    network: nn.Module
+
     def __init__(self) -> None:
-        self.network: nn.Module | None = None
         self.sizes: dict[str, int] = {}
         self._precision = "32"
         self._in_use: nn.Module | None = None
@@ -83,43 +86,51 @@ class TrainedNetwork(LearntPart):
         )
 
     def _built(self, recipe: Recipe) -> nn.Module:
-        """The recipe's network, which is given the sizes that it takes."""
-        known = inspect.signature(registry.resolve("model", recipe.model.name)).parameters
-        return recipe.model.build(**{name: size for name, size in self.sizes.items() if name in known})
+        """The recipe's network, which is given the sizes that it takes.
+
+        Raises:
+            RecipeError: it needs one that the data do not decide here.
+        """
+        model = recipe.model
+        known = inspect.signature(registry.resolve("model", model.name)).parameters.values()
+        if missing := [p.name for p in known if p.default is p.empty and p.name not in self.sizes | model.options]:
+            raise RecipeError(
+                f"the model {model.name!r} needs {', '.join(missing)}, which the recommender {recipe.recommender!r} does "
+                "not have; semantic IDs come with the branch 'sid' (model.branches), or choose another model.name"
+            )
+        return model.build(**{p.name: self.sizes[p.name] for p in known if p.name in self.sizes})
 
     def _objective(self, task: FitTask, network: nn.Module) -> Objective:
         recipe, counts = task.recipe, task.split.item_counts
         items = TrainingItems(item_features(task.parts, counts, len(counts)), counts)
-        tables = Tables(recipe, task.parts, None)
-        decoder = recipe.validation_decoder.build(seed=recipe.seed) if "decoding" in recipe.sections else None
+        ranking: Callable[[nn.Module, ItemFeatures], Ranking] = partial(item_ranker, recipe)
+        if "decoding" in recipe.sections:  # the tables of the catalogue serve all validations
+            decoder = recipe.validation_decoder.build(seed=recipe.seed)
+            ranking = partial(Tables(recipe, task.parts, None).ranker, decoder=decoder)
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
-        learning = LearningTask(
-            network, items, lambda: tables.ranking(network, items.features, decoder), recipe.item_loss, noising
-        )
-        return recipe.objective.build(task=learning)
+        return recipe.objective.build(task=LearningTask(network, items, ranking, recipe.item_loss, noising))
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
     @property
     def in_use(self) -> nn.Module:
         """The network, in the precision that :meth:`to` was told."""
-        assert self.network is not None
         if self._in_use is None:
             exact = self._precision == "32"
             self._in_use = self.network if exact else copy.deepcopy(self.network).to(torch.bfloat16)
         return self._in_use
 
-    def to(self, device: str, precision: Literal["32", "bf16"]) -> None:
+    def to(self, device: str, precision: Literal["32", "bf16"]) -> Self:
         """See :meth:`LearntPart.to`."""
-        assert self.network is not None
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        changed = copy.copy(self)
         self.network.to(device)
-        self._precision, self._in_use = precision, None
+        changed._precision, changed._in_use = precision, None
+        return changed
 
     def compile(self) -> bool:
         """See :meth:`LearntPart.compile`."""
-        assert self.network is not None
         self._in_use = None
         return compile_layers(self.network) > 0
 
@@ -127,19 +138,18 @@ class TrainedNetwork(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`; the sizes travel in the header."""
-        assert self.network is not None
         weights.save(self.network, folder / NETWORK, self.sizes)
 
-    def load(self, saved: SavedModel) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        path, recipe = saved.folder / NETWORK, saved.recipe
+        path = folder / NETWORK
         self.sizes, shapes = weights.read_header(path)
         fitted = self.sizes.get("n_items", 0)
-        expected = _sizes_of(saved.parts, fitted)
-        if self.sizes != expected or not 1 <= fitted <= len(saved.item_counts):
+        expected = _sizes_of(beside.parts, fitted)
+        if self.sizes != expected or not 1 <= fitted <= beside.n_items:
             raise ModelFolderError(
                 f"{path} does not fit the files beside it: its sizes are {self.sizes}, expected {expected} and at most "
-                f"{len(saved.item_counts)} items"
+                f"{beside.n_items} items"
             )
         if recipe.model.name in registry.names("model"):  # a class of others is trusted, and may not be made without memory
             weights.check_shapes(lambda: self._built(recipe), shapes, path)
@@ -155,41 +165,13 @@ def _sizes_of(parts: Parts, n_items: int) -> dict[str, int]:
     sizes = {"n_items": n_items}
     if "sids" in parts:
         sids = part_of(parts, "sids", Identifiers).semantic_ids
-        assert sids is not None
         sizes |= {"n_digits": sids.n_digits, "codebook_size": sids.codebook_size}
     if "texts" in parts and (texts := part_of(parts, "texts", TextVectors)).kept:
         assert texts.vectors is not None
         sizes["text_width"] = texts.vectors.shape[1]
     if "scorers" in parts:
-        neighbours = part_of(parts, "scorers", ItemScorers).neighbours
-        assert neighbours is not None
-        sizes["n_items"] = neighbours.n_fitted
+        sizes["n_items"] = part_of(parts, "scorers", ItemScorers).neighbours.n_fitted
     return sizes
-
-
-def check_recipe(recipe: Recipe, decoders: list[Decoder]) -> None:
-    """Refuse a network that cannot be trained or decoded as a recipe says, before anything is made for it.
-
-    Raises:
-        RecipeError: see :func:`check_network`.
-    """
-    needs = [(need, f"objective {part.name!r}") for part in _objectives(recipe) for need in _needs("objective", part.name)]
-    needs += [(need, f"decoding {recipe.decoding.name!r}") for decoder in decoders for need in decoder.needs]
-    check_network(recipe.model.name, registry.resolve("model", recipe.model.name), [(EncodesHistories, "training"), *needs])
-
-
-def _objectives(recipe: Recipe) -> list[Any]:
-    """The objective and those nested in it."""
-    found, waiting = [], [recipe.objective]
-    while waiting:
-        part = waiting.pop()
-        found.append(part)
-        waiting += [option for option in part.options.values() if type(option) is type(part)]
-    return found
-
-
-def _needs(kind: str, name: str) -> tuple[type, ...]:
-    return getattr(registry.resolve(kind, name), "needs", ())
 
 
 def network_of(parts: Parts) -> TrainedNetwork:
@@ -198,6 +180,4 @@ def network_of(parts: Parts) -> TrainedNetwork:
     Raises:
         DiffGRMError: there is none.
     """
-    if not isinstance(part := parts.get("network"), TrainedNetwork):
-        raise DiffGRMError("this recommender has no network")
-    return part
+    return part_of(parts, "network", TrainedNetwork)

@@ -108,9 +108,7 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
             if ranker.items.comparable is not ranker.items.vectors:
                 vectors[COMPARABLE] = ranker.items.comparable.numpy()
         State(vectors).save(new / ITEM_VECTORS)
-        sids = part_of(recommender.parts, "sids", Identifiers).semantic_ids
-        assert sids is not None
-        sids.save(new / SIDS)
+        part_of(recommender.parts, "sids", Identifiers).semantic_ids.save(new / SIDS)
         ids = catalogue.table.select(Columns.ITEM)
         write_parquet(ids.with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable)), new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
@@ -131,12 +129,11 @@ def _ranker_of(recommender: Recommender) -> Ranker:
     _check_method(recipe)
     catalogue, parts = recommender.catalogue, recommender.parts
     learnt = network_of(parts)
-    assert learnt.network is not None
     _check_decoding(recipe, learnt.sizes["n_digits"])
     network = copy.deepcopy(learnt.network).cpu().eval()
     features = item_features(parts, catalogue.counts, learnt.sizes["n_items"])
     decoder = recipe.decoding.build(seed=recipe.seed)
-    return Tables(recipe, parts, catalogue.recommendable).ranking(network, features, decoder)
+    return Tables(recipe, parts, catalogue.recommendable).ranker(network, features, decoder)
 
 
 def _check_method(recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ class ItemProposals:
     """Candidates by item score, ranked by item score and digits together.
 
     Attributes:
-        scoring: of whole items.
+        scoring: of all items.
         candidates: items that are looked at for each user (raised to k where k is larger).
         weight: what the log-probability of an item's digits counts for beside that of the item; 0: nothing.
     """

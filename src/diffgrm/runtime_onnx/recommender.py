@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.collate import in_batches
-from diffgrm.data.dataset import IdMap, Ragged
+from diffgrm.data.dataset import Ragged
 from diffgrm.data.histories import read_histories
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.parts import as_part, read_scorers
 from diffgrm.foundation.registry import Trust
@@ -69,15 +70,15 @@ class OnnxRecommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        only: Iterable[Any] | None = None,
-        without: Iterable[Any] | None = None,
+        only: Any = None,
+        without: Any = None,
         on_empty: Literal["error", "skip"] = "error",
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
         """The k best items for each history; arguments, answer and errors as of ``Recommender.recommend``, which see.
 
         Raises:
-            DataError: k out of range, unusable histories, or filters that leave no item.
+            DataError: k out of range, unusable histories, or filters that know or leave no item.
         """
         catalogue = self._restricted_to(candidate_items(self.items, self._recommendable, k, only, without))
         user_ids, positions = read_histories(histories, self.items, on_empty)
@@ -174,6 +175,5 @@ def _decoding(
         return BeamSearch(count, part.options["order"])
     learnt = ItemScorers()
     learnt.read(folder, read_scorers(recipe["item_scoring"]), len(arrays[VECTORS]))
-    assert learnt.neighbours is not None
     items = ScoredItems(arrays.get(COMPARABLE, arrays[VECTORS]), learnt.neighbours)
     return ItemProposals(ItemScoring(tuple(learnt.scorers.values()), items), count, part.options["weight"])

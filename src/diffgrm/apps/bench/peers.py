@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap, InteractionDataset, Ragged, Split
+from diffgrm.data.dataset import InteractionDataset, Ragged, Split
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation.schema import Columns, DiffGRMError
 from diffgrm.foundation.storage import read_parquet, write_parquet
 

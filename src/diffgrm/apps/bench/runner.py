@@ -281,8 +281,8 @@ def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[st
     if hasattr(recommender, "fill_order"):
         users = np.arange(min(OBSERVED, len(world.split.validation)))
         found["fill_order"] = recommender.fill_order(world.split.validation.histories.rows(users)).tolist()
-    parts = sorted(run_folder.glob("logs/part_*/metrics.csv"))
-    logs = [pl.read_csv(path.read_bytes(), infer_schema_length=None) for path in parts]
+    paths = sorted(run_folder.glob("logs/part_*/metrics.csv"))
+    logs = [pl.read_csv(path.read_bytes(), infer_schema_length=None) for path in paths]
     if logs:
         table = pl.concat(logs, how="diagonal_relaxed")
         names = [name for name in table.columns if name.startswith("val_")]

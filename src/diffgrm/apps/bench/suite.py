@@ -121,7 +121,9 @@ class Suite(BaseModel):
                 continue
             for choice in self.choices(name):
                 try:
-                    self._own_classes.update(self.recipe(name, dataset, choice, self.seeds[0]).own_classes)
+                    recipe = self.recipe(name, dataset, choice, self.seeds[0])
+                    recipe.refuse_idle()
+                    self._own_classes.update(recipe.own_classes)
                 except RecipeError as error:
                     problems.append(f"run {name!r} on {dataset}: {error}")
         if problems:

@@ -26,7 +26,7 @@ ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
 @items_app.command()
 def add(
     model: Model,
-    items: Annotated[Path, typer.Option(help="New items: item_id, text (parquet, csv, jsonl, .gz).")],
+    items: Annotated[Path, typer.Option(help="New items: item_id, text (parquet, csv, jsonl...).")],
     vectors: Vectors = None,
     trust_code: TrustCode = False,
 ) -> None:

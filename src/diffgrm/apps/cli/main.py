@@ -24,15 +24,17 @@ from diffgrm.apps.cli.shared import (
     Interactions,
     Items,
     JsonFile,
+    OnEmpty,
     Overrides,
     Precision,
     Quiet,
     RecipeFile,
+    TimeFormat,
     TrustCode,
     check_outputs,
     dataset_of,
     events_of,
-    item_list,
+    of_users,
     recipe_of,
     renamings,
     write_json,
@@ -73,6 +75,7 @@ def fit(
     items: Items = None,
     dataset: Dataset = None,
     column: Column = None,
+    time_format: TimeFormat = None,
     run_folder: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
     ] = None,
@@ -92,7 +95,7 @@ def fit(
     if model_folder.place(run).is_relative_to(model_folder.place(out)):
         raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
     check_folder(run)
-    data = dataset_of(interactions, items, dataset, column)
+    data = dataset_of(interactions, items, dataset, column, time_format)
     console.print(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
     with ends.hint(lambda: _how_to_go_on(run)):
@@ -130,6 +133,7 @@ def recommend(
     only: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may be recommended.")] = None,
     without: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may not.")] = None,
     column: Column = None,
+    time_format: TimeFormat = None,
     device: Device = "auto",
     precision: Precision = "32",
     quiet: Quiet = False,
@@ -147,23 +151,19 @@ def recommend(
         table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: history})
     else:
         assert interactions is not None
-        table = events_of(interactions, column)
-        if user:
-            table = table.filter(pl.col(Columns.USER).cast(pl.String).is_in(user))
-            if table.height == 0:
-                raise DataError(f"none of the users {', '.join(user)} is in {interactions}")
+        table = of_users(events_of(interactions, column, time_format), user)
     with progress_bar("Recommending", table[Columns.USER].n_unique(), quiet) as progress:
         found = recommender.recommend(
             table,
             k,
             exclude_seen=not include_seen,
-            only=None if only is None else item_list(only),
-            without=None if without is None else item_list(without),
+            only=only,
+            without=without,
             on_empty="skip",
             progress=progress,
         )
     if out is None:
-        show_recommendations(found, recommender.item_table)
+        show_recommendations(found, recommender.item_table, whose="User" if history is None else "For the")
     else:
         write_table(found, out)
         console.print(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
@@ -177,8 +177,10 @@ def evaluate(
     items: Items = None,
     dataset: Dataset = None,
     column: Column = None,
+    time_format: TimeFormat = None,
     on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
     users: Annotated[int | None, typer.Option(min=1, help="Evaluate this many users, drawn by the recipe's seed.")] = None,
+    on_empty: OnEmpty = "error",
     device: Device = "auto",
     precision: Precision = "32",
     json_file: JsonFile = None,
@@ -194,14 +196,14 @@ def evaluate(
 
     check_outputs(ranks, json_file, (".parquet",))
     recommender = load(model, trust_code=trust_code).override(overrides or []).to(device, precision)
-    data = dataset_of(interactions, items, dataset, column)
+    data = dataset_of(interactions, items, dataset, column, time_format)
     settings = recommender.recipe.data
     split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
     held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
     with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
-        result = evaluation.evaluate(
-            recommender, held_out, data.items, split.item_counts, recommender.recipe.evaluation.ks, progress=progress
-        )
+        known = recommender.items if on_empty == "skip" else None
+        by = data.items, split.item_counts, recommender.recipe.evaluation.ks
+        result = evaluation.evaluate(recommender, held_out, *by, progress=progress, known=known)
     show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
     if json_file is not None:
         write_json(json_file, result.to_dict())
@@ -218,6 +220,7 @@ def tokenize(
     interactions: Interactions = None,
     dataset: Dataset = None,
     column: Column = None,
+    time_format: TimeFormat = None,
     json_file: JsonFile = None,
 ) -> None:
     """Give every item its semantic ID, and report on their health.
@@ -228,7 +231,8 @@ def tokenize(
 
     from diffgrm.apps.console import console, show_report
     from diffgrm.data.dataset import make_split
-    from diffgrm.data.tables import load_frame, read_items, renamings_for
+    from diffgrm.data.frames import load_frame
+    from diffgrm.data.tables import read_items, renamings_for
     from diffgrm.semantic_ids.embeddings.base import embed_items
     from diffgrm.semantic_ids.semantic_ids import tokenize_items
     from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
@@ -242,7 +246,7 @@ def tokenize(
         table = read_items(frame, renamings_for(frame, renamings(column)))
         in_training, events = np.ones(table.height, dtype=bool), None
     else:
-        data = dataset_of(interactions, items, dataset, column)
+        data = dataset_of(interactions, items, dataset, column, time_format)
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
         table, in_training, events = data.item_table, split.item_counts > 0, split.train
@@ -297,7 +301,8 @@ def similar(
 
     recommender = load(model, trust_code=trust_code)
     found = recommender.similar_items(item, k)
-    show_recommendations(found.with_columns(pl.lit(f"similar to {item}").alias(Columns.USER)), recommender.item_table)
+    found = found.with_columns(pl.lit(item).alias(Columns.USER))
+    show_recommendations(found, recommender.item_table, whose="Similar to")
 
 
 @app.command()
@@ -310,6 +315,7 @@ def serve(
         Path | None, typer.Option(help="Events of users who can then be asked for by id: user_id, item_id, timestamp.")
     ] = None,
     column: Column = None,
+    time_format: TimeFormat = None,
     token_file: Annotated[
         Path | None, typer.Option(help="File with the token that changes of the catalogue need; or set DIFFGRM_TOKEN.")
     ] = None,
@@ -332,7 +338,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
     ends.leave_to_others()
-    events = None if interactions is None else events_of(interactions, column)
+    events = None if interactions is None else events_of(interactions, column, time_format)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
     run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision, trust_code)
 

@@ -11,18 +11,24 @@ import typer
 from typer.core import TyperCommand
 
 from diffgrm.foundation.outputs import check_file
-from diffgrm.foundation.schema import Columns, DataError, RecipeError
+from diffgrm.foundation.schema import Columns, DataError, RecipeError, first_few
 from diffgrm.foundation.storage import write_parquet
 
 if TYPE_CHECKING:
     from diffgrm.data.dataset import InteractionDataset
     from diffgrm.foundation.recipe import Recipe
 
-Interactions = Annotated[Path | None, typer.Option(help="Events: user_id, item_id, timestamp (parquet, csv, jsonl, .gz).")]
-Items = Annotated[Path | None, typer.Option(help="Items: item_id, text (parquet, csv, jsonl, .gz).")]
+Interactions = Annotated[Path | None, typer.Option(help="Events: user_id, item_id, timestamp (parquet, csv, jsonl...).")]
+Items = Annotated[Path | None, typer.Option(help="Items: item_id, text (parquet, csv, jsonl...).")]
 Dataset = Annotated[str | None, typer.Option(help="A public dataset instead of two tables; see 'diffgrm datasets'.")]
 Column = Annotated[
     list[str] | None, typer.Option(help="Rename a column of your tables: OURS=YOURS, for example user_id=reviewerID.")
+]
+TimeFormat = Annotated[
+    str | None, typer.Option(help="How times in text are written, for example %d/%m/%Y; without it, numbers or ISO.")
+]
+OnEmpty = Annotated[
+    Literal["error", "skip"], typer.Option(help="Users without an item that the model knows: an error, or left out.")
 ]
 RecipeFile = Annotated[
     Path | None, typer.Option(help="Recipe YAML, or a name that 'diffgrm recipes' lists; without it, the defaults.")
@@ -109,16 +115,31 @@ def renamings(column: list[str] | None) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in column or [])
 
 
-def events_of(path: Path, column: list[str] | None) -> pl.DataFrame:
+def events_of(path: Path, column: list[str] | None, time_format: str | None) -> pl.DataFrame:
     """The events of an interaction table, in order of time."""
-    from diffgrm.data.tables import load_frame, read_interactions, renamings_for
+    from diffgrm.data.frames import load_frame
+    from diffgrm.data.tables import read_interactions, renamings_for
 
     frame = load_frame(path, "interaction table")
-    return read_interactions(frame, renamings_for(frame, renamings(column)))
+    return read_interactions(frame, renamings_for(frame, renamings(column)), time_format)
+
+
+def of_users(events: pl.DataFrame, users: list[str] | None) -> pl.DataFrame:
+    """The events of some users; None is all.
+
+    Raises:
+        DataError: users without an event.
+    """
+    if users is None:
+        return events
+    known = events[Columns.USER].cast(pl.String)
+    if unknown := sorted(set(users) - set(known)):
+        raise DataError(f"{len(unknown)} users have no event in the interaction table: {first_few(unknown)}")
+    return events.filter(known.is_in(users))
 
 
 def dataset_of(
-    interactions: Path | None, items: Path | None, name: str | None, column: list[str] | None
+    interactions: Path | None, items: Path | None, name: str | None, column: list[str] | None, time_format: str | None
 ) -> InteractionDataset:
     """The dataset of two tables, or a public one."""
     from diffgrm.data.dataset import InteractionDataset
@@ -131,14 +152,7 @@ def dataset_of(
     if interactions is None or items is None:
         raise DataError("give --interactions FILE and --items FILE, or --dataset NAME")
     label = interactions.resolve().parent.name or interactions.stem
-    return InteractionDataset.from_tables(interactions, items, renamings(column), name=label)
-
-
-def item_list(path: Path) -> list[Any]:
-    """Item ids of a table."""
-    from diffgrm.data.tables import read_table
-
-    return read_table(path, required=(Columns.ITEM,), what="item list")[Columns.ITEM].to_list()
+    return InteractionDataset.from_tables(interactions, items, renamings(column), label, time_format)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

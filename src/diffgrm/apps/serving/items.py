@@ -13,8 +13,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.live import Snapshot
-from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
+from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, problem_responses
 from diffgrm.apps.serving.server import Server
+from diffgrm.data.columns import frame_of
 from diffgrm.foundation.schema import Columns
 
 BEARER = HTTPBearer(auto_error=False, description="The server's token")
@@ -103,18 +104,16 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
     wrong = {}
     for number, row in enumerate(body.items):
         for column in (Columns.ITEM, Columns.TEXT):
-            if not isinstance(row.get(column), str | int) or row[column] == "":
-                wrong[f"#/items/{number}/{column}"] = f"every item needs {column}"
+            value = row.get(column)
+            if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+                wrong[f"#/items/{number}/{column}"] = f"every item needs {column}, a text or a whole number"
     if not wrong:
         there = server.live.current.saved.items.positions([str(row[Columns.ITEM]) for row in body.items]) >= 0
         what = "is not in the catalogue" if known else "is in the catalogue already"
         wrong = {f"#/items/{number}/{Columns.ITEM}": what for number in np.flatnonzero(there != known).tolist()}
     if wrong:
         raise Problem(422, f"{len(wrong)} values of the rows cannot be used", wrong)
-    try:
-        return pl.from_dicts(body.items, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
-        raise field_problem("#/items", f"the rows do not make a table: {error}") from error
+    return frame_of([{**row, Columns.ITEM: str(row[Columns.ITEM])} for row in body.items])
 
 
 def _known(server: Server, body: m.ItemIds) -> list[Any]:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from diffgrm.data.dataset import IdMap, Ragged
+from diffgrm.data.dataset import Ragged
+from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.schema import Columns, DiffGRMError
 from diffgrm.foundation.storage import file_digest

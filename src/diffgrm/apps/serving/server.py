@@ -112,6 +112,8 @@ class Server:
             positions = recommender.items.positions(ids or [])
             named = np.zeros(len(allowed), dtype=bool)
             named[positions[positions >= 0]] = True
+            if ids and not named.any():
+                raise field_problem(f"#/{name}", "names no item of the catalogue")
             if ids is not None:
                 allowed &= named if name == "only" else ~named
                 if not allowed.any():

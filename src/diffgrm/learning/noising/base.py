@@ -1,4 +1,4 @@
-"""NoisingSchedule: from a clean target to its masked views ."""
+"""NoisingSchedule: from a clean target to its masked views."""
 
 from __future__ import annotations
 

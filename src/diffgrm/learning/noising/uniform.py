@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from diffgrm.foundation.schema import OnlyWith
 from diffgrm.learning.noising.base import NoisingContext, NoisingSchedule, Views
 
 
 class RandomNoising(NoisingSchedule):
     """Each view hides digits drawn without regard to the other views."""
+
+    only_with: ClassVar[OnlyWith] = (("p", "draw", ("fixed_p",)),)
 
     def __init__(
         self,

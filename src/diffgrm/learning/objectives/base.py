@@ -5,27 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffgrm.data.dataset import EvaluationSet, Ragged
+from diffgrm.data.dataset import EvaluationSet
 from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.base import NoisingSchedule
 from diffgrm.networks.contracts import EncodesHistories, contract
 from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.ranking.item_ranker import ItemRanker
+from diffgrm.ranking.ranker import Ranker
 
-
-class Ranking(Protocol):
-    """A network ready to rank, as validation needs it."""
-
-    def top(self, histories: Ragged, k: int) -> np.ndarray:
-        """Item positions [U, k] for histories, best first, what is in the history left out, -1 after the last."""
-        ...
+Ranking = Ranker | ItemRanker
+"""A network ready to rank, as validation needs it."""
 
 
 class TrainingItems(nn.Module):
@@ -65,14 +62,14 @@ class LearningTask:
     Attributes:
         network: whose weights are trained and kept; see :mod:`diffgrm.networks.contracts`.
         items: all items.
-        ranking: makes the network ready to rank all users, once a validation.
-        item_loss: how whole items are told apart, for objectives that do so.
+        ranking: makes the network as it is, by the features of all items, ready to rank; asked once a validation.
+        item_loss: how items are told apart, for objectives that do so.
         noising: which digits are hidden, for objectives that hide some.
     """
 
     network: nn.Module
     items: TrainingItems
-    ranking: Callable[[], Any]
+    ranking: Callable[[nn.Module, ItemFeatures], Ranking]
     item_loss: ItemLossSettings
     noising: NoisingSchedule | None
 
@@ -81,7 +78,7 @@ class Objective(nn.Module, ABC):
     """A network, its loss, and how it ranks during validation.
 
     Attributes:
-        needs: what the network must be able to do.
+        needs: what the network must be able to do, and learns by this objective.
         sections: recipe sections that the objective reads.
     """
 
@@ -106,11 +103,11 @@ class Objective(nn.Module, ABC):
             context: how far training is.
         """
 
-    def ranking(self) -> Any:
-        """The network as it is now, ready to rank (:class:`Ranking`)."""
-        return self.task.ranking()
+    def ranking(self) -> Ranking:
+        """The network as it is now, ready to rank."""
+        return self.task.ranking(self.network, self.items.features)
 
-    def observe(self, ranking: Any, validation: EvaluationSet) -> dict[str, float]:
+    def observe(self, ranking: Ranking, validation: EvaluationSet) -> dict[str, float]:
         """More figures to log at every validation; nothing is chosen by them.
 
         Args:

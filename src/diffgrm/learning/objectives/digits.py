@@ -16,9 +16,10 @@ from torch import Tensor
 from diffgrm.data.dataset import EvaluationSet
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.objectives.base import Objective
+from diffgrm.learning.objectives.base import Objective, Ranking
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.contracts import EncodesHistories, contract
+from diffgrm.ranking.ranker import Ranker
 
 OBSERVED = 1024  # validation users whose digits' difficulty is logged
 
@@ -55,8 +56,10 @@ class DigitObjective(Objective):
         network = contract(self.network, EncodesHistories)
         return network.encode_history(network.item_vectors(self.items.features.of(items)), index, valid)
 
-    def observe(self, ranking: Any, validation: EvaluationSet) -> dict[str, float]:
+    def observe(self, ranking: Ranking, validation: EvaluationSet) -> dict[str, float]:
         """How hard each digit is: its negative log-likelihood in nats, mean over users and targets."""
+        if not isinstance(ranking, Ranker):  # digits are learnt, but rank nothing
+            return {}
         users = np.arange(min(len(validation), OBSERVED))
         targets = validation.targets.rows(users)
         total, device = torch.zeros(self.codes.shape[1], device=self.codes.device), self.codes.device

@@ -1,4 +1,4 @@
-"""Whole items and their digits, learnt together on one history encoder."""
+"""Items and their digits, learnt together on one history encoder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from diffgrm.foundation.parts import PartLike, PartOf, as_part
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.objectives.base import LearningTask, Objective
+from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking
 from diffgrm.learning.objectives.digits import DigitObjective
 from diffgrm.learning.objectives.next_item import NextItemObjective
 from diffgrm.networks.contracts import ScoresItems
 
 
 class JointObjective(Objective):
-    """The loss of telling whole items apart and, beside it, that of the digits of some of the targets.
+    """The loss of telling items apart and, beside it, that of the digits of some of the targets.
 
     Raises:
         RecipeError: ``digits`` is no objective over digits.
@@ -33,15 +33,18 @@ class JointObjective(Objective):
         self,
         task: LearningTask,
         digits: Annotated[PartLike, PartOf("objective"), "how digits are learnt"] = "diffusion",
-        item_weight: Annotated[float, Field(gt=0), "weight of the loss over whole items beside that of digits"] = 1.0,
+        item_weight: Annotated[float, Field(gt=0), "weight of the loss over items beside that of digits"] = 1.0,
         digit_fraction: Annotated[
             float, Field(gt=0, le=1), "fraction of a step's histories whose digits are learnt; items are learnt from all"
         ] = 1.0,
     ) -> None:
         super().__init__(task)
-        self.digits, self.next_item = as_part("objective", digits).build(task=task), NextItemObjective(task)
+        part = as_part("objective", digits)
+        self.digits, self.next_item = part.build(task=task), NextItemObjective(task)
         if not isinstance(self.digits, DigitObjective):
-            raise RecipeError(f"objective.digits is {digits!r}, which learns no digits; choose diffusion or left_to_right")
+            raise RecipeError(
+                f"objective.digits is {part.name!r}, which learns no digits; choose diffusion or left_to_right"
+            )
         self.item_weight, self.digit_fraction = item_weight, digit_fraction
 
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
@@ -55,7 +58,7 @@ class JointObjective(Objective):
         some, remembered = (batch, memory) if everyone else (batch.rows(rows), memory.rows(rows))
         return self.item_weight * items + self.digits.digit_loss(some, remembered, generator, context)
 
-    def observe(self, ranking: Any, validation: EvaluationSet) -> dict[str, float]:
+    def observe(self, ranking: Ranking, validation: EvaluationSet) -> dict[str, float]:
         """See :meth:`DigitObjective.observe`."""
         return self.digits.observe(ranking, validation)
 

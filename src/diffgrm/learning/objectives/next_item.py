@@ -1,4 +1,4 @@
-"""The objective over whole items: tell the next item from the others."""
+"""The objective over items: tell the next item from the others."""
 
 from __future__ import annotations
 

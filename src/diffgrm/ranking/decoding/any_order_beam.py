@@ -78,6 +78,10 @@ class AnyOrderBeam(Decoder):
             raise RecipeError(f"decoding.steps {self.steps} is more than the {n_digits} digits of a semantic ID")
         if self.steps is not None and self.threshold is not None:
             raise RecipeError("decoding.steps and decoding.threshold both say how many digits a step fills; leave one out")
+        if self.steps is None and self.group != "even":
+            raise RecipeError(
+                f"decoding.group {self.group} does nothing without decoding.steps; set it, or leave group out"
+            )
         if self.finish == "items" and not self.constrained:
             raise RecipeError("decoding.finish items needs decoding.constrained true: only the catalogue knows the items")
 

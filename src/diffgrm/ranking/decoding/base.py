@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffgrm.networks.contracts import Denoises
 from diffgrm.ranking.catalogue import Catalogue, Excluded
+from diffgrm.ranking.item_scoring.base import SecondLook
 
 Denoise = Callable[[Tensor, Tensor, Any], Tensor]
 """``denoise(codes [B, Q, n], mask [B, Q, n], memory) -> logits [B, Q, n, K]``."""
@@ -25,18 +26,18 @@ Watch = Callable[[Tensor, Tensor, Tensor], None]
 
 @dataclass(frozen=True)
 class ItemScores:
-    """What scorers of whole items say to a batch of B users; a decoder knows nothing of their terms.
+    """What scorers say of all items to a batch of B users; a decoder knows nothing of their terms.
 
     Attributes:
         all: [B, I] scores before softmax.
         candidates: best items of each user that a second look is taken at; 0: none is.
         second_look: takes candidates [B, C] (item positions, best first, -1 after the last) and their scores [B, C], and
-            returns other scores for them; ``rows(chosen)`` is that of some users. None: there is none.
+            returns other scores for them. None: there is none.
     """
 
     all: Tensor
     candidates: int = 0
-    second_look: Any = None
+    second_look: SecondLook | None = None
 
     def rows(self, chosen: Tensor) -> ItemScores:
         """Those of some users [b]."""
@@ -57,7 +58,7 @@ class Task:
         seeds: [B] int64, a number of each user's own for decoders that draw at random, so that an answer does not
             depend on who else is in the batch.
         watch: told the partial SIDs after each step; None for nobody to tell. A search that comes short starts again.
-        item_scores: of whole items; only for decoders that use them (:attr:`Decoder.uses_item_scores`).
+        item_scores: of all items; only for decoders that use them (:attr:`Decoder.uses_item_scores`).
     """
 
     ask: Any
@@ -123,7 +124,7 @@ class Decoder(ABC):
     Attributes:
         asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
         needs: what the network must be able to do.
-        uses_item_scores: whether it needs to be told the scores of whole items.
+        uses_item_scores: whether it needs to be told the scores of all items.
     """
 
     asks: ClassVar[str] = "denoise"

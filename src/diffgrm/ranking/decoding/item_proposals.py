@@ -1,4 +1,4 @@
-"""Decode what whole items propose: item scores choose candidates, a second look or denoising their digits ranks them.
+"""Decode what item scores propose: they choose candidates, a second look or denoising their digits ranks them.
 
 A candidate's digits are filled as Confidence-guided Parallel Denoising fills them (paper, section 3.4): in every step the
 one that the network is surest of, each candidate in its own order. An item's score is the log of its probability among the

@@ -1,1 +1,1 @@
-"""Scores of whole items: small scorers and their weighted sum."""
+"""Scores of items: small scorers and their weighted sum."""

@@ -1,4 +1,4 @@
-"""Scorers of whole items, and their weighted sum.
+"""Scorers of items, and their weighted sum.
 
 A scorer says of every item what it is worth to a user, in its own way: by vectors, by co-occurrence, by how new the item
 is. A decoder or ranker receives the sum and knows nothing of its terms. Nothing here depends on the runtime: arrays are
@@ -38,8 +38,7 @@ class Users:
 
     def rows(self, chosen: Array) -> Users:
         """Some of them [b]."""
-        rows = chosen if isinstance(chosen, np.ndarray) else chosen.cpu().numpy()
-        return Users(self.vectors[chosen], self.histories.rows(rows))
+        return Users(self.vectors[chosen], self.histories.rows(as_numpy(chosen)))
 
 
 @dataclass(frozen=True)
@@ -122,11 +121,11 @@ class ItemScoring:
                 found = _like(scorer.scores(users, self.items), users.vectors)
                 found = found if scorer.weight == 1 else scorer.weight * found
                 total = found if total is None else total + found
-        empty = np.zeros((len(users.vectors), len(self.items.neighbours.has_events)), dtype=np.float32)
-        if total is None or total.shape != empty.shape:
-            empty = _like(empty, users.vectors)
-            return empty if total is None else empty + total
-        return total
+        shape = len(users.vectors), len(self.items.neighbours.has_events)
+        if total is not None and total.shape == shape:
+            return total
+        nothing = _like(np.zeros(shape, dtype=np.float32), users.vectors)
+        return nothing if total is None else nothing + total
 
     @property
     def rescorers(self) -> tuple[Rescorer, ...]:
@@ -166,6 +165,11 @@ class SecondLook:
     def rows(self, chosen: Array) -> SecondLook:
         """That of some users [b]."""
         return SecondLook(self.scoring, self.users.rows(chosen))
+
+
+def as_numpy(array: Array) -> np.ndarray:
+    """The array in NumPy, wherever it is."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
 def _joined(parts: Sequence[Array]) -> Array:

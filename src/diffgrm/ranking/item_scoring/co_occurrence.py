@@ -34,10 +34,14 @@ class CoOccurrenceScorer(Scorer):
     ) -> None:
         self.weight, self.knn = weight, ItemKNN(neighbours, shrink, last, decay)
         self.similarity: sp.csr_array | None = None  # [J, J] of each item (row) to its neighbours
+        self._strongest: np.ndarray | None = None  # [J] to the nearest one
 
     def fit(self, events: Ragged, n_items: int) -> Self:
         """See :meth:`Scorer.fit`."""
-        self.similarity = self.knn.fit(events, n_items).astype(np.float32)
+        return self._learnt(self.knn.fit(events, n_items).astype(np.float32))
+
+    def _learnt(self, similarity: sp.csr_array) -> Self:
+        self.similarity, self._strongest = similarity, similarity.max(axis=1).toarray().ravel()
         return self
 
     def scores(self, users: Users, items: ScoredItems) -> Array:
@@ -51,8 +55,7 @@ class CoOccurrenceScorer(Scorer):
         found[:, : similarity.shape[0]] = beside.toarray()
         borrowers = np.flatnonzero(~neighbours.has_events)
         if len(borrowers):  # what goes with a neighbour by text, and that one itself, as much as its best neighbour does
-            strongest = similarity.max(axis=1).toarray().ravel()
-            borrowed = beside + weights @ sp.diags_array(strongest)
+            borrowed = beside + weights @ sp.diags_array(self._strongest)
             found[:, borrowers] = (borrowed @ neighbours.weights[borrowers].T).toarray()
         return found / np.maximum(found.max(axis=1, keepdims=True), 1e-9)
 
@@ -65,5 +68,4 @@ class CoOccurrenceScorer(Scorer):
     def load_state(self, state: State) -> Self:
         """See :meth:`Scorer.load_state`."""
         size = state.facts["items"]
-        self.similarity = matrix_of(state.arrays, (size, size))
-        return self
+        return self._learnt(matrix_of(state.arrays, (size, size)))

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import numpy as np
 import polars as pl
 
+from diffgrm.data.files import read_parquet
+from diffgrm.data.ids import spelled
 from diffgrm.foundation.part_settings import Local
 from diffgrm.foundation.schema import Columns, DataError
-from diffgrm.foundation.storage import read_parquet
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, missing_rows_error, normalise
 
 
@@ -62,7 +63,10 @@ class Precomputed(ItemEncoder):
         return normalise(check_embeddings(vectors, len(items), items[Columns.ITEM]))
 
     def _from_parquet(self, path: Path, items: pl.DataFrame) -> np.ndarray:
-        table = read_parquet(path)
+        try:
+            table = read_parquet(path)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise DataError(f"{path} is not a parquet file that can be read: {error}") from error
         if missing := [c for c in (Columns.ITEM, self.column) if c not in table.columns]:
             raise DataError(f"{path} has columns {table.columns}; expected also {missing}")
         if not isinstance(table.schema[self.column], pl.List | pl.Array):
@@ -70,7 +74,7 @@ class Precomputed(ItemEncoder):
                 f"{path}: column {self.column!r} has type {table.schema[self.column]}; expected lists of numbers"
             )
         ids = items.select(Columns.ITEM)
-        table = table.with_columns(pl.col(Columns.ITEM).cast(ids[Columns.ITEM].dtype, strict=False))
+        table = table.with_columns(spelled(table[Columns.ITEM], ids[Columns.ITEM].dtype).alias(Columns.ITEM))
         table = table.unique(Columns.ITEM, keep="first", maintain_order=True)
         joined = ids.join(table, on=Columns.ITEM, how="left", maintain_order="left")[self.column]
         if joined.null_count():

@@ -1,0 +1,61 @@
+"""Columns of values as they come: their names told apart, their values of one kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+UNFIT = (TypeError, ValueError, OverflowError, NotImplementedError, pl.exceptions.PolarsError)  # of values and columns
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Column names, repeated ones with a number behind.
+
+    >>> unique_names(["a", "b", "a"])
+    ['a', 'b', 'a_duplicated_0']
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        new, number = name, 0
+        while new in found:
+            new, number = f"{name}_duplicated_{number}", number + 1
+        found[new] = None
+    return list(found)
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as a table with all columns that any of them has; see :func:`column_of`."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame([column_of(name, [row.get(name) for row in rows]) for name in names])
+
+
+def column_of(name: str, values: list[Any]) -> pl.Series:
+    """Values of any kinds as one column: of their own type, or as texts where they have several."""
+    values = [None if _is_nothing(value) else value for value in values]
+    kinds = {type(value) for value in values} - {type(None)}
+    if bool not in kinds or len(kinds) == 1:  # polars would take True for 1
+        try:
+            found = pl.Series(name, values, strict=True)
+        except UNFIT:
+            pass
+        else:
+            if found.dtype != pl.Object:
+                return found
+    return pl.Series(name, [None if value is None else _text(value) for value in values], pl.String)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is NaN, or what pandas has for nothing."""
+    return (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _text(value: Any) -> str:
+    found = value if isinstance(value, str) else _json(value) if isinstance(value, dict | list) else str(value)
+    return found.encode(errors="replace").decode()  # lone surrogates
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

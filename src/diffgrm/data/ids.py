@@ -1,0 +1,182 @@
+"""Ids of items and users: how they match, and the forms in which lists of them are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data.frames import as_series, is_frame, load_frame
+from diffgrm.foundation import forks
+from diffgrm.foundation.schema import DataError, did_you_mean, first_few
+
+FEW = 8  # ids are looked up one by one where they are fewer than this part of all
+WHOLE_NUMBER = r"^(0|-?[1-9][0-9]*)$"  # as Python spells it
+SPELLABLE = 2.0**53  # floats below it are the whole numbers they seem to be
+
+
+class IdMap:
+    """External ids <-> positions 0..N-1. Ids are all text or all whole numbers.
+
+    >>> ids = IdMap(pl.Series(["a", "b"]))
+    >>> ids.positions(["b", "nowhere"]), ids.ids([1])
+    (array([ 1, -1]), ['b'])
+    """
+
+    def __init__(self, ids: pl.Series) -> None:
+        forks.check()
+        self._ids = ids.rename("id")
+        self._table = pl.DataFrame({"id": self._ids, "position": np.arange(len(ids), dtype=np.int64)})
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def series(self) -> pl.Series:
+        """All ids in order of position."""
+        return self._ids
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """``pl.String`` or ``pl.Int64``."""
+        return self._ids.dtype
+
+    def positions(self, ids: Iterable[Any] | pl.Series) -> np.ndarray:
+        """Positions [N] int64 of ids, -1 where unknown; an id matches by its spelling, see :func:`spelled`."""
+        forks.check()
+        wanted = spelled(ids, self.dtype).rename("id")
+        if len(wanted) == 0:
+            return np.empty(0, np.int64)
+        if len(wanted) < len(self) // FEW:
+            ids, positions = self._in_order
+            place = ids.search_sorted(wanted).to_numpy().clip(max=len(ids) - 1)
+            return np.where((ids.gather(place) == wanted).fill_null(False).to_numpy(), positions[place], -1)
+        joined = wanted.to_frame().join(self._table, on="id", how="left", maintain_order="left")
+        return joined["position"].fill_null(-1).to_numpy()
+
+    @cached_property
+    def _in_order(self) -> tuple[pl.Series, np.ndarray]:
+        """Ids in their own order, and the position of each: what a few of a million are looked up in."""
+        table = self._table.sort("id")
+        return table["id"], table["position"].to_numpy()
+
+    def ids(self, positions: Iterable[int] | np.ndarray) -> list[Any]:
+        """External ids at positions."""
+        return self.gather(np.asarray(positions)).to_list()
+
+    def gather(self, positions: np.ndarray) -> pl.Series:
+        """External ids at positions, as a series."""
+        return self._ids.gather(np.asarray(positions, dtype=np.int64))
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value is an id: a text or a whole number, and not a truth value."""
+    return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
+
+
+def spelled(ids: Iterable[Any] | pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Ids [N] as a catalogue of ``dtype`` (text or Int64) spells them; null where it has no such spelling.
+
+    ``7`` and ``"7"`` are one id; ``"007"``, ``"+7"``, ``7.9``, ``True``, a time and None are none of them. A column of
+    floats all of which are whole (as pandas makes of whole numbers with gaps) counts as whole numbers; a single float does
+    not.
+
+    >>> spelled([7, "7", "007", 7.0, True, None], pl.Int64()).to_list()
+    [7, 7, None, None, None, None]
+    """
+    series = as_series(ids)
+    found = _texts_and_numbers(list(ids)) if series is None else _whole_numbers(series)
+    if found.dtype.is_integer():
+        return found.cast(dtype, strict=False)
+    if found.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return pl.Series([None] * len(found), dtype=dtype)
+    found = found.cast(pl.String)
+    if dtype == pl.String:
+        return found
+    numbers = found.str.contains(WHOLE_NUMBER)
+    return pl.select(pl.when(numbers).then(found).cast(dtype, strict=False)).to_series()
+
+
+def whole(column: pl.Series) -> bool:
+    """Whether all values of a column of floats are whole numbers (nulls aside) that floats tell apart."""
+    return bool(((column.round() == column) & (column.abs() < SPELLABLE)).all())
+
+
+def values(source: Iterable[Any]) -> list[Any]:
+    """The values of a list or column; whole numbers where a column of floats holds only such."""
+    series = as_series(source)
+    return list(source) if series is None else _whole_numbers(series).to_list()
+
+
+def _whole_numbers(column: pl.Series) -> pl.Series:
+    return column.cast(pl.Int64) if column.dtype.is_float() and whole(column) else column
+
+
+def _texts_and_numbers(ids: list[Any]) -> pl.Series:
+    kinds = set(map(type, ids))
+    if kinds <= {str} or kinds <= {int}:
+        try:
+            return pl.Series(ids, dtype=pl.String if kinds <= {str} else pl.Int64)
+        except (OverflowError, TypeError, UnicodeEncodeError):  # beyond 64 bits; half a surrogate pair, which is no text
+            pass
+    texts = [str(value) if is_id(value) else None for value in ids]
+    return pl.Series([None if text is None or not _is_unicode(text) else text for text in texts], dtype=pl.String)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def id_list(source: Any, column: str, what: str) -> list[Any]:
+    """Ids in any form in which they are given.
+
+    Args:
+        source: one id; a list, tuple, set, iterator, array or series of ids; a frame with the column; or the path of such
+            a table as a ``Path`` (a text is always an id).
+        column: of the ids in a frame or file.
+        what: how messages call the list.
+
+    Raises:
+        DataError: anything else, and lists that hold something else.
+    """
+    if is_id(source):
+        return [source]
+    if isinstance(source, Path) or is_frame(source):
+        source = _column(load_frame(source, repr(what)), column, what)
+    elif isinstance(source, bytes | bytearray | Mapping | bool) or not isinstance(source, Iterable):
+        raise DataError(
+            f"{what!r} is {source!r}; expected one id, a list, set, array or series of ids, a table with the column "
+            f"{column!r}, or the pathlib.Path of one"
+        )
+    ids = values(source)
+    if strange := [(place, value) for place, value in enumerate(ids) if not is_id(value)]:
+        places = first_few(f"{value!r} (place {place})" for place, value in strange)
+        raise DataError(
+            f"{what!r} holds {len(strange)} values that are not ids: {places}; ids are texts or whole numbers, in one flat "
+            "list; leave out or mend the others"
+        )
+    return ids
+
+
+def _column(frame: pl.DataFrame, column: str, what: str) -> pl.Series:
+    if column not in frame.columns:
+        raise DataError(
+            f"{what!r} is a table with the columns {frame.columns}; expected {column!r}"
+            f"{did_you_mean(column, frame.columns)}; rename that column, or give the column itself"
+        )
+    return frame[column]
+
+
+def known_positions(ids: IdMap, source: Any, column: str, what: str) -> tuple[np.ndarray, list[Any]]:
+    """Positions of the ids that are known, and the ids that are not; forms and errors as of :func:`id_list`."""
+    given = id_list(source, column, what)
+    positions = ids.positions(given)
+    return positions[positions >= 0], [value for value, place in zip(given, positions, strict=True) if place < 0]

@@ -1,0 +1,52 @@
+"""Refuses networks that cannot be trained or asked as a recipe says, before anything is made for them."""
+
+from __future__ import annotations
+
+from diffgrm.foundation import registry
+from diffgrm.foundation.parts import Part
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.networks.contracts import Denoises, EncodesHistories, PredictsDigits, ScoresItems, check_network
+
+HEADS = (Denoises, PredictsDigits, ScoresItems)  # what a network answers by, and must have learnt to
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a network that lacks what a recipe asks of it, or is asked for what no objective teaches it.
+
+    Raises:
+        RecipeError: with the way out.
+    """
+    objectives = [part for part in recipe.objective.with_nested() if part.kind == "objective"]
+    taught = [(need, f"objective {part.name!r}") for part in objectives for need in _needs(part)]
+    who = f"the recommender {recipe.recommender!r}"
+    needs: tuple[type, ...] = (ScoresItems,)
+    ranks_by = needs
+    if "decoding" in recipe.sections:
+        who, needs = f"decoding {recipe.decoding.name!r}", _needs(recipe.decoding)
+        scores_items = registry.constant("decoding", recipe.decoding.name, "uses_item_scores", False)
+        ranks_by = (ScoresItems,) if scores_items else needs
+        if scores_items and "item_scoring" not in recipe.sections:
+            raise RecipeError(
+                f"{who} ranks by item scores, which the recommender {recipe.recommender!r} does not learn; choose "
+                "recommender=hybrid, or a decoding such as any_order_beam"
+            )
+        if scores_items and not recipe.item_scoring.scorers:
+            raise RecipeError(
+                f"{who} ranks by item scores, and item_scoring has no scorer left; keep one of "
+                f"{', '.join(registry.names('scorer'))}"
+            )
+        if scores_items and "vectors" not in recipe.item_scoring.scorers:
+            ranks_by = ()  # by what needs no network
+    asked = [(EncodesHistories, "training"), *taught, *((need, who) for need in needs)]
+    check_network(recipe.model.name, registry.resolve("model", recipe.model.name), asked)
+    for need in ranks_by:
+        if need in HEADS and not any(need in protocol.__mro__ for protocol, _ in taught):
+            raise RecipeError(
+                f"{who} ranks by what {need.__name__} says, which the objective {recipe.objective.name!r} does not teach; "
+                "choose another objective (joint: items and digits; next_item: items; diffusion, left_to_right: digits)"
+            )
+
+
+def _needs(part: Part) -> tuple[type, ...]:
+    return getattr(registry.resolve(part.kind, part.name), "needs", ())

@@ -1,0 +1,152 @@
+"""Times as users write them."""
+
+from __future__ import annotations
+
+import datetime
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffgrm import InteractionDataset
+from diffgrm.data.tables import read_interactions
+from diffgrm.foundation.schema import DataError
+
+
+def events(times) -> pl.DataFrame:
+    return pl.DataFrame({"user_id": "u", "item_id": [f"i{n}" for n in range(len(times))], "timestamp": times})
+
+
+def order(times, time_format=None) -> list[int]:
+    return [int(item[1:]) for item in read_interactions(events(times), time_format=time_format)["item_id"]]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["31/12/2019", "01/12/2019", "02/11/2019"],
+        ["12/31/2019", "12/01/2019", "11/02/2019"],
+        ["31.12.2019 9:05", "1.12.2019 10:00", "30.11.2019 23:59"],
+        ["2019-12-31", "2019-12-01T10:00", "2019/11/02 9:05:58"],
+        ["2019-12-31T00:30+02:00", "2019-12-30T22:00:00.5Z", "2019-12-30T16:00:00-0500"],
+        ["1.5e3", "1499", "-2"],
+        [" 30", "20 ", "3"],
+    ],
+)
+def test_texts_that_read_one_way_give_the_order(times):
+    assert order(times) == [2, 1, 0]
+
+
+@pytest.mark.parametrize("mark", "/.-")
+@pytest.mark.parametrize("clock", ["", " 9:05", " 09:05:58"])
+def test_days_and_months_that_read_both_ways_are_refused(mark, clock):
+    times = [f"01{mark}12{mark}2019{clock}", f"02{mark}03{mark}2019{clock}"]
+    with pytest.raises(DataError, match=r"can be read as '%d.%m.%Y.*' and as '%m.%d.%Y.*': .*time_format= .*--time-format"):
+        order(times)
+    spelled = f"{mark}%Y{' %H:%M' if clock else ''}{':%S' if clock.count(':') == 2 else ''}"
+    assert order(times, f"%d{mark}%m{spelled}") == [1, 0] and order(times, f"%m{mark}%d{spelled}") == [0, 1]
+
+
+def test_both_readings_may_be_the_same():
+    assert order(["02/02/2020", "01/01/2020"]) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("times", "rows", "value", "time_format"),
+    [
+        (["11/13/2019 9:05:58 AM", "11/12/2019 9:05:58 PM"], "0, 1", "11/13/2019 9:05:58 AM", "%m/%d/%Y %I:%M:%S %p"),
+        (["09 1, 2016", "08 30, 2016"], "0, 1", "09 1, 2016", "%m %d, %Y"),
+    ],
+)
+def test_other_texts_name_row_and_value_and_take_a_format(times, rows, value, time_format):
+    with pytest.raises(DataError) as error:
+        order(times)
+    assert f"unreadable in 2 rows (rows {rows}): {value!r}" in str(error.value)
+    assert "time_format='%m/%d/%Y %I:%M:%S %p'" in str(error.value) and "--time-format" in str(error.value)
+    assert order(times, time_format) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (["1", "2", "N/A"], "1 rows (rows 2): 'N/A'"),
+        (["1,5", "2,5"], "2 rows (rows 0, 1): '1,5', '2,5'"),
+        (["1", "", None, "  "], "3 rows (rows 1, 2, 3): '', None, '  '"),
+        (["1", "inf", "nan"], "2 rows (rows 1, 2): 'inf', 'nan'"),
+        ([1.0, float("inf"), float("-inf")], "2 rows (rows 1, 2): inf, -inf"),
+        ([None, None], "2 rows (rows 0, 1): None"),
+        (["2024-02-28", "2024-02-30"], "1 rows (rows 1): '2024-02-30'"),
+        (["2024-01-01T10:00Z", "2024-01-01"], "1 rows (rows 1): '2024-01-01'"),
+        (["13/12/2019", "yesterday"], "1 rows (rows 1): 'yesterday'"),
+        (["31/12/19", "01/12/19"], "2 rows (rows 0, 1): '31/12/19'"),
+    ],
+)
+def test_unreadable_times_name_row_and_value(times, told):
+    with pytest.raises(DataError) as error:
+        order(times)
+    assert f"timestamp is null or unreadable in {told}" in str(error.value)
+
+
+@pytest.mark.parametrize("times", [[True, False], [datetime.time(3), datetime.time(4)], [[1], [2]]])
+def test_what_has_no_order_in_time_is_refused(times):
+    with pytest.raises(DataError, match="timestamp has type .*; expected numbers, dates or date-times"):
+        order(times)
+
+
+def test_a_format_is_for_texts_and_whole_numbers():
+    assert order([20240131, 20231231], "%Y%m%d") == [1, 0]
+    with pytest.raises(DataError, match="no timestamp reads as time_format='%d.%m.%Y': the first is '2024-01-01'"):
+        order(["2024-01-01"], "%d.%m.%Y")
+    with pytest.raises(DataError, match="1 rows .rows 1.: 'soon'"):
+        order(["01.02.2024", "soon"], "%d.%m.%Y")
+    with pytest.raises(DataError, match="2 rows .rows 0, 1.: '01.02.24'|no timestamp reads as"):
+        order(["01.02.24", "01.02.98"], "%d.%m.%Y")
+    assert order(["01.02.24", "01.02.98"], "%d.%m.%y") == [1, 0]
+    with pytest.raises(DataError, match="but timestamp has type Float64 already; leave it out"):
+        order([1.5], "%Y")
+    with pytest.raises(DataError, match="but there is no column 'timestamp'"):
+        read_interactions(events([1]).drop("timestamp"), time_format="%Y")
+
+
+def test_the_format_reaches_datasets():
+    items = pl.DataFrame({"item_id": ["i0", "i1"], "text": ["x", "y"]})
+    dataset = InteractionDataset.from_tables(events(["01/12/2019", "02/03/2019"]), items, time_format="%d/%m/%Y")
+    assert dataset.items.ids(dataset.events[0]) == ["i1", "i0"]
+
+
+moments = st.datetimes(datetime.datetime(1970, 1, 1), datetime.datetime(2099, 12, 31))
+
+
+@given(st.lists(moments, min_size=1, max_size=9), st.sampled_from(["%Y-%m-%dT%H:%M:%S.%f", "%Y/%m/%d %H:%M:%S.%fZ"]))
+def test_iso_times_give_their_own_order(times, written):
+    assert order([time.strftime(written) for time in times]) == sorted(range(len(times)), key=times.__getitem__)
+
+
+@given(st.lists(st.dates(datetime.date(1970, 1, 1), datetime.date(2099, 12, 31)), min_size=1, max_size=9))
+def test_dates_are_read_as_written_or_refused(dates):
+    try:
+        found = order([date.strftime("%m/%d/%Y") for date in dates])
+    except DataError as error:
+        assert "can be read as" in str(error)
+    else:
+        assert found == sorted(range(len(dates)), key=dates.__getitem__)
+
+
+@given(st.lists(st.floats() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=9))
+def test_numbers_give_their_order_or_are_refused(times):
+    texts = [repr(time) for time in times]
+    if all(abs(time) < float("inf") for time in times):
+        as_read = times if all(isinstance(time, int) for time in times) else list(map(float, times))
+        assert order(texts) == sorted(range(len(times)), key=as_read.__getitem__)
+    else:
+        with pytest.raises(DataError, match="timestamp is null or unreadable"):
+            order(texts)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5))
+def test_any_text_is_read_or_refused_in_our_own_words(times):
+    try:
+        order([time.encode(errors="replace").decode() for time in times])
+    except DataError as error:
+        assert "timestamp" in str(error)

@@ -1,0 +1,121 @@
+"""Tables on the command line: paths, times, ids and filters."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import polars as pl
+import pytest
+
+import diffgrm
+from diffgrm.apps.cli.main import main
+
+ITEMS = range(1, 13)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: (exit code, output, errors), each on one line."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["diffgrm", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        out = capsys.readouterr()
+        return code, " ".join(out.out.split()), " ".join(out.err.split())
+
+    return call
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Five users who go through items 1 to 12, their days written month first; beside them a file that a pattern finds."""
+    folder = tmp_path / "data[1]"
+    folder.mkdir()
+    rows = [(u, i, f"{1 + i % 12:02}/{1 + u:02}/2019") for u in range(5) for i in ITEMS if i > u]
+    events = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row")
+    events.write_csv(folder / "events?.csv")
+    events.head(3).write_csv(folder / "events1.csv")
+    pl.DataFrame({"item_id": ITEMS, "text": [f"thing {i}" for i in ITEMS]}).write_parquet(folder / "items.parquet")
+    return ["--interactions", folder / "events?.csv", "--items", folder / "items.parquet"]
+
+
+@pytest.fixture
+def model(run, tables, tmp_path):
+    place = tmp_path / "model"
+    code, _, err = run("fit", *tables, "--time-format", "%m/%d/%Y", "--out", place, "--quiet", "recommender=popularity")
+    assert code == 0, err
+    return place
+
+
+def test_days_are_not_guessed_but_read_as_told(run, tables, tmp_path, model):
+    code, _, err = run("fit", *tables, "--out", tmp_path / "no", "--quiet", "recommender=popularity")
+    assert code == 2 and "can be read as '%d/%m/%Y' and as '%m/%d/%Y'" in err and "--time-format" in err
+    assert diffgrm.load(model).facts["events"] == sum(12 - user for user in range(5))
+    ask = "recommend", model, *tables[:2], "--k", 1, "--out", tmp_path / "r.csv", "--quiet"
+    assert "can be read as" in run(*ask)[2]
+    assert run(*ask, "--time-format", "%m/%d/%Y")[0] == 0
+    code, _, err = run("evaluate", model, *tables, "--time-format", "%Y", "--quiet")
+    assert code == 2 and "no timestamp reads as time_format='%Y'" in err
+
+
+def test_filters_are_files_whose_paths_mean_themselves(run, model, tmp_path):
+    (tmp_path / "only[1].csv").write_text("item_id\n4\n5\nnothing\n")
+    (tmp_path / "only1.csv").write_text("item_id\n6\n")
+    ask = "recommend", model, "--history", 1, "--k", 2, "--out", tmp_path / "r.csv"
+    code, _, err = run(*ask, "--only", tmp_path / "only[1].csv")
+    assert code == 0 and "'only' names 1 items that are not in the catalogue: nothing" in err
+    assert sorted(pl.read_csv(tmp_path / "r.csv")["item_id"]) == [4, 5]
+    (tmp_path / "only1.csv").write_text("item_id\n007\n")
+    code, _, err = run(*ask, "--without", tmp_path / "only1.csv")
+    assert code == 2 and "'without' names 1 items, none of which is in the catalogue: 007" in err
+    (tmp_path / "only1.csv").write_text("item\n7\n")
+    code, _, err = run(*ask, "--without", tmp_path / "only1.csv")
+    assert code == 2 and "expected 'item_id'; did you mean 'item'" in err
+
+
+@pytest.mark.parametrize("item", ["007", "+7", "7.0", "7.9", "True"])
+def test_what_is_nearly_an_id_is_none(run, model, item):
+    assert "hold no known item" in run("recommend", model, "--history", item)[2]
+    assert run("items", "remove", model, item)[0] == 2
+    assert run("items", "remove", model, "7")[0] == 0
+
+
+def test_users_without_events_are_told(run, model, tables, tmp_path):
+    ask = "recommend", model, *tables[:2], "--time-format", "%m/%d/%Y", "--k", 1, "--out", tmp_path / "r.csv", "--quiet"
+    code, _, err = run(*ask, "--user", 1, "--user", 9, "--user", "01")
+    assert code == 2 and "2 users have no event in the interaction table: 01, 9" in err
+    assert run(*ask, "--user", 1)[0] == 0 and pl.read_csv(tmp_path / "r.csv")["user_id"].to_list() == [1]
+
+
+def test_a_csv_adds_items_to_whole_numbers(run, model, tmp_path):
+    (tmp_path / "new.csv").write_text("item_id,text\n600,new thing\n")
+    code, out, err = run("items", "add", model, "--items", tmp_path / "new.csv")
+    assert code == 0 and "13 items" in out
+    assert diffgrm.load(model).items.ids([12]) == [600]
+    (tmp_path / "new.csv").write_text("item_id,text\n0600,new thing\n")
+    code, out, err = run("items", "add", model, "--items", tmp_path / "new.csv")
+    assert code == 2 and "are whole numbers, 1 of the new ones are not: '0600'" in err
+
+
+def test_users_without_a_known_item_are_evaluated_or_counted(run, model, tmp_path):
+    events = [(0, i, i) for i in (1, 2, 3, 4)] + [(9, i, i) for i in (70, 71, 72)]
+    pl.DataFrame(events, ["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "e.csv")
+    ids = [*ITEMS, 70, 71, 72]
+    pl.DataFrame({"item_id": ids, "text": [f"thing {i}" for i in ids]}).write_csv(tmp_path / "i.csv")
+    ask = "evaluate", model, "--interactions", tmp_path / "e.csv", "--items", tmp_path / "i.csv", "--quiet"
+    code, _, err = run(*ask, "evaluation.ks=[5]")
+    assert code == 2 and "1 of 2 histories hold no known item" in err and "skip" in err
+    code, out, err = run(*ask, "evaluation.ks=[5]", "--on-empty", "skip", "--json", tmp_path / "e.json")
+    assert code == 0 and "1 users of" in out and "1 of 2 users have no known item and are not evaluated" in err
+    assert {"n_users": 1, "n_skipped": 1}.items() <= json.loads((tmp_path / "e.json").read_text()).items()
+
+
+def test_parse_trouble_is_told_with_its_line(run, model, tmp_path):
+    (tmp_path / "e.csv").write_text('user_id,item_id\nu,1\nu\nu,"2\n')
+    code, _, err = run("recommend", model, "--interactions", tmp_path / "e.csv")
+    assert code == 2 and "line 3 has 1 fields; expected 2" in err and "line 4 begins a field with a quotation mark" in err
