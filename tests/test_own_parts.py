@@ -39,7 +39,7 @@ def test_a_network_that_masks_history_and_target_goes_all_the_way(toy, tmp_path)
     assert epochs[-1] < epochs[0]
     found = recommender.recommend(HISTORIES, k=5)
     assert found.height == 10 and found.group_by("user_id").agg(pl.col("item_id").n_unique())["item_id"].to_list() == [5, 5]
-    again = diffgrm.load(recommender.save(tmp_path / "model"))
+    again = diffgrm.load(recommender.save(tmp_path / "model"), trust_code=True)
     assert again.recommend(HISTORIES, k=5).equals(found)
     explained = again.explain(HISTORIES[0], k=2)
     assert explained["confidence"].is_between(0, 1).all() and explained.height == 2 * again.semantic_ids.n_digits
@@ -89,10 +89,10 @@ def test_a_second_look_at_the_best_hundred(toy, tmp_path):
     name = "parts.rescorer:LessPopular"
     recipe = Recipe.from_dict(small_recipe("hybrid").to_dict() | {"item_scoring": {"vectors": {}, name: {"weight": 0.7}}})
     recommender = HybridRecommender(recipe).fit(toy, progress=False)
-    again = diffgrm.load(recommender.save(tmp_path / "model"))
+    again = diffgrm.load(recommender.save(tmp_path / "model"), trust_code=True)
     first = again.override([f"item_scoring.{name}.weight=0"])
     found, plain = recommender.recommend(HISTORIES, k=10), first.recommend(HISTORIES, k=100)
-    assert diffgrm.load(tmp_path / "model").recommend(HISTORIES, k=10).equals(found)
+    assert diffgrm.load(tmp_path / "model", trust_code=True).recommend(HISTORIES, k=10).equals(found)
     counts = dict(zip(toy.items.series, recommender.item_counts, strict=True))
     for user in (0, 1):
         rows = plain.filter(user_id=user)

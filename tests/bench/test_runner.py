@@ -20,6 +20,7 @@ from diffgrm.apps.reporting.page import write_report
 from diffgrm.evaluation.statistics import interval_of_difference, user_gains
 from diffgrm.foundation.schema import DataError
 from diffgrm.recommenders.base import Recommender
+from helpers.folders import change_recipe
 
 TRAINING = {"batch_size": 64, "epochs": 2, "warmup_steps": 5, "learning_rate": 0.01}
 SIDS = {"tokenizer": {"n_digits": 3, "codebook_size": 16, "iterations": 3}, "embedding": {"width": 16}}
@@ -292,3 +293,18 @@ def test_the_commands_run_a_suite_and_write_its_page(tmp_path, world, monkeypatc
     assert (tmp_path / "out" / "report.html").is_file()
     row = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][0]
     assert row["users"] == 40
+
+
+def test_a_fitted_model_may_name_what_its_suite_names_and_nothing_else(tmp_path, world):
+    scoring = {"vectors": {}, "parts.rescorer:LessPopular": {}}
+    small = {"recommender": "hybrid", **SIDS, "model": {"width": 16}, "training": TRAINING, "item_scoring": scoring}
+    runs = {"own": small, "without": {"like": "own", "item_scoring": {"parts.rescorer:LessPopular": None}}}
+    suite = make_suite(tmp_path, world, runs, seeds=[0], reference="own")
+    assert suite.own_classes == {"parts.rescorer:LessPopular"}
+    assert Runner(suite, tmp_path / "out", lambda line: None, progress=False).run() == {}
+    for manifest in (tmp_path / "out" / "models").glob("*/manifest.json"):
+        change_recipe(manifest.parent, {"noising": "os:getcwd"})
+    for result in (tmp_path / "out" / "runs").rglob("result.json"):
+        result.unlink()
+    failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
+    assert len(failed) == 2 and all("os:getcwd (noising)" in why for why in failed.values())

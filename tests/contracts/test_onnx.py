@@ -79,7 +79,7 @@ def both(request, toy, tmp_path_factory):
     """An export and the recommender that was exported."""
     recommender = MADE[request.param](request.getfixturevalue, toy)
     folder = export_onnx(recommender, tmp_path_factory.mktemp("exports") / "export")
-    return load_onnx(folder, threads=1), recommender
+    return load_onnx(folder, threads=1, trust_code=True), recommender
 
 
 @pytest.fixture(scope="module")

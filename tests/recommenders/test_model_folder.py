@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import diffgrm
 from diffgrm import PopularityRecommender
-from diffgrm.foundation import model_folder
+from diffgrm.foundation import manifest
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.recommenders.sids import Identifiers
 
@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_no_half_written_folder(fitted, tmp_path, monkeypatch
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(model_folder, "_write_manifest", full)
+    monkeypatch.setattr(manifest, "write", full)
     with pytest.raises(ModelFolderError, match="No space left"):
         fitted.save(tmp_path / "model")
     assert beside(tmp_path / "model") == []
@@ -162,7 +162,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_old_model_whole(copy, moment)
         import os, signal
         import diffgrm
         from pathlib import Path
-        from diffgrm.foundation import model_folder
+        from diffgrm.foundation import manifest
         model = diffgrm.load({str(copy)!r})
         def die(*args):
             os.kill(os.getpid(), signal.SIGKILL)

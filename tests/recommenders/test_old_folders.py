@@ -16,7 +16,7 @@ import yaml
 
 import diffgrm
 from diffgrm import HybridRecommender, Recipe
-from diffgrm.foundation.model_folder import FORMAT_VERSION
+from diffgrm.foundation.manifest import FORMAT_VERSION
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import file_digest
 from diffgrm.recommenders.old_folders import recipe_of_format_2

@@ -159,5 +159,5 @@ def test_a_recommender_shows_the_training_events_its_run_folder_and_its_seed(toy
     assert (context.events.values == split.train.values).all() and (context.in_training == (split.item_counts > 0)).all()
     assert context.seed == 3 and context.folder == tmp_path / "tokenizer"
     assert recommender.semantic_ids.codebook_sizes == (30, 20, 10)
-    again = type(recommender).load(recommender.save(tmp_path / "model"))
+    again = type(recommender).load(recommender.save(tmp_path / "model"), trust_code=True)
     assert again.semantic_ids.codebook_sizes == again.parts["sids"].tokenizer.codebook_sizes == (30, 20, 10)

@@ -22,7 +22,7 @@ from diffgrm.data.download import fetch, name_for
 from diffgrm.data.tables import clean_text
 from diffgrm.data.toy import toy_world
 from diffgrm.foundation.schema import Columns, DataError, DownloadError, did_you_mean
-from diffgrm.foundation.storage import atomic_file, cache_folder
+from diffgrm.foundation.storage import atomic_file, cache_folder, write_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def amazon_reviews_2014(
     """
     if category not in AMAZON_CATEGORIES:
         raise DataError(f"Amazon Reviews 2014 has no category {category!r}{did_you_mean(category, AMAZON_CATEGORIES)}")
-    folder = (cache or cache_folder() / "datasets") / f"amazon-2014-{name_for(base_url)}"
+    folder = _home(cache) / f"amazon-2014-{name_for(base_url)}"
 
     def make() -> tuple[pl.DataFrame, pl.DataFrame]:
         reviews = fetch(f"{base_url}/reviews_{category}_5.json.gz", folder / f"reviews_{category}_5.json.gz")
@@ -108,7 +108,7 @@ def movielens(
     size = size.lower()  # type: ignore[assignment]
     if size not in MOVIELENS_MD5:
         raise DataError(f"MovieLens size {size!r} is not offered{did_you_mean(size, MOVIELENS_MD5)}")
-    folder = (cache or cache_folder() / "datasets") / f"movielens-{name_for(base_url)}"
+    folder = _home(cache) / f"movielens-{name_for(base_url)}"
 
     def make() -> tuple[pl.DataFrame, pl.DataFrame]:
         wanted = MOVIELENS_MD5[size] if checksum == "" else checksum
@@ -157,13 +157,26 @@ def k_core(events: pl.DataFrame, core: int) -> pl.DataFrame:
         events = kept
 
 
+def _home(cache: Path | None) -> Path:
+    """The folder of downloads.
+
+    Raises:
+        DownloadError: none is given, and the user has no home.
+    """
+    if cache is None and (cache := cache_folder()) is not None:
+        cache = cache / "datasets"
+    if cache is None:
+        raise DownloadError("there is no home folder to download to; name a folder in DIFFGRM_CACHE")
+    return cache
+
+
 def _parsed(prefix: Path, make: Callable[[], tuple[pl.DataFrame, pl.DataFrame]], name: str) -> InteractionDataset:
     """Tables from the cache, or made and put there."""
     paths = [prefix.with_name(f"{prefix.name}-{table}.parquet") for table in ("interactions", "items")]
     if not all(path.is_file() for path in paths):
         for path, table in zip(paths, make(), strict=True):
             with atomic_file(path) as temporary:
-                table.write_parquet(temporary)
+                write_parquet(table, temporary)
     interactions, items = paths
     return InteractionDataset.from_tables(interactions, items, name=name)
 

@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from diffgrm.foundation.parts import ItemScoring, changed_entry, merge, named
 from diffgrm.foundation.presets import defaults_of
 from diffgrm.foundation.schema import RecipeError, first_few
+from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 PART_SECTIONS = ("embedding", "tokenizer", "model", "objective", "noising", "decoding")
 OWN_SCORER = re.compile(r"(item_scoring)\.([\w.]+:\w+)(?:\.(.+))?")  # a class of one's own has dots in its name
 
-LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=")  # settings that can change after fit
+# Settings that can change after fit; where vectors lie is not kept in model folders (see Local).
+LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=|embedding\.path=")
 
 
 def after_fit(overrides: Iterable[str]) -> list[str]:
@@ -78,8 +78,8 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
     result: Any = dict(raw)
     for path, _, text in sorted(pairs, key=lambda pair: len(_whole(_split(pair[0])))):  # a part before its settings
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = read_yaml(text)
+        except YamlError as error:
             raise RecipeError(f"{path}: {text!r} is not a YAML value") from error
         before = _name(result.get("decoding"))
         result = _assigned(result, _split(path), value, path, text)

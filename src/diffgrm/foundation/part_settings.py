@@ -42,12 +42,18 @@ class PartsOf(PartOf):
     """Marks a setting whose value is a list of parts: ``Annotated[PartsLike, PartsOf("branch"), "what it does"]``."""
 
 
+@dataclass(frozen=True)
+class Local:
+    """Marks a setting that means something on one machine only: model folders do not keep it."""
+
+
 class Setting:
     """One setting of a part: its type, default and explanation, read off the constructor.
 
     Attributes:
         default: as written, ``inspect.Parameter.empty`` where there is none.
         nested: what kind of part the value is, None for plain values.
+        local: whether model folders do not keep it.
     """
 
     def __init__(self, name: str, hint: Any, default: Any) -> None:
@@ -55,6 +61,7 @@ class Setting:
         self.name, self.annotation, self.hint, self.default = name, hint, args[0], default
         self.help: str = next(a for a in args[1:] if isinstance(a, str))
         self.nested: PartOf | None = next((a for a in args[1:] if isinstance(a, PartOf)), None)
+        self.local = any(isinstance(a, Local) for a in args[1:])
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:

@@ -47,5 +47,5 @@ def is_preset(path: str | Path) -> bool:
 @lru_cache
 def defaults_of(recommender: str) -> Mapping[str, Any]:
     """Settings that a recommender has instead of the usual ones, by section; not to be changed."""
-    path = FOLDER / "defaults" / f"{recommender}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = {path.stem: path for path in (FOLDER / "defaults").glob("*.yaml")}
+    return yaml.safe_load(known[recommender].read_text(encoding="utf-8")) if recommender in known else {}

@@ -30,6 +30,7 @@ from diffgrm.foundation.sections import (
     SemanticIdSettings,
     TrainingSettings,
 )
+from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 
 class SettingRow(NamedTuple):
@@ -147,6 +148,23 @@ class Recipe(BaseModel):
                 for inner in part.with_nested():
                     used.update(registry.constant(inner.kind, inner.name, "sections", ()))
         return tuple(section for section in type(self).model_fields if section in used)
+
+    def portable(self) -> Self:
+        """The recipe without what means something on this machine only, for model folders."""
+        written = self.to_dict()
+        for section in set(PART_SECTIONS) & set(written):
+            settings = registry.settings(section, getattr(self, section).name)
+            written[section] |= {name: setting.default for name, setting in settings.items() if setting.local}
+        return type(self).from_dict(written)
+
+    @property
+    def own_classes(self) -> tuple[str, ...]:
+        """What the recipe names as ``module:Class``, outside the registry; reading the recipe imports it."""
+        used = [getattr(self, section) for section in self.sections]
+        named = {(part.kind, part.name) for value in used for part in _parts_in(value)} | {
+            ("recommender", self.recommender)
+        }
+        return tuple(sorted(name for kind, name in named if name not in registry.names(kind)))
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -278,11 +296,19 @@ def _known(kind: str) -> str:
     return f"{', '.join(registry.names(kind))}, or module:Class"
 
 
+def _parts_in(value: Any) -> Iterator[Part]:
+    """All parts of a section: one, several, those of item scoring, and what is nested in them; of other values none."""
+    parts = value.scorers.values() if isinstance(value, ItemScoring) else value if isinstance(value, tuple) else (value,)
+    for part in parts:
+        if isinstance(part, Part):
+            yield from part.with_nested()
+
+
 def _mapping(text: str, source: str | Path) -> dict[str, Any]:
     """The sections of a recipe's YAML."""
     try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        raw = read_yaml(text) or {}
+    except YamlError as error:
         raise RecipeError(f"{source} is not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{source}: expected a mapping of sections, found {type(raw).__name__}")

@@ -9,7 +9,9 @@ supplies (``n_digits``, ``seed``...) carry no text.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -78,6 +80,49 @@ PARTS: dict[str, dict[str, str]] = {
     },
 }
 
+Trust = bool | Collection[str]  # True: any code, False: none but ours; or the classes of others, as ``module:Class``
+_GUARD: ContextVar[Guard | None] = ContextVar("guard", default=None)
+
+
+class Guard:
+    """What may be imported while somebody else's settings are read.
+
+    Attributes:
+        trusted: classes of others, as ``module:Class``, that may be imported.
+        refused: those that were asked for and may not, each with its kind.
+    """
+
+    def __init__(self, trusted: Collection[str]) -> None:
+        self.trusted, self.refused = trusted, list[str]()
+
+    def check(self, kind: str, name: str) -> None:
+        """Refuse a name that is neither registered nor trusted.
+
+        Raises:
+            RecipeError: it is neither.
+        """
+        if name not in PARTS[kind] and name not in self.trusted:
+            self.refused.append(f"{name} ({kind})")
+            raise RecipeError(f"the {kind} {name!r} is none of diffgrm's own, and its code is not trusted")
+
+
+@contextmanager
+def guarded(trusted: Trust) -> Iterator[list[str]]:
+    """Inside the block, parts that are neither registered nor trusted are refused before anything of them is imported.
+
+    Args:
+        trusted: classes of others, as ``module:Class``, that may be imported; True: all, False: none.
+
+    Yields:
+        Those that were refused.
+    """
+    guard = Guard(() if isinstance(trusted, bool) else trusted)
+    token = _GUARD.set(None if trusted is True else guard)
+    try:
+        yield guard.refused
+    finally:
+        _GUARD.reset(token)
+
 
 def names(kind: str) -> list[str]:
     """Registered names of a kind of part, in order of registration."""
@@ -88,8 +133,10 @@ def path_of(kind: str, name: str) -> tuple[str, str]:
     """Module and class behind a registered name or a ``module:Class`` path.
 
     Raises:
-        RecipeError: unknown name.
+        RecipeError: unknown name, or one that may not be imported here (:func:`guarded`).
     """
+    if (guard := _GUARD.get()) is not None:
+        guard.check(kind, name)
     module, _, class_name = PARTS[kind].get(name, name).partition(":")
     if not class_name:
         raise RecipeError(
@@ -116,20 +163,24 @@ def resolve(kind: str, name: str) -> type:
     return getattr(module, class_name)
 
 
-@lru_cache
 def settings(kind: str, name: str) -> Mapping[str, Setting]:
     """The settings of a part: its constructor's ``Annotated[..., "text"]`` arguments.
 
     Raises:
         RecipeError: see :func:`resolve`.
     """
+    path_of(kind, name)  # what may not be imported here is refused, though it may have been asked for before
+    return _settings(kind, name)
+
+
+@lru_cache
+def _settings(kind: str, name: str) -> Mapping[str, Setting]:
     try:
         return settings_of_source(*path_of(kind, name))
     except NotInSource:
         return settings_of_class(resolve(kind, name))
 
 
-@lru_cache
 def constant(kind: str, name: str, constant: str, default: Any) -> Any:
     """A constant of a part's class, such as the ``sections`` of a recipe that it uses.
 
@@ -139,6 +190,12 @@ def constant(kind: str, name: str, constant: str, default: Any) -> Any:
     Raises:
         RecipeError: see :func:`resolve`.
     """
+    path_of(kind, name)
+    return _constant(kind, name, constant, default)
+
+
+@lru_cache
+def _constant(kind: str, name: str, constant: str, default: Any) -> Any:
     try:
         return constant_of_source(*path_of(kind, name), constant)
     except KeyError:

@@ -1,4 +1,4 @@
-"""Small, safe storage: arrays in safetensors files, atomic writes, hashes, the cache folder."""
+"""Small, safe storage: arrays in safetensors files, tables, atomic writes, hashes, the cache folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.schema import DataError, ModelFolderError
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class State:
     def save(self, path: Path) -> None:
         """Write one safetensors file; the facts travel in its header."""
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        save_file(arrays, path, metadata={"facts": json.dumps(self.facts)})
+        with usual_mode(path):
+            save_file(arrays, path, metadata={"facts": json.dumps(self.facts)})
 
     @classmethod
     def load(cls, path: Path) -> State:
@@ -43,20 +45,72 @@ class State:
             ModelFolderError: missing, truncated or foreign file.
         """
         try:
-            with safe_open(path, framework="numpy") as file:
+            with safe_open(regular(path), framework="numpy") as file:
                 facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+                if not isinstance(facts, dict):
+                    raise ValueError(f"its facts are {type(facts).__name__}, expected a mapping")
                 return cls({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
-        except FileNotFoundError as error:
-            raise ModelFolderError(f"the file {path} is missing") from error
-        except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        except ModelFolderError:
+            raise
+        except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise ModelFolderError(f"the file {path} is damaged or not a safetensors file: {error}") from error
 
 
-def cache_folder() -> Path:
-    """``$DIFFGRM_CACHE``, else ``$XDG_CACHE_HOME/diffgrm``, else ``~/.cache/diffgrm``."""
+def regular(path: Path, most: int | None = None) -> Path:
+    """The path itself, where a file stands; a pipe would be waited for, and a device has no end.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises:
+        ModelFolderError: nothing is there, no file, or a larger one.
+    """
+    if not path.is_file():
+        raise ModelFolderError(f"{path} is no file" if path.exists() else f"the file {path} is missing")
+    if most is not None and (size := path.stat().st_size) > most:
+        raise ModelFolderError(f"{path} has {size:,} bytes; expected at most {most:,}")
+    return path
+
+
+@contextmanager
+def usual_mode(path: Path) -> Iterator[None]:
+    """A file that the block writes gets the rights that every new file gets (the umask), whoever writes it."""
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    yield
+    path.chmod(mode)
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """A parquet file of this very name: ``[``, ``?``, ``*`` and ``~`` mean themselves.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
+        raise DataError(f"{path} is not a parquet file that can be read: {error}") from error
+
+
+def write_parquet(table: pl.DataFrame, path: Path) -> None:
+    """Write a parquet file of this very name; see :func:`read_parquet`."""
+    with path.open("wb") as file:
+        table.write_parquet(file)
+
+
+def cache_folder() -> Path | None:
+    """``$DIFFGRM_CACHE``, else ``$XDG_CACHE_HOME/diffgrm``, else ``~/.cache/diffgrm``; None where there is no home."""
     if chosen := os.environ.get("DIFFGRM_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffgrm"
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "diffgrm"
+    try:
+        return Path.home() / ".cache" / "diffgrm"
+    except RuntimeError:  # neither HOME nor an entry of this user
+        logger.warning("This user has no home folder, so nothing is cached; name a folder in DIFFGRM_CACHE to cache there.")
+        return None
 
 
 @contextmanager
@@ -71,14 +125,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def cached(path: Path, what: str, make: Callable[[], State]) -> State:
+def cached(folder: Path | None, name: str, what: str, make: Callable[[], State]) -> State:
     """The state that a file of a cache keeps, else one made now and kept there.
 
     A damaged file is made again; a cache that cannot be written costs a warning only.
 
     Args:
+        folder: of the cache; None is that of the user for ``what``, if there is any.
+        name: of the file.
         what: its name in messages, such as ``"embeddings"``.
     """
+    if folder is None:
+        home = cache_folder()
+        if home is None:
+            return make()
+        folder = home / what.lower().replace(" ", "_")
+    path = folder / name
     if path.is_file():
         try:
             found = State.load(path)

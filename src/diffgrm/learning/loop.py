@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -210,13 +212,7 @@ def train(
         TrainingError: the loss is not finite, a run folder that is in use, or nothing to resume from.
         MissingExtraError: a logger whose package is not installed.
     """
-    last = run_folder / LAST
-    if resume and not last.is_file():
-        raise TrainingError(f"cannot resume: there is no checkpoint {last}; start without resume")
-    if not resume and last.is_file():
-        raise TrainingError(
-            f"{run_folder} already holds a run; resume it (--resume), choose another run folder, or delete it"
-        )
+    check_run_folder(run_folder, resume)
     run_folder.mkdir(parents=True, exist_ok=True)
     validation = validation.sample(settings.validation_users, seed)
     data = _Data(events, max_len, settings, seed, objective.shared)
@@ -226,10 +222,12 @@ def train(
     )
     steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
     task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
-    with _quiet_lightning():
+    with _quiet_lightning(), _ended_as_asked():
+        if resume:
+            _checkpoint(run_folder / LAST)
         trainer = _trainer(settings, run_folder, progress)
-        trainer.fit(task, data, ckpt_path=last if resume else None, weights_only=False)
-    best = torch.load(run_folder / BEST, map_location="cpu", weights_only=False)
+        trainer.fit(task, data, ckpt_path=run_folder / LAST if resume else None, weights_only=True)
+    best = _checkpoint(run_folder / BEST)
     prefix = next(name for name, module in task.named_modules() if module is objective.network) + "."
     objective.network.load_state_dict(
         {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
@@ -238,6 +236,51 @@ def train(
     return TrainingResult(
         validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics, task.earlier_seconds
     )
+
+
+def check_run_folder(run_folder: Path, resume: bool) -> None:
+    """Make sure that a run can start or go on in a folder, before anything is learnt for it.
+
+    Raises:
+        TrainingError: it is a file, holds another run, or nothing to resume from.
+    """
+    last = run_folder / LAST
+    if run_folder.exists() and not run_folder.is_dir():
+        raise TrainingError(f"the run folder {run_folder} is a file; choose another")
+    if resume and not last.is_file():
+        raise TrainingError(f"cannot resume: there is no checkpoint {last}; start without resume")
+    if not resume and last.is_file():
+        raise TrainingError(
+            f"{run_folder} already holds a run; resume it (--resume), choose another run folder, or delete it"
+        )
+
+
+@contextmanager
+def _ended_as_asked() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt and SIGTERM exits with 143, where Lightning exits with 1 and with 0."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, before)  # Lightning ignores it from there on
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + signal.SIGTERM) from end
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint, of which nothing is run: tensors, numbers and texts only.
+
+    Raises:
+        TrainingError: it is damaged, or holds something else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise TrainingError(
+            f"the checkpoint {path} is damaged, or holds something else than weights and numbers; start in another run "
+            f"folder, or delete it ({error})"
+        ) from error
 
 
 def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.Trainer:

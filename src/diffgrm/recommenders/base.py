@@ -21,6 +21,7 @@ from diffgrm.data.ids import IdMap
 from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import after_fit
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
 from diffgrm.ranking.query import Query
 from diffgrm.recommenders import fitting, saving
@@ -257,7 +258,6 @@ class Recommender(ABC):
 
     def compile(self) -> Self:
         """Run the network's Transformer layers through ``torch.compile`` in this process, which takes minutes at first use.
-
         Meant for GPUs: on the CPU it pays nothing (docs/results/performance.md).
 
         Raises:
@@ -352,13 +352,16 @@ class Recommender(ABC):
         return found(recipe)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a model folder.
+    def load(cls, folder: str | Path, *, trust_code: Trust = False) -> Self:
+        """Read a model folder. Nothing that it names is run but diffgrm's own parts.
+
+        Args:
+            trust_code: True also imports classes of others that its recipe names as ``module:Class``; or their names.
 
         Raises:
-            ModelFolderError: not a model folder, one of another method, or one that is not whole.
+            ModelFolderError: not a model folder, of another method, not whole, or with code that is not trusted.
         """
-        return saving.read(Path(folder), cls._unloaded)
+        return saving.read(Path(folder), cls._unloaded, trust_code)
 
     def take(self, parts: dict[str, LearntPart], catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
         """Go over to learnt parts, their catalogue, and what their fit noted."""
@@ -370,13 +373,16 @@ class Recommender(ABC):
         return self.save(folder)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None, token: str | None = None) -> Self:
-        """Load from a folder, or download a repository of the Hugging Face hub and load that.
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, trust_code: Trust = False
+    ) -> Self:
+        """Load from a folder, or download a repository of the Hugging Face hub and load that; see :meth:`load`.
 
         Raises:
             ModelFolderError: neither a folder nor a repository that the hub gives, or not a model.
         """
-        return cls.load(name if Path(name).is_dir() else saving.download(str(name), revision, token))
+        place = name if Path(name).is_dir() else saving.download(str(name), revision, token)
+        return cls.load(place, trust_code=trust_code)
 
     def push_to_hub(
         self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Upload model"
@@ -389,10 +395,6 @@ class Recommender(ABC):
         return saving.upload(self.save, repository, private, token, message)
 
 
-def load(folder: str | Path) -> Recommender:
-    """Load a saved recommender of any method from its folder.
-
-    Raises:
-        ModelFolderError: not a model folder, or one that is not whole.
-    """
-    return Recommender.load(folder)
+def load(folder: str | Path, *, trust_code: Trust = False) -> Recommender:
+    """Load a saved recommender of any method from its folder; arguments and errors as of :meth:`Recommender.load`."""
+    return Recommender.load(folder, trust_code=trust_code)

@@ -39,6 +39,8 @@ def learn(
     }
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress)
     for part in parts.values():
+        part.check(task)
+    for part in parts.values():
         part.fit(task)
     for part in parts.values():
         part.fitted()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ import polars as pl
 from diffgrm.data.ids import IdMap, known_positions, spelled, whole
 from diffgrm.data.tables import COUNT, RECOMMENDABLE, read_items
 from diffgrm.foundation import forks
-from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
+from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, bullet_list, first_few
+from diffgrm.foundation.storage import read_parquet, regular, write_parquet
 
 ITEMS = "items.parquet"
+KINDS: dict[str, tuple[Any, ...]] = {
+    Columns.ITEM: (pl.String, pl.Int64),
+    Columns.TEXT: (pl.String,),
+    COUNT: (pl.Int64, pl.Int32),
+    RECOMMENDABLE: (pl.Boolean,),
+}
+MOST_ROWS = 16  # a byte; ids that count up, the same text for all, take a third of a byte a row
 
 
 @dataclass(frozen=True)
@@ -80,17 +89,52 @@ class ItemCatalogue:
         forks.check()
         recommendable = np.ones(len(self.ids), dtype=bool) if self.recommendable is None else self.recommendable
         columns = pl.Series(COUNT, self.counts), pl.Series(RECOMMENDABLE, recommendable)
-        self.table.with_columns(columns).write_parquet(folder / ITEMS)
+        write_parquet(self.table.with_columns(columns), folder / ITEMS)
 
     @classmethod
     def load(cls, folder: Path) -> ItemCatalogue:
-        """Read what :meth:`save` wrote."""
-        forks.check()
-        table = pl.read_parquet(folder / ITEMS)
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ModelFolderError: see :func:`read_item_rows`.
+        """
+        table = read_item_rows(folder, (Columns.ITEM, Columns.TEXT, COUNT, RECOMMENDABLE))
         recommendable = table[RECOMMENDABLE].to_numpy()
         rows = table.drop(COUNT, RECOMMENDABLE)
         ids, counts = IdMap(table[Columns.ITEM]), table[COUNT].to_numpy()
         return cls(ids, rows, counts, None if recommendable.all() else recommendable)
+
+
+def read_item_rows(folder: Path, columns: Iterable[str]) -> pl.DataFrame:
+    """``items.parquet`` of a model folder or an export.
+
+    Args:
+        columns: of ours that it must have.
+
+    Raises:
+        ModelFolderError: a damaged file, more rows than its size can hold, or columns that are not as they are saved.
+    """
+    forks.check()
+    path = regular(folder / ITEMS)
+    try:
+        with path.open("rb") as file:
+            rows, size = pl.scan_parquet(file).select(pl.len()).collect().item(), path.stat().st_size
+        if rows > MOST_ROWS * size:
+            raise DataError(f"{path} says that it has {rows:,} rows in {size:,} bytes")
+        table = read_parquet(path)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DataError) as error:
+        raise ModelFolderError(f"{path} is damaged: {error}") from error
+    for name in columns:
+        if name not in table.columns or table.schema[name] not in KINDS[name] or table[name].null_count():
+            kinds = " or ".join(str(kind) for kind in KINDS[name])
+            raise ModelFolderError(
+                f"{path} is damaged: {name} should be {kinds} without nulls, found {table.schema.get(name)}"
+            )
+    if table.height == 0 or table[Columns.ITEM].is_duplicated().any() or not table[RECOMMENDABLE].any():
+        raise ModelFolderError(f"{path} is damaged: it should have items, each once, of which some may be recommended")
+    if COUNT in table.columns and int(table[COUNT].min() or 0) < 0:  # type: ignore[arg-type]
+        raise ModelFolderError(f"{path} is damaged: {COUNT} is below 0")
+    return table
 
 
 def _new_rows(source: Any, item_table: pl.DataFrame, items: IdMap) -> pl.DataFrame:

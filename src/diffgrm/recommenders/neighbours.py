@@ -11,10 +11,11 @@ import scipy.sparse as sp
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.sparse import arrays_of, matrix_of
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.parts import FitTask, LearntPart, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, part_of
 from diffgrm.recommenders.texts import TextVectors
 
 SIMILARITY = "similarity.safetensors"
@@ -53,14 +54,12 @@ class Similarities(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""
-        found = self.matrix
-        State({"data": found.data, "indices": found.indices, "indptr": found.indptr}).save(folder / SIMILARITY)
+        State(arrays_of(self.matrix)).save(folder / SIMILARITY)
 
-    def load(self, folder: Path, recipe: Recipe) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        arrays = State.load(folder / SIMILARITY).arrays
-        size = len(arrays["indptr"]) - 1
-        self.matrix = sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size))
+        size = beside.n_items
+        self.matrix = matrix_of(State.load(folder / SIMILARITY).arrays, (size, size))
 
 
 class ItemKNNRecommender(Recommender):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -12,10 +12,11 @@ import polars as pl
 
 from diffgrm.data.dataset import Split
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DiffGRMError
+from diffgrm.foundation.schema import DiffGRMError, ModelFolderError
 
 Parts = Mapping[str, "LearntPart"]
 P = TypeVar("P", bound="LearntPart")
+Rows = TypeVar("Rows", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,23 @@ class ItemChange:
         return self.made[name]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What was read of a model folder before a part, which has to go with it.
+
+    Attributes:
+        parts: of the recommender that are read already.
+    """
+
+    n_items: int
+    parts: Parts
+
+
 class LearntPart:
     """Something learnt. Changes give a new part and leave this one, so that readers of it are not disturbed."""
+
+    def check(self, task: FitTask) -> None:
+        """Complain of what stands in the way, before any part learns."""
 
     def fit(self, task: FitTask) -> None:
         """Learn."""
@@ -93,8 +109,19 @@ class LearntPart:
     def save(self, folder: Path) -> None:
         """Write the part's own files."""
 
-    def load(self, folder: Path, recipe: Recipe) -> None:
-        """Read them, as written under a recipe."""
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
+        """Read them, as written under a recipe, and refuse what does not go with what was read before."""
+
+
+def of_all_items(rows: Rows, n_items: int, path: Path) -> Rows:
+    """What a file holds of every item.
+
+    Raises:
+        ModelFolderError: it has another number of rows than there are items.
+    """
+    if len(rows) != n_items:
+        raise ModelFolderError(f"{path} has {len(rows)} rows, but there are {n_items} items")
+    return rows
 
 
 def part_of(parts: Parts, name: str, kind: type[P]) -> P:

@@ -9,11 +9,14 @@ from typing import Any, Protocol, TypeVar
 
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.storage import regular
+from diffgrm.foundation.yaml_text import LONGEST
 from diffgrm.recommenders import old_folders
-from diffgrm.recommenders.card import model_card
+from diffgrm.recommenders.card import check_facts, model_card
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
-from diffgrm.recommenders.parts import LearntPart
+from diffgrm.recommenders.parts import Beside, LearntPart
 
 RECIPE = "recipe.yaml"
 
@@ -44,19 +47,19 @@ R = TypeVar("R", bound=Saved)
 
 def write(recommender: Saved, folder: Path) -> Path:
     """Write a fitted recommender to a model folder, whole or not at all; see ``Recommender.save``."""
-    catalogue, recipe = recommender.catalogue, recommender.recipe
+    catalogue, recipe = recommender.catalogue, recommender.recipe.portable()
     facts = {"recommender": recipe.recommender, "facts": recommender.facts}
     with model_folder.writing(folder, facts) as new:
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         catalogue.save(new)
         for part in recommender.parts.values():
             part.save(new)
-        card = model_card(type(recommender).__name__, recommender.facts, recipe.to_yaml(), catalogue.ids.ids([0])[0])
+        card = model_card(type(recommender).__name__, recommender.facts, recipe, catalogue.ids.ids([0])[0])
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def read(folder: Path, make: Callable[[Recipe], R]) -> R:
+def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust) -> R:
     """Read a model folder of this format or the one before; see ``Recommender.load``.
 
     Args:
@@ -65,14 +68,17 @@ def read(folder: Path, make: Callable[[Recipe], R]) -> R:
 
     def take(manifest: dict[str, Any]) -> R:
         with old_folders.as_new(folder, manifest) as readable:
-            recommender, catalogue = make(Recipe.from_yaml(readable / RECIPE)), ItemCatalogue.load(readable)
-            parts = recommender.new_parts()
-            for part in parts.values():
-                part.load(readable, recommender.recipe)
-            recommender.take(parts, catalogue, manifest["facts"])
+            recommender = make(Recipe.from_yaml(regular(readable / RECIPE, LONGEST)))
+            catalogue, parts = ItemCatalogue.load(readable), recommender.new_parts()
+            loaded: dict[str, LearntPart] = {}
+            for name, part in parts.items():
+                part.load(readable, recommender.recipe, Beside(len(catalogue.ids), loaded))
+                loaded[name] = part
+            check_facts(manifest["facts"])
+            recommender.take(loaded, catalogue, manifest["facts"])
             return recommender
 
-    return model_folder.read(folder, take)
+    return model_folder.read(folder, take, trust_code=trust_code)
 
 
 def download(name: str, revision: str | None, token: str | None) -> Path:

@@ -8,11 +8,11 @@ from typing import Self
 
 from diffgrm.foundation.parts import ItemScoring
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.schema import ModelFolderError, RecipeError
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Scorer
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.recommenders.texts import TextVectors, all_text_vectors, text_vectors
 
 NEIGHBOURS = "text_neighbours.safetensors"
@@ -73,16 +73,28 @@ class ItemScorers(LearntPart):
             if (state := scorer.state()) is not None:
                 state.save(folder / scorer_file(name))
 
-    def load(self, folder: Path, recipe: Recipe) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        self.read(folder, recipe.item_scoring)
+        self.read(folder, recipe.item_scoring, beside.n_items)
 
-    def read(self, folder: Path, scoring: ItemScoring) -> None:
-        """Read what :meth:`save` wrote for the scorers of a recipe."""
+    def read(self, folder: Path, scoring: ItemScoring, n_items: int) -> None:
+        """Read what :meth:`save` wrote for the scorers of a recipe and so many items.
+
+        Raises:
+            ModelFolderError: files that are damaged, or do not go with one another.
+        """
         self.neighbours = TextNeighbours.of_state(State.load(folder / NEIGHBOURS))
+        of_all_items(self.neighbours.has_events, n_items, folder / NEIGHBOURS)
         for name, part in scoring.scorers.items():
             scorer, path = part.build(), folder / scorer_file(name)
-            self.scorers[name] = scorer.load_state(State.load(path)) if path.is_file() else scorer
+            if path.exists() or type(scorer).load_state is not Scorer.load_state:
+                state = State.load(path)
+                if state.facts.get("items", self.neighbours.n_fitted) != self.neighbours.n_fitted:
+                    raise ModelFolderError(
+                        f"{path} is about {state.facts['items']} items, but {self.neighbours.n_fitted} were there at fit"
+                    )
+                scorer.load_state(state)
+            self.scorers[name] = scorer
 
 
 def scorer_file(name: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Self
 
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.recommenders.texts import TextVectors, text_vectors
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer, TokenizerContext
@@ -63,7 +64,14 @@ class Identifiers(LearntPart):
         self.semantic_ids.save(folder / SIDS)
         self.tokenizer.state().save(folder / TOKENIZER)
 
-    def load(self, folder: Path, recipe: Recipe) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        self.semantic_ids = SemanticIds.load(folder / SIDS)
-        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed).load_state(State.load(folder / TOKENIZER))
+        path = folder / SIDS
+        self.semantic_ids = of_all_items(SemanticIds.load(path), beside.n_items, path)
+        self.tokenizer = recipe.tokenizer.build(seed=recipe.seed)
+        if self.tokenizer.codebook_sizes != self.semantic_ids.codebook_sizes:
+            raise ModelFolderError(
+                f"{path} has codes of the sizes {self.semantic_ids.codebook_sizes}, the tokenizer of the recipe makes "
+                f"{self.tokenizer.codebook_sizes}"
+            )
+        self.tokenizer.load_state(State.load(folder / TOKENIZER))

@@ -9,10 +9,12 @@ from typing import Self
 import numpy as np
 import polars as pl
 
+from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders.parts import FitTask, ItemChange, LearntPart, part_of
-from diffgrm.semantic_ids.embeddings.base import ItemEncoder, embed_items, normalise
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, normalise
 
 ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
 
@@ -32,12 +34,13 @@ class TextVectors(LearntPart):
 
     def __init__(self, kept: bool) -> None:
         self.kept = kept
+        self._embedding: Part | None = None  # what the encoder is made of
         self.vectors: np.ndarray | None = None
         self._unit: np.ndarray | None = None  # [I, e] of length 1, once similar items are asked for
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
-        self.encoder = task.recipe.embedding.build(seed=task.recipe.seed)
+        self.encoder, self._embedding = task.recipe.embedding.build(seed=task.recipe.seed), task.recipe.embedding
         self.vectors = embed_items(self.encoder, task.split.dataset.item_table, task.split.item_counts > 0)
 
     def fitted(self) -> None:
@@ -57,10 +60,19 @@ class TextVectors(LearntPart):
             changed.vectors = all_text_vectors(change)
         return changed
 
+    def recipe_changed(self, recipe: Recipe) -> Self:
+        """See :meth:`LearntPart.recipe_changed`; what the encoder has learnt stays."""
+        if recipe.embedding == self._embedding:
+            return self
+        changed = copy.copy(self)
+        changed._embedding = recipe.embedding
+        changed.encoder = recipe.embedding.build(seed=recipe.seed).load_state(self.encoder.state())
+        return changed
+
     def similarity(self, item_table: pl.DataFrame, position: int) -> np.ndarray:
         """[I] cosine of each item's text to that of one."""
         if self._unit is None:
-            self._unit = normalise(self.encode(item_table))
+            self._unit = normalise(self.encode(item_table) if self.vectors is None else self.vectors)
         return self._unit @ self._unit[position]
 
     def save(self, folder: Path) -> None:
@@ -69,11 +81,17 @@ class TextVectors(LearntPart):
         if self.vectors is not None:
             State({"vectors": self.vectors}).save(folder / VECTORS)
 
-    def load(self, folder: Path, recipe: Recipe) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
+        self._embedding = recipe.embedding
         self.encoder = recipe.embedding.build(seed=recipe.seed).load_state(State.load(folder / ENCODER))
         if self.kept:
-            self.vectors = State.load(folder / VECTORS).arrays["vectors"]
+            path = folder / VECTORS
+            vectors = of_all_items(State.load(path).arrays["vectors"], beside.n_items, path)
+            try:
+                self.vectors = check_embeddings(vectors, len(vectors))
+            except DataError as error:
+                raise ModelFolderError(f"{path} is damaged: {error}") from error
 
 
 def text_vectors(change: ItemChange) -> np.ndarray:

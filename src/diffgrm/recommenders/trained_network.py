@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -12,20 +11,20 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError, RecipeError, TrainingError
-from diffgrm.learning.loop import train
+from diffgrm.learning.loop import check_run_folder, train
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.networks.contracts import EncodesHistories, contract
 from diffgrm.networks.inputs import ItemFeatures
-from diffgrm.recommenders.parts import FitTask, LearntPart, Parts, part_of
+from diffgrm.recommenders import weights
+from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, Parts, part_of
 from diffgrm.recommenders.rankers import Tables, item_features, item_ranker
+from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors
 
@@ -49,12 +48,17 @@ class TrainedNetwork(LearntPart):
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 
+    def check(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.check`."""
+        if task.run_folder is not None:
+            check_run_folder(task.run_folder, task.resume)
+        elif task.recipe.training.devices > 1:
+            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
+
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         recipe = task.recipe
-        if task.run_folder is None and recipe.training.devices > 1:
-            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
-        self.sizes = self._sizes_of(task)
+        self.sizes = _sizes_of(task.parts, task.split.dataset.n_items)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.network = self._built(recipe)
@@ -80,17 +84,6 @@ class TrainedNetwork(LearntPart):
             validation=result.validation,
             earlier_seconds=result.earlier_seconds,
         )
-
-    def _sizes_of(self, task: FitTask) -> dict[str, int]:
-        """What the data decide: sizes of the semantic IDs, and what the branches of item vectors need."""
-        sizes = {"n_items": task.split.dataset.n_items}
-        if "sids" in task.parts:
-            sids = part_of(task.parts, "sids", Identifiers).semantic_ids
-            sizes |= {"n_digits": sids.n_digits, "codebook_size": sids.codebook_size}
-        if "texts" in task.parts and (texts := part_of(task.parts, "texts", TextVectors)).kept:
-            assert texts.vectors is not None
-            sizes["text_width"] = texts.vectors.shape[1]
-        return sizes
 
     def _built(self, recipe: Recipe) -> nn.Module:
         """The recipe's network, which is given the sizes that it takes.
@@ -145,20 +138,40 @@ class TrainedNetwork(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`; the sizes travel in the header."""
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        save_file(weights, folder / NETWORK, metadata={"sizes": json.dumps(self.sizes)})
+        weights.save(self.network, folder / NETWORK, self.sizes)
 
-    def load(self, folder: Path, recipe: Recipe) -> None:
+    def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
         path = folder / NETWORK
-        try:
-            with safe_open(path, framework="numpy") as file:
-                self.sizes = json.loads((file.metadata() or {})["sizes"])
-            self.network = self._built(recipe)
-            self.network.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
-            raise ModelFolderError(f"{path} does not fit the recipe beside it: {error}") from error
-        self.network.eval()
+        self.sizes, shapes = weights.read_header(path)
+        fitted = self.sizes.get("n_items", 0)
+        expected = _sizes_of(beside.parts, fitted)
+        if self.sizes != expected or not 1 <= fitted <= beside.n_items:
+            raise ModelFolderError(
+                f"{path} does not fit the files beside it: its sizes are {self.sizes}, expected {expected} and at most "
+                f"{beside.n_items} items"
+            )
+        if recipe.model.name in registry.names("model"):  # a class of others is trusted, and may not be made without memory
+            weights.check_shapes(lambda: self._built(recipe), shapes, path)
+        self.network = weights.load(self._built(recipe), path).eval()
+
+
+def _sizes_of(parts: Parts, n_items: int) -> dict[str, int]:
+    """What the data decide: sizes of the semantic IDs, and what the branches of item vectors need.
+
+    Args:
+        n_items: that are there at fit.
+    """
+    sizes = {"n_items": n_items}
+    if "sids" in parts:
+        sids = part_of(parts, "sids", Identifiers).semantic_ids
+        sizes |= {"n_digits": sids.n_digits, "codebook_size": sids.codebook_size}
+    if "texts" in parts and (texts := part_of(parts, "texts", TextVectors)).kept:
+        assert texts.vectors is not None
+        sizes["text_width"] = texts.vectors.shape[1]
+    if "scorers" in parts:
+        sizes["n_items"] = part_of(parts, "scorers", ItemScorers).neighbours.n_fitted
+    return sizes
 
 
 def network_of(parts: Parts) -> TrainedNetwork:

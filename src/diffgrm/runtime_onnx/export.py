@@ -19,7 +19,7 @@ from torch.export import Dim
 from diffgrm.foundation import model_folder, registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError, bullet_list
-from diffgrm.foundation.storage import State
+from diffgrm.foundation.storage import State, write_parquet
 from diffgrm.networks.comparison import Comparison
 from diffgrm.networks.contracts import Denoises, DenoisesPlaces, EncodesHistories, ScoresItems, contract, lacks
 from diffgrm.networks.memory import Memory
@@ -96,7 +96,7 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
     ranker = _ranker_of(recommender)
     _check_installed()
     model_folder.check_target(folder, model_folder.EXPORT)
-    recipe, catalogue = recommender.recipe, recommender.catalogue
+    recipe, catalogue = recommender.recipe.portable(), recommender.catalogue
     settings = {"max_len": contract(ranker.network, EncodesHistories).max_len}
     facts = {"recommender": recipe.recommender, "facts": recommender.facts, "onnx": settings}
     with model_folder.writing(folder, facts, model_folder.EXPORT) as new:
@@ -110,10 +110,10 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
         State(vectors).save(new / ITEM_VECTORS)
         part_of(recommender.parts, "sids", Identifiers).semantic_ids.save(new / SIDS)
         ids = catalogue.table.select(Columns.ITEM)
-        ids.with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable)).write_parquet(new / ITEMS)
+        write_parquet(ids.with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable)), new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         name = f"{type(recommender).__name__} as ONNX"
-        card = model_card(name, recommender.facts, recipe.to_yaml(), catalogue.ids.ids([0])[0], reader="load_onnx")
+        card = model_card(name, recommender.facts, recipe, catalogue.ids.ids([0])[0], reader="load_onnx")
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffgrm.foundation.schema import MissingExtraError, ModelFolderError
+from diffgrm.foundation.storage import regular
 
 ENCODE_HISTORY, DENOISE = "encode_history.onnx", "denoise.onnx"
 
@@ -87,7 +88,9 @@ def _session(path: Path, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(regular(path), options, providers=["CPUExecutionProvider"])
+    except ModelFolderError:
+        raise
     except Exception as error:  # ONNX Runtime's errors have no base of their own
         raise ModelFolderError(f"ONNX Runtime cannot read {path}: {error}") from error
 

@@ -8,19 +8,21 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-import yaml
 
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.histories import read_histories
 from diffgrm.data.ids import IdMap
-from diffgrm.foundation import forks, model_folder
+from diffgrm.foundation import model_folder
 from diffgrm.foundation.parts import as_part, read_scorers
+from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError
-from diffgrm.foundation.storage import State
+from diffgrm.foundation.storage import State, regular
+from diffgrm.foundation.yaml_text import LONGEST, read_yaml
 from diffgrm.ranking.item_scoring.base import ItemScoring, ScoredItems
 from diffgrm.recommenders.answers import answer_table, candidate_items
-from diffgrm.recommenders.item_catalogue import ITEMS, RECOMMENDABLE
+from diffgrm.recommenders.item_catalogue import RECOMMENDABLE, read_item_rows
+from diffgrm.recommenders.parts import of_all_items
 from diffgrm.recommenders.saving import RECIPE
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import SIDS
@@ -29,6 +31,7 @@ from diffgrm.runtime_onnx.network import Network
 from diffgrm.runtime_onnx.numpy_catalogue import Catalogue, Excluded
 from diffgrm.runtime_onnx.proposals import ItemProposals
 from diffgrm.runtime_onnx.search import Task
+from diffgrm.semantic_ids.semantic_ids import SemanticIds
 
 VECTORS, COMPARABLE = "vectors", "comparable"  # [I, d] as they stand in histories, and where others are compared, those
 ITEM_VECTORS = "item_vectors.safetensors"
@@ -109,7 +112,12 @@ class OnnxRecommender:
 
 
 def load_onnx(
-    folder: str | Path, *, threads: int | None = None, beam: int | None = None, candidates: int | None = None
+    folder: str | Path,
+    *,
+    threads: int | None = None,
+    beam: int | None = None,
+    candidates: int | None = None,
+    trust_code: Trust = False,
 ) -> OnnxRecommender:
     """Load what ``diffgrm export`` has written. Needs ONNX Runtime and NumPy; PyTorch is not loaded.
 
@@ -117,10 +125,11 @@ def load_onnx(
         threads: that ONNX Runtime computes with; None is all cores.
         beam: partial SIDs kept for each user, where a beam search decodes; None is the export's own number.
         candidates: items looked at for each user, where item scores propose them; None is the export's own number.
+        trust_code: see :meth:`diffgrm.Recommender.load`; item scorers may be classes of others.
 
     Raises:
         DataError: numbers below 1, or one that the export's way of decoding does not have.
-        ModelFolderError: not an export, or one that is not whole.
+        ModelFolderError: not an export, one that is not whole, or one with code that is not trusted.
         MissingExtraError: ONNX Runtime is not installed.
     """
     width = {"beam": beam, "candidates": candidates}
@@ -130,20 +139,25 @@ def load_onnx(
     place = Path(folder)
 
     def take(manifest: dict[str, Any]) -> OnnxRecommender:
-        forks.check()
-        sids, table = State.load(place / SIDS), pl.read_parquet(place / ITEMS)
-        recipe = yaml.safe_load((place / RECIPE).read_text(encoding="utf-8"))
+        table = read_item_rows(place, (Columns.ITEM, RECOMMENDABLE))
+        sids = of_all_items(SemanticIds.load(place / SIDS), table.height, place / SIDS)
+        recipe = read_yaml(regular(place / RECIPE, LONGEST).read_text(encoding="utf-8"))
         try:
-            catalogue = Catalogue(
-                sids.arrays["codes"].astype(np.int64), sids.facts["codebook_size"], table[RECOMMENDABLE].to_numpy()
-            )
+            catalogue = Catalogue(sids.codes.astype(np.int64), sids.codebook_size, table[RECOMMENDABLE].to_numpy())
             arrays, max_len = State.load(place / ITEM_VECTORS).arrays, manifest["onnx"]["max_len"]
+            for array in arrays.values():
+                of_all_items(array, table.height, place / ITEM_VECTORS)
             vectors, decoding = arrays[VECTORS], _decoding(place, recipe, arrays, width)
         except KeyError as error:
             raise ModelFolderError(f"{place} is damaged: {error} is missing in it; export the model again") from error
-        return OnnxRecommender(Network(place, threads), catalogue, IdMap(table[Columns.ITEM]), vectors, max_len, decoding)
+        if type(max_len) is not int or max_len < 1:
+            raise ModelFolderError(f"{place} is damaged: its max_len is {max_len!r}; expected a whole number from 1")
+        items, network = IdMap(table[Columns.ITEM]), Network(place, threads)
+        recommender = OnnxRecommender(network, catalogue, items, vectors, max_len, decoding)
+        recommender.recommend([items.ids([0])], k=1, exclude_seen=False)  # the graphs take what the files hold
+        return recommender
 
-    return model_folder.read(place, take, model_folder.EXPORT)
+    return model_folder.read(place, take, model_folder.EXPORT, trust_code)
 
 
 def _decoding(
@@ -160,6 +174,6 @@ def _decoding(
     if part.name != "item_proposals":
         return BeamSearch(count, part.options["order"])
     learnt = ItemScorers()
-    learnt.read(folder, read_scorers(recipe["item_scoring"]))
+    learnt.read(folder, read_scorers(recipe["item_scoring"]), len(arrays[VECTORS]))
     items = ScoredItems(arrays.get(COMPARABLE, arrays[VECTORS]), learnt.neighbours)
     return ItemProposals(ItemScoring(tuple(learnt.scorers.values()), items), count, part.options["weight"])

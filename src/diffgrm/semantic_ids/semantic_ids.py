@@ -9,12 +9,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from diffgrm.foundation.schema import ModelFolderError, TokenizerError
-from diffgrm.foundation.storage import State, cache_folder, cached, code_digests, digest
+from diffgrm.foundation.schema import ModelFolderError, TokenizerError, first_few
+from diffgrm.foundation.storage import State, cached, code_digests, digest
 from diffgrm.semantic_ids.collisions import place, reassign
 from diffgrm.semantic_ids.embeddings.base import normalise
 from diffgrm.semantic_ids.threads import one_thread
-from diffgrm.semantic_ids.tokenizers.base import Tokenizer
+from diffgrm.semantic_ids.tokenizers.base import LARGEST, Tokenizer
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 HERE = Path(__file__).parent
@@ -199,8 +199,12 @@ class SemanticIds:
         try:
             codes, facts = state.arrays["codes"], state.facts
             sizes = facts.get("codebook_sizes", [facts["codebook_size"]] * codes.shape[-1])
+            if any(type(size) is not int or not 2 <= size <= LARGEST for size in sizes):
+                raise TokenizerError(
+                    f"its codebook sizes are {first_few(sizes)}; expected whole numbers from 2 to {LARGEST}"
+                )
             return cls(codes, tuple(sizes), facts["collisions"])
-        except (KeyError, TokenizerError) as error:
+        except (KeyError, IndexError, TypeError, TokenizerError) as error:
             raise ModelFolderError(f"{path} does not hold semantic IDs: {error}") from error
 
 
@@ -240,8 +244,7 @@ def tokenize_items(
         identity += [context.embeddings, context.in_training]
         if tokenizer.reads_events and context.events is not None:
             identity += [context.events.values, context.events.offsets]
-        folder = cache or cache_folder() / "semantic_ids"
-        stored = cached(folder / f"{digest(identity)}.safetensors", "semantic IDs", make)
+        stored = cached(cache, f"{digest(identity)}.safetensors", "semantic IDs", make)
     codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
     tokenizer.load_state(stored)
     return SemanticIds(codes, tokenizer.codebook_sizes, collisions), TokenizerReport.from_dict(report)

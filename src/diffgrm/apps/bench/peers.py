@@ -26,9 +26,9 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset, Ragged, Split
-from diffgrm.data.files import read_parquet
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation.schema import Columns, DiffGRMError
+from diffgrm.foundation.storage import read_parquet, write_parquet
 
 K = 20
 
@@ -85,13 +85,15 @@ def run_peer(
 def _export(
     folder: Path, dataset: InteractionDataset, split: Split, settings: dict[str, Any], codes: np.ndarray | None
 ) -> None:
-    _events(dataset.users.series, split.train, dataset.items).write_parquet(folder / "train.parquet")
-    _events(split.validation.user_ids, split.validation.targets, dataset.items).write_parquet(folder / "validation.parquet")
-    _events(split.test.user_ids, split.test.histories, dataset.items).write_parquet(folder / "histories.parquet")
+    write_parquet(_events(dataset.users.series, split.train, dataset.items), folder / "train.parquet")
+    write_parquet(
+        _events(split.validation.user_ids, split.validation.targets, dataset.items), folder / "validation.parquet"
+    )
+    write_parquet(_events(split.test.user_ids, split.test.histories, dataset.items), folder / "histories.parquet")
     items = dataset.item_table.select(Columns.ITEM)
     if codes is not None:
         items = items.with_columns(**{f"digit_{j}": pl.Series(codes[:, j]) for j in range(codes.shape[1])})
-    items.write_parquet(folder / "items.parquet")
+    write_parquet(items, folder / "items.parquet")
     (folder / "settings.json").write_text(json.dumps({"k": K, **settings}))
 
 

@@ -26,14 +26,13 @@ from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
-from diffgrm.data.files import read_parquet
 from diffgrm.data.sources import load_source
 from diffgrm.evaluation.metrics import evaluate, selection_score
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.foundation.sections import DataSettings
-from diffgrm.foundation.storage import atomic_file, digest
+from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import embed_items
 
@@ -243,7 +242,7 @@ class Runner:
             recommender.save(folder)
             for checkpoint in ("last.ckpt", "best.ckpt"):
                 (run / checkpoint).unlink(missing_ok=True)
-        loaded = load(folder)
+        loaded = load(folder, trust_code=self.suite.own_classes)
         return loaded.override(late_overrides(used_as or recipe, loaded.recipe))
 
     def _model_folder(self, world: World, recipe: Recipe) -> Path:
@@ -283,7 +282,7 @@ def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[st
         users = np.arange(min(OBSERVED, len(world.split.validation)))
         found["fill_order"] = recommender.fill_order(world.split.validation.histories.rows(users)).tolist()
     paths = sorted(run_folder.glob("logs/part_*/metrics.csv"))
-    logs = [pl.read_csv(path, infer_schema_length=None, glob=False) for path in paths]
+    logs = [pl.read_csv(path.read_bytes(), infer_schema_length=None) for path in paths]
     if logs:
         table = pl.concat(logs, how="diagonal_relaxed")
         names = [name for name in table.columns if name.startswith("val_")]
@@ -297,7 +296,7 @@ def write(cell: Cell, content: dict[str, Any], ranks: pl.DataFrame) -> None:
     """The result of a cell; ``result.json`` comes last, so that it vouches for the rest."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(cell.folder / RANKS) as path:
-        ranks.write_parquet(path)
+        write_parquet(ranks, path)
     header = {"dataset": cell.dataset, "run": cell.run, "seed": cell.seed, "identity": cell.identity}
     with atomic_file(cell.folder / RESULT) as path:
         path.write_text(json.dumps(header | content, indent=1, default=str) + "\n", encoding="utf-8")

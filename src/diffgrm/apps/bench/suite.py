@@ -28,7 +28,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from diffgrm.apps.bench.late import is_late
@@ -38,6 +37,7 @@ from diffgrm.foundation.presets import is_preset
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import settings
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
+from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 
 class Run(BaseModel):
@@ -70,6 +70,7 @@ class Suite(BaseModel):
     reference: str
     runs: dict[str, Run] = Field(min_length=1)
     _home: Path = PrivateAttr(default=Path())
+    _own_classes: set[str] = PrivateAttr(default_factory=set)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -80,10 +81,10 @@ class Suite(BaseModel):
         """
         path = Path(path)
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raw = read_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RecipeError(f"there is no suite file {path}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, YamlError) as error:
             raise RecipeError(f"the suite {path} cannot be read: {error}") from error
         if not isinstance(raw, dict):
             raise RecipeError(f"{path}: expected a mapping with datasets and runs, found {type(raw).__name__}")
@@ -120,11 +121,18 @@ class Suite(BaseModel):
                 continue
             for choice in self.choices(name):
                 try:
-                    self.recipe(name, dataset, choice, self.seeds[0]).refuse_idle()
+                    recipe = self.recipe(name, dataset, choice, self.seeds[0])
+                    recipe.refuse_idle()
+                    self._own_classes.update(recipe.own_classes)
                 except RecipeError as error:
                     problems.append(f"run {name!r} on {dataset}: {error}")
         if problems:
             raise RecipeError(f"the suite {self.name} has problems:\n" + bullet_list(dict.fromkeys(problems)))
+
+    @property
+    def own_classes(self) -> set[str]:
+        """What its recipes name as ``module:Class``: code that whoever runs the suite means to run."""
+        return self._own_classes
 
     def path(self, relative: Path) -> Path:
         """A path of the suite file, from where that file lies."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from diffgrm.apps.cli.shared import TrustCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 
 items_app = typer.Typer(help="Change what a saved model may recommend, without training: add, update, remove, restore.")
 Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
+Vectors = Annotated[
+    Path | None, typer.Option(help="Where the embedding is precomputed: the .npy or .parquet file with the items' vectors.")
+]
 ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
 
 
@@ -21,9 +27,11 @@ ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
 def add(
     model: Model,
     items: Annotated[Path, typer.Option(help="New items: item_id, text (parquet, csv, jsonl...).")],
+    vectors: Vectors = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Embed new items, give them free semantic IDs, and recommend them from now on."""
-    _change_items(model, lambda recommender: recommender.add_items(items))
+    _change_items(model, trust_code, lambda recommender: _reading(recommender, vectors).add_items(items))
 
 
 @items_app.command()
@@ -34,33 +42,41 @@ def update(
         Literal["keep", "move"],
         typer.Option(help="keep: semantic IDs stay (a text was corrected); move: they are made anew from the new text."),
     ],
+    vectors: Vectors = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Change the rows of known items."""
-    _change_items(model, lambda recommender: recommender.update_items(items, semantic_ids))
+    _change_items(model, trust_code, lambda recommender: _reading(recommender, vectors).update_items(items, semantic_ids))
 
 
 @items_app.command()
-def remove(model: Model, ids: ItemIds) -> None:
+def remove(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
     """Recommend these items no more; histories may still hold them."""
-    _change_items(model, lambda recommender: recommender.remove_items(ids))
+    _change_items(model, trust_code, lambda recommender: recommender.remove_items(ids))
 
 
 @items_app.command()
-def restore(model: Model, ids: ItemIds) -> None:
+def restore(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
     """Recommend removed items again."""
-    _change_items(model, lambda recommender: recommender.restore_items(ids))
+    _change_items(model, trust_code, lambda recommender: recommender.restore_items(ids))
 
 
-def _change_items(folder: Path, change: Callable[[Recommender], Recommender]) -> None:
+def _reading(recommender: Recommender, vectors: Path | None) -> Recommender:
+    """The recommender with the file that its precomputed embedding reads."""
+    return recommender if vectors is None else recommender.override([f"embedding.path={json.dumps(str(vectors))}"])
+
+
+def _change_items(model: Path, trust_code: bool, change: Callable[[Recommender], Recommender]) -> None:
     from diffgrm.apps.console import console
     from diffgrm.foundation import model_folder
     from diffgrm.recommenders import load
 
+    folder = model_folder.place(model)  # a link may be turned to another model meanwhile
     with model_folder.locked(folder):
-        before = load(folder)
+        before = load(folder, trust_code=trust_code)
         after = change(before)
         after.save(folder)
     version, recommendable = after.facts["catalogue_version"], int(after.recommendable.sum())
     console.print(
-        f"Catalogue version {version} of {folder}: {len(after.items):,} items, {recommendable:,} of them recommended."
+        f"Catalogue version {version} of {model}: {len(after.items):,} items, {recommendable:,} of them recommended."
     )

@@ -32,7 +32,11 @@ def datasets(
     """List the public datasets, or fetch one from its publisher."""
     from diffgrm.apps.console import console
     from diffgrm.data.sources import SOURCES, load_source
+    from diffgrm.foundation.outputs import check_folder
+    from diffgrm.foundation.storage import write_parquet
 
+    if out is not None:
+        check_folder(out)
     if name is None:
         table = Table("name", "what it is")
         for known, (description, _) in SOURCES.items():
@@ -43,6 +47,6 @@ def datasets(
     console.print(f"{data!r}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        data.event_table().write_parquet(out / "interactions.parquet")
-        data.item_table.write_parquet(out / "items.parquet")
+        write_parquet(data.event_table(), out / "interactions.parquet")
+        write_parquet(data.item_table, out / "items.parquet")
         console.print(f"Written to {out}/interactions.parquet and {out}/items.parquet")

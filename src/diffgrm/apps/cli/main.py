@@ -12,8 +12,10 @@ import polars as pl
 import typer
 from rich.logging import RichHandler
 
+from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
+from diffgrm.apps.cli.results import bench, demo, export, report
 from diffgrm.apps.cli.shared import (
     Column,
     CommandWithSettings,
@@ -28,7 +30,8 @@ from diffgrm.apps.cli.shared import (
     Quiet,
     RecipeFile,
     TimeFormat,
-    check_output,
+    TrustCode,
+    check_outputs,
     dataset_of,
     events_of,
     of_users,
@@ -37,7 +40,8 @@ from diffgrm.apps.cli.shared import (
     write_json,
     write_table,
 )
-from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, bullet_list
+from diffgrm.foundation.outputs import check_folder
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
 app = typer.Typer(
     name="diffgrm",
@@ -48,6 +52,8 @@ app = typer.Typer(
 )
 app.command()(recipes)
 app.command()(datasets)
+for _command in (bench, report, demo, export):
+    app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 
 
@@ -85,11 +91,15 @@ def fit(
 
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
+    run = run_folder or out.with_name(f"{out.name}.run")
+    if model_folder.place(run).is_relative_to(model_folder.place(out)):
+        raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
+    check_folder(run)
     data = dataset_of(interactions, items, dataset, column, time_format)
     console.print(f"{data!r}")
-    run = run_folder or out.with_name(f"{out.name}.run")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
-    recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
+    with ends.hint(lambda: _how_to_go_on(run)):
+        recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
     if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
         return
     recommender.save(out)
@@ -100,6 +110,12 @@ def fit(
     if validation := recommender.facts.get("validation"):
         show_metrics("Validation (by item, history filtered)", {"value": validation})
     console.print(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
+
+
+def _how_to_go_on(run: Path) -> str:
+    if (run / "last.ckpt").is_file():
+        return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
+    return "No model was saved, and there is no checkpoint yet to go on from."
 
 
 @app.command()
@@ -121,6 +137,7 @@ def recommend(
     device: Device = "auto",
     precision: Precision = "32",
     quiet: Quiet = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Recommend items: user_id, item_id, score, rank."""
     from diffgrm.apps.console import console, progress_bar, show_recommendations
@@ -128,9 +145,8 @@ def recommend(
 
     if (interactions is None) == (history is None):
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
-    if out is not None:
-        check_output(out)
-    recommender = load(model).override(overrides or []).to(device, precision)
+    check_outputs(out)
+    recommender = load(model, trust_code=trust_code).override(overrides or []).to(device, precision)
     if history is not None:
         table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: history})
     else:
@@ -170,6 +186,7 @@ def evaluate(
     json_file: JsonFile = None,
     ranks: Annotated[Path | None, typer.Option(help="Write the rank of every target here (parquet).")] = None,
     quiet: Quiet = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
     from diffgrm.apps.console import progress_bar, show_metrics
@@ -177,9 +194,8 @@ def evaluate(
     from diffgrm.evaluation import metrics as evaluation
     from diffgrm.recommenders import load
 
-    if ranks is not None:
-        check_output(ranks, (".parquet",))
-    recommender = load(model).override(overrides or []).to(device, precision)
+    check_outputs(ranks, json_file, (".parquet",))
+    recommender = load(model, trust_code=trust_code).override(overrides or []).to(device, precision)
     data = dataset_of(interactions, items, dataset, column, time_format)
     settings = recommender.recipe.data
     split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
@@ -222,7 +238,7 @@ def tokenize(
     from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
     chosen = recipe_of(recipe, overrides)
-    check_output(out)
+    check_outputs(out, json_file)
     if interactions is None and dataset is None:
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
@@ -247,50 +263,6 @@ def tokenize(
 
 
 @app.command()
-def bench(
-    suite: Annotated[Path, typer.Argument(help="Suite YAML: datasets, runs and seeds (see suites/).")],
-    out: Annotated[Path, typer.Option(help="Folder of fitted models, results and tables; a killed suite goes on there.")],
-    quiet: Quiet = False,
-) -> None:
-    """Run a suite of recommenders on equal terms and write its tables: results.json, results.csv, results.md."""
-    from diffgrm.apps.bench.runner import Runner
-    from diffgrm.apps.bench.suite import Suite
-    from diffgrm.apps.bench.tables import write_tables
-    from diffgrm.apps.console import console, show_runs
-    from diffgrm.apps.machine import machine
-
-    wanted = Suite.from_yaml(suite)
-    out.mkdir(parents=True, exist_ok=True)
-    failed = Runner(wanted, out, lambda line: console.print(line, highlight=False), progress=not quiet).run()
-    rows = write_tables(wanted, out, machine())
-    show_runs(rows)
-    console.print(f"Tables: {out}/results.md, results.csv, results.json. A page with figures: diffgrm report {out}")
-    if failed:
-        problems = bullet_list(f"{what}: {why}" for what, why in failed.items())
-        raise DiffGRMError(f"some runs failed; mend them and run the suite again:\n{problems}")
-
-
-@app.command()
-def report(out: Annotated[Path, typer.Argument(help="Folder of a suite that has run.")]) -> None:
-    """Write OUT/report.html: one page with the tables and figures of a suite."""
-    from diffgrm.apps.console import console
-    from diffgrm.apps.reporting.page import write_report
-
-    console.print(f"Written: {write_report(out)}")
-
-
-@app.command()
-def demo(
-    out: Annotated[Path | None, typer.Option(help="Keep the model in this folder.")] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Fit on a generated storefront and show tokeniser report, metrics and recommendations. Needs no network."""
-    from diffgrm.apps.demo import run
-
-    run(out, quiet)
-
-
-@app.command()
 def explain(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     history: Annotated[list[str], typer.Option(help="Item ids, oldest first (repeat the option).")],
@@ -298,6 +270,7 @@ def explain(
     k: Annotated[int, typer.Option("--k", help="Number of items.")] = 3,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Do not leave out items of the history.")] = False,
     show: Annotated[int, typer.Option(min=0, help="Partial semantic IDs shown of each step of the search.")] = 5,
+    trust_code: TrustCode = False,
 ) -> None:
     """Show how items were found: which digit was filled when, how sure the network was, and how many items were left.
 
@@ -308,7 +281,7 @@ def explain(
     from diffgrm.recommenders import load
     from diffgrm.recommenders.capabilities import explaining
 
-    recommender = load(model).override(overrides or [])
+    recommender = load(model, trust_code=trust_code).override(overrides or [])
     explains = explaining(recommender)
     show_explanation(explains.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
     if show:
@@ -320,12 +293,13 @@ def similar(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     item: Annotated[str, typer.Argument(help="Item id.")],
     k: Annotated[int, typer.Option("--k", help="Number of items.")] = 10,
+    trust_code: TrustCode = False,
 ) -> None:
     """The items most like one."""
     from diffgrm.apps.console import show_recommendations
     from diffgrm.recommenders import load
 
-    recommender = load(model)
+    recommender = load(model, trust_code=trust_code)
     found = recommender.similar_items(item, k)
     found = found.with_columns(pl.lit(item).alias(Columns.USER))
     show_recommendations(found, recommender.item_table, whose="Similar to")
@@ -350,6 +324,7 @@ def serve(
     ] = None,
     device: Device = "auto",
     precision: Precision = "32",
+    trust_code: TrustCode = False,
 ) -> None:
     """Answer over HTTP: recommendations, similar items, explanations, and a page to explore them.
 
@@ -362,37 +337,20 @@ def serve(
         from diffgrm.apps.serving.run import read_limits, read_token, run
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
+    ends.leave_to_others()
     events = None if interactions is None else events_of(interactions, column, time_format)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
-    run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision)
-
-
-@app.command()
-def export(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
-    out: Annotated[Path, typer.Option(help="Folder of the export; a new or empty one, or an older export.")],
-    overrides: Overrides = None,
-    to: Annotated[Literal["onnx"], typer.Option("--format", help="What to write.")] = "onnx",
-) -> None:
-    """Write a model for use without PyTorch: diffgrm.load_onnx(OUT) recommends with ONNX Runtime and NumPy."""
-    from diffgrm.apps.console import console
-    from diffgrm.recommenders import load
-    from diffgrm.runtime_onnx.export import export_onnx
-
-    folder = export_onnx(load(model).override(overrides or []), out)
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
-    console.print(
-        f"Written to {folder} as {to}, {size:.1f} MiB. In Python: diffgrm.load_onnx({str(folder)!r})", highlight=False
-    )
+    run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision, trust_code)
 
 
 def main() -> None:
-    """Entry point: errors of ours are one message, without a stack trace."""
-    try:
-        app()
-    except DiffGRMError as error:
-        from diffgrm.apps.console import errors
+    """Entry point: errors of ours are one message, without a stack trace; see :mod:`diffgrm.apps.cli.ends` on signals."""
+    with ends.ended_with_a_word():
+        try:
+            app()
+        except DiffGRMError as error:
+            from diffgrm.apps.console import errors
 
-        errors.print(f"[bold red]Error:[/] {type(error).__name__}", highlight=False)
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+            errors.print(f"[bold red]Error:[/] {type(error).__name__}", highlight=False)
+            errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            sys.exit(2)

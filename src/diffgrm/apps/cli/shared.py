@@ -10,7 +10,9 @@ import polars as pl
 import typer
 from typer.core import TyperCommand
 
+from diffgrm.foundation.outputs import check_file
 from diffgrm.foundation.schema import Columns, DataError, RecipeError, first_few
+from diffgrm.foundation.storage import write_parquet
 
 if TYPE_CHECKING:
     from diffgrm.data.dataset import InteractionDataset
@@ -40,10 +42,16 @@ Precision = Annotated[
     typer.Option(help="Of the network: bf16 is faster on GPUs and CPUs with AMX, and a little coarser."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Also run classes of others that the model names, which it does with all rights of this user."
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this JSON file.")]
 
 _WRITERS = {
-    ".parquet": lambda frame, path: frame.write_parquet(path),
+    ".parquet": write_parquet,
     ".csv": lambda frame, path: frame.write_csv(path),
     ".jsonl": lambda frame, path: frame.write_ndjson(path),
 }
@@ -68,12 +76,17 @@ def _show_settings() -> None:
     show_settings("Settings of the other parts, with \\[the name that chooses the part]", rows_of_other_parts(recipe))
 
 
-def check_output(path: Path, suffixes: tuple[str, ...] = tuple(_WRITERS)) -> None:
-    """Complain about a place that cannot be written before the work is done."""
-    if path.suffix not in suffixes:
-        raise DataError(f"cannot write {path.name}: expected one of {', '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
-        raise DataError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+def check_outputs(table: Path | None, json_file: Path | None = None, suffixes: tuple[str, ...] = tuple(_WRITERS)) -> None:
+    """Complain about files that cannot be written before the work is done.
+
+    Args:
+        table: in the format of its suffix, one of ``suffixes``.
+    """
+    if table is not None and table.suffix not in suffixes:
+        raise DataError(f"cannot write {table.name}: expected one of {', '.join(suffixes)}")
+    for path in (table, json_file):
+        if path is not None:
+            check_file(path)
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:

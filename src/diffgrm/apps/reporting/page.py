@@ -10,9 +10,9 @@ from typing import Any
 from diffgrm.apps.bench.runner import RANKS, RESULT
 from diffgrm.apps.bench.tables import SHOWN, short
 from diffgrm.apps.reporting import figures
-from diffgrm.data.files import read_parquet
+from diffgrm.foundation.outputs import check_file
 from diffgrm.foundation.schema import DataError
-from diffgrm.foundation.storage import atomic_file
+from diffgrm.foundation.storage import atomic_file, read_parquet
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d9dee3; --soft: #f4f6f8; --accent: #0072b2 }
@@ -47,10 +47,11 @@ def write_report(out: Path) -> Path:
     """
     try:
         summary = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{out} holds no results.json; run the suite first: diffgrm bench SUITE.yaml --out {out}"
         ) from error
+    check_file(out / "report.html")
     found = [
         (json.loads(path.read_text(encoding="utf-8")), read_parquet(path.with_name(RANKS)))
         for path in sorted((out / "runs").glob(f"*/*/*/{RESULT}"))

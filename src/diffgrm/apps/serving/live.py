@@ -72,7 +72,7 @@ class LiveModel:
     Args:
         folder: of the model.
         overrides: decoding settings of this server.
-        device, precision: see :meth:`Recommender.to`.
+        device, precision: see :meth:`Recommender.to`; trust_code: see :meth:`Recommender.load`.
 
     Raises:
         ModelFolderError: there is no whole model.
@@ -80,9 +80,15 @@ class LiveModel:
     """
 
     def __init__(
-        self, folder: Path, overrides: Sequence[str] = (), device: str = "auto", precision: Literal["32", "bf16"] = "32"
+        self,
+        folder: Path,
+        overrides: Sequence[str] = (),
+        device: str = "auto",
+        precision: Literal["32", "bf16"] = "32",
+        trust_code: bool = False,
     ) -> None:
         self.folder, self.overrides, self.device, self.precision = folder, list(overrides), device, precision
+        self.trust_code = trust_code
         self.failed_reloads = 0
         self._lock = threading.RLock()
         self._seen = model_folder.version(folder)
@@ -112,12 +118,13 @@ class LiveModel:
         Raises:
             DiffGRMError: see the change; nothing has happened then.
         """
-        with self._lock, model_folder.locked(self.folder):
+        folder = model_folder.place(self.folder)  # a link may be turned to another model meanwhile
+        with self._lock, model_folder.locked(folder):
             self.refresh()
             changed = change(self.current.saved)
-            changed.save(self.folder)
-            self._seen = model_folder.version(self.folder)
-            self.current = self._snapshot(changed, _name(self.folder))
+            changed.save(folder)
+            self._seen = model_folder.version(folder)
+            self.current = self._snapshot(changed, _name(folder))
             logger.info("The catalogue changed; now serving model %s", self.current.version)
             return self.current
 
@@ -125,7 +132,7 @@ class LiveModel:
         with self._lock:
             while True:
                 seen = model_folder.version(self.folder)
-                recommender, name = load(self.folder), _name(self.folder)
+                recommender, name = load(self.folder, trust_code=self.trust_code), _name(self.folder)
                 if model_folder.version(self.folder) == seen:
                     break
             snapshot = self._snapshot(recommender.to(self.device, self.precision), name)

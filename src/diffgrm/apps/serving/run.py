@@ -35,9 +35,10 @@ def run(
     port: int,
     device: str,
     precision: Literal["32", "bf16"],
+    trust_code: bool,
 ) -> None:
     """Serve until the process is told to end (SIGTERM or SIGINT); requests under way are then answered first."""
-    live = LiveModel(folder, overrides, device, precision)
+    live = LiveModel(folder, overrides, device, precision, trust_code)
     users = None if events is None else UserHistories(events)
     app = create_app(live, limits, token=token, users=users)
     logger.info("Model %s: %d items. Changes of the catalogue are %s.", live.current.version, len(live.current.words),

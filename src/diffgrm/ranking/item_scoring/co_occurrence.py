@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.sparse import arrays_of, matrix_of
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Array, ScoredItems, Scorer, Users
 from diffgrm.ranking.neighbours import Decay, ItemKNN, Last, NeighbourCount, Shrink, recency_weights
@@ -62,11 +63,9 @@ class CoOccurrenceScorer(Scorer):
         """See :meth:`Scorer.state`."""
         found = self.similarity
         assert found is not None
-        arrays = {"data": found.data, "indices": found.indices, "indptr": found.indptr}
-        return State(arrays, {"items": found.shape[0]})
+        return State(arrays_of(found), {"items": found.shape[0]})
 
     def load_state(self, state: State) -> Self:
         """See :meth:`Scorer.load_state`."""
         size = state.facts["items"]
-        parts = tuple(state.arrays[part] for part in ("data", "indices", "indptr"))
-        return self._learnt(sp.csr_array(parts, shape=(size, size)))
+        return self._learnt(matrix_of(state.arrays, (size, size)))

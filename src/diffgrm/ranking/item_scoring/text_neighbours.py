@@ -14,6 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.sparse import arrays_of, matrix_of
 from diffgrm.foundation.storage import State
 
 NEIGHBOURS = 5  # items of nearest text from which an item without events borrows
@@ -93,12 +95,17 @@ class TextNeighbours:
 
     def state(self) -> State:
         """All of it as arrays."""
-        arrays = {part: getattr(self.weights, part) for part in ("data", "indices", "indptr")}
-        return State({"has_events": self.has_events.astype(np.uint8), **arrays}, {"items": self.n_fitted})
+        arrays = {"has_events": self.has_events.astype(np.uint8), **arrays_of(self.weights)}
+        return State(arrays, {"items": self.n_fitted})
 
     @classmethod
     def of_state(cls, state: State) -> TextNeighbours:
-        """What :meth:`state` gave."""
-        has_events = state.arrays["has_events"].astype(bool)
-        parts = tuple(state.arrays[part] for part in ("data", "indices", "indptr"))
-        return cls(sp.csr_array(parts, shape=(len(has_events), state.facts["items"])), has_events)
+        """What :meth:`state` gave.
+
+        Raises:
+            ModelFolderError: more items at fit than there are, or a damaged matrix.
+        """
+        has_events, fitted = state.arrays["has_events"].astype(bool), state.facts["items"]
+        if has_events.ndim != 1 or type(fitted) is not int or not 1 <= fitted <= len(has_events):
+            raise ModelFolderError(f"neighbours by text of {has_events.shape} items, of which {fitted} were there at fit")
+        return cls(matrix_of(state.arrays, (len(has_events), fitted)), has_events)

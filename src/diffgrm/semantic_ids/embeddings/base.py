@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
-from diffgrm.foundation.storage import State, cache_folder, cached, code_digests
+from diffgrm.foundation.storage import State, cached, code_digests
 from diffgrm.semantic_ids import threads
 
 logger = logging.getLogger(__name__)
@@ -83,8 +83,7 @@ def embed_items(
     code = code_digests(type(encoder), Path(threads.__file__)) if encoder.cached else None
     if code is None:
         return make().arrays["embeddings"]
-    folder = cache or cache_folder() / "embeddings"
-    stored = cached(folder / f"{_content_hash(encoder, code, items, in_training)}.safetensors", "embeddings", make)
+    stored = cached(cache, f"{_content_hash(encoder, code, items, in_training)}.safetensors", "embeddings", make)
     vectors = stored.arrays.pop("embeddings")
     encoder.load_state(stored)
     return vectors

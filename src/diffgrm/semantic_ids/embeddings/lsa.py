@@ -10,7 +10,7 @@ from pydantic import Field
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from diffgrm.foundation.schema import Columns, DataError, did_you_mean
+from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, did_you_mean
 from diffgrm.foundation.storage import State
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
 from diffgrm.semantic_ids.threads import one_thread
@@ -107,8 +107,11 @@ class LSA(ItemEncoder):
 
     def load_state(self, state: State) -> Self:
         """Take back what :meth:`state` gave."""
-        words = state.facts["words"]
+        words, directions, idf = state.facts["words"], state.arrays["directions"], state.arrays["idf"]
+        if directions.ndim != 2 or not len(words) == len(idf) == directions.shape[1]:
+            raise ModelFolderError(
+                f"{len(words)} words have weights {idf.shape} and directions {directions.shape}; expected as many"
+            )
         self._vectorizer = self._new_vectorizer(vocabulary={word: i for i, word in enumerate(words)})
-        self._vectorizer.idf_ = state.arrays["idf"]
-        self._directions = state.arrays["directions"]
+        self._vectorizer.idf_, self._directions = idf, directions
         return self

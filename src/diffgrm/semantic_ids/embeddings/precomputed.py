@@ -10,6 +10,7 @@ import polars as pl
 
 from diffgrm.data.files import read_parquet
 from diffgrm.data.ids import spelled
+from diffgrm.foundation.part_settings import Local
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, missing_rows_error, normalise
 
@@ -18,14 +19,15 @@ class Precomputed(ItemEncoder):
     """Embeddings that were made elsewhere.
 
     A ``.npy`` file is a matrix [I, e] whose row i belongs to row i of the item table. A ``.parquet`` file has the
-    columns ``item_id`` and ``embedding`` (a list or array of numbers); it may hold more items than the table.
+    columns ``item_id`` and ``embedding`` (a list or array of numbers); it may hold more items than the table. A saved model
+    does not keep where the file lies; items that come later need it, or a file of their own, again.
     """
 
     cached = False
 
     def __init__(
         self,
-        path: Annotated[str, "the .npy or .parquet file"],
+        path: Annotated[str | None, Local(), "the .npy or .parquet file; a saved model does not keep it"] = None,
         column: Annotated[str, "parquet: the column of the vectors"] = "embedding",
     ) -> None:
         self.path, self.column = path, column
@@ -38,8 +40,14 @@ class Precomputed(ItemEncoder):
         """Vectors [N, e] of the rows of the item table.
 
         Raises:
-            DataError: no such file, unknown format, wrong shape, missing items or values that are not finite.
+            DataError: no file, unknown format, wrong shape, missing items or values that are not finite.
         """
+        if self.path is None:
+            raise DataError(
+                f"the vectors of {len(items)} items are needed, and a saved model does not keep where they lie; give the "
+                'file again: embedding.path=FILE in the recipe, recommender.override(["embedding.path=FILE"]) in Python, '
+                "or --vectors FILE for diffgrm items"
+            )
         path = Path(self.path)
         if not path.is_file():
             raise DataError(f"there is no embedding file {path}")
@@ -57,8 +65,8 @@ class Precomputed(ItemEncoder):
     def _from_parquet(self, path: Path, items: pl.DataFrame) -> np.ndarray:
         try:
             table = read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{path} is not a parquet file: {error}") from error
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise DataError(f"{path} is not a parquet file that can be read: {error}") from error
         if missing := [c for c in (Columns.ITEM, self.column) if c not in table.columns]:
             raise DataError(f"{path} has columns {table.columns}; expected also {missing}")
         if not isinstance(table.schema[self.column], pl.List | pl.Array):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
@@ -16,13 +16,14 @@ from diffgrm.semantic_ids.embeddings.base import check_embeddings
 from diffgrm.semantic_ids.threads import one_thread
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
+LARGEST = 65_536  # codes of a digit
 AT_ONCE = 2**22  # numbers of a block
 
 
 def _whole_numbers(value: int | tuple[int, ...]) -> int | tuple[int, ...]:
     sizes = value if isinstance(value, tuple) else (value,)
-    if not sizes or any(size < 2 or size > 65_536 for size in sizes):
-        raise ValueError(f"expected whole numbers from 2 to 65536, found {value}")
+    if not sizes or any(size < 2 or size > LARGEST for size in sizes):
+        raise ValueError(f"expected whole numbers from 2 to {LARGEST}, found {value}")
     return value
 
 
@@ -177,6 +178,17 @@ class Tokenizer(ABC):
     def __repr__(self) -> str:
         size = self.codebook_size if len(set(self.codebook_sizes)) == 1 else list(self.codebook_sizes)
         return f"{type(self).__name__}(n_digits={self.n_digits}, codebook_size={size})"
+
+
+def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | None, ...]]) -> None:
+    """Make sure that what was saved of a tokenizer goes together.
+
+    Raises:
+        TokenizerError: arrays of other shapes.
+    """
+    found = {name: arrays[name].shape if name in arrays else None for name in shapes}
+    if found != shapes:
+        raise TokenizerError(f"the arrays of the tokenizer have the shapes {found}, expected {dict(shapes)}")
 
 
 def in_chunks(function: Any, *arrays: np.ndarray, rows: int) -> np.ndarray:

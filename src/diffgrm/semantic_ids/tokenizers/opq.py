@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from diffgrm.foundation.schema import TokenizerError
 from diffgrm.semantic_ids.embeddings.base import normalise
-from diffgrm.semantic_ids.tokenizers.base import NDigits, Tokenizer, in_chunks, squared_distances
+from diffgrm.semantic_ids.tokenizers.base import NDigits, Tokenizer, check_shapes, in_chunks, squared_distances
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 
@@ -121,6 +121,9 @@ class OPQTokenizer(Tokenizer):
         }
 
     def _load_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        e, width, n = self.embedding_width, len(arrays["rotation"]), self.n_digits
+        books = (n, self.codebook_size, width // n)
+        check_shapes(arrays, {"mean": (e,), "projection": (e, width), "rotation": (width, width), "codebooks": books})
         self.mean, self.projection = arrays["mean"], arrays["projection"]
         self.rotation, self.codebooks = arrays["rotation"], arrays["codebooks"]
 

@@ -8,7 +8,14 @@ import faiss
 import numpy as np
 from pydantic import Field
 
-from diffgrm.semantic_ids.tokenizers.base import CodebookSize, NDigits, Tokenizer, in_chunks, squared_distances
+from diffgrm.semantic_ids.tokenizers.base import (
+    CodebookSize,
+    NDigits,
+    Tokenizer,
+    check_shapes,
+    in_chunks,
+    squared_distances,
+)
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 
@@ -74,4 +81,5 @@ class ResidualKMeansTokenizer(Tokenizer):
         return {"codebooks": self.codebooks}
 
     def _load_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        check_shapes(arrays, {"codebooks": (self.n_digits, self.codebook_size, self.embedding_width)})
         self.codebooks = arrays["codebooks"]
