@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from diffgrm.foundation.parts import plain
 from diffgrm.foundation.recipe import SettingRow
@@ -125,11 +126,14 @@ def show_recommendations(
         item_table.select(Columns.ITEM, label), on=Columns.ITEM, how="left", maintain_order="left"
     )
     for user in joined[Columns.USER].unique(maintain_order=True)[:users]:
-        table = Table(title=f"{whose} {user}", title_justify="left")
-        for name in ("rank", "item", "score", label):
-            table.add_column(name, justify="right" if name in ("rank", "score") else "left", max_width=70, no_wrap=True)
+        table = Table(title=Text(f"{whose} {user}"), title_justify="left")
+        for name in ("rank", "item", "score"):
+            table.add_column(name, justify="left" if name == "item" else "right", no_wrap=True)
+        table.add_column(label, max_width=70)  # gives way where the terminal is narrow
         for row in joined.filter(pl.col(Columns.USER) == user).iter_rows(named=True):
-            table.add_row(str(row[Columns.RANK]), str(row[Columns.ITEM]), f"{row[Columns.SCORE]:.3f}", row[label])
+            text = Text("" if row[label] is None else str(row[label]), no_wrap=True, overflow="ellipsis")
+            item, score = Text(str(row[Columns.ITEM])), f"{row[Columns.SCORE]:.3f}"
+            table.add_row(str(row[Columns.RANK]), item, score, text)
         console.print(table)
     more = joined[Columns.USER].n_unique() - users
     if more > 0:
@@ -141,8 +145,9 @@ def show_explanation(explanation: pl.DataFrame, item_table: pl.DataFrame) -> Non
     label = Columns.TITLE if Columns.TITLE in item_table.columns else Columns.TEXT
     names = ("step", "digit", "code", "confidence", "likeliest other", "items left")
     for (rank, item), rows in explanation.group_by(Columns.RANK, Columns.ITEM, maintain_order=True):
-        text = item_table.filter(pl.col(Columns.ITEM) == item)[label][0] or ""
-        table = Table(title=f"{rank}. {item}  {text[:60]}", title_justify="left")
+        text = item_table.filter(pl.col(Columns.ITEM) == item)[label][0]
+        text = "" if text is None else str(text)
+        table = Table(title=Text(f"{rank}. {item}  {text[:60]}"), title_justify="left")
         for name in names:
             table.add_column(name, justify="right")
         for row in rows.iter_rows(named=True):
