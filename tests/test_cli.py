@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 
 import polars as pl
 import pytest
 
 import diffgrm
-from diffgrm.apps.cli.main import main
 from diffgrm.foundation.registry import resolve
+from helpers.commands import called
 from helpers.recipes import small_recipe
 
 
@@ -26,17 +27,7 @@ def files(toy, tiny_recipe, tmp_path_factory):
 def run(monkeypatch, capsys):
     """Run a command in this process: (exit code, output, errors)."""
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffgrm", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+    return partial(called, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import polars as pl
 import pytest
 
 import diffgrm
-from diffgrm.apps.cli.main import main
+from helpers.commands import called
 
 ITEMS = range(1, 13)
 
@@ -19,14 +18,8 @@ def run(monkeypatch, capsys):
     """Run a command in this process: (exit code, output, errors), each on one line."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffgrm", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        out = capsys.readouterr()
-        return code, " ".join(out.out.split()), " ".join(out.err.split())
+        code, out, errors = called(monkeypatch, capsys, *arguments)
+        return code, " ".join(out.split()), " ".join(errors.split())
 
     return call
 

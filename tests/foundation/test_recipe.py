@@ -228,7 +228,8 @@ def test_changed_settings_that_do_nothing_beside_the_others_are_refused_before_f
 
 @pytest.mark.parametrize("name", [*names("recommender"), *preset_names()])
 def test_no_recipe_of_ours_has_settings_that_do_nothing(name):
-    (Recipe.preset(name) if name in preset_names() else Recipe(recommender=name)).refuse_idle()
+    recipe = Recipe.preset(name) if name in preset_names() else Recipe(recommender=name)
+    assert recipe.refuse_idle() is None
 
 
 def test_validation_decoding_is_checked_like_decoding():

@@ -174,13 +174,7 @@ def evaluate(
     Raises:
         DataError: nobody to evaluate.
     """
-    asked = len(evaluation_set)
-    if known is not None:
-        evaluation_set = evaluation_set.known_to(known, items)
-        if len(evaluation_set) < asked:
-            logger.warning("%d of %d users have no known item and are not evaluated", asked - len(evaluation_set), asked)
-    if len(evaluation_set) == 0:
-        raise DataError("there are no users to evaluate: the split keeps no events for this set, or none of known items")
+    asked, evaluation_set = len(evaluation_set), _of_known_items(evaluation_set, known, items)
     ks = sorted({*ks, 10})
     k = min(max(ks), len(items) if known is None else len(known))
     with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
@@ -205,9 +199,9 @@ def evaluate(
                 progress(len(rows))
     found = {name: Ragged(np.concatenate(r), evaluation_set.targets.offsets) for name, r in ranks.items() if r}
     metrics = accuracy(found["filtered"], ks)
-    metrics |= {f"{name}_unfiltered": value for name, value in accuracy(found["unfiltered"], ks).items()}
-    if "sid" in found:
-        metrics |= {f"sid_{name}": value for name, value in accuracy(found["sid"], ks).items()}
+    for name, suffixed in (("unfiltered", "{}_unfiltered"), ("sid", "sid_{}")):
+        if name in found:
+            metrics |= {suffixed.format(metric): value for metric, value in accuracy(found[name], ks).items()}
     metrics |= tally.metrics()
     user = np.repeat(np.arange(len(evaluation_set)), evaluation_set.targets.lengths)
     per_user = pl.DataFrame(
@@ -219,6 +213,22 @@ def evaluate(
         }
     )
     return Evaluation(len(evaluation_set), metrics, per_user, asked - len(evaluation_set))
+
+
+def _of_known_items(evaluation_set: EvaluationSet, known: IdMap | None, items: IdMap) -> EvaluationSet:
+    """The users with an item in their history that a recommender knows; None: all.
+
+    Raises:
+        DataError: there are none.
+    """
+    asked = len(evaluation_set)
+    if known is not None:
+        evaluation_set = evaluation_set.known_to(known, items)
+        if len(evaluation_set) < asked:
+            logger.warning("%d of %d users have no known item and are not evaluated", asked - len(evaluation_set), asked)
+    if len(evaluation_set) == 0:
+        raise DataError("there are no users to evaluate: the split keeps no events for this set, or none of known items")
+    return evaluation_set
 
 
 class _Tally:

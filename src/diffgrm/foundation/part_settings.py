@@ -201,7 +201,7 @@ class _Source:
             return eval(code, self._names_in(node, classes))
         except NotInSource:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever the expression raises, the class is asked instead
             raise NotInSource(f"{self.name}: {ast.unparse(node)}: {error}") from error
 
     def _names_in(self, node: ast.AST, classes: bool) -> dict[str, Any]:

@@ -1,0 +1,19 @@
+"""The command line, called in this process."""
+
+from __future__ import annotations
+
+import sys
+
+from diffgrm.apps.cli.main import main
+
+
+def called(monkeypatch, capsys, *arguments):
+    """Run a command: (exit code, output, errors)."""
+    monkeypatch.setattr(sys, "argv", ["diffgrm", *map(str, arguments)])
+    code = 0
+    try:
+        main()
+    except SystemExit as exit_:
+        code = exit_.code or 0
+    out = capsys.readouterr()
+    return code, out.out, out.err
