@@ -43,6 +43,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "objective": {
         "diffusion": "diffgrm.learning.objectives.diffusion:DiffusionObjective",
+        "catalogue_diffusion": "diffgrm.learning.objectives.catalogue:CatalogueDiffusionObjective",
         "left_to_right": "diffgrm.learning.objectives.left_to_right:LeftToRightObjective",
         "next_item": "diffgrm.learning.objectives.next_item:NextItemObjective",
         "joint": "diffgrm.learning.objectives.joint:JointObjective",
@@ -63,6 +64,7 @@ PARTS: dict[str, dict[str, str]] = {
         "catalogue_beam": "diffgrm.ranking.decoding.catalogue_beam:CatalogueBeam",
         "item_proposals": "diffgrm.ranking.decoding.item_proposals:ItemProposals",
         "one_pass": "diffgrm.ranking.decoding.one_pass:OnePass",
+        "refined": "diffgrm.ranking.decoding.refined:Refined",
         "left_to_right": "diffgrm.ranking.decoding.left_to_right:LeftToRight",
         "exhaustive": "diffgrm.ranking.decoding.exhaustive:Exhaustive",
     },

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder
+from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder, Skip
 from diffgrm.networks.history import (
     DropoutRate,
     EncoderSettings,
@@ -21,6 +21,8 @@ from diffgrm.networks.history import (
     History,
     HistoryNetwork,
     MaxLen,
+    Positions,
+    Start,
     Width,
 )
 from diffgrm.networks.item_vectors import Branches, DigitEmbedding, Sizes
@@ -65,12 +67,16 @@ class Autoregressive(HistoryNetwork):
         history: History = "bidirectional",
         branches: Branches = ("sid",),
         decoder_dropout: DecoderDropout = None,
+        skip: Skip = False,
+        positions: Positions = None,
+        start: Start = "drawn",
     ) -> None:
         causal = history == "causal"
-        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start=causal)
+        from_start = causal if positions is None else positions == "first"
+        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder)
         later = dropout if decoder_dropout is None else decoder_dropout
-        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, causal=True)
+        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, skip=skip, causal=True)
         self.start = nn.Parameter(torch.empty(1, width))  # stands before the first digit
         self.initialise([(self.digits.codes, 1), (self.encoder.position, 1), *self.branch_tables(), (self.start, 1)])
 
@@ -107,4 +113,4 @@ class Autoregressive(HistoryNetwork):
             history = memory.history(number, layer.history, x.shape[1])
             x, kept = layer.extend(x, None if prefix is None else prefix.past[number], history, memory.valid)
             past.append(kept)
-        return self.decoder.norm(x).float() @ tables[filled].T.float(), Prefix(tuple(past))
+        return self.decoder.finished(x, memory).float() @ tables[filled].T.float(), Prefix(tuple(past))

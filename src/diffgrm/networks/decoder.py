@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,6 +15,9 @@ from diffgrm.networks.blocks import DecoderLayer, Dropout
 from diffgrm.networks.memory import Memory
 
 DecoderDropout = Annotated[float | None, Field(ge=0, lt=1), "dropout rate of the decoder; null: as elsewhere"]
+Skip = Annotated[
+    bool, "the state of the history's newest item goes past the decoder, whose layers begin by adding nothing to it"
+]
 DecoderLayers = Annotated[int, Field(ge=1), "layers over the digits"]
 
 
@@ -22,10 +26,14 @@ class DigitDecoder(nn.Module):
 
     Args:
         causal: whether a digit sees only those before it.
+        skip: whether the state of the newest item goes past the layers, which then begin by adding nothing to it.
     """
 
-    def __init__(self, width: int, heads: int, layers: int, feed_forward: int, dropout: float, causal: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, layers: int, feed_forward: int, dropout: float, causal: bool, skip: bool = False
+    ) -> None:
         super().__init__()
+        self.gate = nn.Parameter(torch.zeros(width)) if skip else None
         self.layers = nn.ModuleList(DecoderLayer(width, heads, feed_forward, dropout, causal) for _ in range(layers))
         self.norm, self.drop = nn.LayerNorm(width), Dropout(dropout)
 
@@ -58,4 +66,24 @@ class DigitDecoder(nn.Module):
         for number, layer in enumerate(layers):
             history, first, last = memory.history(number, layer.history, questions), number == 0, layer is layers[-1]
             x = layer(x, history, valid, wanted if last else None, projected if first else None)
-        return self.norm(x)
+        if wanted is None:
+            return self.finished(x, memory)
+        newest = None
+        if self.gate is not None:
+            slots = memory.newest_of_slots()
+            slot = wanted // (questions // slots.shape[1])
+            newest = slots.gather(1, slot[..., None].expand(-1, -1, slots.shape[2]))
+        return self._joined(x, newest)
+
+    def finished(self, x: Tensor, memory: Memory) -> Tensor:
+        """What the last layer made of digits, [B, Q, n, d] or [B, Q, d], ready to be compared with codes."""
+        newest = None
+        if self.gate is not None:
+            slots = memory.newest_of_slots()
+            newest = slots.repeat_interleave(x.shape[1] // slots.shape[1], dim=1)
+            newest = newest[:, :, None] if x.ndim == 4 else newest
+        return self._joined(x, newest)
+
+    def _joined(self, x: Tensor, newest: Tensor | None) -> Tensor:
+        x = self.norm(x)
+        return x if newest is None or self.gate is None else x * self.gate + newest

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder
+from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder, Skip
 from diffgrm.networks.history import (
     DropoutRate,
     EncoderSettings,
@@ -21,6 +21,8 @@ from diffgrm.networks.history import (
     History,
     HistoryNetwork,
     MaxLen,
+    Positions,
+    Start,
     Width,
 )
 from diffgrm.networks.item_vectors import Branches, DigitEmbedding, Sizes
@@ -60,12 +62,16 @@ class DiffGRM(HistoryNetwork):
         ] = "scaled",
         branches: Branches = ("sid",),
         decoder_dropout: DecoderDropout = None,
+        skip: Skip = False,
+        positions: Positions = None,
+        start: Start = "drawn",
     ) -> None:
         causal = history == "causal"
-        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start=causal)
+        from_start = causal if positions is None else positions == "first"
+        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder, init == "scaled")
         later = dropout if decoder_dropout is None else decoder_dropout
-        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, causal=False)
+        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, skip=skip, causal=False)
         self.masked = nn.Parameter(torch.empty(n_digits, width))  # what a masked digit looks like
         self.mask_token: Tensor  # rows of codes and masked, one after the other
         self.register_buffer("mask_token", n_digits * codebook_size + torch.arange(n_digits), persistent=False)

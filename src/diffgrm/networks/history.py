@@ -5,7 +5,7 @@ Letters: B batch, S history length, M items, d width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -30,6 +30,14 @@ History = Annotated[
     Literal["bidirectional", "causal"],
     "bidirectional: every target has its own pass over the items before it (paper); causal: items look back only, so one "
     "pass serves all targets of a user in training",
+]
+Positions = Annotated[
+    Literal["first", "newest"] | None,
+    "from where the places of a history are counted; null: from the first item where causal, else from the newest",
+]
+Start = Annotated[
+    Literal["drawn", "item_scorer"],
+    "drawn: at random; item_scorer: encoder and code vectors of the item scorer that the embedding is made of",
 ]
 
 
@@ -126,6 +134,24 @@ class HistoryNetwork(nn.Module):
     def branch_tables(self) -> list[tuple[nn.Parameter, float]]:
         """Tables of the branches, to draw at the start."""
         return [table for branch in self.item.branches for table in branch.tables()]
+
+    def start_from(self, encoder: Mapping[str, Tensor], code_vectors: Tensor) -> None:
+        """Begin where a trained item scorer stands.
+
+        Args:
+            encoder: weights of its history encoder.
+            code_vectors: [n, K, d] centroids, of which the vectors of its items are sums.
+
+        Raises:
+            RecipeError: an encoder of other sizes.
+        """
+        assert self.digits is not None
+        try:
+            self.encoder.load_state_dict(dict(encoder))
+        except RuntimeError as error:
+            raise RecipeError(f"model.start=item_scorer: {error}") from None
+        with torch.no_grad():
+            self.digits.codes.copy_(code_vectors.flatten(0, 1))
 
     def item_vectors(self, items: ItemFeatures) -> Tensor:
         """The vectors [M, d] of items. They stand in histories, and a user's vector is compared with them."""

@@ -46,9 +46,13 @@ class Memory:
 
     def newest(self) -> Tensor:
         """[B, d] the state of the newest item of each history that is not shared."""
+        return self.newest_of_slots()[:, 0]
+
+    def newest_of_slots(self) -> Tensor:
+        """[B, T, d] the state of the newest item that each slot may look at."""
         assert self.hidden is not None
-        last = self.valid[:, 0].sum(1)[:, None, None] - 1
-        return self.hidden.gather(1, last.expand(-1, -1, self.hidden.shape[2]))[:, 0]
+        last = self.valid.sum(2)[..., None] - 1
+        return self.hidden.gather(1, last.expand(-1, -1, self.hidden.shape[2]))
 
     def history(self, layer: int, attention: Attention, questions: int) -> tuple[Tensor, Tensor] | Folded:
         """What a decoder layer attends to, folded where that is cheaper for so many questions or has been done before."""

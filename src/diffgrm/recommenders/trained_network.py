@@ -62,6 +62,8 @@ class TrainedNetwork(LearntPart):
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.network = self._built(recipe)
+        if recipe.model.options.get("start") == "item_scorer":
+            self._start(task)
         objective, network = self._objective(task, self.network), self.network
         with tempfile.TemporaryDirectory() as temporary, compiled(network, recipe.training.compile):
             result = train(
@@ -99,6 +101,11 @@ class TrainedNetwork(LearntPart):
                 "not have; semantic IDs come with the branch 'sid' (model.branches), or choose another model.name"
             )
         return model.build(**{p.name: self.sizes[p.name] for p in known if p.name in self.sizes})
+
+    def _start(self, task: FitTask) -> None:
+        encoder = part_of(task.parts, "texts", TextVectors).encoder
+        tokenizer = part_of(task.parts, "sids", Identifiers).tokenizer
+        self.network.start_from(encoder.scorer_encoder(), torch.from_numpy(encoder.scorer_vectors(tokenizer.code_vectors())))
 
     def _objective(self, task: FitTask, network: nn.Module) -> Objective:
         recipe, counts = task.recipe, task.split.item_counts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,19 @@ from diffgrm.learning.noising.base import NoisingContext, NoisingSchedule, Views
 class CoherentNoising(NoisingSchedule):
     """View t hides the first t digits of an order drawn anew for every target."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(
+        self,
+        shown: Annotated[
+            tuple[int, ...] | None, "views by how many digits they show, for example [0, 1]; null: 0 to n - 1"
+        ] = None,
+    ) -> None:
+        self.shown = shown
 
     def views(self, codes: Tensor, context: NoisingContext) -> Views:
         """See :meth:`NoisingSchedule.views`."""
-        return nested_views(torch.rand(codes.shape, generator=context.generator, device=codes.device).argsort(-1))
+        order = torch.rand(codes.shape, generator=context.generator, device=codes.device).argsort(-1)
+        views = nested_views(order)
+        if self.shown is None:
+            return views
+        chosen = [codes.shape[1] - 1 - shown for shown in self.shown]
+        return Views(*(part[:, chosen] for part in views))

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.losses import masked_cross_entropy
-from diffgrm.learning.noising.base import NoisingContext
+from diffgrm.learning.noising.base import NoisingContext, Views
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.digits import DigitObjective, ask_targets
 from diffgrm.networks.blocks import evaluating
@@ -41,6 +41,15 @@ class DiffusionObjective(DigitObjective):
 
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """Noise the targets, denoise them, compare; see :meth:`DigitObjective.digit_loss`."""
+        views, logits = self.asked(batch, memory, generator, context)
+        return masked_cross_entropy(
+            logits, self.codes[batch.target], views, reduction=self.reduction, label_smoothing=self.label_smoothing
+        )
+
+    def asked(
+        self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext
+    ) -> tuple[Views, Tensor]:
+        """Masked views of a batch's targets, and the logits [N, V, n, K] of what they hide."""
         target, denoise = self.codes[batch.target], contract(self.network, Denoises).denoise  # [N, n]
 
         def probe(codes: Tensor, mask: Tensor) -> Tensor:
@@ -49,8 +58,7 @@ class DiffusionObjective(DigitObjective):
 
         views = self.noising.views(target, NoisingContext(probe, generator, context, lambda: self._history(batch)))
         questions = target[:, None].expand(views.mask.shape), views.mask
-        logits = ask_targets(denoise, questions, memory, batch)
-        return masked_cross_entropy(logits, target, views, reduction=self.reduction, label_smoothing=self.label_smoothing)
+        return views, ask_targets(denoise, questions, memory, batch)
 
     def _history(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Digits [N, S, n] of each target's history, and which of the S places it knows [N, S]."""

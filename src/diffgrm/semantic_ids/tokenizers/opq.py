@@ -39,12 +39,16 @@ class OPQTokenizer(Tokenizer):
         ] = 256,
         pca_width: Annotated[int, Field(ge=1), "width after PCA (less where the embeddings are narrower)"] = 256,
         whiten: Annotated[bool, "give every principal direction the same variance (paper)"] = True,
+        unit: Annotated[
+            bool, "normalise vectors after PCA (paper); false keeps lengths, where inner products are what counts"
+        ] = True,
         rotate: Annotated[bool, "learn the OPQ rotation; false is plain product quantisation"] = True,
         iterations: Annotated[int, Field(ge=1), "rounds of the rotation's alternating fit"] = 50,
         seed: int = 0,
     ) -> None:
         super().__init__(n_digits, _power_of_two(codebook_size), seed)
-        self.pca_width, self.whiten, self.rotate, self.iterations = pca_width, whiten, rotate, iterations
+        self.pca_width, self.whiten, self.unit = pca_width, whiten, unit
+        self.rotate, self.iterations = rotate, iterations
         self.mean: np.ndarray | None = None  # [e]
         self.projection: np.ndarray | None = None  # [e, p]: PCA (and whitening)
         self.rotation: np.ndarray | None = None  # [p, n * s]
@@ -84,7 +88,8 @@ class OPQTokenizer(Tokenizer):
 
     def _project(self, embeddings: np.ndarray) -> np.ndarray:
         assert self.mean is not None and self.projection is not None
-        return normalise((embeddings - self.mean) @ self.projection)
+        projected = (embeddings - self.mean) @ self.projection
+        return normalise(projected) if self.unit else projected
 
     def _subvectors(self, embeddings: np.ndarray) -> np.ndarray:
         """[N, n, s]: the rotated vectors, cut into one piece a digit."""
@@ -109,6 +114,17 @@ class OPQTokenizer(Tokenizer):
         assert self.codebooks is not None
         centroids = self.codebooks[np.arange(self.n_digits), codes]  # [N, n, s]
         return ((self._subvectors(embeddings) - centroids) ** 2).sum((1, 2))
+
+    def code_vectors(self) -> np.ndarray:
+        """[n, K, e] what each code stands for: an item's vector is about the sum of those of its digits."""
+        assert self.codebooks is not None and self.rotation is not None
+        assert self.mean is not None and self.projection is not None
+        n, K, s = self.codebooks.shape
+        whole = np.zeros((n, K, n * s), dtype=np.float32)
+        for j in range(n):
+            whole[j, :, j * s : (j + 1) * s] = self.codebooks[j]
+        back = np.linalg.pinv(self.projection.astype(np.float64))  # [p, e]
+        return (whole @ self.rotation.T @ back + self.mean / n).astype(np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         assert self.mean is not None and self.projection is not None
