@@ -55,7 +55,9 @@ def test_vectors_of_a_file_that_are_zero_are_told(caplog, tmp_path):
     np.save(tmp_path / "v.npy", np.array([[1.0, 0], [0, 0], [0, 1], [1, 1]]))
     recipe = RECIPE.override([f"embedding={{name: precomputed, path: {tmp_path / 'v.npy'}}}"])
     TextKNNRecommender(recipe).fit(dataset(items), progress=False)
-    assert "1 of 4 items get the zero vector" in caplog.text and "b ('x'); their vectors in the file are zero" in caplog.text
+    assert (
+        "1 of 4 items get the zero vector" in caplog.text and "b ('x'); their vectors in the file are zero" in caplog.text
+    )
 
 
 def test_columns_may_be_lists_of_lists_also_of_new_items(tmp_path):
