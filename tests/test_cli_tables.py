@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zipfile
 
+import fsspec
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import diffgrm
@@ -54,6 +58,63 @@ def test_days_are_not_guessed_but_read_as_told(run, tables, tmp_path, model):
     assert run(*ask, "--time-format", "%m/%d/%Y")[0] == 0
     code, _, err = run("evaluate", model, *tables, "--time-format", "%Y", "--quiet")
     assert code == 2 and "no timestamp reads as time_format='%Y'" in err
+
+
+def packed_json(path, table):
+    path.write_bytes(gzip.compress(table.write_json().encode()))
+
+
+def zipped_csv(path, table):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("table.csv", table.write_csv())
+
+
+def parts(path, table):
+    path.mkdir()
+    for number, rows in enumerate(table.iter_slices(7)):
+        rows.write_parquet(path / f"part-{number}.parquet")
+
+
+FORMS = {
+    "x.json": lambda path, table: table.write_json(path),
+    "x.json.gz": packed_json,
+    "x.csv.zip": zipped_csv,
+    "x.zip": zipped_csv,
+    "x.csv.zst": lambda path, table: path.write_bytes(pa.compress(table.write_csv().encode(), "zstd", asbytes=True)),
+    "x": parts,
+    "x.parquet": parts,
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("place", ["here", "file", "memory"])
+def test_tables_are_read_in_every_form_from_every_place(run, tmp_path, name, place):
+    events = pl.DataFrame(
+        [(u, i, i) for u in range(5) for i in ITEMS if i > u], ["user_id", "item_id", "timestamp"], orient="row"
+    )
+    options = []
+    for what, table in (
+        ("interactions", events),
+        ("items", pl.DataFrame({"item_id": ITEMS, "text": [f"thing {i}" for i in ITEMS]})),
+    ):
+        (tmp_path / what).mkdir()
+        FORMS[name](path := tmp_path / what / name, table)
+        address = {"here": path, "file": f"file://{path}", "memory": f"memory:/{path}"}[place]
+        if place == "memory":
+            fsspec.filesystem("memory").put(str(path), str(path), recursive=True)
+        options += [f"--{what}", address]
+    code, _, err = run("fit", *options, "--out", tmp_path / "model", "--quiet", "recommender=popularity")
+    assert code == 0, err
+    assert diffgrm.load(tmp_path / "model").facts["events"] == events.height
+
+
+def test_other_forms_are_refused_with_what_to_do(run, tmp_path):
+    (tmp_path / "x.xlsx").write_bytes(b"PK")
+    items = "--items", tmp_path / "x.xlsx"
+    code, _, err = run("fit", "--interactions", tmp_path / "x.xlsx", *items, "--out", tmp_path / "model", "--quiet")
+    assert code == 2 and "x.xlsx has an unknown format" in err and "read_excel" in err
+    code, _, err = run("fit", "--interactions", "s3://bucket/x.csv", *items, "--out", tmp_path / "model", "--quiet")
+    assert code == 2 and "copy the file here first" in err
 
 
 def test_filters_are_files_whose_paths_mean_themselves(run, model, tmp_path):

@@ -61,3 +61,13 @@ def test_the_whole_path_runs_on_long_histories():
     split = leave_one_out(dataset)
     metrics = evaluate(recommender, split.test.sample(100, 0), dataset.items, split.item_counts).metrics
     assert metrics["validity"] == metrics["distinctness"] == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["amazon-beauty", "amazon-beauty-titles", "amazon-sports", "amazon-office", "movielens-100k"]
+)
+def test_published_figures_stand_on_the_vectors_of_words(name):
+    items = load(name).item_table
+    columns = [column for column in ("attributes", "category_path") if column in items.columns]
+    auto, word = (LSA(width=64, analyzer=analyzer, columns=columns).fit(items) for analyzer in ("auto", "word"))
+    assert auto.state().facts == word.state().facts and np.array_equal(auto.encode(items), word.encode(items))

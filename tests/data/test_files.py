@@ -6,6 +6,7 @@ import bz2
 import datetime
 import decimal
 import gzip
+import io
 import json
 import lzma
 import zipfile
@@ -16,6 +17,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,8 +36,6 @@ TEXT_FORMS = {
 
 
 def zipped(content: bytes) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("inside", content)
@@ -71,8 +71,14 @@ def test_every_format_in_every_packing_reads_the_same(put, suffix, packing):
 def test_json_may_be_lines_or_a_list_and_no_other_object(put):
     assert read_table(put("reviews.json.gz", gzip.compress(TEXT_FORMS[".jsonl"]))).equals(TABLE)
     assert read_table(put("pretty.jsonl", json.dumps(TABLE.to_dicts(), indent=1))).equals(TABLE)
-    with pytest.raises(DataError, match="one JSON object over several lines; expected one object a line"):
-        read_table(put("one.json", json.dumps(TABLE.to_dict(as_series=False), indent=1)))
+    row = {"item_id": "a", "text": ["x"], "more": {}}
+    assert read_table(put("row.json", json.dumps(row))).to_dicts() == [row | {"more": {}}]
+    whole = "one JSON object that holds the whole table; expected one object a line, or one list of objects, as pandas"
+    columns, frame = TABLE.to_dict(as_series=False), pd.DataFrame(TABLE.to_dicts())
+    tables = [frame.to_json(orient=orient) for orient in ("columns", "split", "index", "table")]
+    for content in (*tables, json.dumps(columns), json.dumps(columns, indent=1), json.dumps({"items": [row]}) + "\n"):
+        with pytest.raises(DataError, match=whole):
+            read_table(put("one.json", content))
     with pytest.raises(DataError, match="a JSON list, but its entry 1 is 5; expected an object a row"):
         read_table(put("list.json", '[{"a": 1}, 5]'))
     with pytest.raises(DataError, match="is not a JSON list"):
@@ -154,6 +160,110 @@ def test_addresses_are_opened_by_fsspec_and_mean_themselves(tmp_path):
         read_table("s3://bucket/x.csv")
     with pytest.raises(DataError, match=r"x\.sqlite has an unknown format; known: \.parquet, .*\.zip; and folders"):
         read_table("s3://bucket/x.sqlite")
+
+
+def in_memory(name: str, content: bytes) -> None:
+    with fsspec.open(f"memory://{name}", "wb") as file:
+        file.write(content)
+
+
+def parquet() -> bytes:
+    buffer = io.BytesIO()
+    TABLE.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["lake/items", "lake/items.parquet"])
+def test_a_folder_of_parquet_parts_may_lie_at_an_address(name):
+    for part in ("part-0.parquet", "part-1.PARQUET", "_SUCCESS", ".crc"):
+        in_memory(f"/{name}/{part}", parquet() if "part" in part else b"")
+    for address in (f"memory://{name}", f"memory://{name}/", Path(f"memory://{name}")):
+        assert read_table(address).equals(pl.concat([TABLE, TABLE]))
+    in_memory(f"/{name}/day=1/part-2.parquet", parquet())
+    with pytest.raises(DataError, match="a folder that holds not only parquet files: day=1; name one file, put the parts"):
+        read_table(f"memory://{name}")
+
+
+def test_addresses_of_files_here_are_those_files(tmp_path, put):
+    path = put("x[1].json.gz", gzip.compress(TEXT_FORMS[".json"]))
+    for address in (f"file://{path}", Path(f"file://{path}")):
+        assert read_table(address).equals(TABLE)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "p.parquet").write_bytes(parquet())
+    assert read_table(f"file://{tmp_path}/parts").equals(TABLE)
+    with pytest.raises(DataError, match="there is no table file /nowhere.csv"):
+        read_table("file:///nowhere.csv")
+
+
+class Web(MemoryFileSystem):
+    """Stands in for the web: one file, whatever the query, and errors of its own."""
+
+    protocol = "https"
+
+    def cat_file(self, path, **_):
+        if "refused" in path:
+            raise RuntimeError("403: not signed")
+        return TEXT_FORMS[".csv"]
+
+    def ls(self, path, **_):
+        raise AssertionError("the web has no folders")
+
+
+def test_what_a_file_system_says_is_told_with_a_way_out(monkeypatch):
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda address: (Web(), address))
+    assert read_table("https://host/x.csv?signed=a/b.c").equals(TABLE)
+    with pytest.raises(
+        DataError, match=r"could not be read: RuntimeError: 403: not signed; check .*, or copy the file here"
+    ):
+        read_table("https://host/refused.csv")
+    with pytest.raises(DataError, match="the table file x has an unknown format"):
+        read_table("https://host/x?format=csv")
+
+
+def test_a_zip_is_known_by_its_name_or_by_that_of_the_file_in_it(put):
+    for name, inside, content in (
+        ("archive.zip", "folder/items.csv", TEXT_FORMS[".csv"]),
+        ("archive.zip", "items.jsonl.gz", gzip.compress(TEXT_FORMS[".jsonl"])),
+        ("items.PARQUET.ZIP", "data", parquet()),
+        ("archive.zip", "items.parquet", parquet()),
+    ):
+        with zipfile.ZipFile(put(name, b""), "w") as archive:
+            archive.mkdir("folder")
+            archive.writestr(inside, content)
+            archive.writestr("__MACOSX/folder/._items.csv", "what macOS adds")
+            archive.writestr("folder/.DS_Store", "and puts in folders")
+        assert read_table(archive.filename).equals(TABLE)
+    with pytest.raises(DataError, match="the table file archive.zip: inside has an unknown format; known: .parquet"):
+        read_table(put("archive.zip", zipped(b"x")))
+
+
+def test_a_zip_with_a_password_is_told(put):
+    content = bytearray(zipped(TEXT_FORMS[".csv"]))
+    content[6] |= 1
+    content[content.index(b"PK\1\2") + 8] |= 1
+    with pytest.raises(DataError, match="could not be read as .zip: .*encrypted, password required"):
+        read_table(put("t.csv.zip", bytes(content)))
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "x.txt", "x.tar.gz", "x.csv.7z", "x", "x.feather"])
+def test_other_formats_are_refused_with_what_to_do(put, name):
+    with pytest.raises(DataError) as error:
+        read_table(put(name, b"content"))
+    said = str(error.value)
+    assert f"the table file {name} has an unknown format; known: .parquet, .csv" in said
+    assert "Name a table in text .csv or .tsv; unpack an archive" in said and 'write_parquet("x.parquet")' in said
+
+
+@pytest.mark.parametrize("other", [".gz", ".zst", ".xz", ".zip", ".parquet"])
+def test_a_file_that_is_not_what_its_name_says_is_told(put, other):
+    content = parquet() if other == ".parquet" else PACKINGS[other](TEXT_FORMS[".csv"])
+    for name in ("x.csv", "x.jsonl"):
+        with pytest.raises(
+            DataError, match=f"{name} is no text, it begins as {other} files do; let its name end in {other}"
+        ):
+            read_table(put(name, content))
+    with pytest.raises(DataError, match="could not be read as .gz: .*; if it is not packed, give it a name without .gz"):
+        read_table(put("x.csv.gz", TEXT_FORMS[".csv"]))
 
 
 def test_a_zip_of_several_files_names_them(put):

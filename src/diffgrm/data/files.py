@@ -9,7 +9,8 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import polars as pl
 
 from diffgrm.data.delimited import read_delimited
 from diffgrm.data.json_rows import read_json_rows
-from diffgrm.foundation.schema import DataError, MissingExtraError, first_few
+from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, first_few
 
 PARQUET = ".parquet"
 TEXTS: dict[str, Callable[[bytes, str], pl.DataFrame]] = {
@@ -33,10 +34,20 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     ".bz2": bz2.decompress,
     ".xz": lzma.decompress,
     ".zst": lambda content: _zstd(content),
-    ".zip": lambda content: _only_member(content),
+    ".zip": lambda content: _only_member(content)[1],
 }
-DAMAGE = (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError)
-ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])(.+)", re.DOTALL)  # pathlib makes one slash of two
+BEGINNINGS = {
+    b"\x1f\x8b": ".gz",
+    b"PK\3\4": ".zip",
+    b"\xfd7zXZ\0": ".xz",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"PAR1\x15": PARQUET,
+}
+DAMAGE = (
+    *(pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, ValueError),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError),  # the last of zip files with a password
+)
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}(?=[^/])(.+)", re.DOTALL)  # pathlib makes one slash of all
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
@@ -45,7 +56,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 
 def read_file(source: str | PathLike[str], what: str) -> pl.DataFrame:
-    """A table from a file, a folder of parquet parts (in order of their names), or an address that fsspec opens.
+    """A table from a file, a folder of parquet parts (in order of their names), or an address of either for fsspec.
 
     Text formats give texts only, so ``007`` keeps its zeros; in JSON, values have their own types.
 
@@ -58,76 +69,144 @@ def read_file(source: str | PathLike[str], what: str) -> pl.DataFrame:
     """
     path, address = Path(source), ADDRESS.fullmatch(str(source))
     try:
+        if address is not None and not path.exists():
+            if address[1] != "file":
+                return _at_address(f"{address[1]}://{address[2]}", what)
+            path = Path("/", address[2])
         if path.is_dir():
-            return _parts(path, what)
-        if path.is_file():
-            if path.name.lower().endswith(PARQUET):
-                return read_parquet(path)
-            return _parsed(path.name, path.read_bytes, what)
-        if address is None:
+            entries = {entry.name: partial(read_parquet, entry) if entry.is_file() else None for entry in path.iterdir()}
+            return _parts(path, entries, what)
+        if not path.is_file():
             raise DataError(f"there is no {what} file {path}")
-        source = f"{address[1]}://{address[2]}"
-        return _parsed(source.rsplit("/", 1)[-1], lambda: _fetched(str(source)), what)
-    except DataError:
+        if path.name.lower().endswith(PARQUET):
+            return read_parquet(path)
+        return _parsed(path.name, path.read_bytes, what)
+    except DiffGRMError:
         raise
-    except ImportError as error:
-        raise DataError(f"the {what} {source} needs a package more: {error}; or copy the file here first") from error
     except DAMAGE as error:
         raise DataError(f"the {what} file {source} could not be read: {error}") from error
 
 
-def _parsed(name: str, content: Callable[[], bytes], what: str) -> pl.DataFrame:
-    """The table of a file by its name, whose content is had only if the name tells a known format."""
-    inner = name.lower()
-    packings: list[str] = []
-    while (suffix := Path(inner).suffix) in PACKED:
-        inner, packings = inner.removesuffix(suffix), [*packings, suffix]
-    suffix = Path(inner).suffix
-    if suffix not in (PARQUET, *TEXTS):
-        packed = f", each of them also {', '.join(PACKED)}"
+def _at_address(address: str, what: str) -> pl.DataFrame:
+    """The table of a file, or of a folder of parquet parts, of a file system of fsspec.
+
+    Raises:
+        DataError: whatever that file system says, in its words; and see :func:`read_file`.
+    """
+    on_web = address.startswith(("http:", "https:"))  # where a query may follow a name, and folders cannot be listed
+    name = (address.split("?")[0] if on_web else address).rstrip("/").rsplit("/", 1)[-1]
+    packings, kind = _formats(name)
+    if not kind and packings != [".zip"] and (on_web or Path(name).suffix):
+        raise _unknown_format(name, what)
+    try:
+        system, place = fsspec.url_to_fs(address)  # one address; patterns are not expanded
+
+        def part(path: str) -> pl.DataFrame:
+            return pl.read_parquet(io.BytesIO(system.cat_file(path)))
+
+        if not on_web and not packings and kind in ("", PARQUET) and system.isdir(place):
+            entries = [entry for entry in system.ls(place, detail=True) if entry["name"].rstrip("/") != place.rstrip("/")]
+            found = {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in entries}
+            readers = {n: partial(part, entry["name"]) if entry["type"] == "file" else None for n, entry in found.items()}
+            return _parts(address, readers, what)
+        return _parsed(name, lambda: system.cat_file(place), what)
+    except DiffGRMError:
+        raise
+    except ImportError as error:
+        raise DataError(f"the {what} {address} needs a package more: {error}; or copy the file here first") from error
+    except (Exception, pl.exceptions.PanicException) as error:
         raise DataError(
-            f"the {what} file {name} has an unknown format; known: {', '.join((PARQUET, *TEXTS))}{packed}; and folders of "
-            "parquet files"
-        )
+            f"the {what} {address} could not be read: {type(error).__name__}: {error}; check the address and the rights to "
+            "it, or copy the file here first"
+        ) from error
+
+
+def _formats(name: str) -> tuple[list[str], str]:
+    """How a file is packed, the outermost first, and its format, ``""`` where that is unknown."""
+    name = name.lower()
+    packings: list[str] = []
+    while (suffix := Path(name).suffix) in PACKED:
+        name, packings = name.removesuffix(suffix), [*packings, suffix]
+    return packings, suffix if suffix in (PARQUET, *TEXTS) else ""
+
+
+def _unknown_format(name: str, what: str) -> DataError:
+    return DataError(
+        f"the {what} file {name} has an unknown format; known: {', '.join((PARQUET, *TEXTS))}, each of them also "
+        f"{', '.join(PACKED)}; and folders of parquet files. Name a table in text .csv or .tsv; unpack an archive of "
+        "several files and name one; write others as parquet, for example with "
+        'polars.read_excel("x.xlsx").write_parquet("x.parquet")'
+    )
+
+
+def _parsed(name: str, content: Callable[[], bytes], what: str) -> pl.DataFrame:
+    """The table of a file by its name (of a ``.zip`` that tells no more, by the name of the file in it).
+
+    The content is had only if the name tells a known format.
+    """
+    packings, kind = _formats(name)
+    if not kind and packings == [".zip"]:
+        member, inside = _only_member(content())
+        name, content = f"{name}: {member}", lambda: inside
+        packings, kind = _formats(member)
+    if not kind:
+        raise _unknown_format(name, what)
     found = content()
     for packing in packings:
-        found = PACKED[packing](found)
-    return pl.read_parquet(io.BytesIO(found)) if suffix == PARQUET else TEXTS[suffix](found, f"the {what} file {name}")
+        try:
+            found = PACKED[packing](found)
+        except DiffGRMError:
+            raise
+        except DAMAGE as error:
+            hint = f"if it is not packed, give it a name without {packing}"
+            raise DataError(f"the {what} file {name} could not be read as {packing}: {error}; {hint}") from error
+    if kind == PARQUET:
+        return pl.read_parquet(io.BytesIO(found))
+    if other := next((other for beginning, other in BEGINNINGS.items() if found.startswith(beginning)), ""):
+        raise DataError(f"the {what} file {name} is no text, it begins as {other} files do; let its name end in {other}")
+    return TEXTS[kind](found, f"the {what} file {name}")
 
 
-def _parts(folder: Path, what: str) -> pl.DataFrame:
-    """All parquet files of a folder as one table; files whose names begin with ``.`` or ``_`` are marks, not parts."""
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
-    parts = [path for path in entries if path.is_file() and path.name.lower().endswith(PARQUET)]
-    if others := [path.name for path in entries if path not in parts]:
+def _parts(folder: str | Path, entries: Mapping[str, Callable[[], pl.DataFrame] | None], what: str) -> pl.DataFrame:
+    """All parquet files of a folder as one table; files whose names begin with ``.`` or ``_`` are marks, not parts.
+
+    Args:
+        entries: how each file is read, by its name; None for folders.
+    """
+    entries = {name: entries[name] for name in sorted(entries) if not name.startswith((".", "_"))}
+    parts = {name: read for name, read in entries.items() if read is not None and name.lower().endswith(PARQUET)}
+    if others := [name for name in entries if name not in parts]:
         raise DataError(
-            f"the {what} {folder} is a folder that holds not only parquet files: {first_few(others)}; name one file, or "
-            "put the parts into a folder of their own"
+            f"the {what} {folder} is a folder that holds not only parquet files: {first_few(others)}; name one file, put "
+            "the parts into a folder of their own, or write one file, for example with "
+            f'polars.scan_parquet("{folder}/**/*.parquet").sink_parquet("x.parquet") or polars.scan_csv and sink_csv'
         )
     if not parts:
         raise DataError(f"the {what} {folder} is a folder without parquet files; name a file")
-    tables = [read_parquet(path) for path in parts]
-    for path, table in zip(parts, tables, strict=True):
-        if set(table.columns) != set(tables[0].columns):
+    tables = {name: read() for name, read in parts.items()}
+    first, *more = tables.items()
+    for name, table in more:
+        if set(table.columns) != set(first[1].columns):
             raise DataError(
-                f"the parts of the {what} {folder} differ: {parts[0].name} has the columns {tables[0].columns}, "
-                f"{path.name} has {table.columns}; give them the same"
+                f"the parts of the {what} {folder} differ: {first[0]} has the columns {first[1].columns}, "
+                f"{name} has {table.columns}; give them the same"
             )
-    return pl.concat([table.select(tables[0].columns) for table in tables], how="vertical_relaxed")
+    return pl.concat([table.select(first[1].columns) for table in tables.values()], how="vertical_relaxed")
 
 
-def _fetched(address: str) -> bytes:
-    with fsspec.open(address, "rb") as file:  # one address; patterns are not expanded
-        return file.read()
+def _only_member(content: bytes) -> tuple[str, bytes]:
+    """Name and content of the only file of a zip file; what macOS puts beside it is passed over.
 
-
-def _only_member(content: bytes) -> bytes:
+    Raises:
+        DataError: more files, or none.
+    """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
+        files = [member for member in archive.infolist() if not member.is_dir()]
+        members = [m for m in files if not m.filename.startswith("__MACOSX/") and not Path(m.filename).name.startswith(".")]
         if len(members) != 1:
             names = first_few(member.filename for member in members)
             raise DataError(f"a zip file must hold one file, found {len(members)}: {names}; unpack it and name the file")
-        return archive.read(members[0])
+        return members[0].filename, archive.read(members[0])
 
 
 def _zstd(content: bytes) -> bytes:

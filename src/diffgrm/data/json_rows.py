@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import polars as pl
@@ -10,6 +11,8 @@ import polars as pl
 from diffgrm.data.columns import frame_of
 from diffgrm.data.delimited import SHOWN, utf8
 from diffgrm.foundation.schema import DataError, bullet_list
+
+FIRST_LINE = re.compile(rb"\s*([^\n]*)\s*")  # and the blank ones around it
 
 
 def read_json_rows(content: bytes, where: str) -> pl.DataFrame:
@@ -26,22 +29,30 @@ def read_json_rows(content: bytes, where: str) -> pl.DataFrame:
     content = utf8(content, where)
     listed = content.lstrip().startswith(b"[")
     if not listed and content.strip():
+        if _is_one_object(content):
+            raise DataError(
+                f"{where} is one JSON object that holds the whole table; expected one object a line, or one list of "
+                'objects, as pandas writes with frame.to_json("x.jsonl", orient="records", lines=True)'
+            )
         try:
             return pl.read_ndjson(content, infer_schema_length=None)
         except pl.exceptions.PolarsError:
             pass  # Python tells which line it is, or reads what polars cannot
-        if _is_one_object(content):
-            raise DataError(
-                f"{where} is one JSON object over several lines; expected one object a line, or one list of objects"
-            )
     return frame_of(_list(content, where) if listed else _lines(content, where))
 
 
 def _is_one_object(content: bytes) -> bool:
+    """Whether this is one object over several lines, or one that has no plain value, as every row with an id has."""
+    first = FIRST_LINE.match(content)
+    assert first is not None
+    alone = first.end() == len(content)
+    if not alone and first[1].rstrip().endswith(b"}"):
+        return False
     try:
-        return b"\n" in content.strip() and isinstance(json.loads(content), dict)
+        found = json.loads(content)
     except (ValueError, RecursionError):
         return False
+    return isinstance(found, dict) and not (alone and any(not isinstance(v, list | dict) for v in found.values()))
 
 
 def _list(content: bytes, where: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
-from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, normalise
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, normalise, tell_zero_vectors
 
 ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
 
@@ -95,9 +95,15 @@ class TextVectors(LearntPart):
 
 
 def text_vectors(change: ItemChange) -> np.ndarray:
-    """[N, e] of the texts of items that come or change."""
+    """[N, e] of the texts of items that come or change; those with the zero vector are told in a warning."""
     part = part_of(change.parts, "texts", TextVectors)
-    return change.once("text vectors", lambda: part.encode(change.rows))
+
+    def make() -> np.ndarray:
+        vectors = part.encode(change.rows)
+        tell_zero_vectors(part.encoder, change.rows, vectors)
+        return vectors
+
+    return change.once("text vectors", make)
 
 
 def all_text_vectors(change: ItemChange) -> np.ndarray:

@@ -7,7 +7,7 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -28,6 +28,7 @@ class ItemEncoder(ABC):
     """
 
     cached: bool = True  # whether encoding is slow enough to keep the result on disk
+    zero_vector: ClassVar[str] = "the embedding says nothing of them"  # why an item has one, and what helps
 
     def fit(self, items: pl.DataFrame) -> Self:
         """Learn what is needed from training items; encoders that come trained need nothing."""
@@ -60,7 +61,8 @@ def embed_items(
     """Fit an encoder on the training items and encode all of them, through the cache.
 
     The key of the cache is the encoder's identity, the code of its class and of all that it inherits from, and what it
-    reads of the items. Nothing is cached of an encoder whose class has no file.
+    reads of the items. Nothing is cached of an encoder whose class has no file. Items with the zero vector are told in a
+    warning, from the cache too.
 
     Args:
         items: item table, I rows.
@@ -82,11 +84,33 @@ def embed_items(
 
     code = code_digests(type(encoder), Path(threads.__file__)) if encoder.cached else None
     if code is None:
-        return make().arrays["embeddings"]
+        vectors = make().arrays["embeddings"]
+        tell_zero_vectors(encoder, items, vectors)
+        return vectors
     stored = cached(cache, f"{_content_hash(encoder, code, items, in_training)}.safetensors", "embeddings", make)
     vectors = stored.arrays.pop("embeddings")
     encoder.load_state(stored)
+    tell_zero_vectors(encoder, items, vectors)
     return vectors
+
+
+def tell_zero_vectors(encoder: ItemEncoder, items: pl.DataFrame, vectors: np.ndarray) -> None:
+    """Warn of items with the zero vector [N, e], which are like no other item: how many, some of them, and what helps."""
+    zero = np.linalg.norm(vectors, axis=1) == 0
+    if zero.any():
+        logger.warning(
+            "%d of %d items get the zero vector, so that they are like no other item: %s; %s",
+            np.count_nonzero(zero),
+            len(items),
+            named_texts(items.filter(zero)),
+            encoder.zero_vector,
+        )
+
+
+def named_texts(items: pl.DataFrame) -> str:
+    """The first items of a table with their texts, for messages."""
+    pairs = items.select(Columns.ITEM, Columns.TEXT).iter_rows()
+    return first_few(f"{item} ({text if text is None else text[:40]!r})" for item, text in pairs)
 
 
 def check_embeddings(vectors: np.ndarray, rows: int, item_ids: pl.Series | None = None) -> np.ndarray:

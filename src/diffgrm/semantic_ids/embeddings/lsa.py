@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -12,20 +17,52 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, did_you_mean
 from diffgrm.foundation.storage import State
-from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, named_texts, normalise
 from diffgrm.semantic_ids.threads import one_thread
+
+# Scripts that put no spaces between words (Thai, Lao, Burmese, Khmer, Chinese, Japanese, Yi), and Korean, which glues
+# particles to them.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff"
+    "\u3005-\u3007\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U0001aff0-\U0001b16f\U00020000-\U0003ffff\ua000-\ua48f"
+    "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff"
+)
+WORD = re.compile(r"\w+")
+HALF_AND_FULL_WIDTH = range(0xFF01, 0xFFE7)
+LOOKS_OF_IDEOGRAPHS, LOOKS_OF_SYMBOLS = range(0xE0100, 0xE01F0), range(0xFE00, 0xFE10)  # variation selectors
 
 
 class LSA(ItemEncoder):
-    """TF-IDF weighted words projected on the leading singular directions of the training items' texts."""
+    """TF-IDF weighted words projected on the leading singular directions of the training items' texts.
+
+    Args:
+        analyzer: what a text's features are. ``"auto"`` goes by script: words, and of scripts without spaces (Chinese,
+            Japanese, Korean, Thai, Lao, Khmer, Burmese) runs of up to ``longest_ngram + 1`` characters. Half and full
+            width are one; accents are part of their letter. ``"word"`` takes all that stands between spaces and
+            punctuation for a word; ``"char_wb"`` takes characters of all scripts.
+    """
+
+    zero_vector: ClassVar[str] = (
+        "the embedding knows none of their words, since too few training items have them (embedding.min_items); give them "
+        "texts with words that others have too, or fit again with embedding.min_items=1, with embedding.analyzer=char_wb "
+        "and embedding.longest_ngram=3 (parts of words), or with embedding.name=sentence_transformer"
+    )
 
     def __init__(
         self,
         width: Annotated[int, Field(ge=1), "length of an item's vector (less where the texts span less)"] = 256,
         analyzer: Annotated[
-            Literal["word", "char_wb"], "word: words; char_wb: character n-grams inside words (many languages, typos)"
-        ] = "word",
-        longest_ngram: Annotated[int, Field(ge=1, le=6), "longest run of words (or characters) that is a feature"] = 1,
+            Literal["auto", "word", "char_wb"],
+            "auto: words, and character n-grams of scripts without spaces; word: words; char_wb: character n-grams inside "
+            "words (typos, endings)",
+        ] = "auto",
+        longest_ngram: Annotated[
+            int,
+            Field(ge=1, le=6),
+            "longest run of words (or characters) that is a feature; auto: characters of scripts without spaces run one "
+            "longer",
+        ] = 1,
         min_items: Annotated[
             int | None, Field(ge=1), "a feature must occur in this many items; null: 2, or 1 where items are under 200"
         ] = None,
@@ -47,29 +84,44 @@ class LSA(ItemEncoder):
     def documents(self, items: pl.DataFrame) -> list[str]:
         """What is read of each item: its text, and one word for each value of the chosen columns.
 
+        Values may be texts, numbers, or lists of them, however nested.
+
         Raises:
-            DataError: the item table lacks a chosen column.
+            DataError: the item table lacks a chosen column, or it holds something else.
         """
         if missing := [c for c in self.columns if c not in items.columns]:
             raise DataError(
                 f"embedding.columns: the item table has no {missing[0]!r}{did_you_mean(missing[0], items.columns)}"
             )
-        parts = [pl.col(Columns.TEXT)]
+        parts = [items[Columns.TEXT].fill_null("")]
         for column in self.columns:
-            values = pl.col(column) if isinstance(items[column].dtype, pl.List) else pl.concat_list(column)
             word = pl.lit(f"{column}_") + pl.element().cast(pl.String).str.replace_all(r"\W+", "_")
+            values = _lists_of_values(items[column])
             parts.append(values.list.eval(word.filter(pl.element().is_not_null())).list.join(" ").fill_null(""))
-        return items.select(pl.concat_str(parts, separator=" "))[Columns.TEXT].to_list()
+        return pl.select(pl.concat_str(parts, separator=" ")).to_series().to_list()
 
     def _new_vectorizer(self, **more: Any) -> TfidfVectorizer:
-        return TfidfVectorizer(
-            analyzer=self.analyzer,
-            ngram_range=(1, self.longest_ngram),
-            sublinear_tf=True,
-            dtype=np.float32,
-            token_pattern=r"(?u)\b\w+\b" if self.analyzer == "word" else None,
-            **more,
-        )
+        weights: dict[str, Any] = {"sublinear_tf": True, "dtype": np.float32, **more}
+        if self.analyzer == "auto":
+            return TfidfVectorizer(analyzer=self._features, **weights)
+        pattern = r"(?u)\b\w+\b" if self.analyzer == "word" else None
+        ngrams = 1, self.longest_ngram
+        return TfidfVectorizer(analyzer=self.analyzer, ngram_range=ngrams, token_pattern=pattern, **weights)
+
+    def _features(self, text: str) -> list[str]:
+        """Runs of words, and runs of characters of scripts without spaces; a value of a chosen column is one word."""
+        text = text.lower()
+        if text.isascii():
+            return list(_runs(WORD.findall(text), self.longest_ngram, " "))
+        table, word, piece, character = _patterns()
+        whole = tuple(word.findall(f"{column}_".lower())[-1] for column in self.columns)
+        words: list[str] = []
+        features: list[str] = []
+        for token in word.findall(unicodedata.normalize("NFC", text.translate(table))):
+            for spaced, unspaced in [(token, "")] if token.startswith(whole) else piece.findall(token):
+                words += [spaced] if spaced else []
+                features += _runs(character.findall(unspaced), self.longest_ngram + 1, "")
+        return [*features, *_runs(words, self.longest_ngram, " ")]
 
     @one_thread()
     def fit(self, items: pl.DataFrame) -> Self:
@@ -80,14 +132,19 @@ class LSA(ItemEncoder):
         """
         texts = self.documents(items)
         min_items = self.min_items or (2 if len(texts) >= 200 else 1)
-        vectorizer = self._new_vectorizer(min_df=min_items, max_features=self.max_features)
+        vectorizer = self._new_vectorizer(min_df=min(min_items, len(texts)), max_features=self.max_features)
         try:
             counts = vectorizer.fit_transform(texts)
-        except ValueError as error:
-            raise DataError(f"LSA found no words in the texts of {len(texts)} items: {error}") from error
+        except ValueError:
+            counts = None
+        if counts is None or min_items > len(texts):
+            raise DataError(self._nothing_learnt(items, texts, min_items))
         width = min(self.width, min(counts.shape) - 1)
         if width < 1:
-            raise DataError(f"LSA needs at least two items and two different words, found a {counts.shape} matrix")
+            raise DataError(
+                "LSA needs at least two items and two different words that it learns from, found "
+                f"{counts.shape[0]} and {counts.shape[1]}; give items with other texts"
+            )
         with np.errstate(invalid="ignore"):  # texts that do not differ have no variance to explain
             svd = TruncatedSVD(width, n_iter=4, random_state=self.seed).fit(counts)
         self._vectorizer, self._directions = vectorizer, svd.components_.astype(np.float32)
@@ -98,6 +155,19 @@ class LSA(ItemEncoder):
         """Vectors [N, e]; a text without a single known word is the zero vector."""
         assert self._vectorizer is not None and self._directions is not None, "fit first"
         return normalise(self._vectorizer.transform(self.documents(items)) @ self._directions.T)
+
+    def _nothing_learnt(self, items: pl.DataFrame, texts: list[str], min_items: int) -> str:
+        analyze = self._new_vectorizer().build_analyzer()
+        if not any(map(analyze, texts)):
+            return (
+                f"LSA found no words in the texts of {len(texts)} training items: {named_texts(items)}; give texts with "
+                "letters or digits"
+            )
+        return (
+            f"LSA learns from words that at least {min_items} items have (embedding.min_items), and none is in so many of "
+            f"the {len(texts)} training items: {named_texts(items)}; set embedding.min_items=1, or give texts that share "
+            "words"
+        )
 
     def state(self) -> State:
         """Vocabulary, idf weights and directions."""
@@ -115,3 +185,50 @@ class LSA(ItemEncoder):
         self._vectorizer = self._new_vectorizer(vocabulary={word: i for i, word in enumerate(words)})
         self._vectorizer.idf_, self._directions = idf, directions
         return self
+
+
+def _runs(units: list[str], longest: int, between: str) -> Iterator[str]:
+    """All runs of up to ``longest`` neighbours."""
+    for length in range(1, longest + 1):
+        for start in range(len(units) - length + 1):
+            yield between.join(units[start : start + length])
+
+
+@cache
+def _patterns() -> tuple[dict[int, str | None], re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """What characters are replaced by; a word with its marks; its pieces by script; and a character with its marks."""
+    table: dict[int, str | None] = dict.fromkeys(LOOKS_OF_IDEOGRAPHS)
+    table |= {code: unicodedata.normalize("NFKC", chr(code)) for code in HALF_AND_FULL_WIDTH}
+    characters = (chr(code) for code in range(sys.maxunicode + 1) if code not in LOOKS_OF_SYMBOLS)
+    marks = "".join(c for c in characters if unicodedata.category(c) in ("Mn", "Mc"))
+    return (
+        table,
+        re.compile(rf"\w[\w{marks}]*"),
+        re.compile(f"([^{UNSPACED}]+)|([{UNSPACED}]+)"),
+        re.compile(f".[{marks}]*"),
+    )
+
+
+def _lists_of_values(column: pl.Series) -> pl.Series:
+    """A column as lists of plain values, one list a row.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    kind: Any = column.dtype
+    while isinstance(kind, pl.List | pl.Array):
+        kind = kind.inner
+    if kind in (pl.Binary, pl.Object) or isinstance(kind, pl.Struct):
+        raise DataError(
+            f"embedding.columns: {column.name!r} has type {column.dtype}; expected texts, numbers, or lists of them"
+        )
+    if not isinstance(column.dtype, pl.List | pl.Array):
+        return pl.select(pl.concat_list(column)).to_series()
+    column = column.cast(_lists_for_arrays(column.dtype))
+    while isinstance(column.dtype, pl.List) and isinstance(column.dtype.inner, pl.List):
+        column = column.list.eval(pl.element().explode())
+    return column
+
+
+def _lists_for_arrays(kind: Any) -> Any:
+    return pl.List(_lists_for_arrays(kind.inner)) if isinstance(kind, pl.List | pl.Array) else kind

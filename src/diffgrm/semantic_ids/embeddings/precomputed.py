@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,7 @@ class Precomputed(ItemEncoder):
     """
 
     cached = False
+    zero_vector: ClassVar[str] = "their vectors in the file are zero; give them others, or leave the items out"
 
     def __init__(
         self,
