@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -218,6 +219,22 @@ class Split:
     def item_counts(self) -> np.ndarray:
         """Training events of every item [I]."""
         return np.bincount(self.train.values, minlength=self.dataset.n_items)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of what was trained on: which items in which order, whoever the users are and however rows stand."""
+        ids = self.dataset.items.series.cast(pl.String)
+        number = ids.rank("ordinal").to_numpy().astype(np.uint64)  # of an item, by its spelling
+        place = (np.arange(len(self.train.values)) - np.repeat(self.train.offsets[:-1], self.train.lengths)).astype(np.uint64)
+        with np.errstate(over="ignore"):
+            mixed = (number[self.train.values] + (place << np.uint64(40))) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed ^= mixed >> np.uint64(32)
+            sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed, dtype=np.uint64)])
+            users = np.sort(sums[self.train.offsets[1:]] - sums[self.train.offsets[:-1]])
+        found = hashlib.sha256("\n".join(ids.sort()).encode())
+        found.update(users.astype("<u8").tobytes())
+        return found.hexdigest()
 
 
 def _held_out(dataset: InteractionDataset, users: np.ndarray, after: np.ndarray) -> EvaluationSet:

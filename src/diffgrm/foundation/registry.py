@@ -23,6 +23,7 @@ PARTS: dict[str, dict[str, str]] = {
         "lsa": "diffgrm.semantic_ids.embeddings.lsa:LSA",
         "sentence_transformer": "diffgrm.semantic_ids.embeddings.sentence_transformer:SentenceTransformer",
         "precomputed": "diffgrm.semantic_ids.embeddings.precomputed:Precomputed",
+        "item_scorer": "diffgrm.recommenders.item_scorer:ItemScorerVectors",
     },
     "tokenizer": {
         "opq": "diffgrm.semantic_ids.tokenizers.opq:OPQTokenizer",

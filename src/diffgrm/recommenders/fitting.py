@@ -35,6 +35,7 @@ def learn(
         "items": dataset.n_items,
         "events": len(dataset.events.values),
         "training_events": len(split.train.values),
+        "training_fingerprint": split.fingerprint,
         "split": split.name,
     }
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress)

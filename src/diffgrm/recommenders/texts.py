@@ -14,7 +14,14 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
-from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, normalise, tell_zero_vectors
+from diffgrm.semantic_ids.embeddings.base import (
+    EventContext,
+    ItemEncoder,
+    check_embeddings,
+    embed_items,
+    normalise,
+    tell_zero_vectors,
+)
 
 ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
 
@@ -41,7 +48,9 @@ class TextVectors(LearntPart):
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         self.encoder, self._embedding = task.recipe.embedding.build(seed=task.recipe.seed), task.recipe.embedding
-        self.vectors = embed_items(self.encoder, task.split.dataset.item_table, task.split.item_counts > 0)
+        split, seed = task.split, task.recipe.seed
+        context = EventContext(split, task.recipe.data.model_dump(), seed, task.run_folder, task.resume, task.progress)
+        self.vectors = embed_items(self.encoder, split.dataset.item_table, split.item_counts > 0, context=context)
 
     def fitted(self) -> None:
         """See :meth:`LearntPart.fitted`."""

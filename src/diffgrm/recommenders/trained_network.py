@@ -20,6 +20,7 @@ from diffgrm.learning.loop import check_run_folder, train
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.networks.contracts import EncodesHistories, contract
+from diffgrm.networks.history import HistoryNetwork
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.recommenders import weights
 from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, Parts, part_of
@@ -27,6 +28,7 @@ from diffgrm.recommenders.rankers import Tables, item_features, item_ranker
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors
+from diffgrm.semantic_ids.embeddings.base import ItemSpace
 
 NETWORK = "model.safetensors"
 
@@ -103,9 +105,14 @@ class TrainedNetwork(LearntPart):
         return model.build(**{p.name: self.sizes[p.name] for p in known if p.name in self.sizes})
 
     def _start(self, task: FitTask) -> None:
-        encoder = part_of(task.parts, "texts", TextVectors).encoder
-        tokenizer = part_of(task.parts, "sids", Identifiers).tokenizer
-        self.network.start_from(encoder.scorer_encoder(), torch.from_numpy(encoder.scorer_vectors(tokenizer.code_vectors())))
+        """Begin where the item scorer stands that the embedding is made of."""
+        encoder, tokenizer = (
+            part_of(task.parts, "texts", TextVectors).encoder,
+            part_of(task.parts, "sids", Identifiers).tokenizer,
+        )
+        assert isinstance(encoder, ItemSpace) and isinstance(self.network, HistoryNetwork)
+        codes = encoder.item_space(tokenizer.code_vectors())
+        self.network.start_from(encoder.encoder_weights(), torch.from_numpy(codes))
 
     def _objective(self, task: FitTask, network: nn.Module) -> Objective:
         recipe, counts = task.recipe, task.split.item_counts

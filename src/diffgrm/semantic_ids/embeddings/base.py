@@ -6,12 +6,15 @@ import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
 
+from diffgrm.data.dataset import Split
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
 from diffgrm.foundation.storage import State, cached, code_digests
 from diffgrm.semantic_ids import threads
@@ -19,20 +22,46 @@ from diffgrm.semantic_ids import threads
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class EventContext:
+    """What an encoder that learns from events too may see.
+
+    Attributes:
+        split: of which only the training events, and validation to choose by, may be used.
+        data: the recipe's settings that made the split, by name.
+        seed: of the run.
+        folder: for checkpoints; None: a temporary one.
+        resume: go on from them where there are any.
+        progress: show progress bars.
+    """
+
+    split: Split
+    data: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    folder: Path | None = None
+    resume: bool = False
+    progress: bool = False
+
+
 class ItemEncoder(ABC):
-    """Rows of an item table -> vectors [N, e] float32, L2-normalised.
+    """Rows of an item table -> vectors [N, e] float32, of length 1 unless the class says otherwise.
 
     ``fit`` sees the items that occur in training, ``encode`` any item, now or later. A row's vector depends on that
     row alone. An encoder that computes with BLAS does so inside ``diffgrm.semantic_ids.threads.one_thread``, so that its
     vectors do not depend on the number of threads.
     """
 
+    reads_events: ClassVar[bool] = False  # whether training events decide the vectors too: fit_events in place of fit
     cached: bool = True  # whether encoding is slow enough to keep the result on disk
     zero_vector: ClassVar[str] = "the embedding says nothing of them"  # why an item has one, and what helps
 
     def fit(self, items: pl.DataFrame) -> Self:
         """Learn what is needed from training items; encoders that come trained need nothing."""
         return self
+
+    def fit_events(self, context: EventContext) -> Self:
+        """Learn from training items and events, for encoders that read those."""
+        raise NotImplementedError(f"{type(self).__name__} says that it reads events; it needs a method fit_events")
 
     @abstractmethod
     def encode(self, items: pl.DataFrame) -> np.ndarray:
@@ -55,8 +84,25 @@ class ItemEncoder(ABC):
         """JSON-able facts that, with the texts, determine the vectors; the key of the cache."""
 
 
+@runtime_checkable
+class ItemSpace(Protocol):
+    """An embedding that was made of a trained item scorer, where a network over semantic IDs may begin."""
+
+    def encoder_weights(self) -> dict[str, Any]:
+        """Weights of the scorer's history encoder, by name."""
+        ...
+
+    def item_space(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors [..., e] of the embedding as those that the scorer multiplies with users' vectors."""
+        ...
+
+
 def embed_items(
-    encoder: ItemEncoder, items: pl.DataFrame, in_training: np.ndarray, cache: Path | None = None
+    encoder: ItemEncoder,
+    items: pl.DataFrame,
+    in_training: np.ndarray,
+    cache: Path | None = None,
+    context: EventContext | None = None,
 ) -> np.ndarray:
     """Fit an encoder on the training items and encode all of them, through the cache.
 
@@ -68,26 +114,35 @@ def embed_items(
         items: item table, I rows.
         in_training: [I] bool, items that occur in training rows; nothing is learnt from the others.
         cache: folder of cached embeddings; None is the user's cache folder.
+        context: for encoders that learn from training events too.
 
     Returns:
         [I, e] float32, finite.
 
     Raises:
-        DataError: vectors that are not finite or of the wrong shape.
+        DataError: vectors that are not finite or of the wrong shape; or there are no events, and the encoder needs some.
     """
+    if encoder.reads_events and context is None:
+        raise DataError(
+            f"{type(encoder).__name__} learns from training events, and there are none; give interactions, or choose another "
+            "embedding.name"
+        )
 
     def make() -> State:
         logger.info("Embedding %d items with %s ...", len(items), type(encoder).__name__)
-        found = encoder.fit(items.filter(in_training)).encode(items)
+        fitted = encoder.fit(items.filter(in_training)) if context is None else encoder.fit_events(context)
+        found = fitted.encode(items)
         vectors, state = check_embeddings(found, len(items), items[Columns.ITEM]), encoder.state()
         return State({**state.arrays, "embeddings": vectors}, state.facts)
 
+    context = context if encoder.reads_events else None
     code = code_digests(type(encoder), Path(threads.__file__)) if encoder.cached else None
     if code is None:
         vectors = make().arrays["embeddings"]
         tell_zero_vectors(encoder, items, vectors)
         return vectors
-    stored = cached(cache, f"{_content_hash(encoder, code, items, in_training)}.safetensors", "embeddings", make)
+    learnt_from = "" if context is None else f"{context.split.fingerprint} {context.seed} {sorted(context.data.items())}"
+    stored = cached(cache, f"{_content_hash(encoder, code, items, in_training, learnt_from)}.safetensors", "embeddings", make)
     vectors = stored.arrays.pop("embeddings")
     encoder.load_state(stored)
     tell_zero_vectors(encoder, items, vectors)
@@ -138,11 +193,14 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
-def _content_hash(encoder: ItemEncoder, code: list[str], items: pl.DataFrame, in_training: np.ndarray) -> str:
+def _content_hash(
+    encoder: ItemEncoder, code: list[str], items: pl.DataFrame, in_training: np.ndarray, learnt_from: str
+) -> str:
     kind = f"{type(encoder).__module__}:{type(encoder).__qualname__}"
     identity = {"encoder": kind, "code": code, **encoder.identity()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     digest.update(np.packbits(in_training).tobytes())
+    digest.update(learnt_from.encode())
     for text in encoder.documents(items):
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(8, "little"))

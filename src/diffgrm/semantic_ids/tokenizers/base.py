@@ -140,6 +140,14 @@ class Tokenizer(ABC):
         """The largest codebook that so many items can fill."""
         return items
 
+    def code_vectors(self) -> np.ndarray:
+        """[n, K, e] what each code stands for, where an item's vector is about the sum of those of its codes.
+
+        Raises:
+            TokenizerError: the tokenizer has no such vectors.
+        """
+        raise TokenizerError(f"{type(self).__name__} has no vectors of codes that add up to items'; use tokenizer.name=opq")
+
     @abstractmethod
     def _fit(self, context: TokenizerContext) -> None: ...
 

@@ -1,0 +1,266 @@
+"""The item vectors of a trained item scorer as an embedding: a space in which preference is an inner product.
+
+In it a product quantiser makes a user's score of an item a sum of one number a digit, so that digits which are independent
+rank nearly as the item scorer does.
+
+Letters: I items, N items of a table, U users' vectors, d width, n digits, K codes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from diffgrm.data.dataset import Ragged, Split
+from diffgrm.foundation import registry
+from diffgrm.foundation.part_settings import SOURCE, Local
+from diffgrm.foundation.parts import Part
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError, first_few
+from diffgrm.foundation.storage import State, file_digest
+from diffgrm.learning.batches import TrainingBatches
+from diffgrm.networks.blocks import evaluating
+from diffgrm.networks.comparison import Comparison
+from diffgrm.networks.contracts import ScoresItems, contract, lacks
+from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
+from diffgrm.ranking.item_table import ItemTable
+from diffgrm.recommenders.base import Recommender, load
+from diffgrm.recommenders.rankers import item_features
+from diffgrm.recommenders.trained_network import network_of
+from diffgrm.semantic_ids.embeddings.base import EventContext, ItemEncoder
+from diffgrm.semantic_ids.threads import one_thread
+
+SMALLEST = 1e-6  # of the largest direction's share, below which a direction counts as this
+USERS_AT_ONCE = 4096
+FILE = "file:"  # before the names of the scorer's files among the arrays
+
+
+class ItemScorerVectors(ItemEncoder):
+    """Vectors [N, d] of items as a trained item scorer compares them with users; their lengths mean something.
+
+    The scorer is fitted first, on the same training events, or read from a model folder. Items without events have what
+    their texts give: the projection of the text, and the ID embeddings of the items of nearest text. What is saved holds
+    the scorer, so that items can come later; ranking does not use it.
+
+    Raises:
+        RecipeError: a model and changes of a recipe at once.
+    """
+
+    reads_events: ClassVar[bool] = True
+    cached = True
+
+    def __init__(
+        self,
+        model: Annotated[
+            str | None,
+            Local(),
+            "folder of a fitted recommender with item vectors (sasrec, hybrid); null: one is fitted first. A saved model "
+            "holds what it needs of it",
+        ] = None,
+        recipe: Annotated[str, "shipped recipe of the item scorer that is fitted first"] = "item-scorer",
+        changes: Annotated[tuple[str, ...], "changes of that recipe, such as embedding.columns=[attributes]"] = (),
+        measure: Annotated[
+            Literal["scores", "vectors"],
+            "what an error of a vector is measured in: scores: what it changes in the scores of users; vectors: its length",
+        ] = "scores",
+    ) -> None:
+        if model is not None and changes:
+            raise RecipeError(
+                "embedding.changes are of a recipe that is fitted first, but embedding.model names a fitted one; leave one out"
+            )
+        self.model, self.recipe, self.changes, self.measure = model, recipe, tuple(changes), measure
+        self._scorer: Recommender | None = None
+        self._files: dict[str, np.ndarray] | None = None  # of the scorer's model folder, until it is needed
+        self._into = self._back = np.zeros((0, 0), dtype=np.float32)  # [d, d]: to the measure, and back
+
+    def identity(self) -> dict[str, Any]:
+        """See :meth:`ItemEncoder.identity`; a model counts by its weights."""
+        folder = None if self.model is None else Path(self.model)
+        weights = None
+        if folder is not None:
+            weights = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
+        recipe = None if folder is not None else self._recipe(None).to_dict()
+        code = [file_digest(path) for floor in ("networks", "learning") for path in sorted((SOURCE / floor).rglob("*.py"))]
+        return {"weights": weights, "recipe": recipe, "measure": self.measure, "learning": code}
+
+    def _recipe(self, context: EventContext | None) -> Recipe:
+        changes = list(self.changes)
+        if context is not None:
+            changes = [f"seed={context.seed}", *(f"data.{key}={value}" for key, value in context.data.items()), *changes]
+        return Recipe.preset(self.recipe, changes)
+
+    # ---- fit ----------------------------------------------------------------------------------------------------
+
+    def fit_events(self, context: EventContext) -> Self:
+        """Fit or read the scorer, and learn what errors are measured in.
+
+        Raises:
+            DataError: a folder that holds no model with item vectors, or one that was fitted on other events or items.
+        """
+        if self.model is None:
+            recipe = self._recipe(context)
+            scorer = registry.resolve("recommender", recipe.recommender)(recipe)
+            folder = None if context.folder is None else context.folder / "item_scorer"
+            resume = context.resume and folder is not None and (folder / "last.ckpt").is_file()
+            scorer.fit(context.split.dataset, run_folder=folder, resume=resume, progress=context.progress)
+        else:
+            scorer = self._read(Path(self.model), context.split)
+        self._scorer = scorer
+        table = _seen(scorer)
+        width = table.vectors.shape[1]
+        self._into = self._back = np.eye(width, dtype=np.float32)
+        if self.measure == "scores":
+            with one_thread():
+                self._into, self._back = _root(_moment(table, context.split.train))
+        return self
+
+    def _read(self, folder: Path, split: Split) -> Recommender:
+        try:
+            scorer = load(folder)
+        except DiffGRMError as error:
+            raise DataError(f"embedding.model: {error}") from error
+        if missing := scorer.items.missing(split.dataset.items.series):
+            raise DataError(
+                f"embedding.model: {folder} knows nothing of {len(missing)} items of this dataset: {first_few(missing)}; "
+                "fit it on the same tables"
+            )
+        if scorer.facts.get("training_fingerprint") != split.fingerprint:
+            raise DataError(
+                f"embedding.model: {folder} was not fitted on the training events of this split, so it may have learnt from "
+                "those that are to be predicted; fit it on the same tables with the same data.split, or leave embedding.model "
+                "out and it is fitted first"
+            )
+        return scorer
+
+    # ---- use ----------------------------------------------------------------------------------------------------
+
+    @property
+    def scorer(self) -> Recommender:
+        """The item scorer.
+
+        Raises:
+            DataError: not fitted yet.
+        """
+        if self._scorer is None and self._files is not None:
+            self._scorer, self._files = self._unpacked(self._files), None
+        if self._scorer is None:
+            raise DataError("the vectors of an item scorer are needed, and there is none yet: call fit first")
+        return self._scorer
+
+    @one_thread()
+    def encode(self, items: pl.DataFrame) -> np.ndarray:
+        """See :meth:`ItemEncoder.encode`.
+
+        Raises:
+            DataError: items that the scorer does not know and cannot add, since it reads no texts.
+        """
+        scorer = self._knowing(items)
+        vectors = _seen(scorer).comparable.cpu().numpy()
+        return (vectors[scorer.items.positions(items[Columns.ITEM])] @ self._into).astype(np.float32)
+
+    def _knowing(self, items: pl.DataFrame) -> Recommender:
+        """The scorer with rows that it does not know, or knows otherwise."""
+        scorer = self.scorer
+        known = scorer.items.positions(items[Columns.ITEM])
+        texts = scorer.item_table[Columns.TEXT].gather(np.maximum(known, 0))
+        other = (known >= 0) & (texts.ne_missing(items[Columns.TEXT])).to_numpy()
+        if not scorer.takes_new_items and (known < 0).any():
+            new = items.filter(known < 0)[Columns.ITEM]
+            raise DataError(
+                f"the item scorer knows items by their events only, and there are none of {first_few(new)}; use one that reads "
+                "texts, such as the recipe 'item-scorer'"
+            )
+        if other.any() and scorer.takes_new_items:
+            scorer = scorer.update_items(items.filter(other), "move")
+        return scorer.add_items(items.filter(known < 0)) if (known < 0).any() else scorer
+
+    def encoder_weights(self) -> dict[str, Tensor]:
+        """Weights of the scorer's history encoder, for a network that begins there."""
+        encoder = getattr(_seen(self.scorer).network, "encoder", None)
+        if not isinstance(encoder, nn.Module):
+            raise RecipeError("the item scorer's network has no history encoder that another could begin with")
+        return {name: weight.detach().clone() for name, weight in encoder.state_dict().items()}
+
+    def item_space(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors [..., d] of the embedding as vectors of the scorer, to be multiplied with those of users."""
+        return (vectors @ self._back).astype(np.float32)
+
+    # ---- save and load ------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """See :meth:`ItemEncoder.state`; the scorer travels as the files of its model folder."""
+        files = self._files
+        if files is None:
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = self.scorer.save(Path(temporary) / "scorer")
+                files = {path.name: np.frombuffer(path.read_bytes(), dtype=np.uint8) for path in sorted(folder.iterdir())}
+        named = {f"{FILE}{name}": content for name, content in files.items()}
+        return State({**named, "into": self._into, "back": self._back})
+
+    def load_state(self, state: State) -> Self:
+        """See :meth:`ItemEncoder.load_state`; the scorer is read when it is needed, as a stranger's model folder is."""
+        arrays = state.arrays
+        self._into, self._back, self._scorer = arrays["into"], arrays["back"], None
+        self._files = {name.removeprefix(FILE): array for name, array in arrays.items() if name.startswith(FILE)}
+        return self
+
+    def _unpacked(self, files: dict[str, np.ndarray]) -> Recommender:
+        with tempfile.TemporaryDirectory() as temporary:
+            for name, content in files.items():
+                (Path(temporary) / Path(name).name).write_bytes(content.tobytes())
+            return load(temporary)
+
+
+def _seen(scorer: Recommender) -> ItemTable:
+    """The scorer's table of items, in which those without events borrow ID embeddings.
+
+    Raises:
+        DataError: it has no vectors of items.
+    """
+    network = network_of(scorer.parts).network if "network" in scorer.parts else None
+    taught = any(ScoresItems in _needs(part) for part in scorer.recipe.objective.with_nested()) if network else False
+    if network is None or not taught or lacks(type(network), ScoresItems):
+        raise DataError(
+            f"the recommender {scorer.recipe.recommender!r} has no vectors of items that users' vectors are multiplied with; "
+            "use sasrec, or hybrid"
+        )
+    fitted = network_of(scorer.parts).sizes["n_items"]
+    features = item_features(scorer.parts, scorer.item_counts, fitted)
+    neighbours = TextNeighbours.alone(scorer.item_counts[:fitted] > 0)
+    if (texts := features.text) is not None:
+        lonely = np.flatnonzero(~neighbours.has_events)
+        neighbours = neighbours.changed(lonely, texts[lonely].numpy(), texts.numpy())
+        neighbours = neighbours.grown(texts[fitted:].numpy(), texts[:fitted].numpy())
+    return ItemTable(network, features, Comparison.of(scorer.recipe.item_loss), neighbours)
+
+
+def _needs(part: Part) -> tuple[type, ...]:
+    return registry.resolve(part.kind, part.name).needs if part.kind == "objective" else ()
+
+
+def _moment(table: ItemTable, train: Ragged) -> np.ndarray:
+    """[d, d] mean of u u^T over the users' vectors u before every training event but a user's first."""
+    network = contract(table.network, ScoresItems)
+    total, count = np.zeros((table.vectors.shape[1],) * 2), 0
+    with torch.no_grad(), evaluating(table.network):
+        for batch in TrainingBatches(train, network.max_len, USERS_AT_ONCE, 0, network.causal):
+            items, index, valid = batch.histories
+            memory = network.encode_history(table.vectors[items], index, valid)
+            history, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
+            users = table.comparison.users(network.user_vectors(memory, history, length)).double().cpu().numpy()
+            total, count = total + users.T @ users, count + len(users)
+    return total / max(count, 1)
+
+
+def _root(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The square root of a second moment [d, d], and its inverse: |v root| is the root mean square of what users score v."""
+    variances, directions = np.linalg.eigh(moment)
+    size = np.sqrt(np.maximum(variances, SMALLEST * max(variances.max(), 1e-12)))
+    into, back = (directions * size) @ directions.T, (directions / size) @ directions.T
+    return into.astype(np.float32), back.astype(np.float32)
