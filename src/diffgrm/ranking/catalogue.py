@@ -219,6 +219,24 @@ class Catalogue:
             item[block] = item[block].scatter(0, row, self.items[match].long())
         return torch.where(fits == 1, item, -1).view(batch, rows)
 
+    def fitting(self, codes: Tensor, known: Tensor, excluded: Excluded | None = None) -> tuple[Tensor, Tensor]:
+        """Every pair of a partial SID and an item that fits it.
+
+        Args:
+            codes: [R, n] partial SIDs, any value where unknown.
+            known: [R, n] bool, with as many known digits in every row, one at least.
+            excluded: items that single rows must not get.
+
+        Returns:
+            [P] rows and [P] item positions; rows in order.
+        """
+        rows, items = [], []
+        user = torch.arange(len(codes), device=codes.device)
+        for block, row, match in self._matches(codes, known, int(known[0].sum()), user, excluded):
+            rows.append(row + block.start)
+            items.append(self.items[match].long())
+        return torch.cat(rows), torch.cat(items)
+
     def _matches(
         self, codes: Tensor, known: Tensor, count: int, user: Tensor, excluded: Excluded | None
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.item_losses import Sample, draw
+from diffgrm.learning.item_losses import draw
 from diffgrm.learning.losses import masked_cross_entropy
 from diffgrm.learning.noising.base import Views
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoothing
 from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.digit_sums import log_mass_of_fitting, sum_of_digits
 
 
 class CatalogueDiffusionObjective(DiffusionObjective):
@@ -46,7 +46,7 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         """See :meth:`DigitObjective.digit_loss`."""
         target = self.codes[batch.target]
         views, logits = self.asked(batch, memory, generator, context)
-        loss = self.item_losses(logits, batch.target, views, generator)
+        loss = (self.item_losses(logits, batch.target, views, generator) * views.view_weight).mean()
         if self.digit_weight:
             loss = loss + self.digit_weight * masked_cross_entropy(
                 logits, target, views, label_smoothing=self.label_smoothing
@@ -54,51 +54,40 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         return loss
 
     def item_losses(self, logits: Tensor, target: Tensor, views: Views, generator: torch.Generator) -> Tensor:
-        """The cross-entropy of targets [N] among the items that fit views of them, mean over targets and views."""
+        """[N, V] cross-entropy of targets [N] among the items that fit views of them; 0 where a view shows all digits."""
         known = ~views.mask
-        losses = logits.new_zeros(known.shape[:2])
-        shown = known.sum(-1)
-        own = logits.float().gather(3, self.codes[target][:, None, :, None].expand(-1, known.shape[1], -1, 1))[..., 0].sum(-1)
+        codes = self.codes[target][:, None].expand(known.shape)
+        own = logits.float().gather(3, codes[..., None])[..., 0].sum(-1)  # [N, V]; logits of known digits are 0
+        shown, losses = known.sum(-1), torch.zeros_like(own)
         for count in range(known.shape[2]):
             row, view = (shown == count).nonzero(as_tuple=True)
             if len(row) == 0:
                 continue
-            some = logits[row, view].float()  # [R, n, K]
+            asked, scores = logits[row, view].float(), own[row, view]
             if count == 0:
-                found = self._among_all(some, own[row, view], target[row], generator)
+                losses[row, view] = self._among_all(asked, scores, target[row], generator)
             else:
-                found = self._among_fitting(some, own[row, view], target[row], known[row, view], count)
-            losses[row, view] = found
-        return (losses * views.view_weight).mean()
+                losses[row, view] = self._among_fitting(asked, scores, codes[row, view], known[row, view])
+        return losses
 
     def _among_all(self, logits: Tensor, own: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
-        sample: Sample | None = draw(self.task.item_loss, self.items.counts, len(target), generator)
+        """[R] cross-entropy of targets among all items, or those that are drawn, by logits [R, n, K]."""
+        sample = draw(self.task.item_loss, self.items.counts, len(target), generator)
         codes = self.codes if sample is None else self.codes[sample.items]
-        others = logits[:, 0].index_select(1, codes[:, 0])
-        for digit in range(1, codes.shape[1]):
-            others = others + logits[:, digit].index_select(1, codes[:, digit])
+        scores = sum_of_digits(logits, codes)  # [R, I or m]
         if sample is None:
-            return others.logsumexp(1) - own
+            return scores.logsumexp(1) - own
         if sample.log_expected is not None:
-            others = others - sample.log_expected
-        others = others.masked_fill(sample.items == target[:, None], -torch.inf)
-        return torch.cat([own[:, None], others], 1).logsumexp(1) - own
+            scores = scores - sample.log_expected
+        scores = scores.masked_fill(sample.items == target[:, None], -torch.inf)
+        return torch.cat([own[:, None], scores], 1).logsumexp(1) - own
 
-    def _among_fitting(self, logits: Tensor, own: Tensor, target: Tensor, known: Tensor, count: int) -> Tensor:
-        if self._catalogue is None or self._catalogue.device != self.codes.device:
+    def _among_fitting(self, logits: Tensor, own: Tensor, codes: Tensor, known: Tensor) -> Tensor:
+        """[R] cross-entropy among the items that have the known digits [R, n], as many in every row."""
+        if self._catalogue is None or self._catalogue.device != codes.device:
             self._catalogue = Catalogue(self.codes, logits.shape[2])
-        rows, items = [], []
-        # every row is a user with one question
-        for block, row, match in self._catalogue._matches(self.codes[target], known, count, torch.arange(len(target)), None):
-            rows.append(row + block.start)
-            items.append(self._catalogue.items[match].long())
-        row, item = torch.cat(rows), torch.cat(items)
-        flat = logits.flatten(1)
-        place = self.codes[item] + torch.arange(logits.shape[1], device=item.device) * logits.shape[2]  # [P, n]
-        score = flat.view(-1)[(row[:, None] * flat.shape[1] + place)].sum(1)
-        highest = torch.full((len(target),), -torch.inf, device=item.device).scatter_reduce(0, row, score.detach(), "amax")
-        total = torch.zeros(len(target), device=item.device).index_add(0, row, (score - highest[row]).exp())
-        return total.log() + highest - own
+        row, item = self._catalogue.fitting(codes, known)
+        return log_mass_of_fitting(logits, self.codes[item], row) - own
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""

@@ -1,0 +1,37 @@
+"""Scores of items that are sums of one number a digit.
+
+Letters: R rows of logits, D semantic IDs, P pairs of a row and an item, n digits, K codes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sum_of_digits(logits: Tensor, codes: Tensor) -> Tensor:
+    """Scores [R, D] of semantic IDs [D, n] by the logits [R, n, K] of their digits.
+
+    >>> sum_of_digits(torch.tensor([[[0.0, 1.0], [10.0, 20.0]]]), torch.tensor([[0, 1], [1, 0]])).tolist()
+    [[20.0, 11.0]]
+    """
+    _, n, K = logits.shape
+    places = codes.long() + torch.arange(n, device=codes.device) * K
+    return F.embedding_bag(places, logits.flatten(1).T.contiguous(), mode="sum").T
+
+
+def log_mass_of_fitting(logits: Tensor, codes: Tensor, row: Tensor) -> Tensor:
+    """[R] log of the summed exponentials of the scores of items, each of which belongs to one row.
+
+    Args:
+        logits: [R, n, K], 0 where a digit is known.
+        codes: [P, n] of the items.
+        row: [P] which of the rows each belongs to; a row without items gets -inf.
+    """
+    R, n, K = logits.shape
+    places = codes.long() + torch.arange(n, device=codes.device) * K + row[:, None] * (n * K)
+    score = logits.flatten()[places].sum(1)
+    highest = torch.full((R,), -torch.inf, device=row.device).scatter_reduce(0, row, score.detach(), "amax")
+    total = torch.zeros(R, device=row.device).index_add(0, row, (score - highest[row]).exp())
+    return total.log() + highest
