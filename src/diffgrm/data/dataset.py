@@ -225,7 +225,9 @@ class Split:
         """Hex digest of what was trained on: which items in which order, whoever the users are and however rows stand."""
         ids = self.dataset.items.series.cast(pl.String)
         number = ids.rank("ordinal").to_numpy().astype(np.uint64)  # of an item, by its spelling
-        place = (np.arange(len(self.train.values)) - np.repeat(self.train.offsets[:-1], self.train.lengths)).astype(np.uint64)
+        place = (np.arange(len(self.train.values)) - np.repeat(self.train.offsets[:-1], self.train.lengths)).astype(
+            np.uint64
+        )
         with np.errstate(over="ignore"):
             mixed = (number[self.train.values] + (place << np.uint64(40))) * np.uint64(0x9E3779B97F4A7C15)
             mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)

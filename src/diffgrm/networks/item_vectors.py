@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from diffgrm.foundation import registry
 from diffgrm.foundation.parts import PartsLike, PartsOf, as_parts
-from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.schema import OnlyWith, RecipeError
 from diffgrm.networks.inputs import ItemFeatures
 
 Branches = Annotated[
@@ -104,6 +104,7 @@ class SidBranch(Branch):
     """
 
     sections: ClassVar[tuple[str, ...]] = ("embedding", "tokenizer", "semantic_ids")
+    only_with: ClassVar[OnlyWith] = (("input_scale", "compose", ("mlp",)),)
 
     def __init__(
         self,

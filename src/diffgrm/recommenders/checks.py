@@ -7,6 +7,8 @@ from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.contracts import Denoises, EncodesHistories, PredictsDigits, ScoresItems, check_network
+from diffgrm.semantic_ids.embeddings.base import ItemSpace
+from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
 HEADS = (Denoises, PredictsDigits, ScoresItems)  # what a network answers by, and must have learnt to
 
@@ -38,6 +40,8 @@ def check_recipe(recipe: Recipe) -> None:
             )
         if scores_items and "vectors" not in recipe.item_scoring.scorers:
             ranks_by = ()  # by what needs no network
+    if recipe.model.options.get("start") == "item_scorer":
+        _check_start(recipe)
     asked = [(EncodesHistories, "training"), *taught, *((need, who) for need in needs)]
     check_network(recipe.model.name, registry.resolve("model", recipe.model.name), asked)
     for need in ranks_by:
@@ -46,6 +50,27 @@ def check_recipe(recipe: Recipe) -> None:
                 f"{who} ranks by what {need.__name__} says, which the objective {recipe.objective.name!r} does not teach; "
                 "choose another objective (joint: items and digits; next_item: items; diffusion, left_to_right: digits)"
             )
+
+
+def _check_start(recipe: Recipe) -> None:
+    """Refuse to begin at an item scorer where there is none, or whose vectors codes do not add up to."""
+    encoder, tokenizer = recipe.embedding, recipe.tokenizer
+    if not issubclass(registry.resolve("embedding", encoder.name), ItemSpace):
+        raise RecipeError(
+            f"model.start=item_scorer begins at an item scorer, but the embedding {encoder.name!r} is not made of one; "
+            "choose embedding.name=item_scorer, or model.start=drawn"
+        )
+    kind: type[Tokenizer] = registry.resolve("tokenizer", tokenizer.name)
+    if kind.code_vectors is Tokenizer.code_vectors or tokenizer.options.get("unit"):
+        raise RecipeError(
+            f"model.start=item_scorer needs codes whose vectors add up to those of items; the tokenizer "
+            f"{tokenizer.name!r} does not give them with these settings; choose tokenizer.name=opq with tokenizer.unit=false, or model.start=drawn"
+        )
+    if not recipe.model.options["skip"]:
+        raise RecipeError(
+            "model.start=item_scorer begins where digits are compared with the state of the newest item; set "
+            "model.skip=true"
+        )
 
 
 def _needs(part: Part) -> tuple[type, ...]:

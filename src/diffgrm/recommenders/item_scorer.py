@@ -72,7 +72,8 @@ class ItemScorerVectors(ItemEncoder):
     ) -> None:
         if model is not None and changes:
             raise RecipeError(
-                "embedding.changes are of a recipe that is fitted first, but embedding.model names a fitted one; leave one out"
+                "embedding.changes are of a recipe that is fitted first, but embedding.model names a fitted one; leave one "
+                "out"
             )
         self.model, self.recipe, self.changes, self.measure = model, recipe, tuple(changes), measure
         self._scorer: Recommender | None = None
@@ -125,16 +126,17 @@ class ItemScorerVectors(ItemEncoder):
             scorer = load(folder)
         except DiffGRMError as error:
             raise DataError(f"embedding.model: {error}") from error
-        if missing := scorer.items.missing(split.dataset.items.series):
+        ids = split.dataset.items.series
+        if missing := ids.filter(scorer.items.positions(ids) < 0).to_list():
             raise DataError(
                 f"embedding.model: {folder} knows nothing of {len(missing)} items of this dataset: {first_few(missing)}; "
                 "fit it on the same tables"
             )
         if scorer.facts.get("training_fingerprint") != split.fingerprint:
             raise DataError(
-                f"embedding.model: {folder} was not fitted on the training events of this split, so it may have learnt from "
-                "those that are to be predicted; fit it on the same tables with the same data.split, or leave embedding.model "
-                "out and it is fitted first"
+                f"embedding.model: {folder} was not fitted on the training events of this split, so it may have learnt "
+                "from those that are to be predicted; fit it on the same tables with the same data.split, or leave "
+                "embedding.model out and one is fitted first"
             )
         return scorer
 
@@ -173,8 +175,8 @@ class ItemScorerVectors(ItemEncoder):
         if not scorer.takes_new_items and (known < 0).any():
             new = items.filter(known < 0)[Columns.ITEM]
             raise DataError(
-                f"the item scorer knows items by their events only, and there are none of {first_few(new)}; use one that reads "
-                "texts, such as the recipe 'item-scorer'"
+                f"the item scorer knows items by their events only, and there are none of {first_few(new)}; use one that "
+                "reads texts, such as the recipe 'item-scorer'"
             )
         if other.any() and scorer.takes_new_items:
             scorer = scorer.update_items(items.filter(other), "move")
@@ -224,11 +226,12 @@ def _seen(scorer: Recommender) -> ItemTable:
         DataError: it has no vectors of items.
     """
     network = network_of(scorer.parts).network if "network" in scorer.parts else None
+    kind: type = type(network)
     taught = any(ScoresItems in _needs(part) for part in scorer.recipe.objective.with_nested()) if network else False
-    if network is None or not taught or lacks(type(network), ScoresItems):
+    if network is None or not taught or lacks(kind, ScoresItems):
         raise DataError(
-            f"the recommender {scorer.recipe.recommender!r} has no vectors of items that users' vectors are multiplied with; "
-            "use sasrec, or hybrid"
+            f"the recommender {scorer.recipe.recommender!r} has no vectors of items that users' vectors are multiplied "
+            "with; use sasrec, or hybrid"
         )
     fitted = network_of(scorer.parts).sizes["n_items"]
     features = item_features(scorer.parts, scorer.item_counts, fitted)
@@ -241,7 +244,7 @@ def _seen(scorer: Recommender) -> ItemTable:
 
 
 def _needs(part: Part) -> tuple[type, ...]:
-    return registry.resolve(part.kind, part.name).needs if part.kind == "objective" else ()
+    return getattr(registry.resolve(part.kind, part.name), "needs", ()) if part.kind == "objective" else ()
 
 
 def _moment(table: ItemTable, train: Ragged) -> np.ndarray:
@@ -259,7 +262,7 @@ def _moment(table: ItemTable, train: Ragged) -> np.ndarray:
 
 
 def _root(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The square root of a second moment [d, d], and its inverse: |v root| is the root mean square of what users score v."""
+    """The square root of a second moment [d, d], and its inverse. A vector times the root is as long as its score is large."""
     variances, directions = np.linalg.eigh(moment)
     size = np.sqrt(np.maximum(variances, SMALLEST * max(variances.max(), 1e-12)))
     into, back = (directions * size) @ directions.T, (directions / size) @ directions.T

@@ -151,6 +151,8 @@ def _check_method(recipe: Recipe) -> None:
         missing = sorted({method for need in (DenoisesPlaces, ScoresItems) for method in lacks(network, need)})
         if missing:
             problems.append(f"its model {name!r} lacks {', '.join(missing)}; model.name=diffgrm has them")
+        if recipe.model.options.get("skip"):
+            problems.append("its model has model.skip=true, for which there is no graph yet; fit with model.skip=false")
     if "semantic_ids" not in recipe.sections:
         problems.append("it has no semantic IDs")
     if problems:

@@ -91,4 +91,4 @@ class CatalogueDiffusionObjective(DiffusionObjective):
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        return ["catalogue", self.digit_weight, self.task.item_loss.model_dump(), *super().identity()]
+        return ["catalogue diffusion", self.digit_weight, self.task.item_loss.model_dump(), *super().identity()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import LabelSmoothing
 from diffgrm.learning.objectives.digits import DigitObjective, ask_targets
 from diffgrm.networks.contracts import PredictsDigits, contract
+from diffgrm.ranking.catalogue import Catalogue
 
 
 class LeftToRightObjective(DigitObjective):
@@ -21,9 +22,15 @@ class LeftToRightObjective(DigitObjective):
 
     needs: ClassVar[tuple[type, ...]] = (PredictsDigits,)
 
-    def __init__(self, task: LearningTask, label_smoothing: LabelSmoothing = 0.1) -> None:
+    def __init__(
+        self,
+        task: LearningTask,
+        label_smoothing: LabelSmoothing = 0.1,
+        legal: Annotated[bool, "codes that lead to no item after the digits before them do not compete"] = False,
+    ) -> None:
         super().__init__(task)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.legal = label_smoothing, legal
+        self._catalogue: Catalogue | None = None
 
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`DigitObjective.digit_loss`; the mean over targets and digits."""
@@ -31,7 +38,24 @@ class LeftToRightObjective(DigitObjective):
         logits = ask_targets(
             contract(self.network, PredictsDigits).predict, (target[:, None],), memory, batch
         )  # [N, 1, n, K]
+        if self.legal:
+            return self._legal_loss(logits[:, 0].float(), target)
         return F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(), label_smoothing=self.label_smoothing)
+
+    def _legal_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean cross-entropy of targets [N, n] by logits [N, n, K] among the codes that still lead to an item."""
+        if self._catalogue is None or self._catalogue.device != target.device:
+            self._catalogue = Catalogue(self.codes, logits.shape[2])
+        total = logits.new_zeros(())
+        for digit in range(target.shape[1]):
+            known = torch.zeros_like(target, dtype=torch.bool)
+            known[:, :digit] = True
+            allowed = self._catalogue.allowed(target[:, None], known[:, None])[:, 0, digit]  # [N, K]
+            log_p = logits[:, digit].masked_fill(~allowed, -torch.inf).log_softmax(-1)
+            own = log_p.gather(1, target[:, digit, None]).mean()
+            spread = (log_p.masked_fill(~allowed, 0).sum(-1) / allowed.sum(-1)).mean() if self.label_smoothing else own
+            total = total - (1 - self.label_smoothing) * own - self.label_smoothing * spread
+        return total / target.shape[1]
 
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:
         """See :meth:`DigitObjective.log_likelihood`; every digit given those before it."""
@@ -40,4 +64,4 @@ class LeftToRightObjective(DigitObjective):
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        return ["left to right", self.label_smoothing, *self.items.identity()]
+        return ["left to right", self.label_smoothing, *(["legal"] * self.legal), *self.items.identity()]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.contracts import PredictsDigits
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids
 
@@ -23,8 +24,13 @@ class LeftToRight(Decoder):
         constrained: Annotated[
             bool, "true: the catalogue rules out codes at every step; false: SIDs without an item are dropped at the end"
         ] = True,
+        renormalise: Annotated[
+            bool, "probabilities are among the codes that still lead to an item, as objective.legal teaches them"
+        ] = False,
     ) -> None:
-        self.beam, self.constrained = beam, constrained
+        if renormalise and not constrained:
+            raise RecipeError("decoding.renormalise does nothing with decoding.constrained = false; leave one of them out")
+        self.beam, self.constrained, self.renormalise = beam, constrained, renormalise
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`Decoder.rows`."""
@@ -40,10 +46,15 @@ class LeftToRight(Decoder):
         prefix: Any = None
         for digit in range(n):
             logits, prefix = task.next_digit(last, prefix, task.memory)
-            total = score[..., None] + logits.log_softmax(-1)  # [B, W, K]
+            allowed = None
             if self.constrained:
                 known = (torch.arange(n, device=device) < digit).expand_as(codes)
-                total = total.masked_fill(~catalogue.allowed(codes, known, task.excluded)[:, :, digit], -torch.inf)
+                allowed = catalogue.allowed(codes, known, task.excluded)[:, :, digit]
+            if self.renormalise and allowed is not None:  # nothing is allowed after a prefix that was not
+                logits = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
+            total = score[..., None] + logits.log_softmax(-1)  # [B, W, K]
+            if allowed is not None:
+                total = total.masked_fill(~allowed, -torch.inf)
             score, index = total.flatten(1).topk(min(width, total[0].numel()), dim=1)
             parent, last = index // K, index % K
             codes = codes.gather(1, parent[..., None].expand(-1, -1, n)).clone()

@@ -124,8 +124,8 @@ def embed_items(
     """
     if encoder.reads_events and context is None:
         raise DataError(
-            f"{type(encoder).__name__} learns from training events, and there are none; give interactions, or choose another "
-            "embedding.name"
+            f"{type(encoder).__name__} learns from training events, and there are none; give interactions, or choose "
+            "another embedding.name"
         )
 
     def make() -> State:
@@ -142,7 +142,9 @@ def embed_items(
         tell_zero_vectors(encoder, items, vectors)
         return vectors
     learnt_from = "" if context is None else f"{context.split.fingerprint} {context.seed} {sorted(context.data.items())}"
-    stored = cached(cache, f"{_content_hash(encoder, code, items, in_training, learnt_from)}.safetensors", "embeddings", make)
+    stored = cached(
+        cache, f"{_content_hash(encoder, code, items, in_training, learnt_from)}.safetensors", "embeddings", make
+    )
     vectors = stored.arrays.pop("embeddings")
     encoder.load_state(stored)
     tell_zero_vectors(encoder, items, vectors)

@@ -1,0 +1,1 @@
+"""Masked diffusion that knows the catalogue, against sums written out."""
