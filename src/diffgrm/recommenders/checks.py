@@ -63,8 +63,9 @@ def _check_start(recipe: Recipe) -> None:
     kind: type[Tokenizer] = registry.resolve("tokenizer", tokenizer.name)
     if kind.code_vectors is Tokenizer.code_vectors or tokenizer.options.get("unit"):
         raise RecipeError(
-            f"model.start=item_scorer needs codes whose vectors add up to those of items; the tokenizer "
-            f"{tokenizer.name!r} does not give them with these settings; choose tokenizer.name=opq with tokenizer.unit=false, or model.start=drawn"
+            "model.start=item_scorer needs codes whose vectors add up to those of items; the tokenizer "
+            f"{tokenizer.name!r} does not give them with these settings; choose tokenizer.name=opq with "
+            "tokenizer.unit=false, or model.start=drawn"
         )
     if not recipe.model.options["skip"]:
         raise RecipeError(

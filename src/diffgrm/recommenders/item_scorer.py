@@ -262,7 +262,7 @@ def _moment(table: ItemTable, train: Ragged) -> np.ndarray:
 
 
 def _root(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The square root of a second moment [d, d], and its inverse. A vector times the root is as long as its score is large."""
+    """The square root of a second moment [d, d], and its inverse: v root is as long as v's scores are large."""
     variances, directions = np.linalg.eigh(moment)
     size = np.sqrt(np.maximum(variances, SMALLEST * max(variances.max(), 1e-12)))
     into, back = (directions * size) @ directions.T, (directions / size) @ directions.T
