@@ -88,8 +88,12 @@ class ItemEncoder(ABC):
 class ItemSpace(Protocol):
     """An embedding that was made of a trained item scorer, where a network over semantic IDs may begin."""
 
-    def encoder_weights(self) -> dict[str, Any]:
-        """Weights of the scorer's history encoder, by name."""
+    def history_encoder(self) -> Any:
+        """The scorer's history encoder, trained, which scores items by inner products with its states."""
+        ...
+
+    def planned_encoder(self) -> Any:
+        """The same before anything is fitted, without weights; None where only a fitted scorer tells."""
         ...
 
     def item_space(self, vectors: np.ndarray) -> np.ndarray:
