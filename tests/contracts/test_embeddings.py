@@ -53,7 +53,9 @@ def fitted(encoder, items):
     if not encoder.reads_events:
         return encoder.fit(items)
     places = np.random.default_rng(0).integers(0, len(items), 200)
-    events = pl.DataFrame({"user_id": [f"u{place // 8}" for place in range(200)], "item_id": items["item_id"].gather(places)})
+    events = pl.DataFrame(
+        {"user_id": [f"u{place // 8}" for place in range(200)], "item_id": items["item_id"].gather(places)}
+    )
     return encoder.fit_events(EventContext(leave_one_out(InteractionDataset.from_tables(events, items))))
 
 

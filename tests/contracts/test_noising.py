@@ -115,5 +115,7 @@ def test_a_fit_is_refused_before_anything_is_learnt(toy, tmp_path, monkeypatch, 
         DiffGRMRecommender(recipe).fit(toy, progress=False)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     tables = save_tables(toy, tmp_path)
-    code, _, err = called(monkeypatch, capsys, "fit", "--recipe", tmp_path / "recipe.yaml", *tables, "--out", tmp_path / "m")
+    code, _, err = called(
+        monkeypatch, capsys, "fit", "--recipe", tmp_path / "recipe.yaml", *tables, "--out", tmp_path / "m"
+    )
     assert code == 2 and "views that show 3 of 3 digits" in err and not (tmp_path / "m").exists()

@@ -193,7 +193,9 @@ def test_what_is_no_model_and_models_of_other_data_are_refused(model, toy, split
     with pytest.raises(DataError, match=r"was not fitted on the training events of this split, so it may have learnt"):
         ItemScorerVectors(str(model)).fit_events(EventContext(leave_one_out(other)))
     more = InteractionDataset.from_tables(events, pl.concat([toy.item_table, NEW], how="diagonal"))
-    with pytest.raises(DataError, match=r"knows nothing of 3 items of this dataset: new 0, new 1, new 2; fit it on the same"):
+    with pytest.raises(
+        DataError, match=r"knows nothing of 3 items of this dataset: new 0, new 1, new 2; fit it on the same"
+    ):
         ItemScorerVectors(str(model)).fit_events(EventContext(leave_one_out(more)))
 
 

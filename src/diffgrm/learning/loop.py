@@ -205,8 +205,8 @@ def train(
         events: training events per user, oldest first.
         max_len: most items of a history.
         run_folder: gets ``last.ckpt`` and ``best.ckpt`` after every validation, and the logs.
-        resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted. Where only what is trained
-            before the network has a checkpoint (in a folder below), the network's training begins.
+        resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted. Where only what is
+            trained before the network has a checkpoint (in a folder below), the network's training begins.
         progress: show a progress bar.
 
     Raises:

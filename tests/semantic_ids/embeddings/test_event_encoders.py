@@ -20,7 +20,7 @@ class Met(ItemEncoder):
     """How often an item is met in training, and whether it is; counts its fits."""
 
     reads_events = True
-    fits: list[EventContext] = []  # noqa: RUF012
+    fits: list[EventContext] = []
 
     def fit(self, items):
         pytest.fail("fit is not asked of an encoder that reads events")
@@ -62,7 +62,9 @@ def test_such_an_encoder_is_given_the_events(embed, dataset):
 
 def test_without_events_it_is_refused(dataset):
     table = dataset.item_table
-    with pytest.raises(DataError, match=r"Met learns from training events, and there are none; give interactions, or choose"):
+    with pytest.raises(
+        DataError, match=r"Met learns from training events, and there are none; give interactions, or choose"
+    ):
         embed_items(Met(), table, np.ones(table.height, dtype=bool))
 
 

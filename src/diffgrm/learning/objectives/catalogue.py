@@ -63,14 +63,14 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             problems.append(problem)
         if part.options["label_smoothing"] and not part.options["digit_weight"]:
             problems.append(
-                "objective.label_smoothing is of the loss of single digits, which objective.digit_weight = 0 leaves out; leave "
-                "it out, or raise objective.digit_weight"
+                "objective.label_smoothing is of the loss of single digits, which objective.digit_weight = 0 leaves out; "
+                "leave it out, or raise objective.digit_weight"
             )
         if recipe.objective == part:  # beside no other objective that reads item_loss
             idle = [key for key in IDLE if getattr(loss, key) != ItemLossSettings.model_fields[key].default]
             problems += [
-                f"item_loss.{key} = {getattr(loss, key)} does nothing with the objective {part.name!r}, whose scores of items "
-                "are sums of logits; leave it out"
+                f"item_loss.{key} = {getattr(loss, key)} does nothing with the objective {part.name!r}, whose scores of "
+                "items are sums of logits; leave it out"
                 for key in idle
             ]
         if problems:
