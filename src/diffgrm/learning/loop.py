@@ -18,7 +18,9 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomTimeColumn
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -292,7 +294,7 @@ def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.
         ModelCheckpoint(run_folder, filename=last, enable_version_counter=False),
     ]
     if progress:
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(_ProgressBar(leave=False))
     return L.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
@@ -309,6 +311,15 @@ def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.
         log_every_n_steps=10,
         use_distributed_sampler=False,
     )
+
+
+class _ProgressBar(RichProgressBar):
+    """Lightning's own without its dot between times, which ends a run where the terminal has ASCII only."""
+
+    def configure_columns(self, trainer: L.Trainer) -> list[Any]:
+        """What the bar shows."""
+        kept = [column for column in super().configure_columns(trainer) if not isinstance(column, CustomTimeColumn)]
+        return [*kept, TimeElapsedColumn(), TimeRemainingColumn()]
 
 
 class _Data(L.LightningDataModule):
