@@ -29,7 +29,7 @@ def datasets(
     from diffgrm.apps.console import show_names
     from diffgrm.data.sources import SOURCES, load_source
     from diffgrm.foundation.outputs import check_folder
-    from diffgrm.foundation.storage import write_parquet
+    from diffgrm.foundation.storage import atomic_file, write_parquet
     from diffgrm.foundation.terminal import say
 
     if out is not None:
@@ -40,7 +40,7 @@ def datasets(
     data = load_source(name)
     say(f"{data!r}")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_parquet(data.event_table(), out / "interactions.parquet")
-        write_parquet(data.item_table, out / "items.parquet")
+        for table, file in ((data.event_table(), "interactions.parquet"), (data.item_table, "items.parquet")):
+            with atomic_file(out / file) as path:
+                write_parquet(table, path)
         say(f"Written to {out}/interactions.parquet and {out}/items.parquet")

@@ -364,7 +364,32 @@ def main() -> None:
     replace_unknown_characters()
     with ends.ended_with_a_word():
         try:
-            app()
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
         except DiffGRMError as error:
             complain(type(error).__name__, str(error))
             sys.exit(2)
+        except OSError as error:
+            _leave_output()
+            complain(type(error).__name__, f"{error}; is the disk full, or a file not there or not to be written?")
+            sys.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            complain("MemoryError", "there is not memory enough; lower model.width, decoding.beam or training.batch_size")
+            sys.exit(2)
+
+
+def _leave_output() -> None:
+    """What cannot be written to standard output would end the process with another word at its very end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch's words for it differ by device."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
