@@ -16,6 +16,7 @@ import pytest
 
 import diffgrm
 from diffgrm import Recipe
+from diffgrm.apps.bench.suite import Suite
 from diffgrm.foundation import forks
 from diffgrm.foundation.overrides import apply_overrides
 from diffgrm.foundation.registry import names, resolve, settings
@@ -104,6 +105,23 @@ def test_weights_after_fit_are_numbers_too(fitted, run, saved, weight):
         model.override([override.replace("nan", ".nan")])
     code, _, err = run("recommend", saved, "--history", "item 3", "decoding.beam=1000000000")
     assert code == 2 and "decoding.beam = 1000000000" in err
+
+
+@pytest.mark.parametrize("pair", ["seconds=inf", "seconds=nan", f"k={HUGE}", "body_seconds=1e99", "queue=-1"])
+def test_bounds_of_a_server_are_numbers_too(pair):
+    pytest.importorskip("fastapi")
+    from diffgrm.apps.serving.run import read_limits
+
+    with pytest.raises(DiffGRMError, match=f"{pair.split('=')[0]}: .*(expected a|greater than)"):
+        read_limits([pair])
+
+
+@pytest.mark.parametrize("seeds", [[0, -1], [10**30]])
+def test_seeds_of_a_suite_are_told_before_anything_runs(tmp_path, seeds):
+    suite = f"datasets: [toy]\nreference: a\nseeds: {seeds}\nruns: {{a: {{recommender: popularity}}}}\n"
+    (tmp_path / "s.yaml").write_text(suite)
+    with pytest.raises(RecipeError, match=r"seeds\.[01]: Input should be"):
+        Suite.from_yaml(tmp_path / "s.yaml")
 
 
 # ---- devices ---------------------------------------------------------------------------------------------------------

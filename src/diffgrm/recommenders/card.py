@@ -34,7 +34,7 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
         "",
     ]
     if own:
-        classes = ", ".join(map(markdown, own))
+        classes = ", ".join(f"`{name}`" for name in own)
         lines += [
             f"It uses classes that are not diffgrm's own: {classes}. They have to be importable, and `trust_code=True` "
             "(`--trust-code`) lets their code run: load it only if you trust who made it.",

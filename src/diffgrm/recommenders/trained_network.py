@@ -57,8 +57,8 @@ class TrainedNetwork(LearntPart):
         elif task.recipe.training.devices > 1:
             raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
         check_devices(task.recipe.training)
-        check_all_taught(task.recipe)
         self._try_sizes(task)
+        check_all_taught(task.recipe)
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
