@@ -89,7 +89,7 @@ class TrainingSettings(Section):
 
     batch_size: int = Field(256, ge=1, le=2**20, description="targets per optimiser step, over all devices together")
     epochs: int = Field(100, ge=1, le=10**6, description="most passes over the training targets; the cosine ends here")
-    learning_rate: float = Field(1e-3, gt=0, le=1000, description="peak learning rate of AdamW")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay on matrices (not on norms and biases)")
     warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
