@@ -14,7 +14,7 @@ from diffgrm.networks.blocks import DecoderLayer, Dropout
 from diffgrm.networks.memory import Memory
 
 DecoderDropout = Annotated[float | None, Field(ge=0, lt=1), "dropout rate of the decoder; null: as elsewhere"]
-DecoderLayers = Annotated[int, Field(ge=1), "layers over the digits"]
+DecoderLayers = Annotated[int, Field(ge=1, le=1024), "layers over the digits"]
 
 
 class DigitDecoder(nn.Module):
