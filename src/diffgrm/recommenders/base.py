@@ -231,7 +231,7 @@ class Recommender(ABC):
         return changed
 
     def override(self, overrides: Iterable[str]) -> Self:
-        """Change how a fitted recommender decodes, weighs or is evaluated, for example ``["decoding.beam=256"]``.
+        """Change how a fitted recommender decodes, weighs or is evaluated: ``["decoding.beam=256"]``.
 
         Raises:
             RecipeError: overrides of settings that fitting has used up; nothing has changed then.
@@ -243,25 +243,25 @@ class Recommender(ABC):
         """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the recommender.
 
         Args:
-            precision: of the network in use: ``"32"``; or ``"bf16"``, faster on GPUs and on CPUs with matrix units (AMX),
-                with scores that differ in the second or third decimal, so that now and then neighbours in a list change
-                places. What is saved stays in 32 bits.
+            precision: of the network in use, not of what is saved: ``"32"``; or ``"bf16"``, faster on GPUs and on CPUs with
+                matrix units (AMX), with scores that differ in the second or third decimal.
 
         Raises:
-            DiffGRMError: not fitted, or another precision.
+            DiffGRMError: not fitted, another precision, or a device that is not there.
         """
         if precision not in ("32", "bf16"):
             raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
-        parts = {name: part.to(device, precision) for name, part in self.parts.items()}
-        self.take(parts, self.catalogue, self.facts)
+        from diffgrm.recommenders.checks import usable_device  # which needs PyTorch
+
+        usable_device(device)
+        self.take({name: part.to(device, precision) for name, part in self.parts.items()}, self.catalogue, self.facts)
         return self
 
     def compile(self) -> Self:
-        """Run the network's Transformer layers through ``torch.compile`` in this process, which takes minutes at first use.
-        Meant for GPUs: on the CPU it pays nothing (docs/results/performance.md).
+        """Run the network's layers through ``torch.compile`` in this process: minutes at first use, pays on GPUs only.
 
         Raises:
-            DiffGRMError: not fitted, or the method has no network.
+            DiffGRMError: not fitted, or without a network.
         """
         compiled = [part.compile() for part in self.parts.values()]
         self.take(self.parts, self.catalogue, self.facts)

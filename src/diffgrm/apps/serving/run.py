@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from diffgrm.apps.serving.app import create_app
 from diffgrm.apps.serving.live import LiveModel, UserHistories
 from diffgrm.apps.serving.settings import Limits
-from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean
+from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean, readable
 
 logger = logging.getLogger(__name__)
 
@@ -109,5 +109,5 @@ def read_limits(pairs: Sequence[str]) -> Limits:
         return Limits.model_validate(values)
     except ValidationError as error:
         raise DataError(
-            "bounds that cannot be used:\n" + bullet_list(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+            "bounds that cannot be used:\n" + bullet_list(f"{e['loc'][0]}: {readable(e)}" for e in error.errors())
         ) from error

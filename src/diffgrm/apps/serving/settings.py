@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from diffgrm.foundation.schema import ordinary
 
 
 class Limits(BaseModel):
@@ -30,3 +32,8 @@ class Limits(BaseModel):
     body_seconds: Annotated[float, Field(gt=0, description="a body that takes longer to arrive gets 408")] = 5.0
     reload_seconds: Annotated[float, Field(gt=0, description="time between looks for a newer model in the folder")] = 2.0
     connections: Annotated[int, Field(ge=1, description="open connections; more are told to come back later (503)")] = 1_024
+
+    @field_validator("*")
+    @classmethod
+    def _check_numbers(cls, value: Any) -> Any:
+        return ordinary(value)
