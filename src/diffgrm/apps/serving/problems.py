@@ -109,11 +109,14 @@ def describe_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()
+        if broken := [e for e in found if e["type"] == "json_invalid"]:  # its place is that of a character
+            return Problem(
+                400, f"the body is not JSON: {broken[0]['ctx']['error']} at character {broken[0]['loc'][-1]}"
+            ).response()
         fields = {_pointer(e["loc"]): _sentence(e) for e in found[:MOST_ERRORS]}
         more = f" and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
-        status = 400 if any(e["type"] == "json_invalid" for e in found) else 422
         detail = "; ".join(f"{pointer}: {what}" for pointer, what in fields.items()) + more
-        return Problem(status, detail, fields).response()
+        return Problem(422, detail, fields).response()
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
