@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from diffgrm.apps.semantic_ids import semantic_ids_of
@@ -18,6 +19,8 @@ from diffgrm.apps.serving.server import Server
 from diffgrm.data.columns import frame_of
 from diffgrm.foundation.schema import Columns
 
+logger = logging.getLogger(__name__)
+
 BEARER = HTTPBearer(auto_error=False, description="The server's token")
 
 
@@ -25,11 +28,15 @@ def catalogue(server: Server) -> APIRouter:
     """Find items, and change them."""
     router = APIRouter(tags=["catalogue"])
 
-    def with_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
+    def with_token(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if server.token is None:
             raise Problem(403, "changes are off: start the server with DIFFGRM_TOKEN or --token-file")
         given = credentials.credentials if credentials else ""
         if not secrets.compare_digest(given.encode(), server.token.encode()):
+            if given:
+                logger.warning(
+                    "A wrong token came from %s", request.client.host if request.client else "an unknown address"
+                )
             raise Problem(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
 
     guarded: dict[str, Any] = {

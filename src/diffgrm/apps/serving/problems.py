@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 
 from diffgrm.foundation.schema import DiffGRMError, ModelFolderError
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 20  # of one request that are listed
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class FieldError(BaseModel):
@@ -49,6 +51,7 @@ ERRORS = {
     404: "No such item",
     408: "The body took too long to arrive",
     413: "The body is too large",
+    421: "The request names a host that this server does not answer to",
     422: "A value that cannot be used; errors names the fields",
     503: "Too many requests are waiting, or the model folder cannot be changed now",
     504: "The answer took too long",
@@ -119,14 +122,24 @@ def describe_problems(app: FastAPI) -> None:
         return Problem(422, detail, fields).response()
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        headers = dict(error.headers) if error.headers else None
+    async def _http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _allowed(app, request)
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
         return Problem(error.status_code, str(error.detail), headers=headers).response()
 
     @app.exception_handler(ModelFolderError)
     async def _folder(request: Request, error: ModelFolderError) -> JSONResponse:
         logger.error("%s", error)  # it names places of this machine, which are nobody's concern
         detail = "the model folder cannot be changed now; nothing has changed, and the server's log says why"
+        return Problem(503, detail, headers={"Retry-After": "5"}).response()
+
+    @app.exception_handler(OSError)
+    async def _disk(request: Request, error: OSError) -> JSONResponse:
+        logger.error("A file could not be read or written: %s", error)
+        detail = "files of the server cannot be read or written now; nothing has changed, and the server's log says why"
         return Problem(503, detail, headers={"Retry-After": "5"}).response()
 
     @app.exception_handler(DiffGRMError)
@@ -136,6 +149,17 @@ def describe_problems(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> JSONResponse:
         return Problem(500, "the server failed to answer; its log says why").response()
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of a request's path; what is mounted is files."""
+    found = {"OPTIONS"}
+    for method in METHODS:
+        for route in app.routes:
+            matches, _ = route.matches({**request.scope, "method": method})
+            if matches == Match.FULL and not (isinstance(route, Mount) and method != "GET"):
+                found.add(method)
+    return ", ".join(method for method in METHODS if method in found or (method == "HEAD" and "GET" in found))
 
 
 def _pointer(location: Sequence[Any]) -> str:
