@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import diffgrm
+from helpers.folders import full_disk
 from helpers.recipes import small_recipe
 from helpers.serving import BEARER, HISTORY, TOKEN, client_of, errors_of, eventually
 
@@ -162,6 +163,25 @@ def test_a_bug_tells_nothing_of_the_inside(saved, monkeypatch, limits):
         assert errors_of(answer, 500) == set() and "division" not in answer.text and "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize("most", [0, 2_000, 12_000, 100_000])  # the recipe, the table, vectors, weights
+def test_a_full_disk_is_503_whatever_file_it_is_full_at(writer, folder, most):
+    before = writer.get("/model").json()
+    with full_disk(most):
+        answer = writer.post("/items/remove", json={"item_ids": ["item 3"]}, headers=BEARER)
+    assert errors_of(answer, 503) == set() and answer.headers["retry-after"] and str(folder) not in answer.text
+    assert writer.get("/model").json() == before
+    assert writer.post("/items/remove", json={"item_ids": ["item 3"]}, headers=BEARER).status_code == 200
+
+
+def test_a_file_that_cannot_be_read_is_503_and_not_named(writer, monkeypatch):
+    def full(*_):
+        raise OSError(24, "Too many open files", "/some/place")
+
+    monkeypatch.setattr(LiveModel, "change", full)
+    answer = writer.post("/items/remove", json={"item_ids": ["item 3"]}, headers=BEARER)
+    assert errors_of(answer, 503) == set() and answer.headers["retry-after"] and "place" not in answer.text
+
+
 def test_a_folder_that_cannot_be_written_changes_nothing_and_is_not_named(writer, folder, monkeypatch):
     before = writer.get("/model").json()
 
@@ -258,6 +278,34 @@ def test_a_newer_model_is_taken_over_and_a_damaged_one_is_not(writer, folder):
     assert writer.post("/recommend", json={"histories": [HISTORY], "k": 2}).status_code == 200
 
 
+@pytest.mark.parametrize("error", [ValueError, RecursionError, MemoryError, AssertionError, OSError])
+def test_whatever_is_wrong_with_a_model_it_is_counted_and_told_once_and_tried_seldom(
+    saved, folder, error, monkeypatch, caplog
+):
+    live, tries = LiveModel(folder), []
+    first, now = live.current.version, [1000.0]
+    monkeypatch.setattr("diffgrm.apps.serving.live.time.monotonic", lambda: now[0])
+
+    def damaged(place, **_):
+        tries.append(now[0])
+        raise error("odd")
+
+    manifest = folder / "manifest.json"
+    with monkeypatch.context() as broken:
+        broken.setattr("diffgrm.apps.serving.live.load", damaged)
+        manifest.write_text(manifest.read_text() + "\n")
+        for _ in range(100):
+            assert live.refresh() is False
+            now[0] += 2
+        assert tries == [1000 + sum(2**n for n in range(1, count + 1)) for count in range(len(tries))] and len(tries) == 7
+        assert live.failed_reloads == 1 and len([r for r in caplog.records if "cannot be used" in r.message]) == 1
+        manifest.write_text(manifest.read_text() + "\n")  # another one
+        assert live.refresh() is False and live.failed_reloads == 2
+    assert live.current.version == first
+    now[0] += 2
+    assert live.refresh() is True and live.current.version != first  # what was wrong was not the model
+
+
 def test_metrics_count_requests_by_route_and_tell_the_version(reader):
     reader.post("/recommend", json={"histories": [HISTORY], "k": 2})
     reader.get("/items/item 3")
@@ -274,7 +322,7 @@ def test_nothing_but_the_page_is_served_from_disk(reader):
     page = reader.get("/")
     assert page.status_code == 200 and "default-src 'self'" in page.headers["content-security-policy"]
     assert page.headers["x-content-type-options"] == "nosniff"
-    assert "http" not in reader.get("/docs").text.replace("/static-offline-docs", "")  # nothing from other hosts
+    assert "http" not in reader.get("/docs").text  # nothing from other hosts
 
 
 @pytest.mark.parametrize("name", ["popularity", "sasrec", "item_knn", "autoregressive"])

@@ -77,7 +77,8 @@ def test_an_idle_connection_has_its_time_and_a_busy_one_stays(saved):
         for _ in range(12):
             received = b""
             while not received.endswith(b'{"status":"ok"}'):
-                assert (more := busy.recv(4096))
+                more = busy.recv(4096)
+                assert more
                 received += more
             time.sleep(0.1)
             busy.sendall(WHOLE)
@@ -100,7 +101,9 @@ def test_who_does_not_take_an_answer_loses_it(saved):
         assert healthy(port) == 200
 
 
-@pytest.mark.parametrize("sent", [b"", HALF, WHOLE, b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"])
+@pytest.mark.parametrize(
+    "sent", [b"", HALF, WHOLE, b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"]
+)
 def test_connections_that_wait_for_their_clients_lock_nobody_out(saved, sent):
     with serve(saved, connections=10, **PATIENT) as port, connected(port, 30, sent) as waiting:
         for _ in range(3):
@@ -119,7 +122,9 @@ def test_where_all_connections_are_at_work_one_more_is_told_so(saved, monkeypatc
     with run.in_background(app_module.create_app(model, limits), limits) as url:
         port = int(url.rstrip("/").rsplit(":", 1)[1])
         body = b'{"item_id": "item 3"}'
-        work = b"POST /similar HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        work = (
+            b"POST /similar HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        )
         with connected(port, 3, work % (len(body), body)):
             try:
                 refused = eventually(lambda: httpx.get(f"{url}health"), lambda answer: answer.status_code == 503)

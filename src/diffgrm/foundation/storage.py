@@ -74,10 +74,17 @@ def regular(path: Path, most: int | None = None) -> Path:
 
 @contextmanager
 def usual_mode(path: Path) -> Iterator[None]:
-    """A file that the block writes gets the rights that every new file gets (the umask), whoever writes it."""
+    """A safetensors file that the block writes gets the rights that every new file gets (the umask), whoever writes it.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
     path.touch()
     mode = path.stat().st_mode & 0o777
-    yield
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
     path.chmod(mode)
 
 
@@ -95,9 +102,16 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 
 def write_parquet(table: pl.DataFrame, path: Path) -> None:
-    """Write a parquet file of this very name; see :func:`read_parquet`."""
-    with path.open("wb") as file:
-        table.write_parquet(file)
+    """Write a parquet file of this very name; see :func:`read_parquet`.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    try:
+        with path.open("wb") as file:
+            table.write_parquet(file)
+    except pl.exceptions.ComputeError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
 
 
 def cache_folder() -> Path | None:

@@ -153,10 +153,11 @@ def describe_problems(app: FastAPI) -> None:
 
 def _allowed(app: FastAPI, request: Request) -> str:
     """The methods of a request's path; what is mounted is files."""
-    found = {"OPTIONS"}
+    found, scope = {"OPTIONS"}, request.scope
+    scope = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # what was mounted changed it
     for method in METHODS:
         for route in app.routes:
-            matches, _ = route.matches({**request.scope, "method": method})
+            matches, _ = route.matches({**scope, "method": method})
             if matches == Match.FULL and not (isinstance(route, Mount) and method != "GET"):
                 found.add(method)
     return ", ".join(method for method in METHODS if method in found or (method == "HEAD" and "GET" in found))

@@ -51,7 +51,8 @@ class Server:
     """What the routes share: the model, its queue, users' histories, limits."""
 
     def __init__(self, live: LiveModel, limits: Limits, token: str | None, users: UserHistories | None) -> None:
-        self.live, self.limits, self.token, self.users = live, limits, token and usable_token(token), users
+        self.live, self.limits, self.users = live, limits, users
+        self.token = None if token is None else usable_token(token)
         keep_quiet(*QUIET)
         self.registry = CollectorRegistry()
         sizes = Histogram(
