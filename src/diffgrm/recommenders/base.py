@@ -297,7 +297,9 @@ class Recommender(ABC):
             progress: called with the number of users done since the last call.
 
         Returns:
-            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible.
+            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible. Scores
+            are rounded as 32-bit numbers are, otherwise for other numbers of users at once: items whose scores differ by
+            less than some 1e-5 may change places, or one may come in for the other at the end.
 
         Raises:
             DataError: k out of range, unusable histories, unknown users, or filters that know or leave no item.
