@@ -367,3 +367,21 @@ def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe, limits):
         assert client.post("/items/remove", json={"item_ids": ["600", 601]}, headers=BEARER).status_code == 200
         removed = client.post("/items/remove", json={"item_ids": [expected[0][0]]}, headers=BEARER)
         assert removed.json()["recommendable"] == len(recommender.items) - 1  # of those that were there at first
+
+
+def test_rows_and_facts_that_json_cannot_hold_are_shown_as_it_can(toy, tmp_path, limits):
+    columns = {"price": float("nan"), "bytes": b"\xff\x00", "sizes": [1.5, float("inf")], "kind": {"a": float("nan")}}
+    table = toy.item_table.with_columns(pl.Series(name, [value] * toy.item_table.height) for name, value in columns.items())
+    recommender = resolve("recommender", "popularity")().fit(
+        diffgrm.InteractionDataset.from_tables(toy.event_table(), table), progress=False
+    )
+    recommender.facts["loss"] = float("nan")
+    with client_of(create_app(LiveModel(recommender.save(tmp_path / "odd")), limits)) as client:
+        row = client.get("/items/item 3").json()["row"]
+        assert {name: row[name] for name in columns} == {
+            "price": None,
+            "bytes": "ff00",
+            "sizes": [1.5, None],
+            "kind": {"a": None},
+        }
+        assert client.get("/model").json()["facts"]["loss"] is None

@@ -149,3 +149,19 @@ def test_models_change_under_load_and_every_answer_is_of_the_version_it_names(fo
             thread.join()
     assert {status for status, _, _ in seen} == {200} and {model for _, model, _ in seen} == set(expected)
     assert all(items == expected[model] for _, model, items in seen)
+
+
+def test_the_command_answers_to_the_names_that_it_is_given(folder):
+    with serving(folder, "--host", "0.0.0.0", "--allow-host", "shop.example") as served:
+        url = f"http://127.0.0.1:{served.port}/health"
+        for host, status in (("shop.example", 200), ("localhost:1", 200), ("0.0.0.0", 421), ("rebound.example", 421)):
+            assert httpx.get(url, headers={"Host": host}, timeout=20).status_code == status
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+            connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")  # names no host at all
+            assert b" 421 " in connection.recv(1000).split(b"\r\n")[0]
+        wrong = {"Authorization": "Bearer not the token at all"}
+        for _ in range(3):
+            refused = httpx.post(f"http://127.0.0.1:{served.port}/items/remove", json={"item_ids": ["x"]}, headers=wrong)
+            assert refused.status_code == 401
+        log = eventually(lambda: "".join(served.log), lambda log: "wrong token" in log)
+        assert log.count("wrong token") == 1 and "127.0.0.1" in log and "not the token" not in log

@@ -87,6 +87,17 @@ def _cell(value: object, depth: int = 0) -> object:
     return value
 
 
+def _shown(value: object) -> object:
+    """A value as JSON has it: null for what is not a finite number, hex digits for bytes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(name): _shown(inner) for name, inner in value.items()}
+    return [_shown(inner) for inner in value] if isinstance(value, list) else value
+
+
 _WHOLE_SCHEMA = {"type": "integer", "minimum": WHOLE.start, "maximum": WHOLE.stop - 1}
 _ID_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, _WHOLE_SCHEMA]}
 _TEXT_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, _WHOLE_SCHEMA]}
@@ -94,6 +105,7 @@ _TEXT_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, _WHOLE_SCHEMA]}
 Id = Annotated[str | int, PlainValidator(_id), WithJsonSchema(_ID_SCHEMA)]
 ItemId = Annotated[Id, AfterValidator(str)]  # which catalogues of whole numbers understand too
 Text = Annotated[str | int, PlainValidator(_text), WithJsonSchema(_TEXT_SCHEMA)]
+Shown = Annotated[dict[str, Any], BeforeValidator(_shown)]
 Cell = Annotated[Any, PlainValidator(_cell), WithJsonSchema({})]
 
 Beam = Annotated[
@@ -242,7 +254,7 @@ class CatalogueItem(BaseModel):
 class ItemDetails(CatalogueItem):
     """An item with its whole row and its semantic ID."""
 
-    row: Annotated[dict[str, Any], Field(description="the item table's row")]
+    row: Annotated[Shown, Field(description="the item table's row")]
     semantic_id: list[int] | None
 
 
@@ -321,7 +333,7 @@ class ModelAnswer(BaseModel):
     beam: Annotated[int | None, Field(description="the model's own beam, where it searches with one")]
     candidates: Annotated[int | None, Field(description="the model's own number of candidates, where it ranks some")]
     limits: dict[str, float]
-    facts: dict[str, Any]
+    facts: Shown
 
 
 class Status(BaseModel):
