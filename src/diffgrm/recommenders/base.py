@@ -285,7 +285,7 @@ class Recommender(ABC):
 
         Args:
             histories: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids,
-                oldest first; a list of item-id lists; or one list of item ids.
+                oldest first; a list of such lists; or one list.
             k: items for each user.
             users: instead of histories, user ids of the dataset this recommender was fitted on in this process; their
                 history is everything the dataset has of them.
@@ -297,7 +297,8 @@ class Recommender(ABC):
             progress: called with the number of users done since the last call.
 
         Returns:
-            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible.
+            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible. Items
+            whose scores differ by less than some 1e-5 may change places with the number of users asked at once.
 
         Raises:
             DataError: k out of range, unusable histories, unknown users, or filters that know or leave no item.

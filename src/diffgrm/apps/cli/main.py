@@ -314,6 +314,12 @@ def serve(
     overrides: Overrides = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name that clients call this server by, beside localhost and --host (repeat the option); '*' is any."
+        ),
+    ] = None,
     interactions: Annotated[
         Path | None, typer.Option(help="Events of users who can then be asked for by id: user_id, item_id, timestamp.")
     ] = None,
@@ -331,8 +337,8 @@ def serve(
 ) -> None:
     """Answer over HTTP: recommendations, similar items, explanations, and a page to explore them.
 
-    Bounds: body_bytes, histories, history, k, beam, candidates, filter, changes, queue, batch, seconds, body_seconds,
-    reload_seconds, connections; GET /model tells them.
+    Bounds: body_bytes, histories, history, k, beam, candidates, filter, changes, queue, batch, seconds, head_seconds,
+    idle_seconds, body_seconds, reload_seconds, connections; GET /model tells them.
     """
     from diffgrm.foundation.schema import MissingExtraError
 
@@ -343,18 +349,8 @@ def serve(
     ends.leave_to_others()
     events = None if interactions is None else events_of(interactions, column, time_format)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
-    run(
-        model,
-        list(map(as_text, overrides or [])),
-        events,
-        read_limits(limit or []),
-        token,
-        host,
-        port,
-        device,
-        precision,
-        trust_code,
-    )
+    bounds, names = read_limits(limit or []), allow_host or []
+    run(model, list(map(as_text, overrides or [])), events, bounds, token, host, port, names, device, precision, trust_code)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from diffgrm.recommenders import Recommender, load
 logger = logging.getLogger(__name__)
 
 WIDTHS = ("beam", "candidates")  # decoding settings of how far to search; a decoder has one of them, or none
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds between tries to read a model that cannot be used; each is twice the last
 VARIANTS = 4  # widths of which a snapshot keeps what it made for them
 
 
@@ -90,24 +92,29 @@ class LiveModel:
         self.folder, self.overrides, self.device, self.precision = folder, list(overrides), device, precision
         self.trust_code = trust_code
         self.failed_reloads = 0
+        self._failure = _Failure()
         self._lock = threading.RLock()
         self._seen = model_folder.version(folder)
         self.current = self._read()
 
     def refresh(self) -> bool:
-        """Take the folder's model if it is another one; a damaged one is passed over and the current one stays."""
+        """Take the folder's model if it is another one; whatever is wrong with it, the current one then stays.
+
+        A model that cannot be used is counted and told once. It is tried again, more and more seldom, for what was wrong
+        may have been the disk or the memory.
+        """
         with self._lock:
             seen = model_folder.version(self.folder)
-            if seen == self._seen or seen is None:
+            if seen == self._seen or seen is None or not self._failure.try_again(seen):
                 return False
             try:
                 self.current = self._read()
-            except (DiffGRMError, OSError) as error:
-                self.failed_reloads += 1
-                logger.error(
-                    "The model in %s cannot be used; going on with %s: %s", self.folder, self.current.version, error
-                )
-                self._seen = seen
+            except Exception as error:
+                if self._failure.happened(seen):
+                    self.failed_reloads += 1
+                    trace = None if isinstance(error, DiffGRMError | OSError) else error
+                    logger.error("The model in %s cannot be used; going on with %s: %s",
+                                 self.folder, self.current.version, error or repr(error), exc_info=trace)  # fmt: skip
                 return False
             logger.info("Now serving model %s", self.current.version)
             return True
@@ -148,6 +155,25 @@ class LiveModel:
         recommender.recommend([anything], k=1, exclude_seen=False)  # makes the tables, so that no request waits for them
         words = pl.select(pl.concat_str(titles, saved.items.series.cast(pl.String), separator=" ").str.to_lowercase())
         return Snapshot(name, saved, recommender, titles, words.to_series())
+
+
+class _Failure:
+    """A version of the folder that could not be used, and when it is worth another try."""
+
+    def __init__(self) -> None:
+        self._version: tuple[int, ...] | None = None
+        self._pause = self._next = 0.0
+
+    def try_again(self, version: tuple[int, ...]) -> bool:
+        """Whether a version is another one, or its time has come."""
+        return version != self._version or time.monotonic() >= self._next
+
+    def happened(self, version: tuple[int, ...]) -> bool:
+        """Remember a failure; whether it is the version's first."""
+        first = version != self._version
+        self._version, self._pause = version, FIRST_PAUSE if first else min(2 * self._pause, LONGEST_PAUSE)
+        self._next = time.monotonic() + self._pause
+        return first
 
 
 def _name(folder: Path) -> str:
