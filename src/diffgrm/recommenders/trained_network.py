@@ -143,7 +143,9 @@ class TrainedNetwork(LearntPart):
             decoder = recipe.validation_decoder.build(seed=recipe.seed)
             ranking = partial(Tables(recipe, task.parts, None).ranker, decoder=decoder)
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
-        return recipe.objective.build(task=LearningTask(network, items, ranking, recipe.item_loss, noising))
+        encoder = part_of(task.parts, "texts", TextVectors).encoder if "texts" in task.parts else None
+        teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
+        return recipe.objective.build(task=LearningTask(network, items, ranking, recipe.item_loss, noising, teacher))
 
     # ---- use ----------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,10 @@ class ItemSpace(Protocol):
         """Vectors [..., e] of the embedding as those that the scorer multiplies with users' vectors."""
         ...
 
+    def teacher(self) -> Any:
+        """The scorer as somebody to learn from, see :class:`diffgrm.learning.objectives.base.Teacher`."""
+        ...
+
 
 def embed_items(
     encoder: ItemEncoder,
