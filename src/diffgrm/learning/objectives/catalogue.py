@@ -50,8 +50,8 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         self.digit_weight, self.teacher_weight, self.teacher_temperature = digit_weight, teacher_weight, teacher_temperature
         if teacher_weight and task.teacher is None:
             raise RecipeError(
-                "objective.teacher_weight needs an item scorer to learn from; choose embedding.name=item_scorer, or leave it "
-                "out"
+                "objective.teacher_weight needs an item scorer to learn from; choose embedding.name=item_scorer, or leave "
+                "it out"
             )
         self._catalogue: Catalogue | None = None
 
