@@ -6,8 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from diffgrm import InteractionDataset, leave_one_out
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.storage import State
+from diffgrm.semantic_ids.embeddings.base import EventContext
+from helpers.recipes import SMALL_SCORER
 
 KINDS = ["pot", "pan", "cup", "jug", "mug", "tin", "can", "jar", "box", "bag"]
 THINGS = [f"{colour} {kind}" for colour in ["red", "blue", "green"] for kind in KINDS]
@@ -40,22 +43,38 @@ def make(request, tmp_path, monkeypatch):
 
         monkeypatch.setattr(library, "SentenceTransformer", Stub)
         return lambda: resolve("embedding", "sentence_transformer")("stub")
+    if request.param == "item_scorer":
+        return lambda: resolve("embedding", "item_scorer")(changes=SMALL_SCORER)
     return resolve("embedding", request.param)
 
 
-def test_vectors_are_finite_unit_rows_of_float32(make):
-    vectors = make().fit(ITEMS).encode(ITEMS)
+def fitted(encoder, items):
+    """An encoder that has seen items and, where it reads them, events."""
+    if not encoder.reads_events:
+        return encoder.fit(items)
+    places = np.random.default_rng(0).integers(0, len(items), 200)
+    events = pl.DataFrame(
+        {"user_id": [f"u{place // 8}" for place in range(200)], "item_id": items["item_id"].gather(places)}
+    )
+    return encoder.fit_events(EventContext(leave_one_out(InteractionDataset.from_tables(events, items))))
+
+
+def test_vectors_are_finite_rows_of_float32_of_length_1_unless_it_reads_events(make):
+    encoder = fitted(make(), ITEMS)
+    vectors = encoder.encode(ITEMS)
     assert vectors.dtype == np.float32 and vectors.shape[0] == 30 and np.isfinite(vectors).all()
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert (lengths > 0).all() and np.allclose(lengths, 1, atol=1e-5) != encoder.reads_events  # lengths mean something
 
 
 def test_a_row_does_not_depend_on_the_others(make):
-    encoder = make().fit(ITEMS)
+    encoder = fitted(make(), ITEMS)
     assert np.allclose(encoder.encode(ITEMS[11:13]), encoder.encode(ITEMS)[11:13], atol=1e-6)
+    assert np.allclose(encoder.encode(ITEMS.reverse()), encoder.encode(ITEMS)[::-1], atol=1e-6)
 
 
 def test_what_was_learnt_survives_saving(make, tmp_path):
-    encoder = make().fit(ITEMS[:25])
+    encoder = fitted(make(), ITEMS[:25])
     encoder.state().save(tmp_path / "s.safetensors")
     again = make().load_state(State.load(tmp_path / "s.safetensors"))
     assert np.array_equal(again.encode(ITEMS), encoder.encode(ITEMS))

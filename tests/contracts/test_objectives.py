@@ -32,6 +32,7 @@ ALL = [
 ]
 EVENTS = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 7, 0], [2, 6, 1]])
 FEATURES = features()
+KINDS = ("softmax", "sampled_softmax", "bce", "gbce")  # of the loss over whole items
 COUNTS = np.bincount(EVENTS.values, minlength=len(FEATURES))
 # Another value than the default for every setting that an objective, a schedule or the loss over items has.
 CHANGED = {
@@ -45,13 +46,16 @@ CHANGED = {
     "draw": "fixed_p",
     "p": 0.25,
     "views": 2,
-    "kind": "gbce",
+    "kind": "sampled_softmax",
     "negatives": 7,
     "negative_power": 0.5,
     "logq": False,
     "calibration": 0.1,
     "cosine": True,
     "temperature": 0.5,
+    "digit_weight": 0.5,
+    "legal": True,
+    "shown": [0, 1],
 }
 
 
@@ -59,6 +63,12 @@ def needs(objective):
     """What the network must be able to do for an objective and those in it."""
     inner = [resolve("objective", objective["digits"])] if "digits" in objective else []
     return [need for part in (resolve("objective", objective["name"]), *inner) for need in part.needs]
+
+
+def kinds(objective):
+    """Of the loss over whole items, those that an objective and what is in it can work with."""
+    parts = [resolve("objective", objective["name"]), resolve("objective", objective.get("digits", "diffusion"))]
+    return set.intersection(*({*getattr(part, "kinds", KINDS)} for part in parts))
 
 
 PAIRS = [
@@ -70,8 +80,8 @@ PAIRS = [
 BY_KIND = [  # of the loss over whole items, for objectives that have one
     (*pair, kind)
     for pair in PAIRS
-    for kind in ("softmax", "sampled_softmax", "bce", "gbce")
-    if kind == "softmax" or "item_loss" in resolve("objective", pair[0]["name"]).sections
+    for kind in KINDS
+    if kind == "softmax" or ("item_loss" in resolve("objective", pair[0]["name"]).sections and kind in kinds(pair[0]))
 ]
 EVERY_PAIR = pytest.mark.parametrize(("objective", "name", "options"), PAIRS, ids=str)
 EVERY_OBJECTIVE = pytest.mark.parametrize(

@@ -127,3 +127,51 @@ def test_an_item_met_twice_in_a_window_is_one_target():
     items = pl.DataFrame({"item_id": list("abc"), "text": list("xyz")})
     split = temporal(InteractionDataset.from_tables(events, items), 0.1, 0.4)
     assert split.test.targets[0].tolist() == [1, 2]
+
+
+# ---- what was trained on, as one text ---------------------------------------------------------------------------------
+
+
+def world(rows=ROWS, texts="pqrstu", shuffled=1):
+    events = [(user, item, 10 * t) for user, row in rows.items() for t, item in enumerate(row)]
+    table = pl.DataFrame(events, ["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": list(texts), "text": [f"item {x}" for x in texts]})
+    return InteractionDataset.from_tables(table.sample(fraction=1, shuffle=True, seed=shuffled), items)
+
+
+def test_the_fingerprint_is_that_of_the_training_events_however_they_stand(dataset):
+    wanted = leave_one_out(dataset).fingerprint
+    assert len(wanted) == 64 and leave_one_out(world()).fingerprint == wanted
+    for other in (
+        world(shuffled=7),
+        world({"zoe": "pqrst", "b": "qr", "a": "tsr", "9": "p"}),  # other names, so another order of users
+        world(texts="utsrqp"),  # another order of items
+        world({**ROWS, "a": "pqrut"}),  # other held-out events
+        world({**ROWS, "c": "tpu"}),
+    ):
+        assert leave_one_out(other).fingerprint == wanted
+
+
+def test_the_fingerprint_changes_with_what_is_trained_on(dataset):
+    found = {
+        "itself": leave_one_out(dataset),
+        "another split": validation_only(dataset),
+        "a cut in time": temporal(dataset, 0.2, 0.2),
+        "another order": leave_one_out(world({**ROWS, "a": "qprst"})),
+        "another item": leave_one_out(world({**ROWS, "a": "pqust"})),
+        "an event of another user": leave_one_out(world({**ROWS, "b": "qrp", "d": "pr"})),
+        "two users' events changed over": leave_one_out(world({**ROWS, "b": "qp", "d": "r"})),
+        "one user less": leave_one_out(world({key: ROWS[key] for key in "abc"})),
+        "the same user twice": leave_one_out(world({**ROWS, "e": "p"})),
+        "one item more": leave_one_out(world(texts="pqrstuv")),
+        "another spelling of an item": leave_one_out(world(texts="pqrstw")),
+    }
+    assert len({split.fingerprint for split in found.values()}) == len(found)
+
+
+def test_the_fingerprint_of_ids_that_are_numbers_is_that_of_their_spelling():
+    rows = pl.DataFrame({"user_id": ["u"] * 4 + ["v"] * 3, "item_id": [1, 10, 2, 3, 2, 1, 10]})
+    items = pl.DataFrame({"item_id": [1, 2, 3, 10], "text": ["a", "b", "c", "d"]})
+    as_text = [table.with_columns(pl.col("item_id").cast(pl.String)) for table in (rows, items)]
+    found = {leave_one_out(InteractionDataset.from_tables(*tables)).fingerprint for tables in ((rows, items), as_text)}
+    assert len(found) == 1

@@ -17,3 +17,10 @@ def called(monkeypatch, capsys, *arguments):
         code = exit_.code or 0
     out = capsys.readouterr()
     return code, out.out, out.err
+
+
+def save_tables(dataset, folder):
+    """A dataset's two tables in a folder, as the arguments of commands that read them."""
+    dataset.event_table().write_parquet(folder / "interactions.parquet")
+    dataset.item_table.write_parquet(folder / "items.parquet")
+    return ["--interactions", folder / "interactions.parquet", "--items", folder / "items.parquet"]

@@ -41,16 +41,24 @@ def trainable() -> list[tuple[str, dict]]:
                 found.append((name, {"history": "causal"}))
             if "branches" in known:
                 found.append((name, {"branches": ["sid", "text", "id"]}))
+            if "skip" in known:
+                found.append((name, {"skip": True, "history": "causal"}))
     return found
 
 
 def build(name: str, **options) -> nn.Module:
-    """A registered network over the items of :func:`features`; settings that it does not have are left out."""
+    """A registered network over the items of :func:`features`; settings that it does not have are left out.
+
+    A decoder past which the newest state goes has begun to add something to it.
+    """
     network = resolve("model", name)
     known, supplied = settings("model", name), inspect.signature(network).parameters
     sizes = {key: value for key, value in SIZES.items() if key in supplied}
     torch.manual_seed(0)
-    return network(**sizes, **{key: value for key, value in options.items() if key in known})
+    built = network(**sizes, **{key: value for key, value in options.items() if key in known})
+    if options.get("skip") and "skip" in known:
+        nn.init.ones_(built.decoder.gate)
+    return built
 
 
 def features(items: int = ITEMS, seed: int = 0) -> ItemFeatures:

@@ -55,11 +55,16 @@ class Part:
 
     def with_nested(self) -> Iterator[Part]:
         """This part and all that are nested in it."""
-        yield self
-        for option in self.options.values():
-            for inner in option if isinstance(option, tuple) else (option,):
+        return (part for _, part in self.with_paths(""))
+
+    def with_paths(self, path: str) -> Iterator[tuple[str, Part]]:
+        """The same with where each stands in the recipe, if this part stands at ``path``."""
+        yield path, self
+        for key, option in self.options.items():
+            several = isinstance(option, tuple)
+            for inner in option if several else (option,):
                 if isinstance(inner, Part):
-                    yield from inner.with_nested()
+                    yield from inner.with_paths(f"{path}.{key}.{inner.name}" if several else f"{path}.{key}")
 
     def flat(self) -> dict[str, Any]:
         """Name and settings as one mapping, as YAML shows them; nested parts as short as they can be."""

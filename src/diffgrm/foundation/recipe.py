@@ -133,9 +133,11 @@ class Recipe(BaseModel):
                 known = {key: field.default for key, field in type(value).model_fields.items()}
                 problems += idle(section, value.only_with, value.model_dump(), known, said)
             elif isinstance(value, Part):
-                known = {key: setting.default for key, setting in registry.settings(value.kind, value.name).items()}
-                rules = registry.constant(value.kind, value.name, "only_with", ())
-                problems += idle(section, rules, value.options, known, said if said.get("name") == value.name else {})
+                for path, part in value.with_paths(section):
+                    known = {key: setting.default for key, setting in registry.settings(part.kind, part.name).items()}
+                    rules = registry.constant(part.kind, part.name, "only_with", ())
+                    meant = said if part is value and said.get("name") == part.name else {}
+                    problems += idle(path, rules, part.options, known, meant)
         if problems:
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
 

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, selection_score
 from diffgrm.foundation.outputs import check_writable
+from diffgrm.foundation.run_folder import BEST, LAST, holds_checkpoint
 from diffgrm.foundation.schema import DiffGRMError, MissingExtraError, TrainingError
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.storage import digest
@@ -37,7 +38,6 @@ from diffgrm.learning.objectives.base import Objective
 logger = logging.getLogger(__name__)
 
 MONITOR = "val_score"
-LAST, BEST = "last.ckpt", "best.ckpt"
 CHECK_EVERY = 20  # steps between two looks at the losses on a GPU
 
 
@@ -216,14 +216,16 @@ def train(
         events: training events per user, oldest first.
         max_len: most items of a history.
         run_folder: gets ``last.ckpt`` and ``best.ckpt`` after every validation, and the logs.
-        resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted.
+        resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted. Where only what is
+            trained before the network has a checkpoint (in a folder below), the network's training begins.
         progress: show a progress bar.
 
     Raises:
         TrainingError: the loss is not finite, a run folder that is in use, or nothing to resume from.
         MissingExtraError: a logger whose package is not installed.
     """
-    check_run_folder(run_folder, resume)
+    if resume or not run_folder.is_dir() or (run_folder / LAST).is_file():  # what was trained before it may lie there
+        check_run_folder(run_folder, resume)
     run_folder.mkdir(parents=True, exist_ok=True)
     validation = validation.sample(settings.validation_users, seed)
     data = _Data(events, max_len, settings, seed, objective.shared)
@@ -233,6 +235,7 @@ def train(
     )
     steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
     task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
+    resume = resume and (run_folder / LAST).is_file()
     with quiet_lightning(), _ended_as_asked():
         if resume:
             _checkpoint(run_folder / LAST)
@@ -263,13 +266,13 @@ def check_run_folder(run_folder: Path, resume: bool) -> None:
     Raises:
         TrainingError: it is a file, lies where one may not write, holds another run, or nothing to resume from.
     """
-    last = run_folder / LAST
     if run_folder.exists() and not run_folder.is_dir():
         raise TrainingError(f"the run folder {run_folder} is a file; choose another")
     check_writable(run_folder.absolute() / "checkpoint", TrainingError)
-    if resume and not last.is_file():
-        raise TrainingError(f"cannot resume: there is no checkpoint {last}; start without resume")
-    if not resume and last.is_file():
+    begun = holds_checkpoint(run_folder)
+    if resume and not begun:
+        raise TrainingError(f"cannot resume: there is no checkpoint {run_folder / LAST}; start without resume")
+    if not resume and begun:
         raise TrainingError(
             f"{run_folder} already holds a run; resume it (--resume), choose another run folder, or delete it"
         )

@@ -5,7 +5,7 @@ Letters: B batch, S history length, M items, d width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -75,6 +75,16 @@ class HistoryEncoder(nn.Module):
         if width % settings.heads:
             raise RecipeError(f"model.width {width} is not a multiple of model.heads {settings.heads}")
         self.causal, self.from_start, self.scale = settings.causal, settings.from_start, scale
+        self.sizes = {  # an encoder of others makes something else of the same weights, or has no place for them
+            "width": width,
+            "layers": settings.layers,
+            "heads": settings.heads,
+            "feed_forward": settings.feed_forward,
+            "max_len": settings.max_len,
+            "history": "causal" if settings.causal else "bidirectional",
+            "positions": "first" if settings.from_start else "newest",
+            "scale": scale,
+        }
         self.position = nn.Parameter(torch.empty(settings.max_len, width))
         sizes = (width, settings.heads, settings.feed_forward, settings.dropout)
         self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(settings.layers))
@@ -89,6 +99,22 @@ class HistoryEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, valid, self.causal)
         return self.norm(x)
+
+    def check_start(self, other: HistoryEncoder) -> None:
+        """Refuse to begin with the weights of an encoder of other sizes.
+
+        Raises:
+            RecipeError: with every size that differs, of both.
+        """
+        if unlike := [
+            f"{name} is {size} here and {other.sizes[name]} there"
+            for name, size in self.sizes.items()
+            if size != other.sizes[name]
+        ]:
+            raise RecipeError(
+                f"model.start=item_scorer needs a history encoder like the item scorer's: {'; '.join(unlike)}; change "
+                "model.*, or the item scorer (embedding.changes=[model.width=64], for example), so that they are alike"
+            )
 
 
 class HistoryNetwork(nn.Module):
@@ -140,21 +166,19 @@ class HistoryNetwork(nn.Module):
         """Tables of the branches, to draw at the start."""
         return [table for branch in self.item.branches for table in branch.tables()]
 
-    def start_from(self, encoder: Mapping[str, Tensor], code_vectors: Tensor) -> None:
+    def start_from(self, encoder: HistoryEncoder, code_vectors: Tensor) -> None:
         """Begin where a trained item scorer stands.
 
         Args:
-            encoder: weights of its history encoder.
+            encoder: its history encoder.
             code_vectors: [n, K, d] centroids, of which the vectors of its items are sums.
 
         Raises:
-            RecipeError: an encoder of other sizes.
+            RecipeError: see :meth:`HistoryEncoder.check_start`.
         """
         assert self.digits is not None
-        try:
-            self.encoder.load_state_dict(dict(encoder))
-        except RuntimeError as error:
-            raise RecipeError(f"model.start=item_scorer: {error}") from None
+        self.encoder.check_start(encoder)
+        self.encoder.load_state_dict(encoder.state_dict())
         with torch.no_grad():
             self.digits.codes.copy_(code_vectors.flatten(0, 1))
 

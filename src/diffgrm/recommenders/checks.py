@@ -69,7 +69,7 @@ def _check_start(recipe: Recipe) -> None:
             f"{tokenizer.name!r} does not give them with these settings; choose tokenizer.name=opq with "
             "tokenizer.unit=false, or model.start=drawn"
         )
-    if not recipe.model.options["skip"]:
+    if not recipe.model.options.get("skip"):
         raise RecipeError(
             "model.start=item_scorer begins where digits are compared with the state of the newest item; set "
             "model.skip=true"

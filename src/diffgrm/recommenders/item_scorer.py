@@ -22,17 +22,21 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.part_settings import SOURCE, Local
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError, first_few
+from diffgrm.foundation.run_folder import holds_checkpoint
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 from diffgrm.foundation.storage import State, file_digest
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
 from diffgrm.networks.contracts import ScoresItems, contract, lacks
+from diffgrm.networks.history import HistoryEncoder
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.recommenders.base import Recommender, load
+from diffgrm.recommenders.parts import part_of
 from diffgrm.recommenders.rankers import item_features
-from diffgrm.recommenders.trained_network import network_of
+from diffgrm.recommenders.texts import TextVectors, branch_names
+from diffgrm.recommenders.trained_network import network_of, planned_network
 from diffgrm.semantic_ids.embeddings.base import EventContext, ItemEncoder
 from diffgrm.semantic_ids.threads import one_thread
 
@@ -81,14 +85,17 @@ class ItemScorerVectors(ItemEncoder):
         self._into = self._back = np.zeros((0, 0), dtype=np.float32)  # [d, d]: to the measure, and back
 
     def identity(self) -> dict[str, Any]:
-        """See :meth:`ItemEncoder.identity`; a model counts by its weights."""
+        """See :meth:`ItemEncoder.identity`; a model counts by its files."""
         folder = None if self.model is None else Path(self.model)
-        weights = None
-        if folder is not None:
-            weights = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
+        files = None if folder is None else [file_digest(path) for path in sorted(folder.glob("*")) if path.is_file()]
         recipe = None if folder is not None else self._recipe(None).to_dict()
-        code = [file_digest(path) for floor in ("networks", "learning") for path in sorted((SOURCE / floor).rglob("*.py"))]
-        return {"weights": weights, "recipe": recipe, "measure": self.measure, "learning": code}
+        floors = ("semantic_ids", "networks", "learning")
+        code = [file_digest(path) for floor in floors for path in sorted((SOURCE / floor).rglob("*.py"))]
+        return {"model": files, "recipe": recipe, "measure": self.measure, "learning": code}
+
+    def documents(self, items: pl.DataFrame) -> list[str]:
+        """See :meth:`ItemEncoder.documents`; the scorer may read any column."""
+        return [repr(row) for row in items.iter_rows()]
 
     def _recipe(self, context: EventContext | None) -> Recipe:
         changes = list(self.changes)
@@ -108,7 +115,7 @@ class ItemScorerVectors(ItemEncoder):
             recipe = self._recipe(context)
             scorer = registry.resolve("recommender", recipe.recommender)(recipe)
             folder = None if context.folder is None else context.folder / "item_scorer"
-            resume = context.resume and folder is not None and (folder / "last.ckpt").is_file()
+            resume = context.resume and folder is not None and holds_checkpoint(folder)
             scorer.fit(context.split.dataset, run_folder=folder, resume=resume, progress=context.progress)
         else:
             scorer = self._read(Path(self.model), context.split)
@@ -162,32 +169,50 @@ class ItemScorerVectors(ItemEncoder):
         Raises:
             DataError: items that the scorer does not know and cannot add, since it reads no texts.
         """
-        scorer = self._knowing(items)
-        vectors = _seen(scorer).comparable.cpu().numpy()
-        return (vectors[scorer.items.positions(items[Columns.ITEM])] @ self._into).astype(np.float32)
-
-    def _knowing(self, items: pl.DataFrame) -> Recommender:
-        """The scorer with rows that it does not know, or knows otherwise."""
         scorer = self.scorer
         known = scorer.items.positions(items[Columns.ITEM])
-        texts = scorer.item_table[Columns.TEXT].gather(np.maximum(known, 0))
-        other = (known >= 0) & (texts.ne_missing(items[Columns.TEXT])).to_numpy()
-        if not scorer.takes_new_items and (known < 0).any():
-            new = items.filter(known < 0)[Columns.ITEM]
+        vectors = _seen(scorer).comparable.cpu().numpy()[known]
+        if scorer.takes_new_items:
+            for rows in self._independent(items, known):
+                changed = items[rows]
+                other = scorer.add_items(changed) if known[rows[0]] < 0 else scorer.update_items(changed, "move")
+                vectors[rows] = _seen(other).comparable.cpu().numpy()[other.items.positions(changed[Columns.ITEM])]
+        elif (known < 0).any():
             raise DataError(
-                f"the item scorer knows items by their events only, and there are none of {first_few(new)}; use one that "
-                "reads texts, such as the recipe 'item-scorer'"
+                "the item scorer knows items by their events only, and there are none of "
+                f"{first_few(items.filter(known < 0)[Columns.ITEM])}; use one that reads texts, such as the recipe "
+                "'item-scorer'"
             )
-        if other.any() and scorer.takes_new_items:
-            scorer = scorer.update_items(items.filter(other), "move")
-        return scorer.add_items(items.filter(known < 0)) if (known < 0).any() else scorer
+        return (vectors @ self._into).astype(np.float32)
 
-    def encoder_weights(self) -> dict[str, Tensor]:
-        """Weights of the scorer's history encoder, for a network that begins there."""
-        encoder = getattr(_seen(self.scorer).network, "encoder", None)
-        if not isinstance(encoder, nn.Module):
-            raise RecipeError("the item scorer's network has no history encoder that another could begin with")
-        return {name: weight.detach().clone() for name, weight in encoder.state_dict().items()}
+    def _independent(self, items: pl.DataFrame, known: np.ndarray) -> list[np.ndarray]:
+        """Rows that the scorer does not know, or knows otherwise, in groups in which none decides another's vector.
+
+        Items without events borrow from those with events by their texts, and free semantic IDs go to who comes first.
+        """
+        scorer, before = self.scorer, np.maximum(known, 0)
+        read = part_of(scorer.parts, "texts", TextVectors).encoder.documents
+        other = np.array([a != b for a, b in zip(read(scorer.item_table[before]), read(items), strict=True)], dtype=bool)
+        other, met = other & (known >= 0), scorer.item_counts[before] > 0
+        groups = [np.flatnonzero(chosen) for chosen in (known < 0, other & met, other & ~met)]
+        if "sid" in branch_names(scorer.recipe):
+            groups = [group[place : place + 1] for group in groups for place in range(len(group))]
+        return [group for group in groups if len(group)]
+
+    def history_encoder(self) -> HistoryEncoder:
+        """See :meth:`ItemSpace.history_encoder`.
+
+        Raises:
+            RecipeError: the scorer's network has none, or scores items by more than inner products.
+        """
+        return _encoder_of(_seen(self.scorer).network, self.scorer.recipe)
+
+    def planned_encoder(self) -> HistoryEncoder | None:
+        """See :meth:`ItemSpace.planned_encoder`; errors as of :meth:`history_encoder`."""
+        if self.model is not None:
+            return None
+        recipe = self._recipe(None)
+        return _encoder_of(planned_network(recipe), recipe) if "model" in recipe.sections else None
 
     def item_space(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors [..., d] of the embedding as vectors of the scorer, to be multiplied with those of users."""
@@ -210,17 +235,49 @@ class ItemScorerVectors(ItemEncoder):
         return State({**named, "into": self._into, "back": self._back})
 
     def load_state(self, state: State) -> Self:
-        """See :meth:`ItemEncoder.load_state`; the scorer is read when it is needed, as a stranger's model folder is."""
-        arrays = state.arrays
-        self._into, self._back, self._scorer = arrays["into"], arrays["back"], None
-        self._files = {name.removeprefix(FILE): array for name, array in arrays.items() if name.startswith(FILE)}
+        """See :meth:`ItemEncoder.load_state`; the scorer is read when it is needed, as a stranger's model folder is.
+
+        Raises:
+            ModelFolderError: arrays that no scorer was saved as.
+        """
+        arrays = {name: array for name, array in state.arrays.items() if not name.startswith(FILE)}
+        files = {name.removeprefix(FILE): array for name, array in state.arrays.items() if name.startswith(FILE)}
+        shapes = {name: array.shape for name, array in arrays.items()}
+        square = (width := max((shape[0] for shape in shapes.values() if shape), default=0), width)
+        if shapes != {"into": square, "back": square}:
+            raise ModelFolderError(
+                f"the matrices of an item scorer's vectors have the shapes {shapes}; expected two squares"
+            )
+        if not files or any(name in ("", "..") or Path(name).name != name or "\0" in name for name in files):
+            raise ModelFolderError(f"an item scorer's model folder cannot have the files {first_few(map(repr, files))}")
+        self._into, self._back, self._files, self._scorer = arrays["into"], arrays["back"], files, None
         return self
 
     def _unpacked(self, files: dict[str, np.ndarray]) -> Recommender:
         with tempfile.TemporaryDirectory() as temporary:
             for name, content in files.items():
-                (Path(temporary) / Path(name).name).write_bytes(content.tobytes())
-            return load(temporary)
+                (Path(temporary) / name).write_bytes(content.tobytes())
+            scorer = load(temporary)
+        if len(self._into) != (width := _seen(scorer).vectors.shape[1]):
+            raise ModelFolderError(
+                f"the item scorer in the model folder has vectors of width {width}, the matrices {len(self._into)}"
+            )
+        return scorer
+
+
+def _encoder_of(network: nn.Module, recipe: Recipe) -> HistoryEncoder:
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, HistoryEncoder):
+        raise RecipeError(
+            f"the item scorer's network {recipe.model.name!r} has no history encoder that another could begin with; set "
+            "model.start=drawn"
+        )
+    if Comparison.of(recipe.item_loss) != Comparison():
+        raise RecipeError(
+            "the item scorer compares by item_loss.cosine or item_loss.temperature, so that its vectors are no place to "
+            "begin; leave them out of it, or set model.start=drawn"
+        )
+    return encoder
 
 
 class ScorerTeacher:

@@ -22,7 +22,7 @@ class Identifiers(LearntPart):
     """Learns a tokenizer from the text vectors of training items, and gives every item its SID.
 
     Args:
-        checks: told n digits and I items; they refuse sizes that decoders cannot work with.
+        checks: told n digits and I items; they refuse sizes that decoders and schedules cannot work with.
 
     Attributes:
         tokenizer, semantic_ids: there once it is fitted or loaded.
@@ -36,14 +36,18 @@ class Identifiers(LearntPart):
         self.checks = checks
         self.report: TokenizerReport | None = None
 
+    def check(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.check`; refuses sizes before anything is learnt for them."""
+        tokenizer = task.recipe.tokenizer.build(seed=task.recipe.seed)
+        for check in self.checks:
+            check(tokenizer.n_digits, task.split.dataset.n_items)
+
     def fit(self, task: FitTask) -> None:
-        """See :meth:`LearntPart.fit`; refuses sizes before anything is learnt for them."""
+        """See :meth:`LearntPart.fit`."""
         recipe, split = task.recipe, task.split
         vectors = part_of(task.parts, "texts", TextVectors).vectors
         assert vectors is not None
         self.tokenizer = tokenizer = recipe.tokenizer.build(seed=recipe.seed)
-        for check in self.checks:
-            check(tokenizer.n_digits, len(vectors))
         folder = None if task.run_folder is None else task.run_folder / "tokenizer"
         context = TokenizerContext(vectors, split.item_counts > 0, split.train, "cpu", folder, recipe.seed)
         collisions, options = recipe.semantic_ids.collisions, recipe.tokenizer.flat()

@@ -61,6 +61,15 @@ class TrainedNetwork(LearntPart):
         check_devices(task.recipe.training)
         self._try_sizes(task)
         check_all_taught(task.recipe)
+        for part in task.recipe.objective.with_nested():
+            if part.kind == "objective":
+                objective: type[Objective] = registry.resolve("objective", part.name)
+                objective.check(part, task.recipe)
+        if task.recipe.model.options.get("start") == "item_scorer":
+            network, scorer = planned_network(task.recipe), task.recipe.embedding.build(seed=task.recipe.seed)
+            assert isinstance(scorer, ItemSpace) and isinstance(network, HistoryNetwork)
+            if (encoder := scorer.planned_encoder()) is not None:
+                network.encoder.check_start(encoder)
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
@@ -133,7 +142,7 @@ class TrainedNetwork(LearntPart):
         )
         assert isinstance(encoder, ItemSpace) and isinstance(self.network, HistoryNetwork)
         codes = encoder.item_space(tokenizer.code_vectors())
-        self.network.start_from(encoder.encoder_weights(), torch.from_numpy(codes))
+        self.network.start_from(encoder.history_encoder(), torch.from_numpy(codes))
 
     def _objective(self, task: FitTask, network: nn.Module) -> Objective:
         recipe, counts = task.recipe, task.split.item_counts
@@ -189,6 +198,14 @@ class TrainedNetwork(LearntPart):
         if recipe.model.name in registry.names("model"):  # a class of others is trusted, and may not be made without memory
             weights.check_shapes(lambda: self._built(recipe), shapes, path)
         self.network = weights.load(self._built(recipe), path).eval()
+
+
+def planned_network(recipe: Recipe) -> nn.Module:
+    """The recipe's network without weights, over one item, before the data decide its sizes."""
+    part = TrainedNetwork()
+    part.sizes = {"n_items": 1, "n_digits": 1, "codebook_size": 1, "text_width": 1}
+    with torch.device("meta"):
+        return part._built(recipe)
 
 
 def _sizes_of(parts: Parts, n_items: int) -> dict[str, int]:

@@ -30,11 +30,12 @@ from diffgrm.data.sources import load_source
 from diffgrm.evaluation.metrics import evaluate, selection_score
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.foundation.sections import DataSettings
 from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
-from diffgrm.semantic_ids.embeddings.base import embed_items
+from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,8 @@ class Runner:
         if (owner := settings.pop("vectors_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, {}, seed)
             encoder = recipe.embedding.build(seed=seed)
-            vectors = embed_items(encoder, world.dataset.item_table, world.split.item_counts > 0)
+            context = EventContext(world.split, recipe.data.model_dump(), seed)
+            vectors = embed_items(encoder, world.dataset.item_table, world.split.item_counts > 0, context=context)
         assert spec.peer is not None
         python = self.suite.path(spec.python or Path(".venv/bin/python"))
         return run_peer(self.suite.path(spec.peer), python, world.dataset, world.split, settings, codes, vectors)
@@ -234,14 +236,13 @@ class Runner:
         folder = self._model_folder(world, recipe)
         if not folder.is_dir():
             run = folder.with_suffix(".run")
-            resume = (run / "last.ckpt").is_file()
+            resume = holds_checkpoint(run)
             if not resume and run.is_dir():
                 shutil.rmtree(run)
             recommender = registry.resolve("recommender", recipe.recommender)(recipe)
             recommender.fit(world.dataset, run_folder=run, resume=resume, progress=self.progress)
             recommender.save(folder)
-            for checkpoint in ("last.ckpt", "best.ckpt"):
-                (run / checkpoint).unlink(missing_ok=True)
+            drop_checkpoints(run)
         loaded = load(folder, trust_code=self.suite.own_classes)
         return loaded.override(late_overrides(used_as or recipe, loaded.recipe))
 

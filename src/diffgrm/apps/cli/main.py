@@ -40,6 +40,7 @@ from diffgrm.apps.cli.shared import (
     write_table,
 )
 from diffgrm.foundation.outputs import check_folder
+from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
 app = typer.Typer(
@@ -101,8 +102,7 @@ def fit(
     if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
         return
     recommender.save(out)
-    for checkpoint in ("last.ckpt", "best.ckpt"):  # the model is whole; the logs stay
-        (run / checkpoint).unlink(missing_ok=True)
+    drop_checkpoints(run)
     if getattr(recommender, "report", None) is not None:
         show_report(recommender.report)
     if validation := recommender.facts.get("validation"):
@@ -111,7 +111,7 @@ def fit(
 
 
 def _how_to_go_on(run: Path) -> str:
-    if (run / "last.ckpt").is_file():
+    if holds_checkpoint(run):
         return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
     return "No model was saved, and there is no checkpoint yet to go on from."
 
@@ -234,7 +234,7 @@ def tokenize(
     from diffgrm.data.frames import load_frame
     from diffgrm.data.tables import read_items, renamings_for
     from diffgrm.foundation.terminal import say
-    from diffgrm.semantic_ids.embeddings.base import embed_items
+    from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
     from diffgrm.semantic_ids.semantic_ids import tokenize_items
     from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
@@ -245,13 +245,14 @@ def tokenize(
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         frame = load_frame(items, "item table")
         table = read_items(frame, renamings_for(frame, renamings(column)))
-        in_training, events = np.ones(table.height, dtype=bool), None
+        in_training, events, given = np.ones(table.height, dtype=bool), None, None
     else:
         data = dataset_of(interactions, items, dataset, column, time_format)
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
         table, in_training, events = data.item_table, split.item_counts > 0, split.train
-    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training)
+        given = EventContext(split, settings.model_dump(), chosen.seed)
+    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training, context=given)
     tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
     context = TokenizerContext(embeddings, in_training, events, seed=chosen.seed)
     sids, report = tokenize_items(tokenizer, context, collisions, chosen.tokenizer.options)

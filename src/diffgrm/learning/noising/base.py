@@ -57,6 +57,13 @@ class NoisingContext:
 class NoisingSchedule(ABC):
     """Draws masked views of targets. Sees the network only through ``probe``."""
 
+    def check(self, n_digits: int) -> None:
+        """Refuse sizes that the schedule cannot work with, before anything is trained for it.
+
+        Raises:
+            RecipeError: with the way out.
+        """
+
     @abstractmethod
     def views(self, codes: Tensor, context: NoisingContext) -> Views:
         """Views of targets with digits ``codes`` [N, n]."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.noising.base import NoisingContext, NoisingSchedule, Views, nested_views
 
 
@@ -16,13 +18,24 @@ class CoherentNoising(NoisingSchedule):
     def __init__(
         self,
         shown: Annotated[
-            tuple[int, ...] | None, "views by how many digits they show, for example [0, 1]; null: 0 to n - 1"
+            tuple[Annotated[int, Field(ge=0)], ...] | None,
+            Field(min_length=1),
+            "views by how many digits they show, for example [0, 1]; null: 0 to n - 1",
         ] = None,
     ) -> None:
         self.shown = shown
 
+    def check(self, n_digits: int) -> None:
+        """See :meth:`NoisingSchedule.check`."""
+        if self.shown is not None and (wrong := [shown for shown in self.shown if not 0 <= shown < n_digits]):
+            raise RecipeError(
+                f"noising.shown names views that show {', '.join(map(str, wrong))} of {n_digits} digits and so hide none; "
+                f"expected 0 to {n_digits - 1}"
+            )
+
     def views(self, codes: Tensor, context: NoisingContext) -> Views:
         """See :meth:`NoisingSchedule.views`."""
+        self.check(codes.shape[1])
         order = torch.rand(codes.shape, generator=context.generator, device=codes.device).argsort(-1)
         views = nested_views(order)
         if self.shown is None:

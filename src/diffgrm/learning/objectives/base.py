@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from diffgrm.data.dataset import EvaluationSet
+from diffgrm.foundation.parts import Part
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
@@ -102,6 +104,17 @@ class Objective(nn.Module, ABC):
     def __init__(self, task: LearningTask) -> None:
         super().__init__()
         self.task, self.network, self.items = task, task.network, task.items
+
+    @classmethod
+    def check(cls, part: Part, recipe: Recipe) -> None:
+        """Refuse settings that the objective cannot work with, or that do nothing, before anything is learnt.
+
+        Args:
+            part: the objective's own settings; recipe: all.
+
+        Raises:
+            RecipeError: with the way out.
+        """
 
     @property
     def shared(self) -> bool:

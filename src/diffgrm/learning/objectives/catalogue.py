@@ -5,13 +5,16 @@ Letters: N targets, V views, n digits, K codes, I items, m drawn items, P pairs 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.parts import Part
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import RecipeError, bullet_list
+from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw
@@ -22,16 +25,23 @@ from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoot
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.digit_sums import log_mass_of_fitting, sum_of_digits
 
+IDLE = ("cosine", "temperature", "label_smoothing")  # settings of item_loss that are for inner products
+
 
 class CatalogueDiffusionObjective(DiffusionObjective):
     """Masked diffusion, normalised over the catalogue.
 
     Given the digits that a view shows, an item that has them scores the sum of the logits of its hidden digits. The loss is
     the cross-entropy of the target among the items that fit; of a view that hides all digits that is every item, or some
-    drawn for the batch (``item_loss``).
+    drawn for the batch (``item_loss``). Items that share the target's semantic ID score as it does and are no rivals: what
+    is learnt is the probability of all of them together.
+
+    Raises:
+        RecipeError: ``item_loss.kind`` is not one of ``kinds``.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("noising", "item_loss")
+    kinds: ClassVar[tuple[str, ...]] = ("softmax", "sampled_softmax")  # of item_loss
 
     def __init__(
         self,
@@ -48,12 +58,40 @@ class CatalogueDiffusionObjective(DiffusionObjective):
     ) -> None:
         super().__init__(task, "view_mean", label_smoothing)
         self.digit_weight, self.teacher_weight, self.teacher_temperature = digit_weight, teacher_weight, teacher_temperature
+        self._tables: _Tables | None = None
+        if problem := _unusable(task.item_loss):
+            raise RecipeError(problem)
         if teacher_weight and task.teacher is None:
             raise RecipeError(
                 "objective.teacher_weight needs an item scorer to learn from; choose embedding.name=item_scorer, or leave "
                 "it out"
             )
-        self._catalogue: Catalogue | None = None
+
+    @classmethod
+    def check(cls, part: Part, recipe: Recipe) -> None:
+        """See :meth:`Objective.check`."""
+        problems, loss = [], recipe.item_loss
+        if problem := _unusable(loss):
+            problems.append(problem)
+        if part.options["label_smoothing"] and not part.options["digit_weight"]:
+            problems.append(
+                "objective.label_smoothing is of the loss of single digits, which objective.digit_weight = 0 leaves out; "
+                "leave it out, or raise objective.digit_weight"
+            )
+        if part.options["teacher_temperature"] != 1 and not part.options["teacher_weight"]:
+            problems.append(
+                "objective.teacher_temperature does nothing with objective.teacher_weight = 0; leave it out, or raise the "
+                "weight"
+            )
+        if recipe.objective == part:  # beside no other objective that reads item_loss
+            idle = [key for key in IDLE if getattr(loss, key) != ItemLossSettings.model_fields[key].default]
+            problems += [
+                f"item_loss.{key} = {getattr(loss, key)} does nothing with the objective {part.name!r}, whose scores of "
+                "items are sums of logits; leave it out"
+                for key in idle
+            ]
+        if problems:
+            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
 
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`DigitObjective.digit_loss`."""
@@ -71,27 +109,34 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         known, target = ~views.mask, batch.target
         codes = self.codes[target][:, None].expand(known.shape)
         own = logits.float().gather(3, codes[..., None])[..., 0].sum(-1)  # [N, V]; logits of known digits are 0
-        shown, losses = known.sum(-1), torch.zeros_like(own)
+        shown, losses, tables = known.sum(-1), torch.zeros_like(own), self._looked_up(logits.shape[3])
         for count in range(known.shape[2]):
             row, view = (shown == count).nonzero(as_tuple=True)
             if len(row) == 0:
                 continue
             asked, scores = logits[row, view].float(), own[row, view]
+            scores = scores + tables.sharing[target[row]]
             if count == 0:
-                losses[row, view] = self._among_all(asked, scores, batch, row, generator)
+                losses[row, view] = self._among_all(asked, scores, tables.sid, batch, row, generator)
             else:
-                losses[row, view] = self._among_fitting(asked, scores, codes[row, view], known[row, view])
+                pair, item = tables.catalogue.fitting(codes[row, view], known[row, view])
+                losses[row, view] = log_mass_of_fitting(asked, self.codes[item], pair) - scores
         return losses
 
-    def _among_all(self, logits: Tensor, own: Tensor, batch: Batch, row: Tensor, generator: torch.Generator) -> Tensor:
-        """[R] cross-entropy of the targets at rows [R] among all items, or those that are drawn, by logits [R, n, K]."""
+    def _among_all(
+        self, logits: Tensor, own: Tensor, sid: Tensor, batch: Batch, row: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """[R] cross-entropy of the targets at rows [R] among all items, or those that are drawn, by logits [R, n, K].
+
+        Args:
+            own: [R] scores of the targets' semantic IDs, which may stand for several items.
+            sid: [I] numbers of the semantic IDs.
+        """
         target = batch.target[row]
         sample = draw(self.task.item_loss, self.items.counts, len(target), generator)
         items = torch.arange(len(self.codes), device=target.device) if sample is None else sample.items
-        less = (
-            torch.zeros((), device=target.device) if sample is None or sample.log_expected is None else sample.log_expected
-        )
-        same = items == target[:, None]
+        less = 0.0 if sample is None or sample.log_expected is None else sample.log_expected
+        same = sid[items] == sid[target][:, None]
 
         def beside(own: Tensor, others: Tensor) -> Tensor:
             """[R, 1 + m] scores of the target and of the other items."""
@@ -107,14 +152,33 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         taught = -(wanted * log_p.masked_fill(wanted == 0, 0)).sum(1)
         return self.teacher_weight * taught - (1 - self.teacher_weight) * log_p[:, 0]
 
-    def _among_fitting(self, logits: Tensor, own: Tensor, codes: Tensor, known: Tensor) -> Tensor:
-        """[R] cross-entropy among the items that have the known digits [R, n], as many in every row."""
-        if self._catalogue is None or self._catalogue.device != codes.device:
-            self._catalogue = Catalogue(self.codes, logits.shape[2])
-        row, item = self._catalogue.fitting(codes, known)
-        return log_mass_of_fitting(logits, self.codes[item], row) - own
+    def _looked_up(self, codebook_size: int) -> _Tables:
+        """The tables of all items, on the device of their codes, made once."""
+        if self._tables is None or self._tables.sid.device != self.codes.device:
+            catalogue = Catalogue(self.codes, codebook_size)
+            _, sid, sharing = catalogue.keys(self.codes).unique(return_inverse=True, return_counts=True)
+            self._tables = _Tables(catalogue, sid, sharing[sid].log())
+        return self._tables
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
         taught = self.teacher_weight, self.teacher_temperature
         return ["catalogue diffusion", self.digit_weight, *taught, self.task.item_loss.model_dump(), *super().identity()]
+
+
+class _Tables(NamedTuple):
+    """The items by their codes; [I] numbers of their semantic IDs, and the log of how many items share each."""
+
+    catalogue: Catalogue
+    sid: Tensor
+    sharing: Tensor
+
+
+def _unusable(item_loss: ItemLossSettings) -> str | None:
+    """What is wrong with a kind of loss that compares no item with all others."""
+    if item_loss.kind in CatalogueDiffusionObjective.kinds:
+        return None
+    return (
+        f"item_loss.kind = {item_loss.kind} tells no item from all others, as catalogue_diffusion does; set "
+        f"item_loss.kind to {' or '.join(CatalogueDiffusionObjective.kinds)}, or choose another objective"
+    )

@@ -39,27 +39,32 @@ class LeftToRightObjective(DigitObjective):
             contract(self.network, PredictsDigits).predict, (target[:, None],), memory, batch
         )  # [N, 1, n, K]
         if self.legal:
-            return self._legal_loss(logits[:, 0].float(), target)
+            return self._legal_loss(logits[:, 0], target)
         return F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(), label_smoothing=self.label_smoothing)
 
     def _legal_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """The mean cross-entropy of targets [N, n] by logits [N, n, K] among the codes that still lead to an item."""
-        if self._catalogue is None or self._catalogue.device != target.device:
-            self._catalogue = Catalogue(self.codes, logits.shape[2])
-        total = logits.new_zeros(())
-        for digit in range(target.shape[1]):
-            known = torch.zeros_like(target, dtype=torch.bool)
-            known[:, :digit] = True
-            allowed = self._catalogue.allowed(target[:, None], known[:, None])[:, 0, digit]  # [N, K]
-            log_p = logits[:, digit].masked_fill(~allowed, -torch.inf).log_softmax(-1)
-            own = log_p.gather(1, target[:, digit, None]).mean()
-            spread = (log_p.masked_fill(~allowed, 0).sum(-1) / allowed.sum(-1)).mean() if self.label_smoothing else own
-            total = total - (1 - self.label_smoothing) * own - self.label_smoothing * spread
-        return total / target.shape[1]
+        allowed = self._allowed(target, logits.shape[2])
+        log_p = logits.float().masked_fill(~allowed, -torch.inf).log_softmax(-1)  # [N, n, K]
+        own = log_p.gather(2, target[..., None])[..., 0]
+        spread = log_p.masked_fill(~allowed, 0).sum(-1) / allowed.sum(-1)
+        return -((1 - self.label_smoothing) * own + self.label_smoothing * spread).mean()
+
+    def _allowed(self, codes: Tensor, codebook_size: int) -> Tensor:
+        """[N, n, K] codes that lead to an item after the digits before each of items' codes [N, n]."""
+        if self._catalogue is None or self._catalogue.device != codes.device:
+            self._catalogue = Catalogue(self.codes, codebook_size)
+        n, allowed = codes.shape[1], []
+        for digit in range(n):
+            known = (torch.arange(n, device=codes.device) < digit).expand(len(codes), 1, n)
+            allowed.append(self._catalogue.allowed(codes[:, None], known)[:, 0, digit])
+        return torch.stack(allowed, 1)
 
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:
         """See :meth:`DigitObjective.log_likelihood`; every digit given those before it."""
         logits = contract(self.network, PredictsDigits).predict(codes[:, None], memory)[:, 0]
+        if self.legal:
+            logits = logits.masked_fill(~self._allowed(codes, logits.shape[2]), -torch.inf)
         return logits.float().log_softmax(-1).gather(2, codes[..., None])[..., 0]
 
     def identity(self) -> list[Any]:

@@ -16,7 +16,7 @@ import polars as pl
 
 from diffgrm.data.dataset import Split
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
-from diffgrm.foundation.storage import State, cached, code_digests
+from diffgrm.foundation.storage import State, cached, code_digests, digest
 from diffgrm.semantic_ids import threads
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,12 @@ class EventContext:
     folder: Path | None = None
     resume: bool = False
     progress: bool = False
+
+    def identity(self) -> str:
+        """Hex digest of all that may decide what is learnt: events, settings of the split, seed."""
+        held = self.split.validation
+        arrays = [held.histories.values, held.histories.offsets, held.targets.values, held.targets.offsets]
+        return digest([self.split.fingerprint, self.seed, sorted(self.data.items()), *arrays])
 
 
 class ItemEncoder(ABC):
@@ -88,8 +94,12 @@ class ItemEncoder(ABC):
 class ItemSpace(Protocol):
     """An embedding that was made of a trained item scorer, where a network over semantic IDs may begin."""
 
-    def encoder_weights(self) -> dict[str, Any]:
-        """Weights of the scorer's history encoder, by name."""
+    def history_encoder(self) -> Any:
+        """The scorer's history encoder, trained, which scores items by inner products with its states."""
+        ...
+
+    def planned_encoder(self) -> Any:
+        """The same before anything is fitted, without weights; None where only a fitted scorer tells."""
         ...
 
     def item_space(self, vectors: np.ndarray) -> np.ndarray:
@@ -145,7 +155,7 @@ def embed_items(
         vectors = make().arrays["embeddings"]
         tell_zero_vectors(encoder, items, vectors)
         return vectors
-    learnt_from = "" if context is None else f"{context.split.fingerprint} {context.seed} {sorted(context.data.items())}"
+    learnt_from = "" if context is None else context.identity()
     stored = cached(
         cache, f"{_content_hash(encoder, code, items, in_training, learnt_from)}.safetensors", "embeddings", make
     )
@@ -204,14 +214,14 @@ def _content_hash(
 ) -> str:
     kind = f"{type(encoder).__module__}:{type(encoder).__qualname__}"
     identity = {"encoder": kind, "code": code, **encoder.identity()}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    digest.update(np.packbits(in_training).tobytes())
-    digest.update(learnt_from.encode())
+    found = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+    found.update(np.packbits(in_training).tobytes())
+    found.update(learnt_from.encode())
     for text in encoder.documents(items):
         encoded = text.encode()
-        digest.update(len(encoded).to_bytes(8, "little"))
-        digest.update(encoded)
-    return digest.hexdigest()
+        found.update(len(encoded).to_bytes(8, "little"))
+        found.update(encoded)
+    return found.hexdigest()
 
 
 def missing_rows_error(what: str, missing: list[Any]) -> DataError:
