@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
@@ -292,6 +294,32 @@ def test_a_newer_model_is_taken_over_and_a_damaged_one_is_not(writer, folder):
     eventually(lambda: writer.get("/metrics").text, lambda text: "diffgrm_failed_reloads 1.0" in text)
     assert writer.get("/ready").json()["model"] == second
     assert writer.post("/recommend", json={"histories": [HISTORY], "k": 2}).status_code == 200
+
+
+def test_a_change_disturbs_nobody_and_loses_none_of_others(writer, folder, fitted):
+    live, first = writer.app.state.server.live, writer.get("/ready").json()["model"]
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def slowly(recommender):
+        under_way.set()
+        assert go_on.wait(20)
+        return recommender.remove_items(["item 3"])
+
+    def add(item):
+        return diffgrm.load(folder).add_items(pl.DataFrame({"item_id": [item], "text": ["new"]})).save(folder)
+
+    with ThreadPoolExecutor(2) as pool:
+        change = pool.submit(live.change, slowly)
+        assert under_way.wait(20)
+        assert writer.post("/recommend", json={"histories": [HISTORY], "k": 2}).status_code == 200
+        pool.submit(add, "theirs").result(timeout=20)  # the folder is not locked
+        second = eventually(lambda: writer.get("/ready").json()["model"], lambda model: model != first)
+        go_on.set()
+        third = change.result(timeout=20)
+    assert second != third.version == writer.get("/ready").json()["model"]
+    saved = diffgrm.load(folder)
+    assert not saved.recommendable[3] and saved.items.positions(["theirs"])[0] == len(fitted.items)
+    assert third.saved.items.positions(["theirs"])[0] == len(fitted.items)
 
 
 def eventually(look, good, seconds=10):
