@@ -127,3 +127,21 @@ def test_an_item_met_twice_in_a_window_is_one_target():
     items = pl.DataFrame({"item_id": list("abc"), "text": list("xyz")})
     split = temporal(InteractionDataset.from_tables(events, items), 0.1, 0.4)
     assert split.test.targets[0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["10", "b", "9", "a", "100", "ab"], ["9", "a", "b", "10", "ab", "100"]),
+        (["item 10", "item 9", "Item 9", "\u00e9"], ["\u00e9", "Item 9", "item 9", "item 10"]),
+        ([10, -2, 9, 100], [-2, 9, 10, 100]),
+    ],
+)
+def test_items_are_numbered_in_order_of_their_ids_whatever_the_order_of_the_rows(given, wanted):
+    items = pl.DataFrame({"item_id": given, "text": [f"text of {item}" for item in given]})
+    events = pl.DataFrame({"user_id": ["u"] * len(given), "item_id": given})
+    dataset = InteractionDataset.from_tables(events, items)
+    assert dataset.items.series.to_list() == dataset.item_table["item_id"].to_list() == wanted
+    assert dataset.item_table["text"].to_list() == [f"text of {item}" for item in wanted]
+    assert items["item_id"].gather(dataset.given).to_list() == wanted
+    assert dataset.items.ids(dataset.events[0]) == given  # events stand as they did

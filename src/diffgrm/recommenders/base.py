@@ -136,13 +136,13 @@ class Recommender(ABC):
             DataError: unusable rows, or ids that are there already.
             DiffGRMError: the method knows items by their events only.
         """
-        catalogue, rows, positions = self.catalogue.with_new(table)
+        catalogue, rows, positions, given = self.catalogue.with_new(table)
         if not self.takes_new_items:
             raise DiffGRMError(
                 f"{self.recipe.recommender!r} knows items by their events only and cannot add any; fit again, or use a "
                 "method that reads texts"
             )
-        return self._with(catalogue, ItemChange(rows, positions, True, self.parts))
+        return self._with(catalogue, ItemChange(rows, positions, given, True, self.parts))
 
     def update_items(self, table: Any, semantic_ids: Literal["keep", "move"]) -> Self:
         """A recommender with other rows (text, title...) for items it knows.
@@ -157,8 +157,8 @@ class Recommender(ABC):
         """
         if semantic_ids not in ("keep", "move"):
             raise DataError(f"semantic_ids is {semantic_ids!r}; expected 'keep' or 'move'")
-        catalogue, rows, positions = self.catalogue.with_rows(table)
-        change = ItemChange(rows, positions, False, self.parts)
+        catalogue, rows, positions, given = self.catalogue.with_rows(table)
+        change = ItemChange(rows, positions, given, False, self.parts)
         return self._with(catalogue, change if semantic_ids == "move" else None)
 
     def remove_items(self, ids: Any) -> Self:

@@ -14,7 +14,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
-from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, normalise
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, embed_items, encode_rows, normalise
 
 ENCODER, VECTORS = "encoder.safetensors", "text_vectors.safetensors"
 
@@ -41,16 +41,15 @@ class TextVectors(LearntPart):
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         self.encoder, self._embedding = task.recipe.embedding.build(seed=task.recipe.seed), task.recipe.embedding
-        self.vectors = embed_items(self.encoder, task.split.dataset.item_table, task.split.item_counts > 0)
+        dataset = task.split.dataset
+        self.vectors = embed_items(self.encoder, dataset.item_table, task.split.item_counts > 0, given=dataset.given)
 
     def fitted(self) -> None:
         """See :meth:`LearntPart.fitted`."""
         if not self.kept:
+            if self.encoder.goes_by_rows and self.vectors is not None:  # could not be made again
+                self._unit = normalise(self.vectors)
             self.vectors = None
-
-    def encode(self, rows: pl.DataFrame) -> np.ndarray:
-        """[N, e] of the texts of rows of an item table."""
-        return self.encoder.encode(rows)
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
@@ -70,9 +69,18 @@ class TextVectors(LearntPart):
         return changed
 
     def similarity(self, item_table: pl.DataFrame, position: int) -> np.ndarray:
-        """[I] cosine of each item's text to that of one."""
+        """[I] cosine of each item's text to that of one.
+
+        Raises:
+            DataError: no vectors are kept, and they would come from a file that goes by rows.
+        """
+        if self._unit is None and self.vectors is None and self.encoder.goes_by_rows:
+            raise DataError(
+                "the rows of a .npy file are those of the item table that was given at fit, whose order a model does not "
+                "keep; give the vectors as .parquet with the columns item_id and embedding"
+            )
         if self._unit is None:
-            self._unit = normalise(self.encode(item_table) if self.vectors is None else self.vectors)
+            self._unit = normalise(self.encoder.encode(item_table) if self.vectors is None else self.vectors)
         return self._unit @ self._unit[position]
 
     def save(self, folder: Path) -> None:
@@ -97,7 +105,7 @@ class TextVectors(LearntPart):
 def text_vectors(change: ItemChange) -> np.ndarray:
     """[N, e] of the texts of items that come or change."""
     part = part_of(change.parts, "texts", TextVectors)
-    return change.once("text vectors", lambda: part.encode(change.rows))
+    return change.once("text vectors", lambda: encode_rows(part.encoder, change.rows, change.given))
 
 
 def all_text_vectors(change: ItemChange) -> np.ndarray:

@@ -182,7 +182,8 @@ class Runner:
         if (owner := settings.pop("vectors_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, {}, seed)
             encoder = recipe.embedding.build(seed=seed)
-            vectors = embed_items(encoder, world.dataset.item_table, world.split.item_counts > 0)
+            data = world.dataset
+            vectors = embed_items(encoder, data.item_table, world.split.item_counts > 0, given=data.given)
         assert spec.peer is not None
         python = self.suite.path(spec.python or Path(".venv/bin/python"))
         return run_peer(self.suite.path(spec.peer), python, world.dataset, world.split, settings, codes, vectors)

@@ -232,6 +232,7 @@ def tokenize(
     from diffgrm.apps.console import console, show_report
     from diffgrm.data.dataset import make_split
     from diffgrm.data.frames import load_frame
+    from diffgrm.data.ids import id_order
     from diffgrm.data.tables import read_items, renamings_for
     from diffgrm.semantic_ids.embeddings.base import embed_items
     from diffgrm.semantic_ids.semantic_ids import tokenize_items
@@ -239,18 +240,20 @@ def tokenize(
 
     chosen = recipe_of(recipe, overrides)
     check_outputs(out, json_file)
+    given: np.ndarray | None
     if interactions is None and dataset is None:
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         frame = load_frame(items, "item table")
         table = read_items(frame, renamings_for(frame, renamings(column)))
-        in_training, events = np.ones(table.height, dtype=bool), None
+        order = id_order(table[Columns.ITEM])
+        table, given, in_training, events = table[order], order, np.ones(table.height, dtype=bool), None
     else:
         data = dataset_of(interactions, items, dataset, column, time_format)
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
-        table, in_training, events = data.item_table, split.item_counts > 0, split.train
-    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training)
+        table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
+    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training, given=given)
     tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
     context = TokenizerContext(embeddings, in_training, events, seed=chosen.seed)
     sids, report = tokenize_items(tokenizer, context, collisions, chosen.tokenizer.options)

@@ -29,6 +29,11 @@ class ItemEncoder(ABC):
 
     cached: bool = True  # whether encoding is slow enough to keep the result on disk
 
+    @property
+    def goes_by_rows(self) -> bool:
+        """Whether the vectors are those of the rows of a table, whatever they hold; then ``encode`` gets all, as given."""
+        return False
+
     def fit(self, items: pl.DataFrame) -> Self:
         """Learn what is needed from training items; encoders that come trained need nothing."""
         return self
@@ -55,7 +60,11 @@ class ItemEncoder(ABC):
 
 
 def embed_items(
-    encoder: ItemEncoder, items: pl.DataFrame, in_training: np.ndarray, cache: Path | None = None
+    encoder: ItemEncoder,
+    items: pl.DataFrame,
+    in_training: np.ndarray,
+    cache: Path | None = None,
+    given: np.ndarray | None = None,
 ) -> np.ndarray:
     """Fit an encoder on the training items and encode all of them, through the cache.
 
@@ -66,6 +75,7 @@ def embed_items(
         items: item table, I rows.
         in_training: [I] bool, items that occur in training rows; nothing is learnt from the others.
         cache: folder of cached embeddings; None is the user's cache folder.
+        given: [I] see :func:`encode_rows`.
 
     Returns:
         [I, e] float32, finite.
@@ -76,7 +86,7 @@ def embed_items(
 
     def make() -> State:
         logger.info("Embedding %d items with %s ...", len(items), type(encoder).__name__)
-        found = encoder.fit(items.filter(in_training)).encode(items)
+        found = encode_rows(encoder.fit(items.filter(in_training)), items, given)
         vectors, state = check_embeddings(found, len(items), items[Columns.ITEM]), encoder.state()
         return State({**state.arrays, "embeddings": vectors}, state.facts)
 
@@ -87,6 +97,17 @@ def embed_items(
     vectors = stored.arrays.pop("embeddings")
     encoder.load_state(stored)
     return vectors
+
+
+def encode_rows(encoder: ItemEncoder, items: pl.DataFrame, given: np.ndarray | None) -> np.ndarray:
+    """Vectors [N, e] of the rows of an item table.
+
+    Args:
+        given: [N] where each row stood in the table as it was given; None: where it stands.
+    """
+    if given is None or not encoder.goes_by_rows:
+        return encoder.encode(items)
+    return encoder.encode(items[np.argsort(given)])[given]
 
 
 def check_embeddings(vectors: np.ndarray, rows: int, item_ids: pl.Series | None = None) -> np.ndarray:
