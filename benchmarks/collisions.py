@@ -1,7 +1,7 @@
 """How long collision repair takes for many items: python benchmarks/collisions.py [--items 100000]
 
 Four catalogues: few collisions, most items colliding, two thousand copies of one item, and half of the items nearly alike.
-``later`` is the time for the second half of the items where they come later than the first, ``peak`` the most memory so far.
+``later`` is the time for the second half of the items where they come after the first, ``peak`` the most memory so far.
 """
 
 from __future__ import annotations
