@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
@@ -304,6 +306,32 @@ def test_whatever_is_wrong_with_a_model_it_is_counted_and_told_once_and_tried_se
     assert live.current.version == first
     now[0] += 2
     assert live.refresh() is True and live.current.version != first  # what was wrong was not the model
+
+
+def test_a_change_disturbs_nobody_and_loses_none_of_others(writer, folder, fitted):
+    live, first = writer.app.state.server.live, writer.get("/ready").json()["model"]
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def slowly(recommender):
+        under_way.set()
+        assert go_on.wait(20)
+        return recommender.remove_items(["item 3"])
+
+    def add(item):
+        return diffgrm.load(folder).add_items(pl.DataFrame({"item_id": [item], "text": ["new"]})).save(folder)
+
+    with ThreadPoolExecutor(2) as pool:
+        change = pool.submit(live.change, slowly)
+        assert under_way.wait(20)
+        assert writer.post("/recommend", json={"histories": [HISTORY], "k": 2}).status_code == 200
+        pool.submit(add, "theirs").result(timeout=20)  # the folder is not locked
+        second = eventually(lambda: writer.get("/ready").json()["model"], lambda model: model != first)
+        go_on.set()
+        third = change.result(timeout=20)
+    assert second != third.version == writer.get("/ready").json()["model"]
+    saved = diffgrm.load(folder)
+    assert not saved.recommendable[3] and saved.items.positions(["theirs"])[0] == len(fitted.items)
+    assert third.saved.items.positions(["theirs"])[0] == len(fitted.items)
 
 
 def test_metrics_count_requests_by_route_and_tell_the_version(reader):

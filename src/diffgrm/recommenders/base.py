@@ -136,13 +136,13 @@ class Recommender(ABC):
             DataError: unusable rows, or ids that are there already.
             DiffGRMError: the method knows items by their events only.
         """
-        catalogue, rows, positions = self.catalogue.with_new(table)
+        catalogue, rows, positions, given = self.catalogue.with_new(table)
         if not self.takes_new_items:
             raise DiffGRMError(
                 f"{self.recipe.recommender!r} knows items by their events only and cannot add any; fit again, or use a "
                 "method that reads texts"
             )
-        return self._with(catalogue, ItemChange(rows, positions, True, self.parts))
+        return self._with(catalogue, ItemChange(rows, positions, given, True, self.parts))
 
     def update_items(self, table: Any, semantic_ids: Literal["keep", "move"]) -> Self:
         """A recommender with other rows (text, title...) for items it knows.
@@ -157,8 +157,8 @@ class Recommender(ABC):
         """
         if semantic_ids not in ("keep", "move"):
             raise DataError(f"semantic_ids is {semantic_ids!r}; expected 'keep' or 'move'")
-        catalogue, rows, positions = self.catalogue.with_rows(table)
-        change = ItemChange(rows, positions, False, self.parts)
+        catalogue, rows, positions, given = self.catalogue.with_rows(table)
+        change = ItemChange(rows, positions, given, False, self.parts)
         return self._with(catalogue, change if semantic_ids == "move" else None)
 
     def remove_items(self, ids: Any) -> Self:
@@ -284,8 +284,8 @@ class Recommender(ABC):
         """The k best items for each history.
 
         Args:
-            histories: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids,
-                oldest first; a list of such lists; or one list.
+            histories: a table (path or frame) of user_id, item_id and perhaps timestamp; or item ids, oldest first: of
+                one user, a list of such lists, or a mapping user -> item ids.
             k: items for each user.
             users: instead of histories, user ids of the dataset this recommender was fitted on in this process; their
                 history is everything the dataset has of them.
@@ -333,9 +333,9 @@ class Recommender(ABC):
             raise DataError("give either histories or users")
         if users is None:
             return read_histories(histories, self.items, on_empty)
-        if self._fitted_split is None:
+        if (split := self._fitted_split) is None:
             raise DataError("a loaded model does not keep the users' histories: pass histories= instead of users=")
-        return histories_of(self._fitted_split.dataset, users)
+        return histories_of(split.dataset, users)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, whole or not at all; a model that was there is replaced.

@@ -72,9 +72,8 @@ def _change_items(model: Path, trust_code: bool, change: Callable[[Recommender],
     from diffgrm.recommenders import load
 
     folder = model_folder.place(model)  # a link may be turned to another model meanwhile
-    with model_folder.locked(folder):
-        before = load(folder, trust_code=trust_code)
-        after = change(before)
-        after.save(folder)
+    after = model_folder.change(
+        folder, lambda: change(load(folder, trust_code=trust_code)), lambda changed: changed.save(folder)
+    )
     version, recommendable = after.facts["catalogue_version"], int(after.recommendable.sum())
     say(f"Catalogue version {version} of {model}: {len(after.items):,} items, {recommendable:,} of them recommended.")

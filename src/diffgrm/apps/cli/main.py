@@ -232,6 +232,7 @@ def tokenize(
     from diffgrm.apps.console import show_report
     from diffgrm.data.dataset import make_split
     from diffgrm.data.frames import load_frame
+    from diffgrm.data.ids import id_order
     from diffgrm.data.tables import read_items, renamings_for
     from diffgrm.foundation.terminal import say
     from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
@@ -240,19 +241,22 @@ def tokenize(
 
     chosen = recipe_of(recipe, overrides)
     check_outputs(out, json_file)
+    given: np.ndarray | None
     if interactions is None and dataset is None:
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         frame = load_frame(items, "item table")
         table = read_items(frame, renamings_for(frame, renamings(column)))
-        in_training, events, given = np.ones(table.height, dtype=bool), None, None
+        given = id_order(table[Columns.ITEM])
+        table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:
         data = dataset_of(interactions, items, dataset, column, time_format)
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
-        table, in_training, events = data.item_table, split.item_counts > 0, split.train
-        given = EventContext(split, settings.model_dump(), chosen.seed)
-    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training, context=given)
+        table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
+        learnt_from = EventContext(split, settings.model_dump(), chosen.seed)
+    encoder = chosen.embedding.build(seed=chosen.seed)
+    embeddings = embed_items(encoder, table, in_training, context=learnt_from, given=given)
     tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
     context = TokenizerContext(embeddings, in_training, events, seed=chosen.seed)
     sids, report = tokenize_items(tokenizer, context, collisions, chosen.tokenizer.options)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +94,7 @@ class LiveModel:
         self.trust_code = trust_code
         self.failed_reloads = 0
         self._failure = _Failure()
-        self._lock = threading.RLock()
+        self._lock, self._changes = threading.RLock(), threading.Lock()
         self._seen = model_folder.version(folder)
         self.current = self._read()
 
@@ -120,20 +121,33 @@ class LiveModel:
             return True
 
     def change(self, change: Callable[[Recommender], Recommender]) -> Snapshot:
-        """Change the model, save it, and answer with it from now on.
+        """Change the model, save it, and answer with it from now on; until then, the current one answers.
 
         Raises:
             DiffGRMError: see the change; nothing has happened then.
         """
         folder = model_folder.place(self.folder)  # a link may be turned to another model meanwhile
-        with self._lock, model_folder.locked(folder):
+
+        def make() -> tuple[Recommender, Snapshot]:
             self.refresh()
             changed = change(self.current.saved)
-            changed.save(folder)
+            return changed, self._snapshot(changed, "")
+
+        def save(made: tuple[Recommender, Snapshot]) -> None:
+            made[0].save(folder)
             self._seen = model_folder.version(folder)
-            self.current = self._snapshot(changed, _name(folder))
+            self.current = replace(made[1], version=_name(folder))
             logger.info("The catalogue changed; now serving model %s", self.current.version)
+
+        with self._changes:  # one at a time, lest each makes the others begin again
+            model_folder.change(folder, make, save, self._hold)
             return self.current
+
+    @contextmanager
+    def _hold(self, folder: Path) -> Iterator[None]:
+        """The right to change the folder and what answers."""
+        with self._lock, model_folder.locked(folder):
+            yield
 
     def _read(self) -> Snapshot:
         with self._lock:
