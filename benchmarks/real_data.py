@@ -20,10 +20,11 @@ import polars as pl
 
 import diffgrm
 from diffgrm import InteractionDataset, PopularityRecommender, RandomRecommender, Recipe, evaluate
-from diffgrm.apps.console import progress_bar, show_metrics
+from diffgrm.apps.console import show_metrics
 from diffgrm.apps.machine import machine
 from diffgrm.data.dataset import make_split
 from diffgrm.foundation.registry import resolve
+from diffgrm.foundation.terminal import progress_bar
 from diffgrm.recommenders import Recommender
 from workload import dataset_of
 

@@ -14,7 +14,6 @@ takes semantic IDs, sizes and (for us) weights from a fitted model; without it w
 from __future__ import annotations
 
 import argparse
-import asyncio
 import itertools
 import json
 import os
@@ -33,7 +32,7 @@ import diffgrm
 from diffgrm import leave_one_out
 from diffgrm.apps.machine import machine
 from diffgrm.recommenders.trained_network import NETWORK
-from serve import measure, synthetic_model
+from serve import serve
 from turns import Worker, close, how_alike, keep, matrix_speed
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
 
@@ -297,13 +296,6 @@ class Bench:
             cases.append({"factor": factor, **fitted, "times_first_to_last": round(float(np.exp(y[-1] - y[0])), 2)})
         return cases
 
-    def serve(self, workload: Path) -> list[dict[str, Any]]:
-        """A server under load: the given model (else random semantic IDs of 10^4 items), then 10^6 items."""
-        del workload
-        small = self.arguments.model or synthetic_model(self.folder / "small", 10_000)
-        cases = asyncio.run(measure(small, self.arguments.seconds))
-        return cases + asyncio.run(measure(synthetic_model(self.folder / "large", 1_000_000), self.arguments.seconds))
-
     def floor(self, workload: Path, unit: str, count: int, work: Callable[[Any], Any]) -> dict[str, Any]:
         """Operations of our work over what this machine's matrix product reaches: the least time it can take.
 
@@ -337,6 +329,25 @@ QUESTIONS = ("train", "history", "compile", "decode", "bf16", "latency", "evalua
 QUESTIONS += ("tokenise", "scaling", "serve", "onnx")
 
 
+def compared(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Everything but serve: what is measured, and the cases."""
+    sizes, sids = PAPER, None
+    if arguments.model:
+        fitted = diffgrm.load(arguments.model)
+        sizes, sids = {name: fitted.recipe.model.options[name] for name in PAPER}, fitted.semantic_ids
+    path, onnx = folder / "workload.npz", arguments.question == "onnx"
+    users = arguments.users or (sys.maxsize if onnx else 512)
+    workload = real_workload(path, arguments.data, examples=2048, users=users, seed=0, sids=sids)
+    facts = {
+        "peer": PEER if arguments.peer_python and not onnx else None,
+        "sizes": sizes,
+        "workload": workload,
+        "threads": arguments.threads,
+        "repeats": arguments.repeats,
+    }
+    return facts, getattr(Bench(arguments, folder, sizes), arguments.question)(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", choices=QUESTIONS)
@@ -348,6 +359,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15, help="of each case of serve")
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32], help="of closed loops of serve")
+    parser.add_argument("--rates", type=float, nargs="*", default=[20.0], help="requests a second of open loops of serve")
     parser.add_argument("--beams", type=int, nargs="*", default=[32, 128, 256, 512])
     parser.add_argument("--users", type=int, help="test users; 512, or all of them for onnx")
     arguments = parser.parse_args()
@@ -355,29 +368,21 @@ def main() -> None:
         parser.error("onnx needs --model")
     given = [f"--data DATA/{arguments.data.name}"] if arguments.data else []
     given += ["--model MODEL"] if arguments.model else []
-    for name in ("repeats", "seconds", "beams", "users"):
+    for name in ("repeats", "seconds", "clients", "rates", "beams", "users"):
         value = getattr(arguments, name)
         if value != parser.get_default(name):
             given.append(f"--{name} " + " ".join(map(str, value if isinstance(value, list) else [value])))
     started = time.perf_counter()
-    sizes, sids = PAPER, None
-    if arguments.model:
-        fitted = diffgrm.load(arguments.model)
-        sizes, sids = {name: fitted.recipe.model.options[name] for name in PAPER}, fitted.semantic_ids
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "workload.npz"
-        users = arguments.users or (sys.maxsize if arguments.question == "onnx" else 512)
-        facts = real_workload(path, arguments.data, examples=2048, users=users, seed=0, sids=sids)
-        cases = getattr(Bench(arguments, Path(folder), sizes), arguments.question)(path)
+        if arguments.question == "serve":  # as the command serves: any recommender, its own threads, no peer
+            facts, cases = {}, serve(arguments, Path(folder))
+        else:
+            facts, cases = compared(arguments, Path(folder))
     content = {
         "question": arguments.question,
         "command": " ".join([f"python benchmarks/run.py {arguments.question}", *given]),
-        "peer": PEER if arguments.peer_python and arguments.question != "onnx" else None,
-        "sizes": sizes,
+        **facts,
         "weights": "fitted" if arguments.model else "random",
-        "workload": facts,
-        "threads": arguments.threads,
-        "repeats": arguments.repeats,
         "machine": machine(),
         "cases": cases,
         "seconds": round(time.perf_counter() - started, 1),

@@ -5,11 +5,12 @@ Used by ``python benchmarks/run.py serve``. The load comes from the same machine
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,7 @@ from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe
 from diffgrm.recommenders.base import Recommender
 
 K = 10
-CLOSE = 1e-3  # of scores: what batching and rounding may change
-CONCURRENCY, RATES, BEAMS = (1, 4, 16, 64), (5, 10, 20, 40), (32, 64, 128)
+TIE = 1e-4  # scores nearer than this are equal but for rounding, which goes by who else is in the batch
 
 
 def synthetic_model(folder: Path, items: int, seed: int = 0) -> Path:
@@ -64,23 +64,30 @@ class Expected:
     """Histories, and the offline answers to them.
 
     Args:
-        beam: of the decoder.
-        pool: how many different histories are asked for.
+        width: how far is searched, a setting of the decoding such as ``{"beam": 64}``; empty: as the model does.
     """
 
-    def __init__(self, recommender: Recommender, histories: list[list[Any]], beam: int, pool: int) -> None:
-        self.beam, self.histories = beam, histories[:pool]
-        found = recommender.variant([f"decoding.beam={beam}"]).recommend(self.histories, K)
+    def __init__(self, recommender: Recommender, histories: list[list[Any]], width: Mapping[str, int]) -> None:
+        self.width, self.histories = width, histories
+        asked = recommender.variant([f"decoding.{name}={value}" for name, value in width.items()])
+        found = asked.recommend(self.histories, K)
+        self.largest_gap = 0.0  # between a score of an answer and the one at its place offline
         self.lists: list[list[tuple[str, float]]] = [[] for _ in self.histories]
         for user, item, score in found.select("user_id", "item_id", "score").iter_rows():
             self.lists[user].append((str(item), score))
 
     def check(self, number: int, answer: list[dict[str, Any]]) -> str:
-        """equal; close (the same scores, but items whose scores tie stand otherwise); or wrong."""
+        """equal; tied (equal but for items whose scores tie, which changed places or took the last one); or different."""
         expected, got = self.lists[number], [(str(item["item_id"]), item["score"]) for item in answer]
-        if len(expected) != len(got) or any(abs(a[1] - b[1]) > CLOSE for a, b in zip(expected, got, strict=True)):
-            return "wrong"
-        return "equal" if [item for item, _ in expected] == [item for item, _ in got] else "close"
+        if len(expected) != len(got):
+            return "different"
+        self.largest_gap = max([self.largest_gap, *(abs(a[1] - b[1]) for a, b in zip(expected, got, strict=True))])
+        if any(abs(a[1] - b[1]) > TIE for a, b in zip(expected, got, strict=True)):
+            return "different"
+        if [item for item, _ in expected] == [item for item, _ in got]:
+            return "equal"
+        known, last = dict(expected), expected[-1][1]
+        return "tied" if all(abs(score - known.get(item, last)) <= TIE for item, score in got) else "different"
 
 
 class Load:
@@ -89,12 +96,12 @@ class Load:
     def __init__(self, url: str, expected: Expected, seed: int = 0) -> None:
         self.url, self.expected, self.generator = url, expected, np.random.default_rng(seed)
         self.milliseconds: list[float] = []
-        self.counts = {"equal": 0, "close": 0, "wrong": 0, "failed": 0}
+        self.counts = {"equal": 0, "tied": 0, "different": 0, "failed": 0}
 
     async def ask(self, client: httpx.AsyncClient) -> None:
         """One request for one history drawn at random."""
         number = int(self.generator.integers(len(self.expected.histories)))
-        body = {"histories": [self.expected.histories[number]], "k": K, "beam": self.expected.beam}
+        body = {"histories": [self.expected.histories[number]], "k": K, **self.expected.width}
         started = time.perf_counter()
         try:
             response = await client.post(f"{self.url}/recommend", json=body)
@@ -132,6 +139,7 @@ class Load:
             "requests_per_second": round(len(self.milliseconds) / seconds, 1),
             **{f"p{q}_ms": round(float(v), 1) for q, v in ((50, p50), (95, p95), (99, p99))},
             "answers": self.counts,
+            "largest_score_gap": float(f"{self.expected.largest_gap:.2g}"),
         }
 
 
@@ -153,11 +161,15 @@ async def serving(model: Path) -> AsyncIterator[str]:
         process.communicate()
 
 
-async def measure(model: Path, seconds: float, pool: int = 100) -> list[dict[str, Any]]:
+async def measure(
+    model: Path, seconds: float, clients: Sequence[int], rates: Sequence[float], beams: Sequence[int], pool: int = 100
+) -> list[dict[str, Any]]:
     """All cases for one model.
 
     Args:
         seconds: of each case.
+        clients: of closed loops, one case each; rates: requests a second of open loops.
+        beams: of models that search with a beam; others search as far as they are set to.
         pool: histories that are asked for, drawn from the catalogue's most frequent items.
     """
     recommender = diffgrm.load(model)
@@ -166,17 +178,29 @@ async def measure(model: Path, seconds: float, pool: int = 100) -> list[dict[str
     cases: list[dict[str, Any]] = []
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
     async with serving(model) as url, httpx.AsyncClient(limits=limits, timeout=30) as client:
-        for beam in BEAMS:
-            expected = Expected(recommender, histories, beam, pool)
+        for width in [{"beam": beam} for beam in beams] if _has_beam(recommender) else [{}]:
             runs: list[tuple[dict[str, Any], Callable[[Load], Awaitable[None]]]] = [
-                ({"loop": "closed", "clients": n}, lambda load, n=n: load.closed(client, n, seconds)) for n in CONCURRENCY
+                ({"loop": "closed", "clients": n}, lambda load, n=n: load.closed(client, n, seconds)) for n in clients
             ]
-            runs += [({"loop": "open", "rate": r}, lambda load, r=r: load.open(client, r, seconds)) for r in RATES]
-            await Load(url, expected).closed(client, 4, 1)  # warm
+            runs += [({"loop": "open", "rate": r}, lambda load, r=r: load.open(client, r, seconds)) for r in rates]
+            await Load(url, Expected(recommender, histories, width)).closed(client, 4, 1)  # warm
             for case, run in runs:
-                load, started = Load(url, expected), time.perf_counter()
+                load, started = Load(url, Expected(recommender, histories, width)), time.perf_counter()
                 await run(load)
                 found = load.result(time.perf_counter() - started)
-                cases.append({"items": len(recommender.items), "beam": beam, **case, **found})
+                facts = {"recommender": recommender.recipe.recommender, "items": len(recommender.items)}
+                cases.append({**facts, **width, **case, **found})
                 print(cases[-1], flush=True)
     return cases
+
+
+def serve(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """All cases of the given model, else of random semantic IDs of 10^4 items, then of 10^6."""
+    models = [arguments.model] if arguments.model else [synthetic_model(folder / str(n), n) for n in (10_000, 1_000_000)]
+    load = arguments.seconds, arguments.clients, arguments.rates, arguments.beams
+    return [case for model in models for case in asyncio.run(measure(model, *load))]
+
+
+def _has_beam(recommender: Recommender) -> bool:
+    recipe = recommender.recipe
+    return "decoding" in recipe.sections and "beam" in recipe.decoding.options

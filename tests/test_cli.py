@@ -101,6 +101,24 @@ def test_tokenize_writes_digits_and_a_report(run, files, tables, tmp_path):
         assert json.loads((tmp_path / "r.json").read_text())["distinct_sids"] == 480
 
 
+def test_semantic_ids_are_the_same_however_rows_are_shuffled(run, files, tables, fitted, tmp_path):
+    shuffled = pl.read_parquet(files / "items.parquet").sample(fraction=1, shuffle=True, seed=1)
+    shuffled.write_parquet(tmp_path / "items.parquet")
+    for events in ([], tables[:2] + tables[4:]):
+        for items in (files, tmp_path):
+            to = ["--out", items / "sids.csv", "tokenizer.codebook_size=16"]
+            assert run("tokenize", *events, "--items", items / "items.parquet", *to)[0] == 0
+        assert pl.read_csv(files / "sids.csv").equals(pl.read_csv(tmp_path / "sids.csv"))
+    new = fitted.item_table.head(20).with_columns(item_id=pl.format("new {}", pl.int_range(20))).select("item_id", "text")
+    lists = []
+    for number, rows in enumerate((new, new.reverse())):
+        model = fitted.save(tmp_path / f"model {number}")
+        rows.write_csv(tmp_path / "new.csv")
+        assert run("items", "add", model, "--items", tmp_path / "new.csv")[0] == 0
+        lists.append(diffgrm.load(model).recommend([["item 3", "new 1"]], k=50))
+    assert lists[0].equals(lists[1])
+
+
 def test_recipes_are_listed_and_printed(run):
     from diffgrm.foundation.presets import FOLDER, preset_names
 

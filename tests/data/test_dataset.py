@@ -175,3 +175,21 @@ def test_the_fingerprint_of_ids_that_are_numbers_is_that_of_their_spelling():
     as_text = [table.with_columns(pl.col("item_id").cast(pl.String)) for table in (rows, items)]
     found = {leave_one_out(InteractionDataset.from_tables(*tables)).fingerprint for tables in ((rows, items), as_text)}
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["10", "b", "9", "a", "100", "ab"], ["9", "a", "b", "10", "ab", "100"]),
+        (["item 10", "item 9", "Item 9", "\u00e9"], ["\u00e9", "Item 9", "item 9", "item 10"]),
+        ([10, -2, 9, 100], [-2, 9, 10, 100]),
+    ],
+)
+def test_items_are_numbered_in_order_of_their_ids_whatever_the_order_of_the_rows(given, wanted):
+    items = pl.DataFrame({"item_id": given, "text": [f"text of {item}" for item in given]})
+    events = pl.DataFrame({"user_id": ["u"] * len(given), "item_id": given})
+    dataset = InteractionDataset.from_tables(events, items)
+    assert dataset.items.series.to_list() == dataset.item_table["item_id"].to_list() == wanted
+    assert dataset.item_table["text"].to_list() == [f"text of {item}" for item in wanted]
+    assert items["item_id"].gather(dataset.given).to_list() == wanted
+    assert dataset.items.ids(dataset.events[0]) == given  # events stand as they did

@@ -263,7 +263,7 @@ def test_movielens_100k(server, tmp_path):
         "30": "unknown; unknown",
         "31": "Unseen (1995)",
     }
-    assert dataset.item_table["title"][1] == "Mis\u00e9rables, Les (1995)"
+    assert dataset.item_table["title"][0] == "Mis\u00e9rables, Les (1995)"
 
 
 def test_movielens_1m(server, tmp_path):

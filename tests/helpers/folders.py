@@ -1,11 +1,14 @@
-"""Model folders as a stranger might make them: changed, but whole by their hashes."""
+"""Model folders as a stranger might make them: changed, but whole by their hashes; and disks that are full."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from diffgrm.foundation.storage import file_digest
@@ -30,3 +33,15 @@ def change_recipe(folder: Path, changes: dict[str, Any]) -> None:
         recipe[section] = known | value if isinstance(known, dict) and isinstance(value, dict) else value
     path.write_text(yaml.safe_dump(recipe))
     rehash(folder)
+
+
+@contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """No file grows beyond some bytes while the block lasts, as on a disk that is nearly full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

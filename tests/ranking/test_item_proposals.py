@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from diffgrm.networks.diffgrm import DiffGRM
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.decoding.base import ItemScores, some_users
 from diffgrm.ranking.decoding.item_proposals import ItemProposals
+from diffgrm.ranking.item_scoring.base import ItemScoring, Scorer
 from helpers.item_scores import Table
 from helpers.networks import vectors
 from helpers.tiny_catalogues import CODES, HISTORIES, catalogue, scoring_ranker
@@ -149,3 +152,25 @@ def test_who_watches_sees_partial_sids_grow_into_the_list(network, weight):
     assert (seen[-1][0][0, :5] == cat.codes_of(decoded.items[0])).all()
     assert sorted(decoded.steps[0, 0].tolist()) == [0, 1, 2]
     assert seen[-1][2][0, :5].tolist() == pytest.approx(decoded.scores[0].tolist())
+
+
+class Fixed(Scorer):
+    """The same scores for everybody."""
+
+    weight = 1.0
+
+    def __init__(self, values):
+        self.values = values.astype(np.float32)
+
+    def scores(self, users, items):
+        return np.tile(self.values, (len(users.vectors), 1))
+
+
+@pytest.mark.parametrize("users", [1, 2, 5])
+def test_items_that_tie_stand_in_order_of_position_whoever_else_is_asked_for(network, users):
+    cat = catalogue()
+    same = np.random.default_rng(0).permutation(np.repeat(TABLE[:8, 0], 5))  # eight scores of five items each
+    ranker = scoring_ranker(network, ItemProposals(candidates=40, weight=0.0), cat)
+    ranker = replace(ranker, scoring=ItemScoring((Fixed(same),), ranker.scoring.items))
+    items, _ = ranker.rank(HISTORIES.rows(np.arange(users)), 40, exclude_seen=False)
+    assert items.tolist() == [np.lexsort([np.arange(40), -same]).tolist()] * users

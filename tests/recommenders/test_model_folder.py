@@ -18,6 +18,7 @@ from diffgrm import PopularityRecommender
 from diffgrm.foundation import manifest
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.recommenders.sids import Identifiers
+from helpers.folders import full_disk
 
 HISTORY = ["item 3", "item 77"]
 
@@ -143,6 +144,14 @@ def test_a_full_disk_leaves_the_old_model_whole(fitted, copy, monkeypatch):
         fitted.save(copy)
     assert diffgrm.load(copy).recommend(HISTORY).equals(before)
     assert beside(copy) == ["model"]
+
+
+@pytest.mark.parametrize("most", [0, 2_000, 12_000, 100_000])  # the recipe, the table, vectors, weights
+def test_whatever_file_the_disk_is_full_at_the_save_is_refused_in_one_way(fitted, copy, most):
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    with full_disk(most), pytest.raises(ModelFolderError, match="what was there before is untouched"):
+        fitted.remove_items(["item 3"]).save(copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
 def test_a_full_disk_leaves_no_half_written_folder(fitted, tmp_path, monkeypatch):

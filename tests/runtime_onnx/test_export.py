@@ -179,9 +179,10 @@ def test_bad_questions_get_the_errors_of_every_recommender(onnx, fitted):
 
 
 @pytest.mark.parametrize("setting", ["threads", "beam", "candidates"])
-def test_numbers_that_are_none_are_refused(exported, setting):
-    with pytest.raises(DataError, match=f"{setting} is 0; expected a whole number from 1, or None"):
-        load_onnx(exported, **{setting: 0})
+@pytest.mark.parametrize("number", [0, -1, 10**30, True, 1.5])
+def test_numbers_that_are_none_are_refused(exported, setting, number):
+    with pytest.raises(DataError, match=f"{setting} is {number}; expected a whole number from 1 to [0-9,]+, or None"):
+        load_onnx(exported, **{setting: number})
 
 
 def test_candidates_are_refused_where_a_beam_search_decodes(exported):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from diffgrm.foundation.schema import TokenizerError
+from diffgrm.semantic_ids import collisions, crowds
 from diffgrm.semantic_ids.collisions import place, reassign
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
@@ -110,6 +111,18 @@ def test_later_items_get_free_codes_while_there_are_any(world, data):
         return
     placed = place(world.tokenizer, world.vectors, world.codes, there)
     assert len(np.unique(np.concatenate([there, placed]), axis=0)) == taken + len(placed)
+
+
+@given(worlds())
+@settings(max_examples=30, deadline=None)
+def test_crowds_get_distinct_codes_and_move_the_fewest_items(world):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collisions, "CROWD", 2)
+        patch.setattr(crowds, "BLOCK", 3)
+        repaired = reassign(world.tokenizer, world.vectors, world.codes)
+    assert len(np.unique(repaired.codes, axis=0)) == len(world.vectors)
+    assert repaired.moved.sum() == len(world.vectors) - len(np.unique(world.codes, axis=0))
+    assert not repaired.moved[world.alone].any()
 
 
 def test_costs_that_do_not_add_are_not_added(monkeypatch):

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
 
 import diffgrm
+from helpers.folders import full_disk
 from helpers.recipes import small_recipe
+from helpers.serving import BEARER, HISTORY, TOKEN, client_of, errors_of, eventually
 
 pytest.importorskip("fastapi")
-from fastapi.testclient import TestClient
-
 from diffgrm.apps.serving.app import create_app
-from diffgrm.apps.serving.live import LiveModel, UserHistories
-from diffgrm.apps.serving.settings import Limits
+from diffgrm.apps.serving.live import LiveModel
 from diffgrm.foundation.registry import resolve
-
-TOKEN = "a token for tests only"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-HISTORY = ["item 3", "item 77", "item 410"]
-FAST = Limits(
-    reload_seconds=0.05, k=50, beam=64, candidates=96, histories=8, history=20, filter=30, changes=5, body_bytes=20_000
-)
-
-
-@pytest.fixture(scope="module")
-def reader(saved, toy):
-    """A client of a server that is only asked."""
-    app = create_app(LiveModel(saved), FAST, users=UserHistories(toy.event_table()))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def writer(folder):
-    with TestClient(create_app(LiveModel(folder), FAST, token=TOKEN), raise_server_exceptions=False) as client:
-        yield client
 
 
 def listed(answer, row=0):
@@ -48,14 +27,6 @@ def listed(answer, row=0):
 def offline(recommender, histories, k=10, **options):
     table = recommender.recommend(histories, k, **options)
     return [list(rows.select("item_id", "score").iter_rows()) for _, rows in table.group_by("user_id", maintain_order=True)]
-
-
-def errors_of(answer, status=422):
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    assert problem["status"] == status and problem["title"] and problem["detail"]
-    return {error["pointer"] for error in problem["errors"]}
 
 
 @pytest.mark.parametrize(
@@ -81,18 +52,18 @@ def hybrid(toy):
 
 
 @pytest.fixture(scope="module")
-def hybrid_reader(hybrid, tmp_path_factory):
+def hybrid_reader(hybrid, tmp_path_factory, limits):
     """A client of a server whose model ranks candidates by item scores."""
-    app = create_app(LiveModel(hybrid.save(tmp_path_factory.mktemp("models") / "hybrid")), FAST)
-    with TestClient(app, raise_server_exceptions=False) as client:
+    app = create_app(LiveModel(hybrid.save(tmp_path_factory.mktemp("models") / "hybrid")), limits)
+    with client_of(app) as client:
         yield client
 
 
-def test_a_request_may_choose_its_candidates_where_the_model_ranks_some(hybrid_reader, hybrid, toy, tmp_path):
+def test_a_request_may_choose_its_candidates_where_the_model_ranks_some(hybrid_reader, hybrid, toy, tmp_path, limits):
     answer = hybrid_reader.post("/recommend", json={"histories": [HISTORY], "k": 5, "candidates": 30})
     assert offline(hybrid, [HISTORY], 5)[0] == listed(answer)
     weighing = hybrid.variant(["decoding.weight=0.5"])
-    with TestClient(create_app(LiveModel(weighing.save(tmp_path / "weighing")), FAST)) as client:
+    with client_of(create_app(LiveModel(weighing.save(tmp_path / "weighing")), limits)) as client:
         for candidates in (6, 90):
             answer = client.post("/recommend", json={"histories": [HISTORY], "k": 5, "candidates": candidates})
             assert offline(weighing.variant([f"decoding.candidates={candidates}"]), [HISTORY], 5)[0] == listed(answer)
@@ -169,19 +140,15 @@ def test_similar_items_and_explanations_are_those_of_the_recommender(reader, fit
         ({"histories": [HISTORY], "only": ["item 1"], "without": ["item 1"]}, {"#/without"}),
         ({"histories": [HISTORY], "only": ["item 1"] * 31}, {"#/only"}),
         ({"histories": [HISTORY], "exclude_sen": True}, {"#/exclude_sen"}),
-        ({"histories": [[None]]}, {"#/histories/0/0/function-after[str(), constrained-str]"}),
+        ({"histories": [[None]]}, {"#/histories/0/0"}),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(reader, body, pointers):
-    found = errors_of(reader.post("/recommend", json=body))
-    if "function-after" in str(pointers):  # an id is text or a whole number: both are told
-        assert all(pointer.startswith("#/histories/0/0") for pointer in found)
-    else:
-        assert found == pointers
+    assert errors_of(reader.post("/recommend", json=body)) == pointers
 
 
 def test_other_errors_are_problems_too(reader):
-    assert errors_of(reader.post("/recommend", content="{", headers={"content-type": "application/json"}), 400)
+    assert errors_of(reader.post("/recommend", content="{", headers={"content-type": "application/json"}), 400) == set()
     assert errors_of(reader.get("/nowhere"), 404) == set() and errors_of(reader.get("/recommend"), 405) == set()
     assert errors_of(reader.get("/items/nowhere"), 404) == set()
     large = json.dumps({"histories": [["x" * 250] * 100]})
@@ -190,12 +157,31 @@ def test_other_errors_are_problems_too(reader):
     assert errors_of(reader.get("/items", params={"limit": 1000})) == {"limit"}
 
 
-def test_a_bug_tells_nothing_of_the_inside(saved, monkeypatch):
+def test_a_bug_tells_nothing_of_the_inside(saved, monkeypatch, limits):
     live = LiveModel(saved)
     monkeypatch.setattr(type(live.current.recommender), "similar_items", lambda *_: 1 / 0)
-    with TestClient(create_app(live, FAST), raise_server_exceptions=False) as client:
+    with client_of(create_app(live, limits)) as client:
         answer = client.post("/similar", json={"item_id": "item 3"})
         assert errors_of(answer, 500) == set() and "division" not in answer.text and "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("most", [0, 2_000, 12_000, 100_000])  # the recipe, the table, vectors, weights
+def test_a_full_disk_is_503_whatever_file_it_is_full_at(writer, folder, most):
+    before = writer.get("/model").json()
+    with full_disk(most):
+        answer = writer.post("/items/remove", json={"item_ids": ["item 3"]}, headers=BEARER)
+    assert errors_of(answer, 503) == set() and answer.headers["retry-after"] and str(folder) not in answer.text
+    assert writer.get("/model").json() == before
+    assert writer.post("/items/remove", json={"item_ids": ["item 3"]}, headers=BEARER).status_code == 200
+
+
+def test_a_file_that_cannot_be_read_is_503_and_not_named(writer, monkeypatch):
+    def full(*_):
+        raise OSError(24, "Too many open files", "/some/place")
+
+    monkeypatch.setattr(LiveModel, "change", full)
+    answer = writer.post("/items/remove", json={"item_ids": ["item 3"]}, headers=BEARER)
+    assert errors_of(answer, 503) == set() and answer.headers["retry-after"] and "place" not in answer.text
 
 
 def test_a_folder_that_cannot_be_written_changes_nothing_and_is_not_named(writer, folder, monkeypatch):
@@ -294,12 +280,58 @@ def test_a_newer_model_is_taken_over_and_a_damaged_one_is_not(writer, folder):
     assert writer.post("/recommend", json={"histories": [HISTORY], "k": 2}).status_code == 200
 
 
-def eventually(look, good, seconds=10):
-    until = time.monotonic() + seconds
-    while not good(found := look()):
-        assert time.monotonic() < until, found
-        time.sleep(0.02)
-    return found
+@pytest.mark.parametrize("error", [ValueError, RecursionError, MemoryError, AssertionError, OSError])
+def test_whatever_is_wrong_with_a_model_it_is_counted_and_told_once_and_tried_seldom(
+    saved, folder, error, monkeypatch, caplog
+):
+    live, tries = LiveModel(folder), []
+    first, now = live.current.version, [1000.0]
+    monkeypatch.setattr("diffgrm.apps.serving.live.time.monotonic", lambda: now[0])
+
+    def damaged(place, **_):
+        tries.append(now[0])
+        raise error("odd")
+
+    manifest = folder / "manifest.json"
+    with monkeypatch.context() as broken:
+        broken.setattr("diffgrm.apps.serving.live.load", damaged)
+        manifest.write_text(manifest.read_text() + "\n")
+        for _ in range(100):
+            assert live.refresh() is False
+            now[0] += 2
+        assert tries == [1000 + sum(2**n for n in range(1, count + 1)) for count in range(len(tries))] and len(tries) == 7
+        assert live.failed_reloads == 1 and len([r for r in caplog.records if "cannot be used" in r.message]) == 1
+        manifest.write_text(manifest.read_text() + "\n")  # another one
+        assert live.refresh() is False and live.failed_reloads == 2
+    assert live.current.version == first
+    now[0] += 2
+    assert live.refresh() is True and live.current.version != first  # what was wrong was not the model
+
+
+def test_a_change_disturbs_nobody_and_loses_none_of_others(writer, folder, fitted):
+    live, first = writer.app.state.server.live, writer.get("/ready").json()["model"]
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def slowly(recommender):
+        under_way.set()
+        assert go_on.wait(20)
+        return recommender.remove_items(["item 3"])
+
+    def add(item):
+        return diffgrm.load(folder).add_items(pl.DataFrame({"item_id": [item], "text": ["new"]})).save(folder)
+
+    with ThreadPoolExecutor(2) as pool:
+        change = pool.submit(live.change, slowly)
+        assert under_way.wait(20)
+        assert writer.post("/recommend", json={"histories": [HISTORY], "k": 2}).status_code == 200
+        pool.submit(add, "theirs").result(timeout=20)  # the folder is not locked
+        second = eventually(lambda: writer.get("/ready").json()["model"], lambda model: model != first)
+        go_on.set()
+        third = change.result(timeout=20)
+    assert second != third.version == writer.get("/ready").json()["model"]
+    saved = diffgrm.load(folder)
+    assert not saved.recommendable[3] and saved.items.positions(["theirs"])[0] == len(fitted.items)
+    assert third.saved.items.positions(["theirs"])[0] == len(fitted.items)
 
 
 def test_metrics_count_requests_by_route_and_tell_the_version(reader):
@@ -318,15 +350,13 @@ def test_nothing_but_the_page_is_served_from_disk(reader):
     page = reader.get("/")
     assert page.status_code == 200 and "default-src 'self'" in page.headers["content-security-policy"]
     assert page.headers["x-content-type-options"] == "nosniff"
-    assert "http" not in reader.get("/docs").text.replace("/static-offline-docs", "")  # nothing from other hosts
+    assert "http" not in reader.get("/docs").text  # nothing from other hosts
 
 
 @pytest.mark.parametrize("name", ["popularity", "sasrec", "item_knn", "autoregressive"])
-def test_every_kind_of_recommender_is_served(name, toy, tmp_path):
+def test_every_kind_of_recommender_is_served(name, toy, tmp_path, limits):
     recommender = resolve("recommender", name)(small_recipe(name)).fit(toy, progress=False)
-    with TestClient(
-        create_app(LiveModel(recommender.save(tmp_path / name)), FAST), raise_server_exceptions=False
-    ) as client:
+    with client_of(create_app(LiveModel(recommender.save(tmp_path / name)), limits)) as client:
         assert offline(recommender, [HISTORY], 5)[0] == listed(
             client.post("/recommend", json={"histories": [HISTORY], "k": 5})
         )
@@ -341,13 +371,13 @@ def test_every_kind_of_recommender_is_served(name, toy, tmp_path):
         assert client.get("/items/item 3").status_code == 200
 
 
-def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe):
+def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe, limits):
     number = pl.col("item_id").str.extract(r"(\d+)").cast(pl.Int64)
     dataset = diffgrm.InteractionDataset.from_tables(
         toy.event_table().with_columns(number), toy.item_table.with_columns(number)
     )
     recommender = resolve("recommender", "popularity")().fit(dataset, progress=False)
-    with TestClient(create_app(LiveModel(recommender.save(tmp_path / "numbers")), FAST, token=TOKEN)) as client:
+    with client_of(create_app(LiveModel(recommender.save(tmp_path / "numbers")), limits, token=TOKEN)) as client:
         expected = offline(recommender, [[3, 77]], 5)[0]
         for history in ([3, 77], ["3", 77]):
             assert expected == listed(client.post("/recommend", json={"histories": [history], "k": 5}))
@@ -365,3 +395,21 @@ def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe):
         assert client.post("/items/remove", json={"item_ids": ["600", 601]}, headers=BEARER).status_code == 200
         removed = client.post("/items/remove", json={"item_ids": [expected[0][0]]}, headers=BEARER)
         assert removed.json()["recommendable"] == len(recommender.items) - 1  # of those that were there at first
+
+
+def test_rows_and_facts_that_json_cannot_hold_are_shown_as_it_can(toy, tmp_path, limits):
+    columns = {"price": float("nan"), "bytes": b"\xff\x00", "sizes": [1.5, float("inf")], "kind": {"a": float("nan")}}
+    table = toy.item_table.with_columns(pl.Series(name, [value] * toy.item_table.height) for name, value in columns.items())
+    recommender = resolve("recommender", "popularity")().fit(
+        diffgrm.InteractionDataset.from_tables(toy.event_table(), table), progress=False
+    )
+    recommender.facts["loss"] = float("nan")
+    with client_of(create_app(LiveModel(recommender.save(tmp_path / "odd")), limits)) as client:
+        row = client.get("/items/item 3").json()["row"]
+        assert {name: row[name] for name in columns} == {
+            "price": None,
+            "bytes": "ff00",
+            "sizes": [1.5, None],
+            "kind": {"a": None},
+        }
+        assert client.get("/model").json()["facts"]["loss"] is None

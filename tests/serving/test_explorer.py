@@ -378,3 +378,12 @@ def test_browsers_ask_whether_the_page_changed(address):
     for path in ("", "explorer/explorer.js", "explorer/explorer.css"):
         with urlopen(address + path, timeout=10) as answer:
             assert answer.headers["Cache-Control"] == "no-cache", path
+
+
+def test_the_description_of_all_routes_works_under_a_strict_policy(visit, address):
+    page = visit(address + "docs")
+    expect(page.locator(".opblock-summary-path")).not_to_have_count(0)
+    page.locator("#operations-server-health_health_get .opblock-summary-control").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table .highlight-code")).to_contain_text('"status": "ok"')

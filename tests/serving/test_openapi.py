@@ -24,7 +24,7 @@ OPERATIONS = {
 @pytest.fixture(scope="module")
 def api(saved, tmp_path_factory):
     folder = shutil.copytree(saved, tmp_path_factory.mktemp("hostile") / "model")
-    app = app_module.create_app(live_module.LiveModel(folder), token=TOKEN)
+    app = app_module.create_app(live_module.LiveModel(folder), token=TOKEN, hosts=["*"])
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 

@@ -5,54 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 
 import diffgrm
 from diffgrm.foundation.storage import file_digest
+from helpers.serving import HISTORY, TOKEN, eventually, serving
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
-
-HISTORY = ["item 3", "item 77", "item 410"]
-TOKEN = "a token for tests only"
-
-
-class Served:
-    """A running ``diffgrm serve`` and its log."""
-
-    def __init__(self, folder, *options, port=0):
-        command = [sys.executable, "-m", "diffgrm", "serve", str(folder), "--port", str(port), *options]
-        environment = __import__("os").environ | {"DIFFGRM_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        self.log = []
-        for line in self.process.stderr:
-            self.log.append(line)
-            if "running on" in line:
-                self.url = line.split("running on ")[1].split()[0]
-                break
-        else:
-            raise AssertionError("".join(self.log))
-        self.port = int(self.url.rsplit(":", 1)[1])
-        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
-
-    def ask(self, **options):
-        return httpx.post(f"{self.url}/recommend", json={"histories": [HISTORY], "k": 3, **options}, timeout=20)
-
-
-@contextmanager
-def serving(folder, *options, port=0):
-    served = Served(folder, *options, port=port)
-    try:
-        yield served
-    finally:
-        served.process.kill()
-        served.process.wait()
 
 
 def items_of(answer):
@@ -99,7 +62,7 @@ def test_it_ends_when_told_and_answers_what_is_under_way(folder):
         threads = [threading.Thread(target=lambda: answers.append(_quietly(served.ask, beam=200))) for _ in range(8)]
         for thread in threads:
             thread.start()
-        wait_for(lambda: "diffgrm_waiting_histories 0.0" not in httpx.get(f"{served.url}/metrics").text or answers)
+        eventually(lambda: "diffgrm_waiting_histories 0.0" not in httpx.get(f"{served.url}/metrics").text or answers)
         time.sleep(0.1)
         served.process.send_signal(signal.SIGTERM)
         for thread in threads:
@@ -109,20 +72,13 @@ def test_it_ends_when_told_and_answers_what_is_under_way(folder):
         assert "Traceback" not in "".join(served.log)
 
 
-def wait_for(condition, seconds=10):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_slow_and_broken_clients_harm_nobody(folder):
     with serving(folder, "--limit", "body_seconds=1") as served:
         slow = []
         for number in range(50):
             connection = socket.create_connection(("127.0.0.1", served.port))
             if number % 2:
-                connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+                connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             else:
                 connection.sendall(b"POST /recommend HT")
             slow.append(connection)
@@ -161,7 +117,7 @@ def test_what_takes_too_long_is_given_up(folder):
     with serving(folder, "--limit", "seconds=0.05", "--limit", "beam=4096", "--limit", "histories=64") as served:
         answer = served.ask(beam=4000, histories=[HISTORY] * 64)
         assert answer.status_code == 504 and answer.json()["status"] == 504
-        wait_for(lambda: served.ask(beam=4).status_code == 200, 30)  # the thread was not left with it
+        eventually(lambda: served.ask(beam=4).status_code == 200, seconds=30)  # the thread was not left with it
 
 
 def test_models_change_under_load_and_every_answer_is_of_the_version_it_names(folder):
@@ -187,9 +143,25 @@ def test_models_change_under_load_and_every_answer_is_of_the_version_it_names(fo
         for number in range(6):
             (second, first)[number % 2].save(folder)
             count = len(seen)
-            wait_for(lambda n=count: len(seen) > n + 15, 20)
+            eventually(lambda n=count: len(seen) > n + 15, seconds=20)
         ended.set()
         for thread in threads:
             thread.join()
     assert {status for status, _, _ in seen} == {200} and {model for _, model, _ in seen} == set(expected)
     assert all(items == expected[model] for _, model, items in seen)
+
+
+def test_the_command_answers_to_the_names_that_it_is_given(folder):
+    with serving(folder, "--host", "0.0.0.0", "--allow-host", "shop.example") as served:
+        url = f"http://127.0.0.1:{served.port}/health"
+        for host, status in (("shop.example", 200), ("localhost:1", 200), ("0.0.0.0", 421), ("rebound.example", 421)):
+            assert httpx.get(url, headers={"Host": host}, timeout=20).status_code == status
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+            connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")  # names no host at all
+            assert b" 421 " in connection.recv(1000).split(b"\r\n")[0]
+        wrong = {"Authorization": "Bearer not the token at all"}
+        for _ in range(3):
+            refused = httpx.post(f"http://127.0.0.1:{served.port}/items/remove", json={"item_ids": ["x"]}, headers=wrong)
+            assert refused.status_code == 401
+        log = eventually(lambda: "".join(served.log), lambda log: "wrong token" in log)
+        assert log.count("wrong token") == 1 and "127.0.0.1" in log and "not the token" not in log

@@ -34,6 +34,13 @@ def test_bounds_and_tokens_are_read(tmp_path):
     assert run.read_token(None, None) is None and run.read_token(None, "x" * 16) == "x" * 16
     with pytest.raises(DataError, match="16 at least"):
         run.read_token(None, "short")
+    for odd in ("pässwort pässwort", "x" * 16 + "\n1", "x" * 16 + "\t", " " * 20, "0123456789abcdef "):
+        with pytest.raises(DataError, match="letters, digits and signs of ASCII") as refused:
+            run.read_token(None, odd)
+        assert odd not in str(refused.value)
+    file.write_text("ключ" * 8, encoding="utf-8")
+    with pytest.raises(DataError, match="ASCII"):
+        run.read_token(file, None)
     with pytest.raises(DataError, match="cannot be read"):
         run.read_token(tmp_path / "nowhere", None)
 
@@ -45,6 +52,8 @@ def test_bounds_and_tokens_are_read(tmp_path):
         (["decoding.beem=3"], "beem"),
         (["model.width=3"], "only decoding"),
         (["--interactions", "nowhere.parquet"], "nowhere.parquet"),
+        (["--allow-host", "http://shop.example"], "without scheme and port"),
+        (["--allow-host", "shop.example:8000"], "without scheme and port"),
     ],
 )
 def test_the_command_refuses_what_cannot_be_served(saved, options, message):
@@ -55,3 +64,12 @@ def test_the_command_refuses_what_cannot_be_served(saved, options, message):
 def test_the_command_needs_a_model(tmp_path):
     answer = CliRunner().invoke(app, ["serve", str(tmp_path / "nowhere")])
     assert isinstance(answer.exception, DiffGRMError) and "no model folder" in str(answer.exception)
+
+
+def test_a_server_answers_to_loopback_and_the_address_that_it_listens_at(caplog):
+    assert run.answered_hosts("192.0.2.7", []) == ["localhost", "127.0.0.1", "::1", "192.0.2.7"]
+    assert run.answered_hosts("127.0.0.1", ["shop.example"])[-1] == "shop.example" and not caplog.records
+    for everywhere in ("0.0.0.0", "::"):
+        assert run.answered_hosts(everywhere, []) == ["localhost", "127.0.0.1", "::1"]
+    assert len(caplog.records) == 2 and "--allow-host" in caplog.text
+    assert run.answered_hosts("0.0.0.0", ["*"])[-1] == "*" and len(caplog.records) == 2

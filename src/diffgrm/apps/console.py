@@ -1,47 +1,27 @@
-"""What people see in the terminal: tables and progress bars."""
+"""What people see in the terminal: tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
-from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from diffgrm.foundation.parts import plain
 from diffgrm.foundation.recipe import SettingRow
 from diffgrm.foundation.schema import Columns
+from diffgrm.foundation.shown import visible
+from diffgrm.foundation.terminal import console, styled
 
 if TYPE_CHECKING:
     from diffgrm.semantic_ids.semantic_ids import TokenizerReport
 
-console = Console()
-errors = Console(stderr=True)
 NARROW = 120  # columns; with fewer, a table of settings would be hard to read
-
-
-@contextmanager
-def progress_bar(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A progress bar; the block calls the yielded function with the number of things done since the last call."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=errors, transient=True, disable=quiet) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
 
 
 def show_pairs(title: str, rows: Iterable[tuple[str, str]]) -> None:
@@ -55,16 +35,17 @@ def show_pairs(title: str, rows: Iterable[tuple[str, str]]) -> None:
 def show_settings(title: str, rows: Iterable[SettingRow]) -> None:
     """Settings with type, default and explanation: a table, or a list where the terminal is narrow."""
     if console.width < NARROW:
-        console.print(f"\n[italic]{title}[/]", highlight=False)
+        console.print()
+        console.print(styled(title, "italic"))
         for row in rows:
-            console.print(f"[bold]{row.path}[/]  {escape(row.type)}, {escape(_default(row))}", highlight=False)
-            console.print(Padding(escape(row.help), (0, 0, 0, 4)), highlight=False)
+            console.print(styled(row.path, "bold"), f" {row.type}, {_default(row)}")
+            console.print(Padding(row.help, (0, 0, 0, 4)))
         return
     table = Table(title=title, title_justify="left")
     for name in ("setting", "type", "default", "what it does"):
         table.add_column(name, overflow="fold", no_wrap=name == "setting")
     for row in rows:
-        table.add_row(row.path, row.type, escape(_default(row)), escape(row.help))
+        table.add_row(row.path, row.type, _default(row), row.help)
     console.print(table)
 
 
@@ -91,9 +72,8 @@ def show_metrics(title: str, by_model: Mapping[str, Mapping[str, float]], names:
         values = [metrics.get(name) for metrics in by_model.values()]
         best = max((v for v in values if v is not None), default=0.0)
         higher_is_better = len(values) > 1 and name.startswith(("recall", "ndcg", "mrr"))
-        cells = ["" if v is None else f"{v:.4f}" for v in values]
-        if higher_is_better:
-            cells = [f"[bold]{c}[/]" if v == best else c for c, v in zip(cells, values, strict=True)]
+        styles = ["bold" if higher_is_better and v == best else "" for v in values]
+        cells = [styled("" if v is None else f"{v:.4f}", s) for v, s in zip(values, styles, strict=True)]
         table.add_row(name, *cells)
     console.print(table)
 
@@ -126,13 +106,13 @@ def show_recommendations(
         item_table.select(Columns.ITEM, label), on=Columns.ITEM, how="left", maintain_order="left"
     )
     for user in joined[Columns.USER].unique(maintain_order=True)[:users]:
-        table = Table(title=Text(f"{whose} {user}"), title_justify="left")
+        table = Table(title=f"{whose} {visible(user)}", title_justify="left")
         for name in ("rank", "item", "score"):
             table.add_column(name, justify="left" if name == "item" else "right", no_wrap=True)
         table.add_column(label, max_width=70)  # gives way where the terminal is narrow
         for row in joined.filter(pl.col(Columns.USER) == user).iter_rows(named=True):
-            text = Text("" if row[label] is None else str(row[label]), no_wrap=True, overflow="ellipsis")
-            item, score = Text(str(row[Columns.ITEM])), f"{row[Columns.SCORE]:.3f}"
+            text = styled("" if row[label] is None else row[label], no_wrap=True, overflow="ellipsis")
+            item, score = visible(row[Columns.ITEM]), f"{row[Columns.SCORE]:.3f}"
             table.add_row(str(row[Columns.RANK]), item, score, text)
         console.print(table)
     more = joined[Columns.USER].n_unique() - users
@@ -146,8 +126,8 @@ def show_explanation(explanation: pl.DataFrame, item_table: pl.DataFrame) -> Non
     names = ("step", "digit", "code", "confidence", "likeliest other", "items left")
     for (rank, item), rows in explanation.group_by(Columns.RANK, Columns.ITEM, maintain_order=True):
         text = item_table.filter(pl.col(Columns.ITEM) == item)[label][0]
-        text = "" if text is None else str(text)
-        table = Table(title=Text(f"{rank}. {item}  {text[:60]}"), title_justify="left")
+        text = "" if text is None else visible(text)
+        table = Table(title=f"{rank}. {visible(item)}  {text[:60]}", title_justify="left")
         for name in names:
             table.add_column(name, justify="right")
         for row in rows.iter_rows(named=True):
@@ -165,4 +145,12 @@ def show_beams(beams: pl.DataFrame) -> None:
     for row in beams.iter_rows(named=True):
         digits = "  ".join("  ·" if code is None else f"{code:3d}" for code in row["digits"])
         table.add_row(str(row["step"]), str(row["place"]), digits, f"{row[Columns.SCORE]:.3f}")
+    console.print(table)
+
+
+def show_names(rows: Iterable[tuple[str, str]]) -> None:
+    """What there is to choose from: a name and what it is, a row each."""
+    table = Table("name", "what it is")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from diffgrm.apps.console import console, progress_bar, show_metrics, show_report
+from diffgrm.apps.console import show_metrics, show_report
 from diffgrm.data.dataset import leave_one_out
 from diffgrm.data.toy import ToyWorld, toy_world
 from diffgrm.evaluation.metrics import Evaluation, evaluate
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns
+from diffgrm.foundation.terminal import console, progress_bar, say, styled
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.hybrid import HybridRecommender
 from diffgrm.recommenders.popularity import PopularityRecommender
@@ -42,12 +43,12 @@ NOTE = (
 def run(out: Path | None, quiet: bool) -> None:
     """Fit, evaluate and recommend on the toy storefront; print what a user wants to see."""
     world = toy_world()
-    console.print(f"{world.dataset!r}: shoppers follow known rules, {world.noise:.0%} of purchases are noise")
+    say(f"{world.dataset!r}: shoppers follow known rules, {world.noise:.0%} of purchases are noise")
     recommender = HybridRecommender(RECIPE).fit(world.dataset, progress=not quiet)
     assert recommender.report is not None
     show_report(recommender.report)
     facts = recommender.facts
-    console.print(f"Trained {facts['epochs']} epochs, {facts['parameters']:,} parameters, in {facts['fit_seconds']} s")
+    say(f"Trained {facts['epochs']} epochs, {facts['parameters']:,} parameters, in {facts['fit_seconds']} s")
     models: dict[str, Recommender] = {
         "hybrid": recommender,
         "popularity": PopularityRecommender().fit(world.dataset),
@@ -57,9 +58,9 @@ def run(out: Path | None, quiet: bool) -> None:
     names = ["recall@5", "ndcg@5", "recall@10", "ndcg@10", "ndcg@10_unfiltered", "coverage@10", "validity", "distinctness"]
     show_metrics("Test: next purchase of every shopper, by item, history filtered", results, names)
     _show_examples(recommender, world)
-    console.print(NOTE)
+    say(NOTE)
     if out is not None:
-        console.print(f"Model saved to {recommender.save(out)}")
+        say(f"Model saved to {recommender.save(out)}")
 
 
 def _evaluate(model: Recommender, world: ToyWorld, name: str, quiet: bool) -> Evaluation:
@@ -78,8 +79,9 @@ def _show_examples(recommender: Recommender, world: ToyWorld, users: int = 3, k:
         history = world.dataset.items.ids(split.test.histories[row])
         found = recommender.recommend({user: history}, k)
         right = world.answers(history)
-        console.print(f"\n[bold]{user}[/] bought: " + " → ".join(titles[item] for item in history[-4:]), highlight=False)
+        console.print()
+        console.print(styled(user, "bold"), "bought:", " → ".join(titles[item] for item in history[-4:]))
         for item, score, rank in found.select(Columns.ITEM, Columns.SCORE, Columns.RANK).iter_rows():
-            mark = "[green]✓[/]" if item in right else " "
-            console.print(f"  {rank}. {mark} {titles[item]}  ({score:.2f})", highlight=False)
-    console.print("\n✓ marks what the rules of the storefront call right: three items for each history.")
+            mark = styled("✓" if item in right else " ", "green")
+            console.print(f"  {rank}.", mark, f"{titles[item]}  ({score:.2f})")
+    say("\n✓ marks what the rules of the storefront call right: three items for each history.")

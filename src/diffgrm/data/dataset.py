@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.frames import load_frame
-from diffgrm.data.ids import IdMap
+from diffgrm.data.ids import IdMap, id_order
 from diffgrm.data.tables import read_interactions, read_items, renamings_for
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
@@ -89,10 +89,12 @@ class InteractionDataset:
     """Who met what, in order, and what the items say. Frozen; build it with :meth:`from_tables`.
 
     Attributes:
-        users, items: external id <-> position.
+        users, items: external id <-> position. Items are in order of their ids (:func:`diffgrm.data.ids.id_order`), so that
+            what is learnt does not depend on the order of the rows.
         item_table: the item table, row i is item i; has ``item_id`` and ``text``.
         events: item positions of every user, oldest first.
         timestamps: the time of every event, aligned with ``events.values``; None without the column.
+        given: [I] the row of each item in the table as it was given; None: the same.
     """
 
     users: IdMap
@@ -101,6 +103,7 @@ class InteractionDataset:
     events: Ragged
     timestamps: pl.Series | None = None
     name: str = "dataset"
+    given: np.ndarray | None = None
 
     @classmethod
     def from_tables(
@@ -130,6 +133,8 @@ class InteractionDataset:
             hints = [f"{old!r}{did_you_mean(old, known)}" for old in missing]
             raise DataError("neither table has the column to rename:\n" + bullet_list(hints))
         item_table = read_items(items, renamings_for(items, columns))
+        given = id_order(item_table[Columns.ITEM])
+        item_table = item_table[given]
         event_table = read_interactions(interactions, renamings_for(interactions, columns), time_format)
         item_ids = IdMap(item_table[Columns.ITEM])
         item_positions = item_ids.positions(event_table[Columns.ITEM])
@@ -145,7 +150,7 @@ class InteractionDataset:
         counts = np.bincount(user_positions, minlength=len(user_ids))
         events = Ragged(item_positions[order], np.concatenate([[0], np.cumsum(counts)]))
         timestamps = event_table[Columns.TIMESTAMP].gather(order) if Columns.TIMESTAMP in event_table.columns else None
-        return cls(user_ids, item_ids, item_table, events, timestamps, name)
+        return cls(user_ids, item_ids, item_table, events, timestamps, name, given)
 
     @property
     def n_users(self) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import requests
 import urllib3
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from diffgrm.foundation.schema import DownloadError
 from diffgrm.foundation.storage import file_digest
+from diffgrm.foundation.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +95,9 @@ def _bytes_as_sent(answer: requests.Response) -> Iterator[bytes]:
 
 
 def _with_progress(chunks: Iterator[bytes], url: str, have: int, total: int) -> Iterator[bytes]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, transient=True) as progress:
-        bar = progress.add_task(url.rsplit("/", 1)[-1], total=total or None, completed=have)
+    with progress_bar(url.rsplit("/", 1)[-1], total or None, done=have, in_bytes=True) as progress:
         for chunk in chunks:
-            progress.advance(bar, len(chunk))
+            progress(len(chunk))
             yield chunk
 
 

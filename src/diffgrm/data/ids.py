@@ -101,6 +101,17 @@ def spelled(ids: Iterable[Any] | pl.Series, dtype: pl.DataType) -> pl.Series:
     return pl.select(pl.when(numbers).then(found).cast(dtype, strict=False)).to_series()
 
 
+def id_order(ids: pl.Series) -> np.ndarray:
+    """Places [N] of ids in the order in which items are numbered: whole numbers by size; texts shorter ones first, then by
+    their characters.
+
+    >>> id_order(pl.Series(["10", "b", "9", "a"])).tolist()
+    [2, 3, 1, 0]
+    """
+    by = [pl.col("id").str.len_chars(), pl.col("id")] if ids.dtype == pl.String else [pl.col("id")]
+    return ids.rename("id").to_frame().with_row_index("place").sort(by)["place"].cast(pl.Int64).to_numpy()
+
+
 def whole(column: pl.Series) -> bool:
     """Whether all values of a column of floats are whole numbers (nulls aside) that floats tell apart."""
     return bool(((column.round() == column) & (column.abs() < SPELLABLE)).all())

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError,
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-READS = 3  # times that a folder is read which others replace meanwhile, before they are made to wait
+TRIES = 3  # times that a folder is read or changed which others replace meanwhile, before they are made to wait
 STRANGE = (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
 
 
@@ -103,6 +103,40 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def change(
+    folder: Path,
+    make: Callable[[], T],
+    save: Callable[[T], object],
+    hold: Callable[[Path], AbstractContextManager[None]] = locked,
+) -> T:
+    """Put something in a folder's place that is made of what lies there; others may read and change it meanwhile.
+
+    Only ``save`` holds the right to change the folder. Where others have changed it since ``make`` began, it is made again
+    of theirs, so that no change is lost; they wait if that happens time after time.
+
+    Args:
+        make: reads the folder, and may take long.
+        save: takes what was made, and saves it there.
+        hold: how the right is held, see :func:`locked`.
+
+    Raises:
+        ModelFolderError: see :func:`locked`.
+    """
+    for _ in range(TRIES):
+        with hold(folder):  # whoever may not write here is told before the work
+            before = version(folder)
+        made = make()
+        with hold(folder):
+            if version(folder) == before:
+                save(made)
+                return made
+        logger.info("%s was changed meanwhile; changing what it holds now", folder)
+    with hold(folder):
+        made = make()
+        save(made)
+        return made
+
+
 def check_target(folder: Path, kind: str = MODEL) -> None:
     """Make sure that a model may be saved here; worth doing before a long fit. Folders above it are made when it is saved.
 
@@ -165,7 +199,7 @@ def read(folder: Path, take: Callable[[dict[str, Any]], T], kind: str = MODEL, t
     Raises:
         ModelFolderError: see :func:`check`; code that is not trusted; or files that do not hold what they should.
     """
-    for _ in range(READS):
+    for _ in range(TRIES):
         before = version(folder)
         try:
             taken = _taken(folder, take, kind, trust_code)

@@ -14,8 +14,8 @@ from diffgrm.foundation.yaml_text import YamlError, read_yaml
 PART_SECTIONS = ("embedding", "tokenizer", "model", "objective", "noising", "decoding")
 OWN_SCORER = re.compile(r"(item_scoring)\.([\w.]+:\w+)(?:\.(.+))?")  # a class of one's own has dots in its name
 
-# Settings that can change after fit; where vectors lie is not kept in model folders (see Local).
-LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=|embedding\.path=")
+# Settings that can change after fit; where vectors and encoders lie is not kept in model folders (see Local).
+LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=|embedding\.(path|model)=")
 
 
 def after_fit(overrides: Iterable[str]) -> list[str]:

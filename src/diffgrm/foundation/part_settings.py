@@ -44,7 +44,17 @@ class PartsOf(PartOf):
 
 @dataclass(frozen=True)
 class Local:
-    """Marks a setting that means something on one machine only: model folders do not keep it."""
+    """Marks a setting that means something on one machine only: model folders keep ``null`` instead.
+
+    Attributes:
+        paths: only absolute paths do.
+    """
+
+    paths: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value means something here only."""
+        return not self.paths or (isinstance(value, str) and Path(value).is_absolute())
 
 
 class Setting:
@@ -53,7 +63,7 @@ class Setting:
     Attributes:
         default: as written, ``inspect.Parameter.empty`` where there is none.
         nested: what kind of part the value is, None for plain values.
-        local: whether model folders do not keep it.
+        local: which values model folders do not keep; None: they keep all.
     """
 
     def __init__(self, name: str, hint: Any, default: Any) -> None:
@@ -61,7 +71,7 @@ class Setting:
         self.name, self.annotation, self.hint, self.default = name, hint, args[0], default
         self.help: str = next(a for a in args[1:] if isinstance(a, str))
         self.nested: PartOf | None = next((a for a in args[1:] if isinstance(a, PartOf)), None)
-        self.local = any(isinstance(a, Local) for a in args[1:])
+        self.local: Local | None = next((a for a in args[1:] if isinstance(a, Local)), None)
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:

@@ -26,7 +26,7 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.moved import moved
 from diffgrm.foundation.part_settings import PartOf as PartOf  # named here for constructors
 from diffgrm.foundation.part_settings import PartsOf, Setting
-from diffgrm.foundation.schema import RecipeError, did_you_mean, readable
+from diffgrm.foundation.schema import RecipeError, did_you_mean, ordinary, readable
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,11 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], path: str) -
             raw = merge(raw, given) if setting.nested and isinstance(given, Mapping) else given
         values[setting.name], found = _read_value(setting, raw, f"{path}.{setting.name}")
         problems += found
+    for whole, divisor in () if problems else registry.constant(kind, name, "multiples", ()):
+        if whole in values and divisor in values and values[whole] % values[divisor]:
+            problems.append(
+                f"{path}.{whole} {values[whole]} is not a multiple of {path}.{divisor} {values[divisor]}; change either"
+            )
     return values, problems
 
 
@@ -171,10 +176,12 @@ def _read_value(setting: Setting, raw: Any, path: str) -> tuple[Any, list[str]]:
     if setting.nested is not None:
         return (_read_parts if isinstance(setting.nested, PartsOf) else read_part)(setting.nested.kind, raw, path)
     try:
-        return setting.adapter.validate_python(raw), []
+        return ordinary(setting.adapter.validate_python(raw)), []
     except ValidationError as error:
         reason = "; ".join(readable(e) for e in error.errors())
         return raw, [f"{path} = {raw!r}: {reason}"]
+    except ValueError as error:
+        return raw, [f"{path} = {raw!r}: {error}"]
 
 
 def named(raw: Any) -> Any:

@@ -27,6 +27,7 @@ from diffgrm.foundation.sections import (
     EvaluationSettings,
     ItemLossSettings,
     Section,
+    Seed,
     SemanticIdSettings,
     TrainingSettings,
 )
@@ -75,7 +76,7 @@ class Recipe(BaseModel):
     recommender: Annotated[str, AfterValidator(_is_recommender)] = Field(
         "hybrid", description="which recommender the recipe is for"
     )
-    seed: int = Field(0, ge=0, lt=2**31 - 2000, description="seed of everything that is drawn at random")
+    seed: Seed = Field(0, description="seed of everything that is drawn at random")
     data: DataSettings = DataSettings()  # type: ignore[call-arg]
     embedding: Annotated[Part, _part("embedding", "lsa")] = "lsa"  # type: ignore[assignment]
     tokenizer: Annotated[Part, _part("tokenizer", "opq")] = "opq"  # type: ignore[assignment]
@@ -155,8 +156,9 @@ class Recipe(BaseModel):
         """The recipe without what means something on this machine only, for model folders."""
         written = self.to_dict()
         for section in set(PART_SECTIONS) & set(written):
-            settings = registry.settings(section, getattr(self, section).name)
-            written[section] |= {name: setting.default for name, setting in settings.items() if setting.local}
+            for name, setting in registry.settings(section, getattr(self, section).name).items():
+                if setting.local is not None and setting.local.holds(written[section][name]):
+                    written[section][name] = None
         return type(self).from_dict(written)
 
     @property

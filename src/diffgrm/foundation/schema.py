@@ -45,6 +45,10 @@ class ModelFolderError(DiffGRMError, OSError):
     """A saved model folder is missing files, damaged, or not ours."""
 
 
+class OutputError(DiffGRMError, OSError):
+    """A file could not be written, as on a full disk; what was there before is whole."""
+
+
 class DownloadError(DiffGRMError, OSError):
     """A public dataset could not be fetched whole."""
 
@@ -84,7 +88,31 @@ def readable(error: Mapping[str, Any]) -> str:
         return "expected a list, such as [a, b]"
     if error["type"] in ("model_type", "dict_type"):
         return "expected a mapping from settings to their values"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
     return str(error["msg"])
+
+
+LARGEST = 2**31 - 1
+ORDINARY = 1e-30, 1e30  # what 32-bit floats can be multiplied with
+
+
+def ordinary(value: Any) -> Any:
+    """A setting of which no number is too large or too small to be computed with; lists are looked into.
+
+    >>> ordinary([1e-3, 0, None, "all"])
+    [0.001, 0, None, 'all']
+
+    Raises:
+        ValueError: a whole number beyond 32 bits, or another number that is infinite, none, or near that.
+    """
+    low, high = ORDINARY
+    for number in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(number, int) and abs(number) > LARGEST:
+            raise ValueError(f"expected a whole number of at most {LARGEST:,}")
+        if isinstance(number, float) and number and not low <= abs(number) <= high:
+            raise ValueError(f"expected a number, of a size from {low:g} to {high:g}, or 0")
+    return value
 
 
 def idle(path: str, rules: OnlyWith, values: Mapping[str, Any], *usual: Mapping[str, Any]) -> list[str]:

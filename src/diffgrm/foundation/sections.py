@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from diffgrm.foundation.schema import OnlyWith
+from diffgrm.foundation.schema import OnlyWith, ordinary
+
+Seed = Annotated[int, Field(ge=0, lt=2**31 - 2000)]
 
 
 class Section(BaseModel):
@@ -18,6 +21,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     only_with: ClassVar[OnlyWith] = ()
+
+    @field_validator("*")
+    @classmethod
+    def _check_numbers(cls, value: Any) -> Any:
+        try:
+            return ordinary(value)
+        except ValueError as error:
+            raise PydanticCustomError("number", str(error)) from error  # type: ignore[arg-type]
 
 
 class DataSettings(Section):
@@ -60,7 +71,9 @@ class ItemLossSettings(Section):
         description="softmax: over all items; sampled_softmax: over the target and negatives shared by the batch; bce: "
         "each target against negatives of its own; gbce: the same, calibrated for few negatives",
     )
-    negatives: int = Field(256, ge=1, description="negatives: of a batch (sampled_softmax) or of each target (bce, gbce)")
+    negatives: int = Field(
+        256, ge=1, le=2**24, description="negatives: of a batch (sampled_softmax) or of each target (bce, gbce)"
+    )
     negative_power: float = Field(
         0.0, ge=0, le=1, description="negatives are drawn by training events to this power; 0: every item alike"
     )
@@ -74,8 +87,8 @@ class ItemLossSettings(Section):
 class TrainingSettings(Section):
     """The training loop."""
 
-    batch_size: int = Field(256, ge=1, description="targets per optimiser step, over all devices together")
-    epochs: int = Field(100, ge=1, description="most passes over the training targets; the cosine ends here")
+    batch_size: int = Field(256, ge=1, le=2**20, description="targets per optimiser step, over all devices together")
+    epochs: int = Field(100, ge=1, le=10**6, description="most passes over the training targets; the cosine ends here")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay on matrices (not on norms and biases)")
     warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
@@ -92,7 +105,7 @@ class TrainingSettings(Section):
         False, description="run the network through torch.compile: faster steps after minutes of compiling (long runs)"
     )
     accelerator: str = Field("auto", description="Lightning accelerator: auto, cpu, gpu...")
-    devices: int = Field(1, ge=1, description="number of devices (processes)")
+    devices: int = Field(1, ge=1, le=1024, description="number of devices (processes)")
     strategy: str = Field("auto", description="Lightning strategy: auto, ddp...")
     loggers: tuple[Literal["csv", "tensorboard"], ...] = Field(
         ("csv",), description="where metrics of every epoch are written, in the run folder"

@@ -19,7 +19,8 @@ import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from diffgrm.foundation.schema import DataError, ModelFolderError
+from diffgrm.foundation import forks
+from diffgrm.foundation.schema import DataError, ModelFolderError, OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +75,17 @@ def regular(path: Path, most: int | None = None) -> Path:
 
 @contextmanager
 def usual_mode(path: Path) -> Iterator[None]:
-    """A file that the block writes gets the rights that every new file gets (the umask), whoever writes it."""
+    """A file that the block writes gets the rights that every new file gets (the umask), whoever writes it.
+
+    Raises:
+        OSError: safetensors could not write it.
+    """
     path.touch()
     mode = path.stat().st_mode & 0o777
-    yield
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {error}") from error
     path.chmod(mode)
 
 
@@ -85,8 +93,9 @@ def read_parquet(path: Path) -> pl.DataFrame:
     """A parquet file of this very name: ``[``, ``?``, ``*`` and ``~`` mean themselves.
 
     Raises:
-        DataError: missing or damaged.
+        DataError: missing or damaged. DiffGRMError: see :func:`diffgrm.foundation.forks.check`.
     """
+    forks.check()
     try:
         with path.open("rb") as file:
             return pl.read_parquet(file)
@@ -95,9 +104,16 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 
 def write_parquet(table: pl.DataFrame, path: Path) -> None:
-    """Write a parquet file of this very name; see :func:`read_parquet`."""
-    with path.open("wb") as file:
-        table.write_parquet(file)
+    """Write a parquet file of this very name; see :func:`read_parquet`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        with path.open("wb") as file:
+            table.write_parquet(file)
+    except pl.exceptions.ComputeError as error:  # polars' word for what the disk says
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def cache_folder() -> Path | None:
@@ -115,14 +131,24 @@ def cache_folder() -> Path | None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it when the block ends well, and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path beside ``path`` that replaces it when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OutputError: it could not be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is whole. Make room, or choose "
+            "another place"
+        ) from error
 
 
 def cached(folder: Path | None, name: str, what: str, make: Callable[[], State]) -> State:

@@ -7,7 +7,6 @@ import math
 import pickle
 import signal
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +17,22 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomTimeColumn
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, selection_score
+from diffgrm.foundation.outputs import check_writable
 from diffgrm.foundation.run_folder import BEST, LAST, holds_checkpoint
-from diffgrm.foundation.schema import MissingExtraError, TrainingError
+from diffgrm.foundation.schema import DiffGRMError, MissingExtraError, TrainingError
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.storage import digest
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.learning.context import LearningContext
+from diffgrm.learning.machine import quiet_lightning, trainer_arguments
 from diffgrm.learning.objectives.base import Objective
 
 logger = logging.getLogger(__name__)
@@ -134,6 +137,14 @@ class TrainingTask(L.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.learning_rate_factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm. Lightning refuses to where AdamW is fused and the precision bf16, which needs no scaling."""
+        if gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def learning_rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step."""
         warmup = min(self.settings.warmup_steps, max(self.steps - 1, 0))
@@ -225,11 +236,19 @@ def train(
     steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
     task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
     resume = resume and (run_folder / LAST).is_file()
-    with _quiet_lightning(), _ended_as_asked():
+    with quiet_lightning(), _ended_as_asked():
         if resume:
             _checkpoint(run_folder / LAST)
         trainer = _trainer(settings, run_folder, progress)
-        trainer.fit(task, data, ckpt_path=run_folder / LAST if resume else None, weights_only=True)
+        try:
+            trainer.fit(task, data, ckpt_path=run_folder / LAST if resume else None, weights_only=True)
+        except OSError as error:
+            if isinstance(error, DiffGRMError):
+                raise
+            raise TrainingError(
+                f"training stopped, for files could not be read or written ({error}); make room where {run_folder} lies, "
+                "then resume from the last checkpoint if there is one"
+            ) from error
     best = _checkpoint(run_folder / BEST)
     prefix = next(name for name, module in task.named_modules() if module is objective.network) + "."
     objective.network.load_state_dict(
@@ -245,10 +264,11 @@ def check_run_folder(run_folder: Path, resume: bool) -> None:
     """Make sure that a run can start or go on in a folder, before anything is learnt for it.
 
     Raises:
-        TrainingError: it is a file, holds another run, or nothing to resume from.
+        TrainingError: it is a file, lies where one may not write, holds another run, or nothing to resume from.
     """
     if run_folder.exists() and not run_folder.is_dir():
         raise TrainingError(f"the run folder {run_folder} is a file; choose another")
+    check_writable(run_folder.absolute() / "checkpoint", TrainingError)
     begun = holds_checkpoint(run_folder)
     if resume and not begun:
         raise TrainingError(f"cannot resume: there is no checkpoint {run_folder / LAST}; start without resume")
@@ -295,13 +315,10 @@ def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.
         ModelCheckpoint(run_folder, filename=last, enable_version_counter=False),
     ]
     if progress:
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(_ProgressBar(leave=False))
     return L.Trainer(
+        **trainer_arguments(settings),
         max_epochs=settings.epochs,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=settings.strategy,
-        precision=_precision(settings),
         gradient_clip_val=settings.gradient_clip or None,
         check_val_every_n_epoch=settings.validate_every,
         callbacks=callbacks,
@@ -312,6 +329,15 @@ def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.
         log_every_n_steps=10,
         use_distributed_sampler=False,
     )
+
+
+class _ProgressBar(RichProgressBar):
+    """Lightning's own without its dot between times, which ends a run where the terminal has ASCII only."""
+
+    def configure_columns(self, trainer: L.Trainer) -> list[Any]:
+        """What the bar shows."""
+        kept = [column for column in super().configure_columns(trainer) if not isinstance(column, CustomTimeColumn)]
+        return [*kept, TimeElapsedColumn(), TimeRemainingColumn()]
 
 
 class _Data(L.LightningDataModule):
@@ -337,14 +363,6 @@ class _Data(L.LightningDataModule):
         return DataLoader(token)
 
 
-def _precision(settings: TrainingSettings) -> Any:
-    if settings.precision == "bf16":
-        return "bf16-mixed"
-    gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    gpu = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if settings.precision == "auto" and gpu else "32-true"
-
-
 def _loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
     loggers: list[Logger] = []
     part = f"part_{len(list(folder.glob('logs/part_*')))}"  # a resumed run goes on in a new part
@@ -356,19 +374,3 @@ def _loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
         except ModuleNotFoundError as error:
             raise MissingExtraError("tensorboard", "tensorboard", "training.loggers=[tensorboard]") from error
     return loggers
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on data loaders and devices, which does not apply here."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    levels = {name: logging.getLogger(name).level for name in names}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        for name in names:
-            logging.getLogger(name).setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)

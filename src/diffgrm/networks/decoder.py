@@ -18,7 +18,7 @@ DecoderDropout = Annotated[float | None, Field(ge=0, lt=1), "dropout rate of the
 Skip = Annotated[
     bool, "the state of the history's newest item goes past the decoder, whose layers begin by adding nothing to it"
 ]
-DecoderLayers = Annotated[int, Field(ge=1), "layers over the digits"]
+DecoderLayers = Annotated[int, Field(ge=1, le=1024), "layers over the digits"]
 
 
 class DigitDecoder(nn.Module):

@@ -50,7 +50,7 @@ class DiffGRM(HistoryNetwork):
         text_width: int = 0,
         width: Width = 128,
         heads: Heads = 4,
-        encoder_layers: Annotated[int, Field(ge=0), "layers over the history"] = 1,
+        encoder_layers: Annotated[int, Field(ge=0, le=1024), "layers over the history"] = 1,
         decoder_layers: DecoderLayers = 2,
         feed_forward: FeedForward = 512,
         dropout: DropoutRate = 0.1,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,11 +21,11 @@ from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.networks.item_vectors import DigitEmbedding, ItemVectors, Sizes
 from diffgrm.networks.memory import Memory
 
-Width = Annotated[int, Field(ge=1), "d, width of the network"]
-Heads = Annotated[int, Field(ge=1), "attention heads; must divide the width"]
-FeedForward = Annotated[int, Field(ge=1), "hidden width of the feed-forward layers"]
+Width = Annotated[int, Field(ge=1, le=2**14), "d, width of the network"]
+Heads = Annotated[int, Field(ge=1, le=2**14), "attention heads; must divide the width"]
+FeedForward = Annotated[int, Field(ge=1, le=2**17), "hidden width of the feed-forward layers"]
 DropoutRate = Annotated[float, Field(ge=0, lt=1), "dropout rate"]
-MaxLen = Annotated[int, Field(ge=1), "most recent history items that are looked at"]
+MaxLen = Annotated[int, Field(ge=1, le=2**17), "most recent history items that are looked at"]
 History = Annotated[
     Literal["bidirectional", "causal"],
     "bidirectional: every target has its own pass over the items before it (paper); causal: items look back only, so one "
@@ -126,9 +126,14 @@ class HistoryNetwork(nn.Module):
         encoder: how histories are encoded.
         scaled: weights by fan-in and vectors of norm 1 (else every weight at std 0.02, as in the release).
 
+    Attributes:
+        multiples: settings each of which another one must divide; recipes are checked for it.
+
     Raises:
         RecipeError: see :class:`HistoryEncoder` and :class:`ItemVectors`.
     """
+
+    multiples: ClassVar[tuple[tuple[str, str], ...]] = (("width", "heads"),)
 
     def __init__(self, sizes: Sizes, branches: PartsLike, encoder: EncoderSettings, scaled: bool = True) -> None:
         super().__init__()

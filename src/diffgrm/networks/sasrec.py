@@ -27,7 +27,7 @@ class SASRec(HistoryNetwork):
         text_width: int = 0,
         width: Width = 128,
         heads: Heads = 2,
-        layers: Annotated[int, Field(ge=1), "layers over the history"] = 2,
+        layers: Annotated[int, Field(ge=1, le=1024), "layers over the history"] = 2,
         feed_forward: FeedForward = 256,
         dropout: DropoutRate = 0.3,
         max_len: MaxLen = 50,

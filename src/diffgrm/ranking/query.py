@@ -63,7 +63,8 @@ def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray])
         order = np.sort(order, axis=1)
         order = np.take_along_axis(order, np.argsort(-np.take_along_axis(scores, order, 1), axis=1, kind="stable"), 1)
         top = np.take_along_axis(scores, order, 1)
-        items[rows], best[rows] = np.where(top > -np.inf, order, -1), top
+        found = top.shape[1]  # fewer than k where there are fewer items
+        items[rows, :found], best[rows, :found] = np.where(top > -np.inf, order, -1), top
         if query.progress:
             query.progress(len(rows))
     return items, best

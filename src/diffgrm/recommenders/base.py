@@ -136,13 +136,13 @@ class Recommender(ABC):
             DataError: unusable rows, or ids that are there already.
             DiffGRMError: the method knows items by their events only.
         """
-        catalogue, rows, positions = self.catalogue.with_new(table)
+        catalogue, rows, positions, given = self.catalogue.with_new(table)
         if not self.takes_new_items:
             raise DiffGRMError(
                 f"{self.recipe.recommender!r} knows items by their events only and cannot add any; fit again, or use a "
                 "method that reads texts"
             )
-        return self._with(catalogue, ItemChange(rows, positions, True, self.parts))
+        return self._with(catalogue, ItemChange(rows, positions, given, True, self.parts))
 
     def update_items(self, table: Any, semantic_ids: Literal["keep", "move"]) -> Self:
         """A recommender with other rows (text, title...) for items it knows.
@@ -157,8 +157,8 @@ class Recommender(ABC):
         """
         if semantic_ids not in ("keep", "move"):
             raise DataError(f"semantic_ids is {semantic_ids!r}; expected 'keep' or 'move'")
-        catalogue, rows, positions = self.catalogue.with_rows(table)
-        change = ItemChange(rows, positions, False, self.parts)
+        catalogue, rows, positions, given = self.catalogue.with_rows(table)
+        change = ItemChange(rows, positions, given, False, self.parts)
         return self._with(catalogue, change if semantic_ids == "move" else None)
 
     def remove_items(self, ids: Any) -> Self:
@@ -231,7 +231,7 @@ class Recommender(ABC):
         return changed
 
     def override(self, overrides: Iterable[str]) -> Self:
-        """Change how a fitted recommender decodes, weighs or is evaluated, for example ``["decoding.beam=256"]``.
+        """Change how a fitted recommender decodes, weighs or is evaluated: ``["decoding.beam=256"]``.
 
         Raises:
             RecipeError: overrides of settings that fitting has used up; nothing has changed then.
@@ -243,25 +243,25 @@ class Recommender(ABC):
         """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the recommender.
 
         Args:
-            precision: of the network in use: ``"32"``; or ``"bf16"``, faster on GPUs and on CPUs with matrix units (AMX),
-                with scores that differ in the second or third decimal, so that now and then neighbours in a list change
-                places. What is saved stays in 32 bits.
+            precision: of the network in use, not of what is saved: ``"32"``; or ``"bf16"``, faster on GPUs and on CPUs with
+                matrix units (AMX), with scores that differ in the second or third decimal.
 
         Raises:
-            DiffGRMError: not fitted, or another precision.
+            DiffGRMError: not fitted, another precision, or a device that is not there.
         """
         if precision not in ("32", "bf16"):
             raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
-        parts = {name: part.to(device, precision) for name, part in self.parts.items()}
-        self.take(parts, self.catalogue, self.facts)
+        from diffgrm.recommenders.checks import usable_device  # which needs PyTorch
+
+        usable_device(device)
+        self.take({name: part.to(device, precision) for name, part in self.parts.items()}, self.catalogue, self.facts)
         return self
 
     def compile(self) -> Self:
-        """Run the network's Transformer layers through ``torch.compile`` in this process, which takes minutes at first use.
-        Meant for GPUs: on the CPU it pays nothing (docs/results/performance.md).
+        """Run the network's layers through ``torch.compile`` in this process: minutes at first use, pays on GPUs only.
 
         Raises:
-            DiffGRMError: not fitted, or the method has no network.
+            DiffGRMError: not fitted, or without a network.
         """
         compiled = [part.compile() for part in self.parts.values()]
         self.take(self.parts, self.catalogue, self.facts)
@@ -284,8 +284,8 @@ class Recommender(ABC):
         """The k best items for each history.
 
         Args:
-            histories: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids,
-                oldest first; a list of item-id lists; or one list of item ids.
+            histories: a table (path or frame) of user_id, item_id and perhaps timestamp; or item ids, oldest first: of
+                one user, a list of such lists, or a mapping user -> item ids.
             k: items for each user.
             users: instead of histories, user ids of the dataset this recommender was fitted on in this process; their
                 history is everything the dataset has of them.
@@ -297,7 +297,8 @@ class Recommender(ABC):
             progress: called with the number of users done since the last call.
 
         Returns:
-            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible.
+            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible. Items
+            whose scores differ by less than some 1e-5 may change places with the number of users asked at once.
 
         Raises:
             DataError: k out of range, unusable histories, unknown users, or filters that know or leave no item.
@@ -332,9 +333,9 @@ class Recommender(ABC):
             raise DataError("give either histories or users")
         if users is None:
             return read_histories(histories, self.items, on_empty)
-        if self._fitted_split is None:
+        if (split := self._fitted_split) is None:
             raise DataError("a loaded model does not keep the users' histories: pass histories= instead of users=")
-        return histories_of(self._fitted_split.dataset, users)
+        return histories_of(split.dataset, users)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, whole or not at all; a model that was there is replaced.

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.shown import fenced, markdown
 
 
 def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_item: object, reader: str = "load") -> str:
@@ -25,16 +26,11 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
         "tags: [recommender-system, sequential-recommendation, generative-recommendation, semantic-ids]",
         "---",
         "",
-        f"# {method} on {facts['dataset']}",
+        f"# {method} on {markdown(facts['dataset'])}",
         "",
         "Loads with [diffgrm](https://pypi.org/project/diffgrm/):",
         "",
-        "```python",
-        "import diffgrm",
-        "",
-        f'recommender = diffgrm.{reader}("THIS_FOLDER"{", trust_code=True" if own else ""})',
-        f"recommender.recommend([{example_item!r}], k=10)",
-        "```",
+        *fenced(_example(reader, example_item, bool(own)), "python"),
         "",
     ]
     if own:
@@ -47,20 +43,27 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
     lines += [
         "## Data",
         "",
-        f"- {facts['users']:,} users, {facts['items']:,} items, {facts['events']:,} events; split: {facts['split']}, "
-        f"of which {facts['training_events']:,} events were trained on.",
-        f"- Fitted at {facts['fitted_at']} in {facts['fit_seconds']} s ({facts['machine']}).",
+        f"- {facts['users']:,} users, {facts['items']:,} items, {facts['events']:,} events; split: "
+        f"{markdown(facts['split'])}, of which {facts['training_events']:,} events were trained on.",
+        f"- Fitted at {markdown(facts['fitted_at'])} in {facts['fit_seconds']} s ({markdown(facts['machine'])}).",
         "",
     ]
     if validation := facts.get("validation"):
         lines += ["## Validation (by item, history filtered)", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4f} |" for name, value in validation.items()] + [""]
+        lines += [f"| {markdown(name)} | {value:.4f} |" for name, value in validation.items()] + [""]
     if report := facts.get("tokenizer_report"):
         lines += ["## Semantic IDs", "", "| | |", "|---|---|"]
-        lines += [f"| {name} | {value} |" for name, value in report.items()] + [""]
-    lines += ["## Settings", "", "```yaml", recipe.to_yaml().rstrip(), "```", ""]
-    lines += ["## Versions", "", ", ".join(f"{name} {number}" for name, number in facts["versions"].items()), ""]
-    return "\n".join(lines)
+        lines += [f"| {markdown(name)} | {markdown(value)} |" for name, value in report.items()] + [""]
+    lines += ["## Settings", "", *fenced(recipe.to_yaml().rstrip(), "yaml"), ""]
+    versions = ", ".join(markdown(f"{name} {number}") for name, number in facts["versions"].items())
+    return "\n".join([*lines, "## Versions", "", versions, ""])
+
+
+def _example(reader: str, item: object, own: bool) -> str:
+    """How the folder is loaded and asked, in Python."""
+    trust = ", trust_code=True" if own else ""
+    lines = ["import diffgrm", "", f'recommender = diffgrm.{reader}("THIS_FOLDER"{trust})']
+    return "\n".join([*lines, f"recommender.recommend([{item!r}], k=10)"])
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:

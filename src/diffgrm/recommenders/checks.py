@@ -1,12 +1,14 @@
-"""Refuses networks that cannot be trained or asked as a recipe says, before anything is made for them."""
+"""Refuses networks that cannot be trained or asked as a recipe says, and devices that are not there."""
 
 from __future__ import annotations
+
+import torch
 
 from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError
-from diffgrm.networks.contracts import Denoises, EncodesHistories, PredictsDigits, ScoresItems, check_network
+from diffgrm.foundation.schema import DiffGRMError, RecipeError
+from diffgrm.networks.contracts import Denoises, EncodesHistories, PredictsDigits, ScoresItems, check_network, lacks
 from diffgrm.semantic_ids.embeddings.base import ItemSpace
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
@@ -72,6 +74,52 @@ def _check_start(recipe: Recipe) -> None:
             "model.start=item_scorer begins where digits are compared with the state of the newest item; set "
             "model.skip=true"
         )
+
+
+def check_all_taught(recipe: Recipe) -> None:
+    """Refuse to fit what would not be used: a network's answers that nothing teaches, or items that nothing ranks by.
+
+    It is asked before fitting only, so that a model that was fitted so can be loaded.
+
+    Raises:
+        RecipeError: with the way out.
+    """
+    model, objective, who = recipe.model.name, recipe.objective.name, recipe.recommender
+    parts = [part for part in recipe.objective.with_nested() if part.kind == "objective"]
+    taught = {protocol for part in parts for need in _needs(part) for protocol in need.__mro__}
+    for head in (Denoises, PredictsDigits):
+        if head not in taught and not lacks(registry.resolve("model", model), head):
+            raise RecipeError(
+                f"the model {model!r} answers as {head.__name__}, which the objective {objective!r} of the recommender "
+                f"{who!r} does not teach: that part of it would be fitted to nothing. Choose another model.name (sasrec "
+                "scores items only), or the objective joint"
+            )
+    if ScoresItems in taught and "decoding" in recipe.sections and "item_scoring" not in recipe.sections:
+        raise RecipeError(
+            f"the objective {objective!r} teaches item scores, which the recommender {who!r} does not rank by; choose "
+            "recommender=hybrid, or an objective over digits only (diffusion, left_to_right)"
+        )
+
+
+def usable_device(name: str) -> torch.device:
+    """A torch device by its name, tried; ``"auto"`` is a GPU if there is one, else the processor.
+
+    Raises:
+        DiffGRMError: there is no such device here, or it cannot compute.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise DiffGRMError(
+            f"the device {name!r} cannot be used here ({reason}); expected auto, cpu, or a GPU that is there, as cuda or "
+            f"cuda:0 (this machine has {there} CUDA GPUs)"
+        ) from error
+    return device
 
 
 def _needs(part: Part) -> tuple[type, ...]:

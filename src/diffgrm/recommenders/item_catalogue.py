@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.ids import IdMap, known_positions, spelled, whole
+from diffgrm.data.ids import IdMap, id_order, known_positions, spelled, whole
 from diffgrm.data.tables import COUNT, RECOMMENDABLE, read_items
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, bullet_list, first_few
@@ -42,29 +42,36 @@ class ItemCatalogue:
     counts: np.ndarray
     recommendable: np.ndarray | None = None
 
-    def with_new(self, source: Any) -> tuple[ItemCatalogue, pl.DataFrame, np.ndarray]:
-        """With more items behind those that are there; and their rows [N], and their positions [N].
+    def with_new(self, source: Any) -> tuple[ItemCatalogue, pl.DataFrame, np.ndarray, np.ndarray]:
+        """With more items behind those that are there, in order of their ids.
+
+        Returns:
+            The catalogue; the new rows [N], their positions [N], and the row [N] of the source where each stood.
 
         Raises:
             DataError: unusable rows, or ids that are there already.
         """
-        rows = _new_rows(source, self.table, self.ids)
+        rows, given = _new_rows(source, self.table, self.ids)
         table = pl.concat([self.table, rows])
         counts = np.concatenate([self.counts, np.zeros(rows.height, self.counts.dtype)])
         recommendable = self.recommendable
         if recommendable is not None:
             recommendable = np.concatenate([recommendable, np.ones(rows.height, dtype=bool)])
         grown = ItemCatalogue(IdMap(table[Columns.ITEM]), table, counts, recommendable)
-        return grown, rows, np.arange(self.table.height, table.height)
+        return grown, rows, np.arange(self.table.height, table.height), given
 
-    def with_rows(self, source: Any) -> tuple[ItemCatalogue, pl.DataFrame, np.ndarray]:
-        """With other rows for items that are there; and those rows [N], and their positions [N].
+    def with_rows(self, source: Any) -> tuple[ItemCatalogue, pl.DataFrame, np.ndarray, np.ndarray]:
+        """With other rows for items that are there.
+
+        Returns:
+            The catalogue; those rows [N] in order of their ids, their positions [N], and the row [N] of the source where
+            each stood.
 
         Raises:
             DataError: unusable rows, or unknown ids.
         """
-        positions, rows = _changed_rows(source, self.table, self.ids)
-        return replace(self, table=_replaced(self.table, positions, rows)), rows, positions
+        rows, positions, given = _changed_rows(source, self.table, self.ids)
+        return replace(self, table=_replaced(self.table, positions, rows)), rows, positions, given
 
     def recommending(self, ids: Any, may: bool) -> ItemCatalogue:
         """With items that may, or may not, be recommended from now on.
@@ -137,33 +144,33 @@ def read_item_rows(folder: Path, columns: Iterable[str]) -> pl.DataFrame:
     return table
 
 
-def _new_rows(source: Any, item_table: pl.DataFrame, items: IdMap) -> pl.DataFrame:
-    """The rows of new items, with the columns of the item table.
+def _new_rows(source: Any, item_table: pl.DataFrame, items: IdMap) -> tuple[pl.DataFrame, np.ndarray]:
+    """The rows of new items, with the columns of the item table; and where they stood [N].
 
     Raises:
         DataError: unusable tables, or ids that the catalogue has already.
     """
-    rows = _rows_like(source, item_table)
+    rows, given = _rows_like(source, item_table)
     known = rows.filter(pl.Series(items.positions(rows[Columns.ITEM]) >= 0))[Columns.ITEM]
     if len(known):
         raise DataError(
             f"{len(known)} of the new items are in the catalogue already: {first_few(known)}; use update_items for those"
         )
-    return rows
+    return rows, given
 
 
-def _changed_rows(source: Any, item_table: pl.DataFrame, items: IdMap) -> tuple[np.ndarray, pl.DataFrame]:
-    """Positions [N] of items that change, and their new rows.
+def _changed_rows(source: Any, item_table: pl.DataFrame, items: IdMap) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
+    """The new rows of items that change, their positions [N], and where they stood [N].
 
     Raises:
         DataError: unusable tables, or ids that the catalogue does not have.
     """
-    rows = _rows_like(source, item_table)
+    rows, given = _rows_like(source, item_table)
     positions = items.positions(rows[Columns.ITEM])
     unknown = rows.filter(pl.Series(positions < 0))[Columns.ITEM]
     if len(unknown):
         raise DataError(f"{len(unknown)} items are not in the catalogue: {first_few(unknown)}; use add_items for those")
-    return positions, rows
+    return rows, positions, given
 
 
 def _replaced(item_table: pl.DataFrame, positions: np.ndarray, rows: pl.DataFrame) -> pl.DataFrame:
@@ -173,8 +180,11 @@ def _replaced(item_table: pl.DataFrame, positions: np.ndarray, rows: pl.DataFram
     return pl.concat([item_table, rows])[order]
 
 
-def _rows_like(source: Any, item_table: pl.DataFrame) -> pl.DataFrame:
-    """Item rows with the columns of the item table, empty where they have none; ids as the catalogue spells them.
+def _rows_like(source: Any, item_table: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+    """Item rows with the columns of the item table, empty where they have none; ids as the catalogue spells them, in order.
+
+    Returns:
+        N rows, and where each stood in the table [N].
 
     Raises:
         DataError: unusable rows, ids that are not of the catalogue's kind, or values of another type.
@@ -199,7 +209,8 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> pl.DataFrame:
             problems.append(_misfit(column, kind))
     if problems:
         raise DataError("the new items do not go with the item table:\n" + bullet_list(problems))
-    return pl.DataFrame(columns).select(item_table.columns)
+    given = id_order(ids)
+    return pl.DataFrame(columns).select(item_table.columns)[given], given
 
 
 def _exactly(column: pl.Series, kind: pl.DataType) -> pl.Series:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffgrm.data.dataset import Ragged, Split
 from diffgrm.foundation import registry
@@ -25,7 +25,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 from diffgrm.foundation.storage import State, file_digest
-from diffgrm.learning.batches import TrainingBatches
+from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
 from diffgrm.networks.contracts import ScoresItems, contract, lacks
@@ -218,6 +218,10 @@ class ItemScorerVectors(ItemEncoder):
         """Vectors [..., d] of the embedding as vectors of the scorer, to be multiplied with those of users."""
         return (vectors @ self._back).astype(np.float32)
 
+    def teacher(self) -> ScorerTeacher:
+        """The scorer as somebody to learn from."""
+        return ScorerTeacher(_seen(self.scorer))
+
     # ---- save and load ------------------------------------------------------------------------------------------
 
     def state(self) -> State:
@@ -276,6 +280,32 @@ def _encoder_of(network: nn.Module, recipe: Recipe) -> HistoryEncoder:
     return encoder
 
 
+class ScorerTeacher:
+    """The opinion of a trained item scorer, see :class:`diffgrm.learning.objectives.base.Teacher`."""
+
+    def __init__(self, table: ItemTable) -> None:
+        self.table = table
+
+    def users(self, batch: Batch) -> Tensor:
+        """[N, d] what it makes of the targets' histories, without dropout."""
+        items, device = batch.histories.items, batch.target.device
+        self.table.network.to(device)
+        with torch.no_grad(), evaluating(self.table.network):
+            return _users(self.table, batch, self.table.vectors.to(device)[items])
+
+    def items(self, items: Tensor) -> Tensor:
+        """[..., d] vectors of items at positions [...]."""
+        return self.table.comparable.to(items.device)[items]
+
+
+def _users(table: ItemTable, batch: Batch, vectors: Tensor) -> Tensor:
+    """[N, d] of a batch's targets, ready to be multiplied with vectors of items; those of the histories' are given."""
+    network, (_, index, valid) = contract(table.network, ScoresItems), batch.histories
+    memory = network.encode_history(vectors, index, valid)
+    history, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
+    return table.comparison.users(network.user_vectors(memory, history, length))
+
+
 def _seen(scorer: Recommender) -> ItemTable:
     """The scorer's table of items, in which those without events borrow ID embeddings.
 
@@ -310,10 +340,7 @@ def _moment(table: ItemTable, train: Ragged) -> np.ndarray:
     total, count = np.zeros((table.vectors.shape[1],) * 2), 0
     with torch.no_grad(), evaluating(table.network):
         for batch in TrainingBatches(train, network.max_len, USERS_AT_ONCE, 0, network.causal):
-            items, index, valid = batch.histories
-            memory = network.encode_history(table.vectors[items], index, valid)
-            history, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
-            users = table.comparison.users(network.user_vectors(memory, history, length)).double().cpu().numpy()
+            users = _users(table, batch, table.vectors[batch.histories.items]).double().cpu().numpy()
             total, count = total + users.T @ users, count + len(users)
     return total / max(count, 1)
 

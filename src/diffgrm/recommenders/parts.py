@@ -46,8 +46,9 @@ class ItemChange:
     """Items that come, or whose rows change.
 
     Attributes:
-        rows: N rows of the item table.
+        rows: N rows of the item table, in order of their ids.
         positions: [N] where they stand.
+        given: [N] where they stood in the table that was given.
         new: whether they come, behind those that are there.
         parts: of the recommender before the change.
         made: what parts made of the rows for each other, by name.
@@ -55,6 +56,7 @@ class ItemChange:
 
     rows: pl.DataFrame
     positions: np.ndarray
+    given: np.ndarray
     new: bool
     parts: Parts
     made: dict[str, np.ndarray] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from diffgrm.semantic_ids.embeddings.base import (
     ItemEncoder,
     check_embeddings,
     embed_items,
+    encode_rows,
     normalise,
     tell_zero_vectors,
 )
@@ -49,17 +50,16 @@ class TextVectors(LearntPart):
         """See :meth:`LearntPart.fit`."""
         self.encoder, self._embedding = task.recipe.embedding.build(seed=task.recipe.seed), task.recipe.embedding
         split, seed = task.split, task.recipe.seed
+        data, in_training = split.dataset, split.item_counts > 0
         context = EventContext(split, task.recipe.data.model_dump(), seed, task.run_folder, task.resume, task.progress)
-        self.vectors = embed_items(self.encoder, split.dataset.item_table, split.item_counts > 0, context=context)
+        self.vectors = embed_items(self.encoder, data.item_table, in_training, context=context, given=data.given)
 
     def fitted(self) -> None:
         """See :meth:`LearntPart.fitted`."""
         if not self.kept:
+            if self.encoder.goes_by_rows and self.vectors is not None:  # could not be made again
+                self._unit = normalise(self.vectors)
             self.vectors = None
-
-    def encode(self, rows: pl.DataFrame) -> np.ndarray:
-        """[N, e] of the texts of rows of an item table."""
-        return self.encoder.encode(rows)
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
@@ -79,9 +79,18 @@ class TextVectors(LearntPart):
         return changed
 
     def similarity(self, item_table: pl.DataFrame, position: int) -> np.ndarray:
-        """[I] cosine of each item's text to that of one."""
+        """[I] cosine of each item's text to that of one.
+
+        Raises:
+            DataError: no vectors are kept, and they would come from a file that goes by rows.
+        """
+        if self._unit is None and self.vectors is None and self.encoder.goes_by_rows:
+            raise DataError(
+                "the rows of a .npy file are those of the item table that was given at fit, whose order a model does not "
+                "keep; give the vectors as .parquet with the columns item_id and embedding"
+            )
         if self._unit is None:
-            self._unit = normalise(self.encode(item_table) if self.vectors is None else self.vectors)
+            self._unit = normalise(self.encoder.encode(item_table) if self.vectors is None else self.vectors)
         return self._unit @ self._unit[position]
 
     def save(self, folder: Path) -> None:
@@ -108,7 +117,7 @@ def text_vectors(change: ItemChange) -> np.ndarray:
     part = part_of(change.parts, "texts", TextVectors)
 
     def make() -> np.ndarray:
-        vectors = part.encode(change.rows)
+        vectors = encode_rows(part.encoder, change.rows, change.given)
         tell_zero_vectors(part.encoder, change.rows, vectors)
         return vectors
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -17,12 +17,14 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError, RecipeError, TrainingError
 from diffgrm.learning.loop import check_run_folder, train
+from diffgrm.learning.machine import check_devices
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.networks.contracts import EncodesHistories, contract
 from diffgrm.networks.history import HistoryNetwork
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.recommenders import weights
+from diffgrm.recommenders.checks import check_all_taught, usable_device
 from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, Parts, part_of
 from diffgrm.recommenders.rankers import Tables, item_features, item_ranker
 from diffgrm.recommenders.scorers import ItemScorers
@@ -56,6 +58,9 @@ class TrainedNetwork(LearntPart):
             check_run_folder(task.run_folder, task.resume)
         elif task.recipe.training.devices > 1:
             raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
+        check_devices(task.recipe.training)
+        self._try_sizes(task)
+        check_all_taught(task.recipe)
         for part in task.recipe.objective.with_nested():
             if part.kind == "objective":
                 objective: type[Objective] = registry.resolve("objective", part.name)
@@ -98,20 +103,36 @@ class TrainedNetwork(LearntPart):
             earlier_seconds=result.earlier_seconds,
         )
 
-    def _built(self, recipe: Recipe) -> nn.Module:
+    def _try_sizes(self, task: FitTask) -> None:
+        """Make the network once, with small sizes in place of what is not learnt yet, so that it is refused early.
+
+        Raises:
+            RecipeError: see :meth:`_built` and :func:`diffgrm.networks.contracts.contract`.
+        """
+        known = {"n_items": task.split.dataset.n_items}
+        known |= {"n_digits": 2, "codebook_size": 4} if "sids" in task.parts else {}
+        if "texts" in task.parts and part_of(task.parts, "texts", TextVectors).kept:
+            known["text_width"] = 4
+        with torch.random.fork_rng():
+            contract(self._built(task.recipe, known), EncodesHistories)
+
+    def _built(self, recipe: Recipe, sizes: Mapping[str, int] | None = None) -> nn.Module:
         """The recipe's network, which is given the sizes that it takes.
+
+        Args:
+            sizes: None: what the data decided.
 
         Raises:
             RecipeError: it needs one that the data do not decide here.
         """
-        model = recipe.model
+        model, sizes = recipe.model, self.sizes if sizes is None else sizes
         known = inspect.signature(registry.resolve("model", model.name)).parameters.values()
-        if missing := [p.name for p in known if p.default is p.empty and p.name not in self.sizes | model.options]:
+        if missing := [p.name for p in known if p.default is p.empty and p.name not in {*sizes, *model.options}]:
             raise RecipeError(
                 f"the model {model.name!r} needs {', '.join(missing)}, which the recommender {recipe.recommender!r} does "
                 "not have; semantic IDs come with the branch 'sid' (model.branches), or choose another model.name"
             )
-        return model.build(**{p.name: self.sizes[p.name] for p in known if p.name in self.sizes})
+        return model.build(**{p.name: sizes[p.name] for p in known if p.name in sizes})
 
     def _start(self, task: FitTask) -> None:
         """Begin where the item scorer stands that the embedding is made of."""
@@ -131,7 +152,9 @@ class TrainedNetwork(LearntPart):
             decoder = recipe.validation_decoder.build(seed=recipe.seed)
             ranking = partial(Tables(recipe, task.parts, None).ranker, decoder=decoder)
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
-        return recipe.objective.build(task=LearningTask(network, items, ranking, recipe.item_loss, noising))
+        encoder = part_of(task.parts, "texts", TextVectors).encoder if "texts" in task.parts else None
+        teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
+        return recipe.objective.build(task=LearningTask(network, items, ranking, recipe.item_loss, noising, teacher))
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
@@ -145,10 +168,8 @@ class TrainedNetwork(LearntPart):
 
     def to(self, device: str, precision: Literal["32", "bf16"]) -> Self:
         """See :meth:`LearntPart.to`."""
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         changed = copy.copy(self)
-        self.network.to(device)
+        self.network.to(usable_device(device))
         changed._precision, changed._in_use = precision, None
         return changed
 

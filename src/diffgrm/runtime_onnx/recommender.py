@@ -36,6 +36,7 @@ from diffgrm.semantic_ids.semantic_ids import SemanticIds
 VECTORS, COMPARABLE = "vectors", "comparable"  # [I, d] as they stand in histories, and where others are compared, those
 ITEM_VECTORS = "item_vectors.safetensors"
 LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more would leave the cache
+LARGEST = {"threads": 1024, "beam": 2**16, "candidates": 2**31 - 1}
 
 
 class OnnxRecommender:
@@ -128,14 +129,14 @@ def load_onnx(
         trust_code: see :meth:`diffgrm.Recommender.load`; item scorers may be classes of others.
 
     Raises:
-        DataError: numbers below 1, or one that the export's way of decoding does not have.
+        DataError: numbers out of range, or one that the export's way of decoding does not have.
         ModelFolderError: not an export, one that is not whole, or one with code that is not trusted.
         MissingExtraError: ONNX Runtime is not installed.
     """
     width = {"beam": beam, "candidates": candidates}
     for name, value in {"threads": threads, **width}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise DataError(f"{name} is {value!r}; expected a whole number from 1, or None")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST[name]):
+            raise DataError(f"{name} is {value!r}; expected a whole number from 1 to {LARGEST[name]:,}, or None")
     place = Path(folder)
 
     def take(manifest: dict[str, Any]) -> OnnxRecommender:

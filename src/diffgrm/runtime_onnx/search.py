@@ -202,10 +202,11 @@ def first_of_each(keys: np.ndarray) -> np.ndarray:
 
 
 def best_of(score: np.ndarray, count: int) -> np.ndarray:
-    """Where the ``count`` best scores [B, M] of every row stand, best first."""
+    """Where the ``count`` best scores [B, M] of every row stand, best first, equal ones in order of place."""
     index = np.argpartition(score, -count, axis=1)[:, -count:] if count < score.shape[1] else None
     if index is None:
         return np.argsort(-score, axis=1, kind="stable")
+    index.sort(axis=1)
     return np.take_along_axis(index, np.argsort(-np.take_along_axis(score, index, 1), axis=1, kind="stable"), 1)
 
 

@@ -4,7 +4,8 @@ Items that share a SID compete for it and for free codes nearby. Which one stays
 assignment problem over short candidate lists: an item's list holds its own SID (cost 0) and the free codes of least
 extra quantisation error. Items for which the lists were too short go to another round with longer ones. Large groups of
 items with one and the same vector need no solver: whoever goes where, the sum is the same, so the nearest free codes are
-dealt out in turn.
+dealt out in turn. Where more items compete than there are codes on their lists, lists of their own would grow without
+bound: such a crowd shares one (:mod:`diffgrm.semantic_ids.crowds`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from diffgrm.foundation.schema import TokenizerError
-from diffgrm.semantic_ids.tokenizers.base import Tokenizer, in_chunks
+from diffgrm.semantic_ids.crowds import deal
+from diffgrm.semantic_ids.free_codes import CodeKeys, free_candidates
+from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
 FIRST_LIST, LONGEST_LIST, SHORTEST_LIST = 64, 2**16, 4  # candidate codes of an item
+MOST_CANDIDATES = 2**22  # of the items that are looked at together, after the first round
 LARGEST_PROBLEM, PROBLEM_BLOCK = 4000, 500  # items that compete with each other; items solved in one call
+CROWD = 500  # more items than this that compete for fewer codes than they are share a list
 NOWHERE = -2
 
 
@@ -42,7 +47,7 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
         codes: [N, n], what the tokenizer gave; rows may repeat.
 
     Raises:
-        TokenizerError: fewer codes than items, or so crowded that an item finds no free code near it.
+        TokenizerError: fewer codes than items.
     """
     n_items, n_digits = codes.shape
     room = prod(tokenizer.codebook_sizes)
@@ -56,7 +61,7 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
     own = keys(codes)
     _, group, sizes = np.unique(own, return_inverse=True, return_counts=True)
     waiting = np.flatnonzero(sizes[group] > 1)
-    original, taken = codes.copy(), np.sort(own)
+    original, taken = codes.copy(), np.unique(own)
     for copies in _large_groups_of_copies(embeddings, waiting):
         codes[copies[1:]] = _nearest_free(tokenizer, embeddings, original, copies, keys, taken)  # one of them may stay
         taken = np.sort(np.concatenate([taken, keys(codes[copies[1:]])]))
@@ -110,26 +115,29 @@ def _settled(
         taken: keys that are in use, sorted.
         homes: [N] keys of the items' own codes, which one item each may keep though they are in use; None: none may.
     """
-    codes, waiting = original.copy(), np.arange(len(original))
-    room = prod(tokenizer.codebook_sizes)
-    length, first_round = FIRST_LIST, homes is not None
+    codes = original.copy()
+    _, cell, sizes = np.unique(keys(original), return_inverse=True, return_counts=True)
+    waiting = np.flatnonzero(sizes[cell] <= CROWD)
+    crowds = [(np.flatnonzero(cell == number), homes) for number in np.flatnonzero(sizes > CROWD)]
+    longest, length = min(LONGEST_LIST, prod(tokenizer.codebook_sizes)), FIRST_LIST
     while waiting.size:
-        candidates, costs = _free_candidates(tokenizer, embeddings[waiting], original[waiting], keys, taken, length)
-        if not first_round and length >= min(LONGEST_LIST, room):
-            stuck = int((costs[:, 0] == np.inf).sum())
-            if stuck:
-                raise TokenizerError(
-                    f"the code space is too crowded: {len(taken)} of {room} codes are in use, and {stuck} items find none "
-                    f"free among the {length} nearest; raise tokenizer.n_digits or tokenizer.codebook_size"
-                )
-        own = homes[waiting] if first_round and homes is not None else None
-        placed, chosen = _assign(keys(candidates), costs, own)
-        stays = placed & (chosen < 0)
-        goes = np.flatnonzero(placed & ~stays)
-        codes[waiting[goes]] = candidates[goes, chosen[goes]]
-        taken = np.sort(np.concatenate([taken, keys(codes[waiting[goes]])]))
-        waiting = waiting[~placed]
-        length, first_round = min(2 * length, LONGEST_LIST, room), False
+        first_round, left = homes is not None, []
+        at_once = len(waiting) if length == FIRST_LIST else max(1, MOST_CANDIDATES // length)
+        for items in np.split(waiting, range(at_once, len(waiting), at_once)):
+            candidates, costs = free_candidates(tokenizer, embeddings[items], original[items], keys, taken, length)
+            placed, chosen, found = _assign(keys(candidates), costs, None if homes is None else homes[items])
+            goes = np.flatnonzero(placed & (chosen >= 0))
+            codes[items[goes]] = candidates[goes, chosen[goes]]
+            taken = np.union1d(taken, keys(codes[items[goes]]))
+            if not first_round and length >= longest:
+                found.append(np.flatnonzero(~placed & np.isinf(costs[:, 0])))
+            crowds += [(items[crowd], homes) for crowd in found]
+            left.append(np.setdiff1d(items[~placed], np.concatenate([items[crowd] for crowd in found] or [items[:0]])))
+        waiting, homes = np.concatenate(left), None
+        length = min(2 * length, longest)
+    for items, own in crowds:
+        codes[items] = deal(tokenizer, embeddings[items], original[items], keys, taken, None if own is None else own[items])
+        taken = np.union1d(taken, keys(codes[items]))
     return codes
 
 
@@ -154,110 +162,33 @@ def _nearest_free(
     wanted, one = len(copies) - 1, copies[:1]
     length = 2 * wanted
     while True:
-        candidates, costs = _free_candidates(tokenizer, embeddings[one], codes[one], keys, taken, length)
+        candidates, costs = free_candidates(tokenizer, embeddings[one], codes[one], keys, taken, length)
         free = int(np.isfinite(costs).sum())
         if free >= wanted:
             return candidates[0, :wanted]
-        if length >= min(64 * len(copies) + LONGEST_LIST, prod(tokenizer.codebook_sizes)):
-            raise TokenizerError(
-                f"the code space is too crowded: {len(copies)} items with one and the same vector find only {free} free "
-                f"codes among the {length} nearest; raise tokenizer.n_digits or tokenizer.codebook_size"
-            )
         length *= 2
 
 
-class CodeKeys:
-    """One uint64 a code row: exact mixed-radix numbers where they fit into 63 bits, else a sum of random words."""
-
-    def __init__(self, n_digits: int, codebook_size: int) -> None:
-        if n_digits * np.log2(codebook_size) <= 63:
-            place = np.array([codebook_size**j for j in range(n_digits)], dtype=np.uint64)
-            self.words: np.ndarray = place[:, None] * np.arange(codebook_size, dtype=np.uint64)
-        else:
-            shape = (n_digits, codebook_size)
-            self.words = np.random.default_rng(20251021).integers(0, 2**64, shape, dtype=np.uint64)
-
-    def __call__(self, codes: np.ndarray) -> np.ndarray:
-        """Keys [...] uint64 of codes [..., n]."""
-        total = np.zeros(codes.shape[:-1], dtype=np.uint64)
-        for digit, words in enumerate(self.words):
-            total += words[codes[..., digit]]
-        return total
-
-
-def nearest_codes(costs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``count`` combinations of one code a digit with the least sum of costs, least first. Exact.
-
-    Args:
-        costs: [N, n, K], not negative.
-
-    Returns:
-        codes [N, C, n] int32 and their sums [N, C], C = min(count, K^n).
-    """
-    rows = np.arange(len(costs))[:, None]
-    width = min(count, costs.shape[-1])
-    sums, digits = np.zeros((len(costs), 1)), np.zeros((len(costs), 1, 0), dtype=np.int32)
-    for digit in range(costs.shape[1]):
-        column = costs[:, digit]
-        if width < column.shape[1]:
-            best = np.argpartition(column, width - 1, axis=1)[:, :width]
-            best.sort(axis=1)  # ties are settled by the smaller code, whatever the partition did
-        else:
-            best = np.broadcast_to(np.arange(width), column.shape)
-        order = np.argsort(np.take_along_axis(column, best, 1), axis=1, kind="stable")
-        best = np.take_along_axis(best, order, 1)
-        # The pair (a-th best so far, b-th best code) has (a+1)(b+1) - 1 pairs before it, so most cannot be among `count`.
-        a, b = np.nonzero(np.outer(np.arange(1, sums.shape[1] + 1), np.arange(1, width + 1)) <= count)
-        total = sums[:, a] + np.take_along_axis(column, best, 1)[:, b]
-        keep = np.argsort(total, axis=1, kind="stable")[:, :count]
-        sums = np.take_along_axis(total, keep, 1)
-        digits = np.concatenate([digits[rows, a[keep]], best[rows, b[keep]][..., None].astype(np.int32)], axis=2)
-    return digits, sums
-
-
-def _free_candidates(
-    tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray, keys: CodeKeys, taken: np.ndarray, length: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Per item, the free codes among its ``length`` nearest, nearest first; cost inf where there is none.
-
-    Nearest goes by the sum of the costs of changing single digits. Where those do not add up, the list is sorted again by
-    the true error, and a cost is below 0 where a free code fits better than the tokenizer's own choice.
-    """
-
-    def block(embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        costs = tokenizer.digit_costs(embeddings, codes).astype(np.float64)
-        here = np.take_along_axis(costs, codes[..., None].astype(np.int64), axis=-1)  # the error as it is
-        near, extra = nearest_codes(np.maximum(costs - costs.min(-1, keepdims=True), 0), length)
-        extra = np.maximum(extra - (here - costs.min(-1, keepdims=True)).sum((1, 2))[:, None], 0)
-        near_keys = keys(near)
-        spot = np.minimum(np.searchsorted(taken, near_keys), len(taken) - 1)
-        extra[taken[spot] == near_keys] = np.inf
-        if not tokenizer.costs_add:
-            which, place = np.nonzero(np.isfinite(extra))
-            errors = tokenizer.pair_errors(embeddings, which, near[which, place]).astype(np.float64)
-            extra[which, place] = errors - tokenizer.error(embeddings, codes)[which]
-        order = np.argsort(extra, axis=1, kind="stable")
-        row = np.arange(len(near))[:, None]
-        return np.concatenate([near[row, order], extra[row, order][..., None]], axis=2)
-
-    rows = max(1, 2**22 // (tokenizer.n_digits * tokenizer.codebook_size + length * tokenizer.n_digits * 8))
-    joined = in_chunks(block, embeddings, codes, rows=rows)
-    return joined[..., :-1].astype(np.int32), joined[..., -1]
-
-
-def _assign(keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _assign(
+    keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Least-cost assignment of items to distinct codes.
 
     Items that compete for no common code are solved apart, which keeps the problems small; where too many hang together,
-    their lists are cut shorter first.
+    their lists are cut shorter first. Crowds are left out.
 
     Args:
         keys, costs: [N, C] candidate codes, nearest first, and what each costs (inf: not to be had).
         homes: [N] keys of the items' present codes, free of charge for one item each; None if they are gone.
 
     Returns:
-        placed [N] bool, and the chosen candidate's column [N] (-1: stays at home).
+        placed [N] bool; the chosen candidate's column [N] (-1: stays at home); and the items of each crowd.
     """
+    placed, choice = np.zeros(len(keys), dtype=bool), np.full(len(keys), -1)
+    if crowds := _crowds(keys, costs, homes):
+        rest = np.setdiff1d(np.arange(len(keys)), np.concatenate(crowds))
+        placed[rest], choice[rest], _ = _assign(keys[rest], costs[rest], None if homes is None else homes[rest])
+        return placed, choice, crowds
     costs = costs - min(costs.min(initial=0), 0)  # all moves alike, so that none is worth more than staying
     while True:
         edges = _edges(keys, costs, homes)
@@ -266,7 +197,6 @@ def _assign(keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None) -> tu
         if sizes.max(initial=0) <= LARGEST_PROBLEM or keys.shape[1] <= SHORTEST_LIST:
             break
         keys, costs = keys[:, : keys.shape[1] // 2], costs[:, : costs.shape[1] // 2]
-    placed, choice = np.zeros(len(keys), dtype=bool), np.full(len(keys), -1)
     # Several small problems are solved in one call: cut where the rows pass a multiple of the block size.
     block = starts[:-1] // PROBLEM_BLOCK
     firsts = starts[:-1][np.concatenate([[True], block[1:] != block[:-1]])] if len(block) else starts[:-1]
@@ -275,7 +205,22 @@ def _assign(keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None) -> tu
         chosen = _solve(edges.between(first, last), last - first)
         placed[order[first:last]] = chosen > NOWHERE
         choice[order[first:last]] = chosen
-    return placed, choice
+    return placed, choice, crowds
+
+
+def _crowds(keys: np.ndarray, costs: np.ndarray, homes: np.ndarray | None) -> list[np.ndarray]:
+    """The items of every group of more than ``CROWD`` that compete for fewer codes than they are."""
+    if len(keys) <= CROWD:
+        return []
+    order, starts = _components(_edges(keys, costs, homes), len(keys))
+    groups = [order[starts[number] : starts[number + 1]] for number in np.flatnonzero(np.diff(starts) > CROWD)]
+    found = []
+    for items in groups:
+        wanted = keys[items][np.isfinite(costs[items])]
+        codes = np.unique(wanted if homes is None else np.concatenate([wanted, homes[items]]))
+        if len(codes) < len(items):
+            found.append(np.sort(items))
+    return found
 
 
 @dataclass(frozen=True)

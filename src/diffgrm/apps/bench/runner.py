@@ -183,8 +183,9 @@ class Runner:
         if (owner := settings.pop("vectors_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, {}, seed)
             encoder = recipe.embedding.build(seed=seed)
-            context = EventContext(world.split, recipe.data.model_dump(), seed)
-            vectors = embed_items(encoder, world.dataset.item_table, world.split.item_counts > 0, context=context)
+            data, context = world.dataset, EventContext(world.split, recipe.data.model_dump(), seed)
+            in_training = world.split.item_counts > 0
+            vectors = embed_items(encoder, data.item_table, in_training, context=context, given=data.given)
         assert spec.peer is not None
         python = self.suite.path(spec.python or Path(".venv/bin/python"))
         return run_peer(self.suite.path(spec.peer), python, world.dataset, world.split, settings, codes, vectors)

@@ -37,6 +37,7 @@ from diffgrm.foundation.presets import is_preset
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import settings
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
+from diffgrm.foundation.sections import Seed
 from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 
@@ -48,7 +49,7 @@ class Run(BaseModel):
     like: str | None = None
     only_on: dict[str, dict[str, Any]] = {}
     choose: dict[str, list[Any]] = {}
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[Seed, ...] | None = None
     peer: Path | None = None
     python: Path | None = None
 
@@ -65,7 +66,7 @@ class Suite(BaseModel):
     name: str
     datasets: tuple[str, ...] = Field(min_length=1)
     folders: tuple[Path, ...] = ()
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     test_users: int | None = Field(None, ge=1)  # so many, the same for all runs, are ranked; null: all
     reference: str
     runs: dict[str, Run] = Field(min_length=1)

@@ -14,6 +14,7 @@ import polars as pl
 from diffgrm.apps.bench.runner import results
 from diffgrm.apps.bench.suite import Suite
 from diffgrm.evaluation.statistics import GAINS, interval_of_difference, user_gains
+from diffgrm.foundation.shown import markdown as as_markdown
 from diffgrm.foundation.storage import atomic_file
 
 SHOWN = ("recall@10", "ndcg@10", "recall@10_unfiltered", "ndcg@10_unfiltered", "coverage@10", "validity")
@@ -114,7 +115,12 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
     parts = []
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         mine = sorted((r for r in rows if r["dataset"] == dataset), key=lambda r: -r["metrics"]["ndcg@10"])
-        parts += [f"## {dataset}", "", f"{mine[0]['users']:,} test users; differences are to `{reference}`.", ""]
+        parts += [
+            f"## {as_markdown(dataset)}",
+            "",
+            f"{mine[0]['users']:,} test users; differences are to {as_markdown(reference)}.",
+            "",
+        ]
         head = ["run", "seeds", *SHOWN, "NDCG@10 difference (95%)", "parameters", "fit", "ms a list"]
         parts += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         parts += ["| " + " | ".join(_cells(row)) + " |" for row in mine]
@@ -123,7 +129,7 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    cells = [row["run"] + (" (peer)" if row["peer"] else ""), str(len(row["seeds"]))]
+    cells = [as_markdown(row["run"]) + (" (peer)" if row["peer"] else ""), str(len(row["seeds"]))]
     for name in SHOWN:
         value, spread = row["metrics"].get(name), row["standard_deviation"].get(name)
         cells.append("" if value is None else short(value) + (f" ± {short(spread)}" if spread is not None else ""))

@@ -26,10 +26,9 @@ def ended_with_a_word() -> Iterator[None]:
     try:
         yield
     except Ended as end:
-        from diffgrm.apps.console import errors
+        from diffgrm.foundation.terminal import errors
 
-        word = f"Ended by {signal.Signals(end.number).name}. {end.hint}"
-        errors.print(word, markup=False, highlight=False, soft_wrap=True)
+        errors.print(f"Ended by {signal.Signals(end.number).name}. {end.hint}", soft_wrap=True)
         sys.exit(128 + end.number)
     finally:
         for number, handler in before.items():

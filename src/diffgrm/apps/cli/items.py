@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from diffgrm.apps.cli.shared import TrustCode
+from diffgrm.apps.cli.shared import TrustCode, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +52,13 @@ def update(
 @items_app.command()
 def remove(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
     """Recommend these items no more; histories may still hold them."""
-    _change_items(model, trust_code, lambda recommender: recommender.remove_items(ids))
+    _change_items(model, trust_code, lambda recommender: recommender.remove_items(list(map(as_text, ids))))
 
 
 @items_app.command()
 def restore(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
     """Recommend removed items again."""
-    _change_items(model, trust_code, lambda recommender: recommender.restore_items(ids))
+    _change_items(model, trust_code, lambda recommender: recommender.restore_items(list(map(as_text, ids))))
 
 
 def _reading(recommender: Recommender, vectors: Path | None) -> Recommender:
@@ -67,16 +67,13 @@ def _reading(recommender: Recommender, vectors: Path | None) -> Recommender:
 
 
 def _change_items(model: Path, trust_code: bool, change: Callable[[Recommender], Recommender]) -> None:
-    from diffgrm.apps.console import console
     from diffgrm.foundation import model_folder
+    from diffgrm.foundation.terminal import say
     from diffgrm.recommenders import load
 
     folder = model_folder.place(model)  # a link may be turned to another model meanwhile
-    with model_folder.locked(folder):
-        before = load(folder, trust_code=trust_code)
-        after = change(before)
-        after.save(folder)
-    version, recommendable = after.facts["catalogue_version"], int(after.recommendable.sum())
-    console.print(
-        f"Catalogue version {version} of {model}: {len(after.items):,} items, {recommendable:,} of them recommended."
+    after = model_folder.change(
+        folder, lambda: change(load(folder, trust_code=trust_code)), lambda changed: changed.save(folder)
     )
+    version, recommendable = after.facts["catalogue_version"], int(after.recommendable.sum())
+    say(f"Catalogue version {version} of {model}: {len(after.items):,} items, {recommendable:,} of them recommended.")

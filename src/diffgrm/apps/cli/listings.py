@@ -6,23 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Recipe to print; without it, all names are listed.")] = None,
 ) -> None:
     """List the recipes that ship with the package, or print one as YAML."""
-    from diffgrm.apps.console import console
+    from diffgrm.apps.console import show_names
     from diffgrm.foundation.presets import preset_names, preset_summary, preset_text
 
     if name is not None:
         typer.echo(preset_text(name), nl=False)
         return
-    table = Table("name", "what it is")
-    for known in preset_names():
-        table.add_row(known, preset_summary(known))
-    console.print(table)
+    show_names((known, preset_summary(known)) for known in preset_names())
 
 
 def datasets(
@@ -30,23 +26,21 @@ def datasets(
     out: Annotated[Path | None, typer.Option(help="Write interactions.parquet and items.parquet into this folder.")] = None,
 ) -> None:
     """List the public datasets, or fetch one from its publisher."""
-    from diffgrm.apps.console import console
+    from diffgrm.apps.console import show_names
     from diffgrm.data.sources import SOURCES, load_source
     from diffgrm.foundation.outputs import check_folder
-    from diffgrm.foundation.storage import write_parquet
+    from diffgrm.foundation.storage import atomic_file, write_parquet
+    from diffgrm.foundation.terminal import say
 
     if out is not None:
         check_folder(out)
     if name is None:
-        table = Table("name", "what it is")
-        for known, (description, _) in SOURCES.items():
-            table.add_row(known, description)
-        console.print(table)
+        show_names((known, description) for known, (description, _) in SOURCES.items())
         return
     data = load_source(name)
-    console.print(f"{data!r}")
+    say(f"{data!r}")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_parquet(data.event_table(), out / "interactions.parquet")
-        write_parquet(data.item_table, out / "items.parquet")
-        console.print(f"Written to {out}/interactions.parquet and {out}/items.parquet")
+        for table, file in ((data.event_table(), "interactions.parquet"), (data.item_table, "items.parquet")):
+            with atomic_file(out / file) as path:
+                write_parquet(table, path)
+        say(f"Written to {out}/interactions.parquet and {out}/items.parquet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Annotated, Literal
 
 import polars as pl
 import typer
-from rich.logging import RichHandler
 
 from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.items import items_app
@@ -31,6 +29,7 @@ from diffgrm.apps.cli.shared import (
     RecipeFile,
     TimeFormat,
     TrustCode,
+    as_text,
     check_outputs,
     dataset_of,
     events_of,
@@ -60,11 +59,9 @@ app.add_typer(items_app, name="items", no_args_is_help=True)
 
 @app.callback()
 def _main(verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what is being done.")] = False) -> None:
-    from diffgrm.apps.console import errors
+    from diffgrm.foundation.terminal import log_to_terminal
 
-    handler = RichHandler(console=errors, show_path=False, show_time=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    logging.getLogger("diffgrm").setLevel(logging.DEBUG if verbose else logging.INFO)
+    log_to_terminal(verbose)
 
 
 @app.command(cls=CommandWithSettings)
@@ -87,8 +84,9 @@ def fit(
 
     The last event of every user is kept for test and the one before it for validation (data.split).
     """
-    from diffgrm.apps.console import console, show_metrics, show_report
+    from diffgrm.apps.console import show_metrics, show_report
     from diffgrm.foundation import model_folder, registry
+    from diffgrm.foundation.terminal import say
 
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
@@ -97,7 +95,7 @@ def fit(
         raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
     check_folder(run)
     data = dataset_of(interactions, items, dataset, column, time_format)
-    console.print(f"{data!r}")
+    say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
     with ends.hint(lambda: _how_to_go_on(run)):
         recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
@@ -109,7 +107,7 @@ def fit(
         show_report(recommender.report)
     if validation := recommender.facts.get("validation"):
         show_metrics("Validation (by item, history filtered)", {"value": validation})
-    console.print(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
+    say(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
 
 
 def _how_to_go_on(run: Path) -> str:
@@ -140,15 +138,16 @@ def recommend(
     trust_code: TrustCode = False,
 ) -> None:
     """Recommend items: user_id, item_id, score, rank."""
-    from diffgrm.apps.console import console, progress_bar, show_recommendations
+    from diffgrm.apps.console import show_recommendations
+    from diffgrm.foundation.terminal import progress_bar, say
     from diffgrm.recommenders import load
 
     if (interactions is None) == (history is None):
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
     check_outputs(out)
-    recommender = load(model, trust_code=trust_code).override(overrides or []).to(device, precision)
+    recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     if history is not None:
-        table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: history})
+        table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: list(map(as_text, history))})
     else:
         assert interactions is not None
         table = of_users(events_of(interactions, column, time_format), user)
@@ -166,7 +165,7 @@ def recommend(
         show_recommendations(found, recommender.item_table, whose="User" if history is None else "For the")
     else:
         write_table(found, out)
-        console.print(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
+        say(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
 
 
 @app.command()
@@ -189,13 +188,14 @@ def evaluate(
     trust_code: TrustCode = False,
 ) -> None:
     """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
-    from diffgrm.apps.console import progress_bar, show_metrics
+    from diffgrm.apps.console import show_metrics
     from diffgrm.data.dataset import make_split
     from diffgrm.evaluation import metrics as evaluation
+    from diffgrm.foundation.terminal import progress_bar
     from diffgrm.recommenders import load
 
     check_outputs(ranks, json_file, (".parquet",))
-    recommender = load(model, trust_code=trust_code).override(overrides or []).to(device, precision)
+    recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     data = dataset_of(interactions, items, dataset, column, time_format)
     settings = recommender.recipe.data
     split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
@@ -229,29 +229,34 @@ def tokenize(
     """
     import numpy as np
 
-    from diffgrm.apps.console import console, show_report
+    from diffgrm.apps.console import show_report
     from diffgrm.data.dataset import make_split
     from diffgrm.data.frames import load_frame
+    from diffgrm.data.ids import id_order
     from diffgrm.data.tables import read_items, renamings_for
+    from diffgrm.foundation.terminal import say
     from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
     from diffgrm.semantic_ids.semantic_ids import tokenize_items
     from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
     chosen = recipe_of(recipe, overrides)
     check_outputs(out, json_file)
+    given: np.ndarray | None
     if interactions is None and dataset is None:
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         frame = load_frame(items, "item table")
         table = read_items(frame, renamings_for(frame, renamings(column)))
-        in_training, events, given = np.ones(table.height, dtype=bool), None, None
+        given = id_order(table[Columns.ITEM])
+        table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:
         data = dataset_of(interactions, items, dataset, column, time_format)
         settings = chosen.data
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
-        table, in_training, events = data.item_table, split.item_counts > 0, split.train
-        given = EventContext(split, settings.model_dump(), chosen.seed)
-    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training, context=given)
+        table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
+        learnt_from = EventContext(split, settings.model_dump(), chosen.seed)
+    encoder = chosen.embedding.build(seed=chosen.seed)
+    embeddings = embed_items(encoder, table, in_training, context=learnt_from, given=given)
     tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
     context = TokenizerContext(embeddings, in_training, events, seed=chosen.seed)
     sids, report = tokenize_items(tokenizer, context, collisions, chosen.tokenizer.options)
@@ -260,7 +265,7 @@ def tokenize(
     show_report(report)
     if json_file is not None:
         write_json(json_file, report.to_dict())
-    console.print(f"{table.height:,} semantic IDs written to {out}")
+    say(f"{table.height:,} semantic IDs written to {out}")
 
 
 @app.command()
@@ -282,8 +287,9 @@ def explain(
     from diffgrm.recommenders import load
     from diffgrm.recommenders.capabilities import explaining
 
-    recommender = load(model, trust_code=trust_code).override(overrides or [])
+    recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or []))
     explains = explaining(recommender)
+    history = list(map(as_text, history))
     show_explanation(explains.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
     if show:
         show_beams(explains.beams(history, k, exclude_seen=not include_seen, show=show))
@@ -301,6 +307,7 @@ def similar(
     from diffgrm.recommenders import load
 
     recommender = load(model, trust_code=trust_code)
+    item = as_text(item)
     found = recommender.similar_items(item, k)
     found = found.with_columns(pl.lit(item).alias(Columns.USER))
     show_recommendations(found, recommender.item_table, whose="Similar to")
@@ -312,6 +319,12 @@ def serve(
     overrides: Overrides = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name that clients call this server by, beside localhost and --host (repeat the option); '*' is any."
+        ),
+    ] = None,
     interactions: Annotated[
         Path | None, typer.Option(help="Events of users who can then be asked for by id: user_id, item_id, timestamp.")
     ] = None,
@@ -329,8 +342,8 @@ def serve(
 ) -> None:
     """Answer over HTTP: recommendations, similar items, explanations, and a page to explore them.
 
-    Bounds: body_bytes, histories, history, k, beam, candidates, filter, changes, queue, batch, seconds, body_seconds,
-    reload_seconds, connections; GET /model tells them.
+    Bounds: body_bytes, histories, history, k, beam, candidates, filter, changes, queue, batch, seconds, head_seconds,
+    idle_seconds, body_seconds, reload_seconds, connections; GET /model tells them.
     """
     from diffgrm.foundation.schema import MissingExtraError
 
@@ -341,17 +354,43 @@ def serve(
     ends.leave_to_others()
     events = None if interactions is None else events_of(interactions, column, time_format)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
-    run(model, overrides or [], events, read_limits(limit or []), token, host, port, device, precision, trust_code)
+    bounds, names = read_limits(limit or []), allow_host or []
+    run(model, list(map(as_text, overrides or [])), events, bounds, token, host, port, names, device, precision, trust_code)
 
 
 def main() -> None:
     """Entry point: errors of ours are one message, without a stack trace; see :mod:`diffgrm.apps.cli.ends` on signals."""
+    from diffgrm.foundation.terminal import complain, replace_unknown_characters
+
+    replace_unknown_characters()
     with ends.ended_with_a_word():
         try:
-            app()
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
         except DiffGRMError as error:
-            from diffgrm.apps.console import errors
-
-            errors.print(f"[bold red]Error:[/] {type(error).__name__}", highlight=False)
-            errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            complain(type(error).__name__, str(error))
             sys.exit(2)
+        except OSError as error:
+            _leave_output()
+            complain(type(error).__name__, f"{error}; is the disk full, or a file not there or not to be written?")
+            sys.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            complain("MemoryError", "there is not memory enough; lower model.width, decoding.beam or training.batch_size")
+            sys.exit(2)
+
+
+def _leave_output() -> None:
+    """What cannot be written to standard output would end the process with another word at its very end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch's words for it differ by device."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

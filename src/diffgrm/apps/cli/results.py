@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from diffgrm.apps.cli import ends
-from diffgrm.apps.cli.shared import Overrides, Quiet, TrustCode
+from diffgrm.apps.cli.shared import Overrides, Quiet, TrustCode, as_text
 from diffgrm.foundation.outputs import check_folder
 from diffgrm.foundation.schema import DiffGRMError, bullet_list
 
@@ -22,17 +22,18 @@ def bench(
     from diffgrm.apps.bench.runner import Runner
     from diffgrm.apps.bench.suite import Suite
     from diffgrm.apps.bench.tables import write_tables
-    from diffgrm.apps.console import console, show_runs
+    from diffgrm.apps.console import show_runs
     from diffgrm.apps.machine import machine
+    from diffgrm.foundation.terminal import say
 
     wanted = Suite.from_yaml(suite)
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with ends.hint(lambda: f"What is done so far stands in {out}; the same command goes on there."):
-        failed = Runner(wanted, out, lambda line: console.print(line, highlight=False), progress=not quiet).run()
+        failed = Runner(wanted, out, say, progress=not quiet).run()
     rows = write_tables(wanted, out, machine())
     show_runs(rows)
-    console.print(f"Tables: {out}/results.md, results.csv, results.json. A page with figures: diffgrm report {out}")
+    say(f"Tables: {out}/results.md, results.csv, results.json. A page with figures: diffgrm report {out}")
     if failed:
         problems = bullet_list(f"{what}: {why}" for what, why in failed.items())
         raise DiffGRMError(f"some runs failed; mend them and run the suite again:\n{problems}")
@@ -40,10 +41,10 @@ def bench(
 
 def report(out: Annotated[Path, typer.Argument(help="Folder of a suite that has run.")]) -> None:
     """Write OUT/report.html: one page with the tables and figures of a suite."""
-    from diffgrm.apps.console import console
     from diffgrm.apps.reporting.page import write_report
+    from diffgrm.foundation.terminal import say
 
-    console.print(f"Written: {write_report(out)}")
+    say(f"Written: {write_report(out)}")
 
 
 def demo(
@@ -67,14 +68,12 @@ def export(
     trust_code: TrustCode = False,
 ) -> None:
     """Write a model for use without PyTorch: diffgrm.load_onnx(OUT) recommends with ONNX Runtime and NumPy."""
-    from diffgrm.apps.console import console
     from diffgrm.foundation import model_folder
+    from diffgrm.foundation.terminal import say
     from diffgrm.recommenders import load
     from diffgrm.runtime_onnx.export import export_onnx
 
     model_folder.check_target(out, model_folder.EXPORT)
-    folder = export_onnx(load(model, trust_code=trust_code).override(overrides or []), out)
+    folder = export_onnx(load(model, trust_code=trust_code).override(map(as_text, overrides or [])), out)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
-    console.print(
-        f"Written to {folder} as {to}, {size:.1f} MiB. In Python: diffgrm.load_onnx({str(folder)!r})", highlight=False
-    )
+    say(f"Written to {folder} as {to}, {size:.1f} MiB. In Python: diffgrm.load_onnx({str(folder)!r})")

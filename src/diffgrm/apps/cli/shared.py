@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,7 +74,19 @@ def _show_settings() -> None:
 
     recipe = Recipe()
     show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
-    show_settings("Settings of the other parts, with \\[the name that chooses the part]", rows_of_other_parts(recipe))
+    show_settings("Settings of the other parts, with [the name that chooses the part]", rows_of_other_parts(recipe))
+
+
+def as_text(argument: str) -> str:
+    """An argument that is a text, such as an id; whatever the locale is, it is UTF-8.
+
+    Raises:
+        DataError: it is not.
+    """
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"the argument {argument!r} is not UTF-8; ids and settings are") from error
 
 
 def check_outputs(table: Path | None, json_file: Path | None = None, suffixes: tuple[str, ...] = tuple(_WRITERS)) -> None:
@@ -102,9 +115,10 @@ def recipe_of(path: Path | None, overrides: list[str] | None) -> Recipe:
     from diffgrm.foundation.overrides import apply_overrides
     from diffgrm.foundation.recipe import Recipe
 
+    overrides = list(map(as_text, overrides or []))
     if path is not None:
-        return Recipe.from_yaml(path, overrides or [])
-    return Recipe.from_dict(apply_overrides({}, overrides or []))
+        return Recipe.from_yaml(path, overrides)
+    return Recipe.from_dict(apply_overrides({}, overrides))
 
 
 def renamings(column: list[str] | None) -> dict[str, str]:
@@ -112,7 +126,7 @@ def renamings(column: list[str] | None) -> dict[str, str]:
     wrong = [pair for pair in column or [] if "=" not in pair]
     if wrong:
         raise RecipeError(f"--column is written OURS=YOURS, found {wrong[0]!r}")
-    return dict(pair.split("=", 1) for pair in column or [])
+    return dict(as_text(pair).split("=", 1) for pair in column or [])
 
 
 def events_of(path: Path, column: list[str] | None, time_format: str | None) -> pl.DataFrame:
@@ -132,6 +146,7 @@ def of_users(events: pl.DataFrame, users: list[str] | None) -> pl.DataFrame:
     """
     if users is None:
         return events
+    users = list(map(as_text, users))
     known = events[Columns.USER].cast(pl.String)
     if unknown := sorted(set(users) - set(known)):
         raise DataError(f"{len(unknown)} users have no event in the interaction table: {first_few(unknown)}")

@@ -40,6 +40,7 @@ def _plot(size: tuple[float, float], draw: Callable[[Any, Any], None]) -> str:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "svg.hashsalt": "diffgrm",
+        "text.parse_math": False,  # a name with two dollar signs is no formula
     }
     with plt.rc_context(style):
         figure = plt.figure(figsize=size, layout="constrained")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,28 +15,38 @@ from fastapi_offline import FastAPIOffline
 from prometheus_fastapi_instrumentator import Instrumentator
 
 from diffgrm.apps.serving.answers import answers
-from diffgrm.apps.serving.guard import Guard
+from diffgrm.apps.serving.guard import LOOPBACK, Guard, Methods
 from diffgrm.apps.serving.items import catalogue
 from diffgrm.apps.serving.live import LiveModel, UserHistories
-from diffgrm.apps.serving.problems import describe_problems
+from diffgrm.apps.serving.problems import describe_problems, problem_responses
 from diffgrm.apps.serving.server import Server
 from diffgrm.apps.serving.settings import Limits
 from diffgrm.apps.serving.status import status
 
 EXPLORER = Path(__file__).parent / "explorer"
 PAGE_POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+PAGES = {"/": "index.html", "/docs": "docs.html"}
 
 ASK_AGAIN = {"Cache-Control": "no-cache"}
 
 
 def create_app(
-    live: LiveModel, limits: Limits | None = None, *, token: str | None = None, users: UserHistories | None = None
+    live: LiveModel,
+    limits: Limits | None = None,
+    *,
+    token: str | None = None,
+    users: UserHistories | None = None,
+    hosts: Collection[str] = LOOPBACK,
 ) -> FastAPI:
     """The app that answers for a model.
 
     Args:
         token: whoever sends it as a bearer token may change the catalogue; None: nobody may.
         users: histories of users who can be asked for by id.
+        hosts: names and addresses, without ports, that requests may be made to; ``"*"`` is any.
+
+    Raises:
+        DataError: a token that cannot be sent over HTTP, or is too short to be one.
     """
     limits = limits or Limits()
     server = Server(live, limits, token, users)
@@ -50,30 +60,38 @@ def create_app(
         await server.engine.close()
 
     app = FastAPIOffline(
+        docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would send clients to whatever host they name
         title="diffgrm",
         description="Recommendations from a saved diffgrm model. Errors are RFC 9457 problem details.",
         lifespan=lifespan,
+        responses=problem_responses(421),
     )
     describe_problems(app)
-    app.add_middleware(Guard, limits=limits)
+    app.add_middleware(Guard, limits=limits, hosts=hosts)
     instruments = Instrumentator(registry=server.registry, excluded_handlers=["/metrics"]).instrument(app)
     instruments.expose(app, include_in_schema=False)
+    app.add_middleware(Methods)  # the outermost
     app.state.server = server
     for routes in (answers, catalogue, status):
         app.include_router(routes(server))
-    _page(app)
+    _pages(app)
     return app
 
 
-def _page(app: FastAPI) -> None:
-    """The explorer."""
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(EXPLORER / "index.html", headers={"Content-Security-Policy": PAGE_POLICY} | ASK_AGAIN)
-
+def _pages(app: FastAPI) -> None:
+    """The explorer, and the description of all routes."""
+    for path, name in PAGES.items():
+        app.add_api_route(path, _page(EXPLORER / name), include_in_schema=False)
     app.mount("/explorer", _PageFiles(directory=EXPLORER), name="explorer")
+
+
+def _page(file: Path) -> Callable[[], Awaitable[Response]]:
+    async def page() -> Response:
+        return FileResponse(file, headers={"Content-Security-Policy": PAGE_POLICY} | ASK_AGAIN)
+
+    return page
 
 
 class _PageFiles(StaticFiles):

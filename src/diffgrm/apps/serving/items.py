@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from diffgrm.apps.semantic_ids import semantic_ids_of
@@ -18,6 +19,8 @@ from diffgrm.apps.serving.server import Server
 from diffgrm.data.columns import frame_of
 from diffgrm.foundation.schema import Columns
 
+logger = logging.getLogger(__name__)
+
 BEARER = HTTPBearer(auto_error=False, description="The server's token")
 
 
@@ -25,11 +28,15 @@ def catalogue(server: Server) -> APIRouter:
     """Find items, and change them."""
     router = APIRouter(tags=["catalogue"])
 
-    def with_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
+    def with_token(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if server.token is None:
             raise Problem(403, "changes are off: start the server with DIFFGRM_TOKEN or --token-file")
         given = credentials.credentials if credentials else ""
         if not secrets.compare_digest(given.encode(), server.token.encode()):
+            if given:
+                logger.warning(
+                    "A wrong token came from %s", request.client.host if request.client else "an unknown address"
+                )
             raise Problem(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
 
     guarded: dict[str, Any] = {
@@ -39,15 +46,12 @@ def catalogue(server: Server) -> APIRouter:
     }
 
     @router.get("/items", responses=problem_responses(422))
-    def find(
-        query: Annotated[str, Query(max_length=200, description="words that the title or text must hold; or an id")] = "",
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    ) -> m.ItemsAnswer:
+    def find(asked: Annotated[m.ItemsQuery, Query()]) -> m.ItemsAnswer:
         """Items by the words of their titles, most frequent first."""
         snapshot = server.live.current
-        rows = _search(snapshot, query)
+        rows = _search(snapshot, asked.query)
         return m.ItemsAnswer(
-            model=snapshot.version, total=len(rows), items=[_item(snapshot, row) for row in rows[:limit].tolist()]
+            model=snapshot.version, total=len(rows), items=[_item(snapshot, row) for row in rows[: asked.limit].tolist()]
         )
 
     @router.get("/items/{item_id:path}", responses=problem_responses(404, 422))
@@ -101,19 +105,12 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
         Problem: 422.
     """
     server.bound("items", len(body.items), server.limits.changes, "the number of items")
-    wrong = {}
-    for number, row in enumerate(body.items):
-        for column in (Columns.ITEM, Columns.TEXT):
-            value = row.get(column)
-            if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-                wrong[f"#/items/{number}/{column}"] = f"every item needs {column}, a text or a whole number"
-    if not wrong:
-        there = server.live.current.saved.items.positions([str(row[Columns.ITEM]) for row in body.items]) >= 0
-        what = "is not in the catalogue" if known else "is in the catalogue already"
-        wrong = {f"#/items/{number}/{Columns.ITEM}": what for number in np.flatnonzero(there != known).tolist()}
+    there = server.live.current.saved.items.positions([row.item_id for row in body.items]) >= 0
+    what = "is not in the catalogue" if known else "is in the catalogue already"
+    wrong = {f"#/items/{number}/{Columns.ITEM}": what for number in np.flatnonzero(there != known).tolist()}
     if wrong:
         raise Problem(422, f"{len(wrong)} values of the rows cannot be used", wrong)
-    return frame_of([{**row, Columns.ITEM: str(row[Columns.ITEM])} for row in body.items])
+    return frame_of([row.model_dump() for row in body.items])
 
 
 def _known(server: Server, body: m.ItemIds) -> list[Any]:

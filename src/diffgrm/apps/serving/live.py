@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +28,7 @@ from diffgrm.recommenders import Recommender, load
 logger = logging.getLogger(__name__)
 
 WIDTHS = ("beam", "candidates")  # decoding settings of how far to search; a decoder has one of them, or none
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds between tries to read a model that cannot be used; each is twice the last
 VARIANTS = 4  # widths of which a snapshot keeps what it made for them
 
 
@@ -90,43 +93,61 @@ class LiveModel:
         self.folder, self.overrides, self.device, self.precision = folder, list(overrides), device, precision
         self.trust_code = trust_code
         self.failed_reloads = 0
-        self._lock = threading.RLock()
+        self._failure = _Failure()
+        self._lock, self._changes = threading.RLock(), threading.Lock()
         self._seen = model_folder.version(folder)
         self.current = self._read()
 
     def refresh(self) -> bool:
-        """Take the folder's model if it is another one; a damaged one is passed over and the current one stays."""
+        """Take the folder's model if it is another one; whatever is wrong with it, the current one then stays.
+
+        A model that cannot be used is counted and told once. It is tried again, more and more seldom, for what was wrong
+        may have been the disk or the memory.
+        """
         with self._lock:
             seen = model_folder.version(self.folder)
-            if seen == self._seen or seen is None:
+            if seen == self._seen or seen is None or not self._failure.try_again(seen):
                 return False
             try:
                 self.current = self._read()
-            except (DiffGRMError, OSError) as error:
-                self.failed_reloads += 1
-                logger.error(
-                    "The model in %s cannot be used; going on with %s: %s", self.folder, self.current.version, error
-                )
-                self._seen = seen
+            except Exception as error:
+                if self._failure.happened(seen):
+                    self.failed_reloads += 1
+                    trace = None if isinstance(error, DiffGRMError | OSError) else error
+                    logger.error("The model in %s cannot be used; going on with %s: %s",
+                                 self.folder, self.current.version, error or repr(error), exc_info=trace)  # fmt: skip
                 return False
             logger.info("Now serving model %s", self.current.version)
             return True
 
     def change(self, change: Callable[[Recommender], Recommender]) -> Snapshot:
-        """Change the model, save it, and answer with it from now on.
+        """Change the model, save it, and answer with it from now on; until then, the current one answers.
 
         Raises:
             DiffGRMError: see the change; nothing has happened then.
         """
         folder = model_folder.place(self.folder)  # a link may be turned to another model meanwhile
-        with self._lock, model_folder.locked(folder):
+
+        def make() -> tuple[Recommender, Snapshot]:
             self.refresh()
             changed = change(self.current.saved)
-            changed.save(folder)
+            return changed, self._snapshot(changed, "")
+
+        def save(made: tuple[Recommender, Snapshot]) -> None:
+            made[0].save(folder)
             self._seen = model_folder.version(folder)
-            self.current = self._snapshot(changed, _name(folder))
+            self.current = replace(made[1], version=_name(folder))
             logger.info("The catalogue changed; now serving model %s", self.current.version)
+
+        with self._changes:  # one at a time, lest each makes the others begin again
+            model_folder.change(folder, make, save, self._hold)
             return self.current
+
+    @contextmanager
+    def _hold(self, folder: Path) -> Iterator[None]:
+        """The right to change the folder and what answers."""
+        with self._lock, model_folder.locked(folder):
+            yield
 
     def _read(self) -> Snapshot:
         with self._lock:
@@ -148,6 +169,25 @@ class LiveModel:
         recommender.recommend([anything], k=1, exclude_seen=False)  # makes the tables, so that no request waits for them
         words = pl.select(pl.concat_str(titles, saved.items.series.cast(pl.String), separator=" ").str.to_lowercase())
         return Snapshot(name, saved, recommender, titles, words.to_series())
+
+
+class _Failure:
+    """A version of the folder that could not be used, and when it is worth another try."""
+
+    def __init__(self) -> None:
+        self._version: tuple[int, ...] | None = None
+        self._pause = self._next = 0.0
+
+    def try_again(self, version: tuple[int, ...]) -> bool:
+        """Whether a version is another one, or its time has come."""
+        return version != self._version or time.monotonic() >= self._next
+
+    def happened(self, version: tuple[int, ...]) -> bool:
+        """Remember a failure; whether it is the version's first."""
+        first = version != self._version
+        self._version, self._pause = version, FIRST_PAUSE if first else min(2 * self._pause, LONGEST_PAUSE)
+        self._next = time.monotonic() + self._pause
+        return first
 
 
 def _name(folder: Path) -> str:

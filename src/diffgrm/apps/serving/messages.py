@@ -2,12 +2,111 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
-Id = Annotated[str, StringConstraints(max_length=256)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+LONGEST_ID = 256  # characters
+DEEPEST = 16  # lists and objects within one another in a value of an item's row
+WHOLE = range(-(2**63), 2**63)  # whole numbers that a table holds
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a value is a whole number of 64 bits, and not a truth value."""
+    return isinstance(value, int) and not isinstance(value, bool) and value in WHOLE
+
+
+def _unbroken(value: str) -> str:
+    """A text that is UTF-8 when written.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair; send whole characters") from None
+    return value
+
+
+def _id(value: object) -> str | int:
+    if isinstance(value, str) and len(value) <= LONGEST_ID:
+        return _unbroken(value)
+    if isinstance(value, int) and _is_whole(value):
+        return value
+    raise ValueError(f"an id is a text of at most {LONGEST_ID} characters or a whole number of 64 bits")
+
+
+def _named(value: str) -> str:
+    if not value:
+        raise ValueError("is empty; every item needs an id")
+    return value
+
+
+def _text(value: object) -> str | int:
+    if isinstance(value, str) and value:
+        return _unbroken(value)
+    if isinstance(value, int) and _is_whole(value):
+        return value
+    raise ValueError("every item needs a text, or a whole number")
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
+        raise ValueError("is not a whole number, written in digits")
+    return value
+
+
+def _cell(value: object, depth: int = 0) -> object:
+    """A value of an item's row.
+
+    Raises:
+        ValueError: a table would not hold it as it is.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"lists and objects lie more than {DEEPEST} deep")
+    if isinstance(value, str):
+        _unbroken(value)
+    elif isinstance(value, int) and value not in WHOLE:
+        raise ValueError("whole numbers have 64 bits; send larger ones as texts")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("is not a finite number; send null where there is none")
+    elif isinstance(value, list | dict):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            _cell(part, depth + 1)
+    return value
+
+
+def _shown(value: object) -> object:
+    """A value as JSON has it: null for what is not a finite number, hex digits for bytes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(name): _shown(inner) for name, inner in value.items()}
+    return [_shown(inner) for inner in value] if isinstance(value, list) else value
+
+
+_WHOLE_SCHEMA = {"type": "integer", "minimum": WHOLE.start, "maximum": WHOLE.stop - 1}
+_ID_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, _WHOLE_SCHEMA]}
+_TEXT_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, _WHOLE_SCHEMA]}
+
+Id = Annotated[str | int, PlainValidator(_id), WithJsonSchema(_ID_SCHEMA)]
 ItemId = Annotated[Id, AfterValidator(str)]  # which catalogues of whole numbers understand too
+Text = Annotated[str | int, PlainValidator(_text), WithJsonSchema(_TEXT_SCHEMA)]
+Shown = Annotated[dict[str, Any], BeforeValidator(_shown)]
+Cell = Annotated[Any, PlainValidator(_cell), WithJsonSchema({})]
 
 Beam = Annotated[
     int | None,
@@ -20,9 +119,9 @@ Candidates = Annotated[
 
 
 class Message(BaseModel):
-    """A body in which a misspelt field is an error."""
+    """A body in which a misspelt field is an error, and so is a value of another type: ``"5"``, 5.0 and true are not 5."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class RecommendRequest(Message):
@@ -155,8 +254,17 @@ class CatalogueItem(BaseModel):
 class ItemDetails(CatalogueItem):
     """An item with its whole row and its semantic ID."""
 
-    row: Annotated[dict[str, Any], Field(description="the item table's row")]
+    row: Annotated[Shown, Field(description="the item table's row")]
     semantic_id: list[int] | None
+
+
+class ItemsQuery(BaseModel):
+    """Parameters of a search; a misspelt one is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[str, Field(max_length=LONGEST_ID, description="words that the title or text must hold; or an id")] = ""
+    limit: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=100)] = 20
 
 
 class ItemsAnswer(BaseModel):
@@ -167,14 +275,23 @@ class ItemsAnswer(BaseModel):
     items: list[CatalogueItem]
 
 
+class ItemRow(BaseModel):
+    """A row of the item table; it may have other columns, which the embedding may read."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, Cell]
+
+    item_id: Annotated[ItemId, AfterValidator(_named)]
+    text: Text
+
+
 class NewItems(Message):
     """Rows of the item table."""
 
     items: Annotated[
-        list[dict[str, Any]],
+        list[ItemRow],
         Field(
             min_length=1,
-            description="item_id, text and what other columns the embedding reads",
             examples=[[{"item_id": "new 1", "text": "a soft red scarf of merino wool"}]],
         ),
     ]
@@ -216,7 +333,7 @@ class ModelAnswer(BaseModel):
     beam: Annotated[int | None, Field(description="the model's own beam, where it searches with one")]
     candidates: Annotated[int | None, Field(description="the model's own number of candidates, where it ranks some")]
     limits: dict[str, float]
-    facts: dict[str, Any]
+    facts: Shown
 
 
 class Status(BaseModel):

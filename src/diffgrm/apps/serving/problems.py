@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 
 from diffgrm.foundation.schema import DiffGRMError, ModelFolderError
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 20  # of one request that are listed
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class FieldError(BaseModel):
@@ -49,6 +51,7 @@ ERRORS = {
     404: "No such item",
     408: "The body took too long to arrive",
     413: "The body is too large",
+    421: "The request names a host that this server does not answer to",
     422: "A value that cannot be used; errors names the fields",
     503: "Too many requests are waiting, or the model folder cannot be changed now",
     504: "The answer took too long",
@@ -109,21 +112,34 @@ def describe_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()
+        if broken := [e for e in found if e["type"] == "json_invalid"]:  # its place is that of a character
+            return Problem(
+                400, f"the body is not JSON: {broken[0]['ctx']['error']} at character {broken[0]['loc'][-1]}"
+            ).response()
         fields = {_pointer(e["loc"]): _sentence(e) for e in found[:MOST_ERRORS]}
         more = f" and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
-        status = 400 if any(e["type"] == "json_invalid" for e in found) else 422
         detail = "; ".join(f"{pointer}: {what}" for pointer, what in fields.items()) + more
-        return Problem(status, detail, fields).response()
+        return Problem(422, detail, fields).response()
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        headers = dict(error.headers) if error.headers else None
+    async def _http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _allowed(app, request)
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
         return Problem(error.status_code, str(error.detail), headers=headers).response()
 
     @app.exception_handler(ModelFolderError)
     async def _folder(request: Request, error: ModelFolderError) -> JSONResponse:
         logger.error("%s", error)  # it names places of this machine, which are nobody's concern
         detail = "the model folder cannot be changed now; nothing has changed, and the server's log says why"
+        return Problem(503, detail, headers={"Retry-After": "5"}).response()
+
+    @app.exception_handler(OSError)
+    async def _disk(request: Request, error: OSError) -> JSONResponse:
+        logger.error("A file could not be read or written: %s", error)
+        detail = "files of the server cannot be read or written now; nothing has changed, and the server's log says why"
         return Problem(503, detail, headers={"Retry-After": "5"}).response()
 
     @app.exception_handler(DiffGRMError)
@@ -133,6 +149,18 @@ def describe_problems(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> JSONResponse:
         return Problem(500, "the server failed to answer; its log says why").response()
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of a request's path; what is mounted is files."""
+    found, scope = {"OPTIONS"}, request.scope
+    scope = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # what was mounted changed it
+    for method in METHODS:
+        for route in app.routes:
+            matches, _ = route.matches({**scope, "method": method})
+            if matches == Match.FULL and not (isinstance(route, Mount) and method != "GET"):
+                found.add(method)
+    return ", ".join(method for method in METHODS if method in found or (method == "HEAD" and "GET" in found))
 
 
 def _pointer(location: Sequence[Any]) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 import uvicorn
@@ -16,13 +16,16 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from diffgrm.apps.serving.app import create_app
+from diffgrm.apps.serving.connections import BACKLOG, connections_within, within_descriptors
+from diffgrm.apps.serving.guard import LOOPBACK
 from diffgrm.apps.serving.live import LiveModel, UserHistories
+from diffgrm.apps.serving.server import usable_token
 from diffgrm.apps.serving.settings import Limits
-from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean
+from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean, readable
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_TOKEN = 16
+EVERYWHERE = ("", "0.0.0.0", "::")  # addresses that stand for all of this machine's
 
 
 def run(
@@ -33,6 +36,7 @@ def run(
     token: str | None,
     host: str,
     port: int,
+    allow_hosts: Sequence[str],
     device: str,
     precision: Literal["32", "bf16"],
     trust_code: bool,
@@ -40,27 +44,18 @@ def run(
     """Serve until the process is told to end (SIGTERM or SIGINT); requests under way are then answered first."""
     live = LiveModel(folder, overrides, device, precision, trust_code)
     users = None if events is None else UserHistories(events)
-    app = create_app(live, limits, token=token, users=users)
+    limits = within_descriptors(limits)
+    app = create_app(live, limits, token=token, users=users, hosts=answered_hosts(host, allow_hosts))
     logger.info("Model %s: %d items. Changes of the catalogue are %s.", live.current.version, len(live.current.words),
                 "off (no token)" if token is None else "behind the token")  # fmt: skip
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        server_header=False,
-        log_level="info",
-        access_log=False,
-        limit_concurrency=limits.connections,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=int(limits.seconds) + 1,
-    )
+    uvicorn.run(app, host=host, port=port, log_level="info", **_how(limits))
 
 
 @contextmanager
-def in_background(app: FastAPI) -> Iterator[str]:
+def in_background(app: FastAPI, limits: Limits | None = None) -> Iterator[str]:
     """Serve an app from a thread of this process, on a free port of loopback, while the block lasts; gives its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **_how(limits or Limits())))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -71,11 +66,43 @@ def in_background(app: FastAPI) -> Iterator[str]:
         listening.close()
 
 
+def _how(limits: Limits) -> dict[str, Any]:
+    """What uvicorn is told: connections of our own kind, and no web sockets, whose connections nothing would bound."""
+    return {
+        "loop": "asyncio",
+        "http": connections_within(limits),
+        "ws": "none",
+        "backlog": BACKLOG,
+        "server_header": False,
+        "access_log": False,
+        "timeout_keep_alive": limits.idle_seconds,
+        "timeout_graceful_shutdown": int(limits.seconds) + 1,
+    }
+
+
+def answered_hosts(host: str, allowed: Sequence[str]) -> list[str]:
+    """The names and addresses that a server answers to: those of loopback, the one that it listens at, and those allowed.
+
+    Raises:
+        DataError: an allowed name that holds more than a name.
+    """
+    for name in allowed:
+        if not name or set(name) & set("/@ ,") or name.count(":") == 1:
+            raise DataError(f"--allow-host {name!r}: expected a name or address without scheme and port, or '*' for any")
+    if host in EVERYWHERE and not allowed:
+        logger.warning(
+            "Listening at all addresses of this machine, but answering to %s only: --allow-host NAME (repeat it) adds "
+            "names that others call it by, --allow-host '*' is any",
+            ", ".join(LOOPBACK),
+        )
+    return [*LOOPBACK, *(() if host in EVERYWHERE else (host,)), *allowed]
+
+
 def read_token(path: Path | None, given: str | None) -> str | None:
     """The token from a file, else from the environment.
 
     Raises:
-        DataError: no such file, or a token that is too short to be one.
+        DataError: no such file, or a token that :func:`usable_token` refuses.
     """
     if path is not None:
         try:
@@ -84,12 +111,7 @@ def read_token(path: Path | None, given: str | None) -> str | None:
             raise DataError(f"the token file {path} cannot be read: {error}") from error
     elif given is None:
         return None
-    if len(given) < SHORTEST_TOKEN:
-        raise DataError(
-            f"the token has {len(given)} characters; use {SHORTEST_TOKEN} at least, for example those of: "
-            "python -c 'import secrets; print(secrets.token_urlsafe())'"
-        )
-    return given
+    return usable_token(given)
 
 
 def read_limits(pairs: Sequence[str]) -> Limits:
@@ -109,5 +131,5 @@ def read_limits(pairs: Sequence[str]) -> Limits:
         return Limits.model_validate(values)
     except ValidationError as error:
         raise DataError(
-            "bounds that cannot be used:\n" + bullet_list(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+            "bounds that cannot be used:\n" + bullet_list(f"{e['loc'][0]}: {readable(e)}" for e in error.errors())
         ) from error

@@ -14,8 +14,14 @@ from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.batching import Engine
 from diffgrm.apps.serving.live import LiveModel, Snapshot, UserHistories
 from diffgrm.apps.serving.problems import Problem, field_problem
+from diffgrm.apps.serving.quiet import keep_quiet
 from diffgrm.apps.serving.settings import Limits
+from diffgrm.foundation.schema import DataError
 from diffgrm.recommenders import Recommender
+
+SHORTEST_TOKEN = 16
+MAKE_TOKEN = "python -c 'import secrets; print(secrets.token_urlsafe())'"
+QUIET = ("diffgrm.apps.serving.items", "uvicorn.error", "asyncio")  # loggers of what any client can bring about
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +29,31 @@ Filter = tuple[Any, ...] | None
 """Item ids, or None for no filter."""
 
 
+def usable_token(token: str) -> str:
+    """A token that can be sent in a header and is long enough.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not (token.isascii() and token.isprintable()) or token != token.strip():
+        raise DataError(
+            "the token has characters that clients do not send alike in an HTTP header; use letters, digits and signs of "
+            f"ASCII, for example those of: {MAKE_TOKEN}"
+        )
+    if len(token) < SHORTEST_TOKEN:
+        raise DataError(
+            f"the token has {len(token)} characters; use {SHORTEST_TOKEN} at least, for example those of: {MAKE_TOKEN}"
+        )
+    return token
+
+
 class Server:
     """What the routes share: the model, its queue, users' histories, limits."""
 
     def __init__(self, live: LiveModel, limits: Limits, token: str | None, users: UserHistories | None) -> None:
-        self.live, self.limits, self.token, self.users = live, limits, token, users
+        self.live, self.limits, self.users = live, limits, users
+        self.token = None if token is None else usable_token(token)
+        keep_quiet(*QUIET)
         self.registry = CollectorRegistry()
         sizes = Histogram(
             "diffgrm_batch_requests", "Requests answered together", registry=self.registry, buckets=(1, 2, 4, 8, 16, 32, 64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from diffgrm.foundation.schema import ordinary
 
 
 class Limits(BaseModel):
@@ -27,6 +29,27 @@ class Limits(BaseModel):
     seconds: Annotated[
         float, Field(gt=0, description="a request that takes longer gets 504, and the model stops working on it")
     ] = 10.0
+    head_seconds: Annotated[
+        float, Field(gt=0, description="a connection on which a request's head takes longer to arrive is closed")
+    ] = 5.0
+    idle_seconds: Annotated[
+        float,
+        Field(
+            gt=0, description="a connection without a request, or whose client takes nothing of its answer, is closed then"
+        ),
+    ] = 5.0
     body_seconds: Annotated[float, Field(gt=0, description="a body that takes longer to arrive gets 408")] = 5.0
     reload_seconds: Annotated[float, Field(gt=0, description="time between looks for a newer model in the folder")] = 2.0
-    connections: Annotated[int, Field(ge=1, description="open connections; more are told to come back later (503)")] = 1_024
+    connections: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="open connections; one more takes the place of the one that waits for its client longest, "
+            "or is told to come back later (503) where all are at work",
+        ),
+    ] = 1_024
+
+    @field_validator("*")
+    @classmethod
+    def _check_numbers(cls, value: Any) -> Any:
+        return ordinary(value)

@@ -25,7 +25,7 @@ class RandomNoising(NoisingSchedule):
             "fixed_p: every digit with probability p",
         ] = "uniform_t",
         p: Annotated[float, Field(gt=0, le=1), "fixed_p: probability that a digit is hidden"] = 0.5,
-        views: Annotated[int | None, Field(ge=1), "views of each target; null: as many as digits"] = None,
+        views: Annotated[int | None, Field(ge=1, le=1024), "views of each target; null: as many as digits"] = None,
     ) -> None:
         self.draw, self.p, self.n_views = draw, p, views
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -57,6 +57,18 @@ class TrainingItems(nn.Module):
         return [None if part is None else part.cpu().numpy() for part in parts]
 
 
+class Teacher(Protocol):
+    """A trained item scorer from whose opinion of items a network may learn; it learns nothing itself."""
+
+    def users(self, batch: Batch) -> Tensor:
+        """[N, d] what it makes of the targets' histories."""
+        ...
+
+    def items(self, items: Tensor) -> Tensor:
+        """[..., d] vectors of items at positions [...]; a score is their product with that of a user."""
+        ...
+
+
 @dataclass(frozen=True)
 class LearningTask:
     """What an objective is about.
@@ -67,6 +79,7 @@ class LearningTask:
         ranking: makes the network as it is, by the features of all items, ready to rank; asked once a validation.
         item_loss: how items are told apart, for objectives that do so.
         noising: which digits are hidden, for objectives that hide some.
+        teacher: the item scorer that the embedding is made of, where it is.
     """
 
     network: nn.Module
@@ -74,6 +87,7 @@ class LearningTask:
     ranking: Callable[[nn.Module, ItemFeatures], Ranking]
     item_loss: ItemLossSettings
     noising: NoisingSchedule | None
+    teacher: Teacher | None = None
 
 
 class Objective(nn.Module, ABC):

@@ -48,12 +48,24 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         task: LearningTask,
         digit_weight: Annotated[float, Field(ge=0), "weight of the loss of single digits beside that of items"] = 0.0,
         label_smoothing: LabelSmoothing = 0.0,
+        teacher_weight: Annotated[
+            float,
+            Field(ge=0, le=1),
+            "share of the loss of whole items, all digits hidden, that compares with the scores of the embedding's item "
+            "scorer in place of the target alone",
+        ] = 0.0,
+        teacher_temperature: Annotated[float, Field(gt=0), "its scores are divided by it"] = 1.0,
     ) -> None:
         super().__init__(task, "view_mean", label_smoothing)
-        self.digit_weight = digit_weight
+        self.digit_weight, self.teacher_weight, self.teacher_temperature = digit_weight, teacher_weight, teacher_temperature
         self._tables: _Tables | None = None
         if problem := _unusable(task.item_loss):
             raise RecipeError(problem)
+        if teacher_weight and task.teacher is None:
+            raise RecipeError(
+                "objective.teacher_weight needs an item scorer to learn from; choose embedding.name=item_scorer, or leave "
+                "it out"
+            )
 
     @classmethod
     def check(cls, part: Part, recipe: Recipe) -> None:
@@ -65,6 +77,11 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             problems.append(
                 "objective.label_smoothing is of the loss of single digits, which objective.digit_weight = 0 leaves out; "
                 "leave it out, or raise objective.digit_weight"
+            )
+        if part.options["teacher_temperature"] != 1 and not part.options["teacher_weight"]:
+            problems.append(
+                "objective.teacher_temperature does nothing with objective.teacher_weight = 0; leave it out, or raise the "
+                "weight"
             )
         if recipe.objective == part:  # beside no other objective that reads item_loss
             idle = [key for key in IDLE if getattr(loss, key) != ItemLossSettings.model_fields[key].default]
@@ -80,16 +97,16 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         """See :meth:`DigitObjective.digit_loss`."""
         target = self.codes[batch.target]
         views, logits = self.asked(batch, memory, generator, context)
-        loss = (self.item_losses(logits, batch.target, views, generator) * views.view_weight).mean()
+        loss = (self.item_losses(logits, batch, views, generator) * views.view_weight).mean()
         if self.digit_weight:
             loss = loss + self.digit_weight * masked_cross_entropy(
                 logits, target, views, label_smoothing=self.label_smoothing
             )
         return loss
 
-    def item_losses(self, logits: Tensor, target: Tensor, views: Views, generator: torch.Generator) -> Tensor:
-        """[N, V] cross-entropy of targets [N] among the items that fit views of them; 0 where a view shows all digits."""
-        known = ~views.mask
+    def item_losses(self, logits: Tensor, batch: Batch, views: Views, generator: torch.Generator) -> Tensor:
+        """[N, V] cross-entropy of a batch's targets among the items that fit views of them; 0 where a view shows all."""
+        known, target = ~views.mask, batch.target
         codes = self.codes[target][:, None].expand(known.shape)
         own = logits.float().gather(3, codes[..., None])[..., 0].sum(-1)  # [N, V]; logits of known digits are 0
         shown, losses, tables = known.sum(-1), torch.zeros_like(own), self._looked_up(logits.shape[3])
@@ -100,23 +117,40 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             asked, scores = logits[row, view].float(), own[row, view]
             scores = scores + tables.sharing[target[row]]
             if count == 0:
-                losses[row, view] = self._among_all(asked, scores, tables.sid, target[row], generator)
+                losses[row, view] = self._among_all(asked, scores, tables.sid, batch, row, generator)
             else:
                 pair, item = tables.catalogue.fitting(codes[row, view], known[row, view])
                 losses[row, view] = log_mass_of_fitting(asked, self.codes[item], pair) - scores
         return losses
 
-    def _among_all(self, logits: Tensor, own: Tensor, sid: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
-        """[R] cross-entropy of targets among all items, or those that are drawn, by logits [R, n, K]."""
+    def _among_all(
+        self, logits: Tensor, own: Tensor, sid: Tensor, batch: Batch, row: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """[R] cross-entropy of the targets at rows [R] among all items, or those that are drawn, by logits [R, n, K].
+
+        Args:
+            own: [R] scores of the targets' semantic IDs, which may stand for several items.
+            sid: [I] numbers of the semantic IDs.
+        """
+        target = batch.target[row]
         sample = draw(self.task.item_loss, self.items.counts, len(target), generator)
-        codes = self.codes if sample is None else self.codes[sample.items]
-        scores = sum_of_digits(logits, codes)  # [R, I or m]
-        if sample is None:
-            return scores.logsumexp(1) - own
-        if sample.log_expected is not None:
-            scores = scores - sample.log_expected
-        scores = scores.masked_fill(sid[sample.items] == sid[target][:, None], -torch.inf)
-        return torch.cat([own[:, None], scores], 1).logsumexp(1) - own
+        items = torch.arange(len(self.codes), device=target.device) if sample is None else sample.items
+        less = 0.0 if sample is None or sample.log_expected is None else sample.log_expected
+        same = sid[items] == sid[target][:, None]
+
+        def beside(own: Tensor, others: Tensor) -> Tensor:
+            """[R, 1 + m] scores of the target and of the other items."""
+            return torch.cat([own[:, None], (others - less).masked_fill(same, -torch.inf)], 1)
+
+        log_p = beside(own, sum_of_digits(logits, self.codes[items])).log_softmax(1)
+        if not self.teacher_weight or self.task.teacher is None:
+            return -log_p[:, 0]
+        teacher, warmth = self.task.teacher, self.teacher_temperature
+        with torch.no_grad():
+            users = teacher.users(batch)[row] / warmth
+            wanted = beside((users * teacher.items(target)).sum(-1), users @ teacher.items(items).T).softmax(1)
+        taught = -(wanted * log_p.masked_fill(wanted == 0, 0)).sum(1)
+        return self.teacher_weight * taught - (1 - self.teacher_weight) * log_p[:, 0]
 
     def _looked_up(self, codebook_size: int) -> _Tables:
         """The tables of all items, on the device of their codes, made once."""
@@ -128,7 +162,8 @@ class CatalogueDiffusionObjective(DiffusionObjective):
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        return ["catalogue diffusion", self.digit_weight, self.task.item_loss.model_dump(), *super().identity()]
+        taught = self.teacher_weight, self.teacher_temperature
+        return ["catalogue diffusion", self.digit_weight, *taught, self.task.item_loss.model_dump(), *super().identity()]
 
 
 class _Tables(NamedTuple):

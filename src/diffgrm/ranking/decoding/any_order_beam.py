@@ -35,7 +35,9 @@ class AnyOrderBeam(Decoder):
 
     def __init__(
         self,
-        beam: Annotated[int, Field(ge=1), "W, partial SIDs kept for each user (raised to k where k is larger)"] = 64,
+        beam: Annotated[
+            int, Field(ge=1, le=2**16), "W, partial SIDs kept for each user (raised to k where k is larger)"
+        ] = 64,
         steps: Annotated[
             int | None, Field(ge=1), "times the network is asked; fewer than n fills several digits a step; null: n"
         ] = None,

@@ -33,7 +33,9 @@ class CatalogueBeam(Decoder):
 
     def __init__(
         self,
-        beam: Annotated[int, Field(ge=1), "W, partial SIDs kept for each user (raised to k where k is larger)"] = 64,
+        beam: Annotated[
+            int, Field(ge=1, le=2**16), "W, partial SIDs kept for each user (raised to k where k is larger)"
+        ] = 64,
     ) -> None:
         self.beam = beam
 

@@ -22,7 +22,8 @@ from diffgrm.ranking.decoding.beams import Beams, tell
 class ItemProposals(Decoder):
     """Candidates by item score, ranked by item score and digits together.
 
-    With ``weight`` 0 digits are filled only where somebody watches.
+    With ``weight`` 0 digits are filled only where somebody watches. Equal scores are put in order of item position; which
+    of those that tie for the last candidate's place come in is not specified.
     """
 
     uses_item_scores: ClassVar[bool] = True
@@ -78,6 +79,9 @@ class ItemProposals(Decoder):
         score = score.log_softmax(-1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # of users for whom nothing is left
         count = max(self.candidates, task.item_scores.candidates, task.k)
         score, items = score.topk(min(count, score.shape[1]), dim=1)
+        items, order = items.sort(dim=1)  # topk leaves open in which order equal scores come
+        score, order = score.gather(1, order).sort(dim=1, descending=True, stable=True)
+        items = items.gather(1, order)
         if (second_look := task.item_scores.second_look) is not None:
             score = second_look(items.masked_fill(score == -torch.inf, -1), score)
         return items, score

@@ -20,7 +20,7 @@ class LeftToRight(Decoder):
 
     def __init__(
         self,
-        beam: Annotated[int, Field(ge=1), "W, prefixes kept for each user (raised to k where k is larger)"] = 64,
+        beam: Annotated[int, Field(ge=1, le=2**16), "W, prefixes kept for each user (raised to k where k is larger)"] = 64,
         constrained: Annotated[
             bool, "true: the catalogue rules out codes at every step; false: SIDs without an item are dropped at the end"
         ] = True,

@@ -71,7 +71,7 @@ class TextNeighbours:
         rows, columns, weights = [], [], []
         for start in range(0, len(items), ROWS):
             similarity = np.maximum(vectors[start : start + ROWS] @ texts[able].T, 0)
-            best = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+            best = _largest(similarity, count)
             weight = np.take_along_axis(similarity, best, 1)
             weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
             rows.append(np.repeat(items[start : start + ROWS], count))
@@ -109,3 +109,13 @@ class TextNeighbours:
         if has_events.ndim != 1 or type(fitted) is not int or not 1 <= fitted <= len(has_events):
             raise ModelFolderError(f"neighbours by text of {has_events.shape} items, of which {fitted} were there at fit")
         return cls(matrix_of(state.arrays, (len(has_events), fitted)), has_events)
+
+
+def _largest(similarity: np.ndarray, count: int) -> np.ndarray:
+    """[N, count] columns of the largest numbers of each row, none of which is below 0; of equal ones, the first."""
+    left, rows = similarity.copy(), np.arange(len(similarity))
+    best = np.empty((len(similarity), count), dtype=np.int64)
+    for place in range(count):  # a few passes cost much less than sorting
+        best[:, place] = left.argmax(axis=1)
+        left[rows, best[:, place]] = -1
+    return best

@@ -61,6 +61,11 @@ class ItemEncoder(ABC):
     cached: bool = True  # whether encoding is slow enough to keep the result on disk
     zero_vector: ClassVar[str] = "the embedding says nothing of them"  # why an item has one, and what helps
 
+    @property
+    def goes_by_rows(self) -> bool:
+        """Whether the vectors are those of the rows of a table, whatever they hold; then ``encode`` gets all, as given."""
+        return False
+
     def fit(self, items: pl.DataFrame) -> Self:
         """Learn what is needed from training items; encoders that come trained need nothing."""
         return self
@@ -106,6 +111,10 @@ class ItemSpace(Protocol):
         """Vectors [..., e] of the embedding as those that the scorer multiplies with users' vectors."""
         ...
 
+    def teacher(self) -> Any:
+        """The scorer as somebody to learn from, see :class:`diffgrm.learning.objectives.base.Teacher`."""
+        ...
+
 
 def embed_items(
     encoder: ItemEncoder,
@@ -113,6 +122,7 @@ def embed_items(
     in_training: np.ndarray,
     cache: Path | None = None,
     context: EventContext | None = None,
+    given: np.ndarray | None = None,
 ) -> np.ndarray:
     """Fit an encoder on the training items and encode all of them, through the cache.
 
@@ -125,6 +135,7 @@ def embed_items(
         in_training: [I] bool, items that occur in training rows; nothing is learnt from the others.
         cache: folder of cached embeddings; None is the user's cache folder.
         context: for encoders that learn from training events too.
+        given: [I] see :func:`encode_rows`.
 
     Returns:
         [I, e] float32, finite.
@@ -141,7 +152,7 @@ def embed_items(
     def make() -> State:
         logger.info("Embedding %d items with %s ...", len(items), type(encoder).__name__)
         fitted = encoder.fit(items.filter(in_training)) if context is None else encoder.fit_events(context)
-        found = fitted.encode(items)
+        found = encode_rows(fitted, items, given)
         vectors, state = check_embeddings(found, len(items), items[Columns.ITEM]), encoder.state()
         return State({**state.arrays, "embeddings": vectors}, state.facts)
 
@@ -178,6 +189,17 @@ def named_texts(items: pl.DataFrame) -> str:
     """The first items of a table with their texts, for messages."""
     pairs = items.select(Columns.ITEM, Columns.TEXT).iter_rows()
     return first_few(f"{item} ({text if text is None else text[:40]!r})" for item, text in pairs)
+
+
+def encode_rows(encoder: ItemEncoder, items: pl.DataFrame, given: np.ndarray | None) -> np.ndarray:
+    """Vectors [N, e] of the rows of an item table.
+
+    Args:
+        given: [N] where each row stood in the table as it was given; None: where it stands.
+    """
+    if given is None or not encoder.goes_by_rows:
+        return encoder.encode(items)
+    return encoder.encode(items[np.argsort(given)])[given]
 
 
 def check_embeddings(vectors: np.ndarray, rows: int, item_ids: pl.Series | None = None) -> np.ndarray:

@@ -18,9 +18,9 @@ from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, 
 class Precomputed(ItemEncoder):
     """Embeddings that were made elsewhere.
 
-    A ``.npy`` file is a matrix [I, e] whose row i belongs to row i of the item table. A ``.parquet`` file has the
-    columns ``item_id`` and ``embedding`` (a list or array of numbers); it may hold more items than the table. A saved model
-    does not keep where the file lies; items that come later need it, or a file of their own, again.
+    A ``.npy`` file is a matrix [I, e] whose row i belongs to row i of the item table as it was given. A ``.parquet`` file
+    has the columns ``item_id`` and ``embedding`` (a list or array of numbers); it may hold more items than the table. A
+    saved model does not keep where the file lies; items that come later need it, or a file of their own, again.
     """
 
     cached = False
@@ -32,6 +32,11 @@ class Precomputed(ItemEncoder):
         column: Annotated[str, "parquet: the column of the vectors"] = "embedding",
     ) -> None:
         self.path, self.column = path, column
+
+    @property
+    def goes_by_rows(self) -> bool:
+        """See :meth:`ItemEncoder.goes_by_rows`: a ``.npy`` file knows no ids."""
+        return self.path is not None and Path(self.path).suffix == ".npy"
 
     def identity(self) -> dict[str, Any]:
         """Not cached, so the path will do."""

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from diffgrm.foundation.part_settings import Local
 from diffgrm.foundation.schema import Columns, DataError, MissingExtraError
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
 
@@ -22,7 +23,9 @@ class SentenceTransformer(ItemEncoder):
     def __init__(
         self,
         model: Annotated[
-            str, "model id on the Hugging Face hub, or a local folder"
+            str | None,
+            Local(paths=True),
+            "model id on the Hugging Face hub, or a local folder; a saved model keeps no absolute path",
         ] = "sentence-transformers/sentence-t5-base",
         batch_size: Annotated[int, Field(ge=1), "texts encoded at once"] = 64,
         device: Annotated[str | None, "torch device; null: the library's own choice"] = None,
@@ -31,8 +34,8 @@ class SentenceTransformer(ItemEncoder):
 
     def identity(self) -> dict[str, Any]:
         """The model's name; for a local folder also the size and time of its files."""
-        folder = Path(self.model)
-        files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+        folder = Path(self.model or "")
+        files = sorted(p for p in folder.rglob("*") if p.is_file()) if self.model and folder.is_dir() else []
         stamps = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
         return {"model": self.model, "files": stamps}
 
@@ -47,12 +50,18 @@ class SentenceTransformer(ItemEncoder):
             import sentence_transformers
         except ImportError as error:
             raise MissingExtraError("sentence-transformers", "sentence", "the embedding 'sentence_transformer'") from error
+        if self.model is None:
+            raise DataError(
+                f"the vectors of {len(items)} items are needed, and a saved model does not keep in which folder its "
+                "sentence encoder lies; give it again: embedding.model=FOLDER in the recipe, or "
+                'recommender.override(["embedding.model=FOLDER"]) in Python'
+            )
         try:
             encoder = sentence_transformers.SentenceTransformer(self.model, device=self.device)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: of devices
             raise DataError(
                 f"the sentence encoder {self.model!r} could not be loaded; give a model id that the hub can be asked for, "
-                f"or a local folder: {error}"
+                f"or a local folder, and a device that is there: {error}"
             ) from error
         vectors = encoder.encode(
             items[Columns.TEXT].to_list(),

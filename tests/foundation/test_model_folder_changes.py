@@ -1,0 +1,86 @@
+"""Changes of a model folder: others read and change it meanwhile, and nothing is lost."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import polars as pl
+import pytest
+
+import diffgrm
+from diffgrm.foundation import model_folder
+from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.recommenders.popularity import PopularityRecommender
+
+
+@pytest.fixture
+def folder(toy, tmp_path):
+    return PopularityRecommender().fit(toy).save(tmp_path / "model")
+
+
+def added(folder, item):
+    return diffgrm.load(folder).add_items(pl.DataFrame({"item_id": [item], "text": ["new"]}))
+
+
+def has(folder, *items):
+    return (diffgrm.load(folder).items.positions(items) >= 0).all()
+
+
+def test_others_may_change_the_folder_meanwhile_and_both_changes_are_kept(folder):
+    made = []
+
+    def make():
+        changed = added(folder, "mine")
+        if not made:  # another thread is not made to wait, which it would be for a minute
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(lambda: added(folder, "theirs").save(folder)).result(timeout=20)
+        made.append(changed)
+        return changed
+
+    found = model_folder.change(folder, make, lambda changed: changed.save(folder))
+    assert len(made) == 2 and found is made[1]
+    assert has(folder, "mine", "theirs") and diffgrm.load(folder).facts["catalogue_version"] == 2
+
+
+def test_others_who_change_it_all_the_time_are_made_to_wait(folder):
+    rounds = []
+
+    def make():
+        rounds.append(len(rounds))
+        changed = added(folder, "mine")
+        if len(rounds) <= model_folder.TRIES:
+            added(folder, f"theirs {len(rounds)}").save(folder)
+        return changed
+
+    model_folder.change(folder, make, lambda changed: changed.save(folder))
+    assert len(rounds) == model_folder.TRIES + 1
+    assert has(folder, "mine", *(f"theirs {number}" for number in range(1, model_folder.TRIES + 1)))
+
+
+def test_many_changes_at_once_are_all_kept(folder):
+    start = threading.Barrier(6)
+
+    def change(number):
+        start.wait()
+        return model_folder.change(folder, lambda: added(folder, f"new {number}"), lambda changed: changed.save(folder))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(change, range(6)))
+    assert has(folder, *(f"new {number}" for number in range(6))) and diffgrm.load(folder).facts["catalogue_version"] == 6
+
+
+def test_what_cannot_be_made_changes_nothing(folder):
+    before = model_folder.version(folder)
+    with pytest.raises(ZeroDivisionError):
+        model_folder.change(folder, lambda: 1 / 0, lambda changed: changed.save(folder))
+    assert model_folder.version(folder) == before
+
+
+def test_where_one_may_not_write_is_told_before_the_work(folder, monkeypatch):
+    def no_lock(*_, **__):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(model_folder, "FileLock", no_lock)
+    with pytest.raises(ModelFolderError, match="nothing can be written beside"):
+        model_folder.change(folder, lambda: pytest.fail("the work began"), lambda changed: None)
