@@ -13,6 +13,7 @@ from diffgrm import DiffGRMRecommender, HybridRecommender
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import RecipeError
+from diffgrm.learning.batches import Batch
 from diffgrm.learning.item_losses import Sample
 from diffgrm.learning.noising.base import Views
 from diffgrm.learning.objectives import catalogue
@@ -28,13 +29,28 @@ ALONE = torch.from_numpy(np.random.default_rng(0).permutation(list(itertools.pro
 SHARED = ALONE[torch.from_numpy(np.random.default_rng(1).integers(0, 12, ITEMS))]  # several items behind most
 CODES = pytest.mark.parametrize("codes", [ALONE, SHARED], ids=["a semantic ID each", "shared semantic IDs"])
 MASKS = torch.tensor(list(itertools.product([True, False], repeat=N)))  # every view, that which hides nothing last
+TARGETS = Batch(None, torch.arange(ITEMS), None, None)  # every item
 COUNTS = np.arange(ITEMS) % 4  # a quarter has no training events
 GENERATOR = torch.Generator()
 
 
-def objective(codes=ALONE, counts=COUNTS, network=None, noising=None, digit_weight=0.0, label_smoothing=0.0, **item_loss):
-    task = learning_task(network, codes, noising or resolve("noising", "full_mask")(), counts=counts, **item_loss)
-    return CatalogueDiffusionObjective(task, digit_weight, label_smoothing)
+def objective(codes=ALONE, counts=COUNTS, network=None, noising=None, settings=(0.0, 0.0), teacher=None, **item_loss):
+    schedule = noising or resolve("noising", "full_mask")()
+    task = learning_task(network, codes, schedule, counts=counts, teacher=teacher, **item_loss)
+    return CatalogueDiffusionObjective(task, *settings)
+
+
+class Opinion:
+    """A teacher that likes items as a table says."""
+
+    def __init__(self):
+        self.table = torch.randn(ITEMS, ITEMS, generator=torch.Generator().manual_seed(5))
+
+    def users(self, batch):
+        return self.table[batch.target]
+
+    def items(self, items):
+        return torch.eye(ITEMS)[items]
 
 
 def every_view(seed=0):
@@ -59,7 +75,7 @@ def oracle(codes, logits, mask, target):
 def test_every_view_is_a_question_about_the_items_that_fit_it(codes):
     """Items without training events are rivals as all others are."""
     logits, views = every_view()
-    found = objective(codes).item_losses(logits, torch.arange(ITEMS), views, GENERATOR)
+    found = objective(codes).item_losses(logits, TARGETS, views, GENERATOR)
     for target in range(ITEMS):
         for view, mask in enumerate(MASKS):
             assert found[target, view].item() == pytest.approx(oracle(codes, logits[target, view], mask, target), abs=1e-4)
@@ -74,7 +90,7 @@ def test_who_shares_a_semantic_id_is_no_rival():
     logits = torch.randn(4, 2, N, K, generator=torch.Generator().manual_seed(0))
     mask = torch.tensor([[True, True, True], [False, True, True]]).expand(4, -1, -1)
     losses = objective(codes, np.ones(4, int)).item_losses(
-        logits.masked_fill(~mask[..., None], 0), torch.arange(4), Views.equal(mask), GENERATOR
+        logits.masked_fill(~mask[..., None], 0), TARGETS._replace(target=torch.arange(4)), Views.equal(mask), GENERATOR
     )
     assert torch.allclose(losses[:, 1], torch.zeros(4), atol=1e-6) and (losses[:, 0] > 0.01).all()
     assert losses[0, 0].item() == pytest.approx(oracle(codes, logits[0, 0], mask[0, 0], 0), abs=1e-5)
@@ -85,13 +101,13 @@ def test_who_shares_a_semantic_id_is_no_rival():
 def test_with_every_item_drawn_once_the_sampled_loss_is_the_full_one(codes, logq, monkeypatch):
     """Another order of them changes nothing, and neither do the target and who shares its semantic ID among them."""
     logits, views = every_view()
-    wanted = objective(codes).item_losses(logits, torch.arange(ITEMS), views, GENERATOR)
+    wanted = objective(codes).item_losses(logits, TARGETS, views, GENERATOR)
     drawn = Sample(torch.randperm(ITEMS, generator=GENERATOR), torch.zeros(ITEMS) if logq else None)
     monkeypatch.setattr(catalogue, "draw", lambda *_: drawn)
     sampled = objective(codes, kind="sampled_softmax", logq=logq)
-    found = sampled.item_losses(logits, torch.arange(ITEMS), views, GENERATOR)
+    found = sampled.item_losses(logits, TARGETS, views, GENERATOR)
     assert torch.allclose(found, wanted, atol=1e-5)
-    sampled.item_losses(logits, torch.arange(ITEMS), views, GENERATOR).sum().backward()
+    sampled.item_losses(logits, TARGETS, views, GENERATOR).sum().backward()
     assert logits.grad.isfinite().all()
 
 
@@ -102,10 +118,30 @@ def test_many_negatives_estimate_the_full_loss(codes, power):
     counts = COUNTS if power == 0 else COUNTS + 1
     logits, views = every_view()
     logits, views = logits.detach()[:, :1], Views(*(part[:, :1] for part in views))
-    wanted = objective(codes).item_losses(logits, torch.arange(ITEMS), views, GENERATOR)
+    wanted = objective(codes).item_losses(logits, TARGETS, views, GENERATOR)
     many = objective(codes, counts, kind="sampled_softmax", negatives=60_000, negative_power=power)
-    found = many.item_losses(logits, torch.arange(ITEMS), views, torch.Generator().manual_seed(0))
+    found = many.item_losses(logits, TARGETS, views, torch.Generator().manual_seed(0))
     assert torch.allclose(found, wanted, atol=0.05)
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["all items", "every item drawn once"])
+def test_a_teachers_opinion_stands_beside_the_target(drawn, monkeypatch):
+    """Of views that hide all digits: its probabilities of all items, at its temperature, by its share."""
+    logits, views = every_view()
+    monkeypatch.setattr(catalogue, "draw", lambda *_: Sample(torch.arange(ITEMS)) if drawn else None)
+    plain = objective().item_losses(logits, TARGETS, views, GENERATOR)
+    taught = objective(settings=(0.0, 0.0, 0.3, 2.0), teacher=Opinion()).item_losses(logits, TARGETS, views, GENERATOR)
+    assert torch.allclose(taught[:, 1:], plain[:, 1:], atol=1e-6)
+    scores = torch.stack([logits[:, 0, j, ALONE[:, j]] for j in range(N)]).sum(0)  # [I targets, I items]
+    wanted = -((Opinion().table / 2).softmax(1) * scores.log_softmax(1)).sum(1)
+    assert torch.allclose(taught[:, 0], 0.3 * wanted + 0.7 * plain[:, 0], atol=1e-4)
+    taught.sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_there_must_be_a_teacher_to_learn_from():
+    with pytest.raises(RecipeError, match=r"objective.teacher_weight needs an item scorer to learn from; choose embedding"):
+        objective(settings=(0.0, 0.0, 0.3))
 
 
 # ---- the loss of a batch ----------------------------------------------------------------------------------------------
@@ -122,7 +158,7 @@ def batch_loss(made, seed=0):
 def test_the_loss_is_that_of_items_and_that_of_digits_by_its_weight(noising):
     network, schedule = build("diffgrm", **SMALL), resolve("noising", noising)()
     items, both = (
-        objective(FEATURES.codes, np.ones(12, int), network, schedule, weight, smoothing)
+        objective(FEATURES.codes, np.ones(12, int), network, schedule, (weight, smoothing))
         for weight, smoothing in ((0.0, 0.0), (0.3, 0.2))
     )
     digits = DiffusionObjective(items.task, "view_mean", 0.2)
@@ -163,6 +199,7 @@ REFUSED = {
     "item_loss.temperature=0.5": "item_loss.temperature = 0.5 does nothing with the objective",
     "item_loss.label_smoothing=0.1": "item_loss.label_smoothing = 0.1 does nothing with the objective",
     "objective.label_smoothing=0.1": "objective.label_smoothing is of the loss of single digits, which .*digit_weight = 0",
+    "objective.teacher_temperature=2": "objective.teacher_temperature does nothing with objective.teacher_weight = 0",
     "item_loss.logq=false": "item_loss.logq = False does nothing with item_loss.kind = softmax",
 }
 
