@@ -18,9 +18,11 @@ from diffgrm.apps.bench.tables import write_tables
 from diffgrm.apps.cli.main import main
 from diffgrm.apps.reporting.page import write_report
 from diffgrm.evaluation.statistics import interval_of_difference, user_gains
-from diffgrm.foundation.schema import DataError
-from diffgrm.recommenders.base import Recommender
+from diffgrm.foundation.schema import DataError, TrainingError
+from diffgrm.learning.loop import TrainingTask
+from diffgrm.recommenders.base import Recommender, load
 from helpers.folders import change_recipe
+from helpers.recipes import small_generation
 
 TRAINING = {"batch_size": 64, "epochs": 2, "warmup_steps": 5, "learning_rate": 0.01}
 SIDS = {"tokenizer": {"n_digits": 3, "codebook_size": 16, "iterations": 3}, "embedding": {"width": 16}}
@@ -308,3 +310,57 @@ def test_a_fitted_model_may_name_what_its_suite_names_and_nothing_else(tmp_path,
         result.unlink()
     failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
     assert len(failed) == 2 and all("os:getcwd (noising)" in why for why in failed.values())
+
+
+# ---- item vectors of a scorer that is fitted first --------------------------------------------------------------------
+
+
+def test_a_fit_that_ended_while_its_item_scorer_was_trained_goes_on(tmp_path, world, monkeypatch):
+    monkeypatch.setenv("DIFFGRM_CACHE", str(tmp_path / "cache"))
+    runs = {"generation": small_generation().to_dict()}
+    suite = make_suite(tmp_path, world, runs, reference="generation", seeds=[0])
+    step, fit, asked = TrainingTask.training_step, Recommender.fit, []
+
+    def ending(self, batch, index):
+        if self.current_epoch == 1:
+            raise TrainingError("the lights went out")
+        return step(self, batch, index)
+
+    def watched(self, *args, **kwargs):
+        asked.append((self.recipe.recommender, kwargs["resume"]))
+        return fit(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingTask, "training_step", ending)
+        failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
+    assert "the lights went out" in failed["small, generation, seed 0"]
+    left = [path.parent.name for path in (tmp_path / "out").rglob("last.ckpt")]
+    monkeypatch.setattr(Recommender, "fit", watched)
+    assert Runner(suite, tmp_path / "out", lambda line: None, progress=False).run() == {}
+    assert left == ["item_scorer"] and asked == [("diffgrm", True), ("sasrec", True)]
+    assert not list((tmp_path / "out").rglob("*.ckpt"))
+
+
+def test_a_peer_can_have_vectors_that_are_learnt_from_events(tmp_path, world, monkeypatch):
+    given = []
+
+    def peer(script, python, dataset, split, settings, codes, vectors):
+        given.append((codes, vectors))
+        raise DataError("seen enough")
+
+    monkeypatch.setattr(module, "run_peer", peer)
+    runs = {
+        "popularity": RUNS["popularity"],
+        "generation": small_generation("training.epochs=1").to_dict(),
+        "peer": {"peer": "peer.py", "python": sys.executable, "vectors_of": "generation", "semantic_ids_of": "generation"},
+    }
+    (tmp_path / "peer.py").write_text("")
+    suite = make_suite(tmp_path, world, runs, reference="popularity", seeds=[0])
+    failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
+    assert list(failed) == ["small, peer, seed 0"] and "seen enough" in failed["small, peer, seed 0"]
+    ((codes, vectors),) = given
+    (folder,) = [path.parent for path in (tmp_path / "out" / "models").rglob("encoder.safetensors")]
+    model = load(folder)
+    assert np.array_equal(vectors, model.encoder.encode(model.item_table)) and np.array_equal(
+        codes, model.semantic_ids.codes
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from diffgrm import InteractionDataset, toy_world
 from diffgrm.foundation.registry import names, resolve
-from helpers.recipes import small_recipe
+from helpers.recipes import SMALL_SCORER, small_generation, small_recipe
 
 FUTURE = "item 479"  # the planted item
 SMALL_SIDS = ["tokenizer.n_digits=3", "tokenizer.codebook_size=16"]
@@ -41,6 +41,26 @@ def test_a_planted_test_event_changes_nothing_that_is_learnt(name, world, tmp_pa
     for number, dataset in enumerate((world, planted(world, last=0))):
         recommender = resolve("recommender", name)(small_recipe(name)).fit(dataset, progress=False)
         found.append((learnt(recommender, tmp_path / str(number)), recommender.item_counts.tolist()))
+    assert found[0] == found[1]
+
+
+def first_trained(recommender, item_table):
+    """What an item scorer that is fitted first leaves: its weights, and the vectors and semantic IDs made of it."""
+    scorer = recommender.encoder.scorer
+    vectors, codes = recommender.encoder.encode(item_table), recommender.semantic_ids.codes
+    weights = {name: weight.tolist() for name, weight in scorer.network.state_dict().items()}
+    return weights, vectors.tolist(), codes.tolist(), scorer.item_counts.tolist()
+
+
+@pytest.mark.parametrize("last", [0, 1], ids=["test", "validation"])
+def test_a_planted_event_changes_nothing_of_an_item_scorer_that_is_fitted_first(last, world, tmp_path, monkeypatch):
+    """Validation may choose its epoch, and there is one here."""
+    one = f"embedding.changes=[{', '.join(SMALL_SCORER)}, training.epochs=1]"
+    found = []
+    for number, dataset in enumerate((world, planted(world, last))):
+        monkeypatch.setenv("DIFFGRM_CACHE", str(tmp_path / str(number)))  # what was learnt once is not learnt again
+        recommender = resolve("recommender", "diffgrm")(small_generation(one, "training.epochs=1"))
+        found.append(first_trained(recommender.fit(dataset, progress=False), dataset.item_table))
     assert found[0] == found[1]
 
 
