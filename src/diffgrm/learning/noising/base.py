@@ -57,8 +57,8 @@ class NoisingContext:
 class NoisingSchedule(ABC):
     """Draws masked views of targets. Sees the network only through ``probe``."""
 
-    def check(self, n_digits: int) -> None:
-        """Refuse sizes that the schedule cannot work with, before anything is trained for it.
+    def check(self, n_digits: int, n_items: int) -> None:
+        """Refuse sizes that the schedule cannot work with, as decoders do, before anything is trained for it.
 
         Raises:
             RecipeError: with the way out.
