@@ -11,7 +11,6 @@ import torch
 
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns
-from diffgrm.learning.noising.base import NoisingSchedule
 from diffgrm.ranking.decoding.base import Decoder
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ranker import Ranker
@@ -55,8 +54,7 @@ class GenerativeRecommender(Recommender):
         check_recipe(recipe)
         checks = [self._decoder().check, recipe.validation_decoder.build(seed=recipe.seed).check]
         if "noising" in recipe.sections:
-            noising: NoisingSchedule = recipe.noising.build(seed=recipe.seed)
-            checks.append(lambda n_digits, _: noising.check(n_digits))
+            checks.append(recipe.noising.build(seed=recipe.seed).check)
         texts, sids = TextVectors(kept="text" in branch_names(recipe)), Identifiers(checks)
         scorers = {"scorers": ItemScorers()} if "item_scoring" in recipe.sections else {}
         return {"texts": texts, "sids": sids, **scorers, "network": TrainedNetwork()}

@@ -57,7 +57,7 @@ class NoisingContext:
 class NoisingSchedule(ABC):
     """Draws masked views of targets. Sees the network only through ``probe``."""
 
-    def check(self, n_digits: int) -> None:
+    def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the schedule cannot work with, before anything is trained for it.
 
         Raises:
