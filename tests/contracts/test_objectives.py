@@ -55,6 +55,8 @@ CHANGED = {
     "temperature": 0.5,
     "digit_weight": 0.5,
     "legal": True,
+    "teacher_weight": 0.5,
+    "teacher_temperature": 2.0,
     "shown": [0, 1],
 }
 
@@ -89,9 +91,19 @@ EVERY_OBJECTIVE = pytest.mark.parametrize(
 )
 
 
+class Opinion:
+    """A teacher who finds the items alike that stand together."""
+
+    def users(self, batch):
+        return self.items(batch.target + 1)
+
+    def items(self, items):
+        return torch.stack([items / 3.0, torch.ones_like(items, dtype=torch.float32)], -1)
+
+
 def make(objective, network, noising="full_mask", items=FEATURES, counts=COUNTS, ranking=lambda *_: None, **item_loss):
     schedule = as_part("noising", noising).build(seed=0)
-    task = learning_task(network, None, schedule, ranking, items, counts, **item_loss)
+    task = learning_task(network, None, schedule, ranking, items, counts, Opinion(), **item_loss)
     return as_part("objective", objective).build(task=task)
 
 

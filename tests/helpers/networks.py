@@ -103,11 +103,13 @@ def noising_context(probe, generator=GENERATOR, learning=START):
     return NoisingContext(probe, generator, learning, lambda: None)
 
 
-def learning_task(network, codes=None, noising=None, ranking=lambda *_: None, items=None, counts=None, **item_loss):
+def learning_task(
+    network, codes=None, noising=None, ranking=lambda *_: None, items=None, counts=None, teacher=None, **item_loss
+):
     """What an objective is about, for items known by their digits, or by all that ``items`` says."""
     items = items or ItemFeatures(codes)
     counts = np.ones(len(items), dtype=np.int64) if counts is None else counts
-    return LearningTask(network, TrainingItems(items, counts), ranking, ItemLossSettings(**item_loss), noising)
+    return LearningTask(network, TrainingItems(items, counts), ranking, ItemLossSettings(**item_loss), noising, teacher)
 
 
 def one_batch(events: Ragged, shared: bool, max_len: int = S):

@@ -38,14 +38,20 @@ class Refined(Decoder):
     @torch.no_grad()
     def decode(self, task: Task) -> Decoded:
         """See :meth:`Decoder.decode`."""
-        first = self.one_pass.decode(replace(task, k=max(self.candidates, task.k)))
-        codes, score = first.codes, first.sid_scores.masked_fill(~first.legal, -torch.inf)  # [B, C, n], [B, C]
+        count = max(self.candidates, task.k)
+        first = self.one_pass.decode(replace(task, k=count))
+        best = (~first.legal).int().argsort(dim=1, stable=True)[:, :count]  # as many, whatever other users must not get
+        codes, legal = (
+            first.codes.gather(1, best[..., None].expand(-1, -1, first.codes.shape[2])),
+            first.legal.gather(1, best),
+        )
+        score = first.sid_scores.gather(1, best)  # [B, C]
         whole, of_codes = self._masses(task)
         again = torch.stack([self._chain(task, codes, digit, of_codes[:, digit]) for digit in range(codes.shape[2])]).mean(
             0
         )
         score = (1 - self.weight) * score + self.weight * again
-        score = (score - whole[:, None]).masked_fill(~first.legal, -torch.inf)
+        score = (score - whole[:, None]).masked_fill(~legal, -torch.inf)
         score, order = score.sort(dim=1, descending=True, stable=True)
         return items_from_sids(task, codes.gather(1, order[..., None].expand_as(codes)), score)
 

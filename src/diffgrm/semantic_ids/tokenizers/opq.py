@@ -116,7 +116,12 @@ class OPQTokenizer(Tokenizer):
         return ((self._subvectors(embeddings) - centroids) ** 2).sum((1, 2))
 
     def code_vectors(self) -> np.ndarray:
-        """[n, K, e] what each code stands for: an item's vector is about the sum of those of its digits."""
+        """See :meth:`Tokenizer.code_vectors`."""
+        if self.unit:
+            raise TokenizerError(
+                "codes of vectors that tokenizer.unit=true makes of length 1 stand for directions, and do not add up to "
+                "items'; set tokenizer.unit=false"
+            )
         assert self.codebooks is not None and self.rotation is not None
         assert self.mean is not None and self.projection is not None
         n, K, s = self.codebooks.shape

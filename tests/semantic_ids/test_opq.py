@@ -1,0 +1,58 @@
+"""OPQ: what its codes stand for, and lengths that are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diffgrm.foundation.registry import resolve
+from diffgrm.foundation.schema import TokenizerError
+from diffgrm.semantic_ids.tokenizers.base import TokenizerContext
+from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
+
+GENERATOR = np.random.default_rng(0)
+VECTORS = (GENERATOR.normal(size=(200, 12)) * np.linspace(3, 0.2, 12) + 1).astype(np.float32)
+SIZES = {"n_digits": 3, "codebook_size": 8, "iterations": 4}
+
+
+def fitted(**options):
+    return OPQTokenizer(**{**SIZES, **options}).fit(TokenizerContext.of(VECTORS))
+
+
+@pytest.mark.parametrize("rotate", [True, False])
+@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize("pca_width", [12, 6])
+@pytest.mark.parametrize("n_digits", [1, 3])
+def test_the_vectors_of_an_items_codes_add_up_to_it_but_for_the_error(rotate, whiten, pca_width, n_digits):
+    """In the space after PCA; and in that before it, where that turns only."""
+    tokenizer = fitted(unit=False, rotate=rotate, whiten=whiten, pca_width=pca_width, n_digits=n_digits)
+    codes, table = tokenizer.encode(VECTORS), tokenizer.code_vectors()
+    assert table.shape == (n_digits, 8, 12) and table.dtype == np.float32
+    summed = table[np.arange(n_digits), codes].sum(1)
+    apart = (VECTORS - summed) @ tokenizer.projection
+    np.testing.assert_allclose((apart**2).sum(1), tokenizer.error(VECTORS, codes), rtol=1e-3, atol=1e-3)
+    other = GENERATOR.integers(0, 8, codes.shape)
+    apart = (VECTORS - table[np.arange(n_digits), other].sum(1)) @ tokenizer.projection
+    np.testing.assert_allclose((apart**2).sum(1), tokenizer.error(VECTORS, other), rtol=1e-3, atol=1e-3)
+    if not whiten and pca_width == 12:
+        squared = ((VECTORS - summed) ** 2).sum(1)
+        np.testing.assert_allclose(squared, tokenizer.error(VECTORS, codes), rtol=1e-3, atol=1e-3)
+
+
+def test_without_unit_lengths_count_and_with_it_they_do_not():
+    longer = VECTORS.mean(0) + 2 * (VECTORS - VECTORS.mean(0))  # the same directions from the mean
+    kept, normed = fitted(unit=False, whiten=False), fitted(whiten=False)
+    assert (normed.encode(longer) == normed.encode(VECTORS)).mean() > 0.99
+    assert (kept.encode(longer) == kept.encode(VECTORS)).mean() < 0.9
+
+
+def test_codes_of_vectors_of_length_1_do_not_add_up():
+    with pytest.raises(TokenizerError, match=r"tokenizer.unit=true .* set tokenizer.unit=false"):
+        fitted().code_vectors()
+
+
+@pytest.mark.parametrize("name", ["random", "residual_kmeans"])
+def test_tokenizers_without_such_vectors_say_so(name):
+    tokenizer = resolve("tokenizer", name)(n_digits=3, codebook_size=8).fit(TokenizerContext.of(VECTORS))
+    with pytest.raises(TokenizerError, match=r"has no vectors of codes that add up to items'; use tokenizer.name=opq"):
+        tokenizer.code_vectors()
