@@ -221,4 +221,4 @@ def test_any_rows_are_added_as_they_are_or_refused(texts, new, text):
     except DataError as error:
         assert "item" in str(error)
     else:
-        assert grown.items.ids(range(12, 12 + len(new))) == list(map(str, new))
+        assert grown.items.ids(range(12, 12 + len(new))) == sorted(map(str, new), key=lambda item: (len(item), item))

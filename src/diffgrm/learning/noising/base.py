@@ -58,7 +58,7 @@ class NoisingSchedule(ABC):
     """Draws masked views of targets. Sees the network only through ``probe``."""
 
     def check(self, n_digits: int, n_items: int) -> None:
-        """Refuse sizes that the schedule cannot work with, as decoders do, before anything is trained for it.
+        """Refuse sizes that the schedule cannot work with, before anything is trained for it.
 
         Raises:
             RecipeError: with the way out.

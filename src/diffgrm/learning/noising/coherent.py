@@ -27,9 +27,6 @@ class CoherentNoising(NoisingSchedule):
 
     def check(self, n_digits: int, n_items: int) -> None:
         """See :meth:`NoisingSchedule.check`."""
-        self._check_shown(n_digits)
-
-    def _check_shown(self, n_digits: int) -> None:
         if self.shown is not None and (wrong := [shown for shown in self.shown if not 0 <= shown < n_digits]):
             raise RecipeError(
                 f"noising.shown names views that show {', '.join(map(str, wrong))} of {n_digits} digits and so hide none; "
@@ -38,7 +35,7 @@ class CoherentNoising(NoisingSchedule):
 
     def views(self, codes: Tensor, context: NoisingContext) -> Views:
         """See :meth:`NoisingSchedule.views`."""
-        self._check_shown(codes.shape[1])
+        self.check(codes.shape[1], n_items=0)  # which it does not ask
         order = torch.rand(codes.shape, generator=context.generator, device=codes.device).argsort(-1)
         views = nested_views(order)
         if self.shown is None:
