@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
-import signal
 import subprocess
 import sys
 from functools import partial
@@ -23,6 +21,7 @@ from diffgrm.foundation.registry import names, resolve, settings
 from diffgrm.foundation.schema import DiffGRMError, OutputError, RecipeError, TrainingError
 from diffgrm.foundation.storage import State, atomic_file, read_parquet, write_parquet
 from helpers.commands import called
+from helpers.folders import full_disk
 from helpers.recipes import small_recipe
 
 HUGE = 10**30
@@ -215,41 +214,32 @@ def test_k_and_counts_of_any_size_are_one_message(fitted, run, saved):
 # ---- disks -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fill_disk():
-    """Called, it lets files of this process end at 2 kB, as on a full disk."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_a_full_disk_is_one_message_and_the_old_file_stays(saved, run, tmp_path, fill_disk, suffix):
+def test_a_full_disk_is_one_message_and_the_old_file_stays(saved, run, tmp_path, suffix):
     pl.DataFrame({"user_id": range(2000), "item_id": ["item 3"] * 2000}).write_parquet(tmp_path / "events.parquet")
     out = tmp_path / f"lists{suffix}"
     out.write_text("old")
     command = ["recommend", saved, "--interactions", tmp_path / "events.parquet", "--k", 10, "--out", out, "--quiet"]
-    fill_disk()
-    code, _, err = run(*command, "decoding.beam=10")
+    with full_disk(2000):
+        code, _, err = run(*command, "decoding.beam=10")
     assert code == 2 and f"{out} could not be written: " in err and "what was there before is whole. Make room" in err
     assert out.read_text() == "old" and sorted(p.name for p in tmp_path.iterdir()) == ["events.parquet", out.name]
 
 
-def test_whatever_writes_says_so_in_words_of_ours(fitted, tmp_path, fill_disk):
-    fill_disk()
-    with pytest.raises(OutputError, match="x could not be written"), atomic_file(tmp_path / "x") as path:
-        State({"a": pl.Series(range(10_000)).to_numpy()}).save(path)
-    with pytest.raises(OutputError, match="x could not be written"), atomic_file(tmp_path / "x") as path:
-        write_parquet(pl.DataFrame({"a": [os.urandom(50) for _ in range(1000)]}), path)
-    with pytest.raises(DiffGRMError, match=r"could not be saved .*what was there before is untouched"):
-        fitted.save(tmp_path / "model")
+def test_whatever_writes_says_so_in_words_of_ours(fitted, tmp_path):
+    with full_disk(2000):
+        with pytest.raises(OutputError, match="x could not be written"), atomic_file(tmp_path / "x") as path:
+            State({"a": pl.Series(range(10_000)).to_numpy()}).save(path)
+        with pytest.raises(OutputError, match="x could not be written"), atomic_file(tmp_path / "x") as path:
+            write_parquet(pl.DataFrame({"a": [os.urandom(50) for _ in range(1000)]}), path)
+        with pytest.raises(DiffGRMError, match=r"could not be saved .*what was there before is untouched"):
+            fitted.save(tmp_path / "model")
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
-def test_a_full_disk_under_training_is_one_message(toy, tmp_path, fill_disk):
-    fill_disk()
-    with pytest.raises(TrainingError, match="training stopped, for files could not be read or written"):
+def test_a_full_disk_under_training_is_one_message(toy, tmp_path):
+    wanted = "training stopped, for files could not be read or written"
+    with full_disk(2000), pytest.raises(TrainingError, match=wanted):
         resolve("recommender", "sasrec")(small_recipe("sasrec")).fit(toy, run_folder=tmp_path / "run", progress=False)
 
 
