@@ -61,6 +61,14 @@ def of_others(recommender: Recommender, dataset: InteractionDataset, others: Eva
     return {metric: whole[metric] for metric in ("recall@10", "ndcg@10")}
 
 
+def texts_of(recipe: Recipe) -> dict[str, Any]:
+    """The embedding section that reads texts: of the recipe, or of the item scorer that its embedding is made of."""
+    chosen = recipe.embedding
+    if chosen.name == "item_scorer":
+        return texts_of(Recipe.preset(chosen.options["recipe"], chosen.options["changes"]))
+    return recipe.to_dict()["embedding"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
@@ -76,7 +84,7 @@ def main() -> None:
     started = time.perf_counter()
     dataset = dataset_of(arguments.data)
     recipe = Recipe.from_yaml(arguments.recipe, arguments.overrides)
-    text_knn = Recipe.from_dict({"recommender": "text_knn", "embedding": recipe.to_dict()["embedding"]})
+    text_knn = Recipe.from_dict({"recommender": "text_knn", "embedding": texts_of(recipe)})
     chosen = np.random.default_rng(arguments.seed).permutation(dataset.n_items)[: int(arguments.share * dataset.n_items)]
     cold = dataset.items.gather(np.sort(chosen))
     is_cold = pl.col("item_id").is_in(cold.implode())
