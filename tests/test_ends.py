@@ -65,7 +65,7 @@ def test_in_python_too(tmp_path, number, status):
 
 
 def test_another_long_command(tmp_path, saved):
-    process = started("evaluate", saved, "--dataset", "toy", "--json", tmp_path / "out.json", "decoding.beam=200000")
+    process = started("evaluate", saved, "--dataset", "toy", "--json", tmp_path / "out.json", "decoding.beam=65536")
     time.sleep(6)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
