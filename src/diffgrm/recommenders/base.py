@@ -287,8 +287,7 @@ class Recommender(ABC):
             histories: a table (path or frame) of user_id, item_id and perhaps timestamp; or item ids, oldest first: of
                 one user, a list of such lists, or a mapping user -> item ids.
             k: items for each user.
-            users: instead of histories, user ids of the dataset this recommender was fitted on in this process; their
-                history is everything the dataset has of them.
+            users: instead of histories, users of the dataset it was fitted on in this process, by id: all it has of them.
             exclude_seen: leave out what is in the user's history.
             only: items that may be recommended: an id, a list, set, array or series of ids, a table with ``item_id``, or
                 the ``Path`` of one; None is all.
@@ -297,8 +296,8 @@ class Recommender(ABC):
             progress: called with the number of users done since the last call.
 
         Returns:
-            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible. Items
-            whose scores differ by less than some 1e-5 may change places with the number of users asked at once.
+            user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible. Scores
+            less than some 1e-5 apart may change places with the number of users asked at once.
 
         Raises:
             DataError: k out of range, unusable histories, unknown users, or filters that know or leave no item.
