@@ -12,20 +12,14 @@ import pyarrow as pa
 import pytest
 
 import diffgrm
-from helpers.commands import called
+from helpers.commands import caller
 
 ITEMS = range(1, 13)
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a command in this process: (exit code, output, errors), each on one line."""
-
-    def call(*arguments):
-        code, out, errors = called(monkeypatch, capsys, *arguments)
-        return code, " ".join(out.split()), " ".join(errors.split())
-
-    return call
+    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -7,19 +7,13 @@ import re
 import polars as pl
 import pytest
 
-from helpers.commands import called
+from helpers.commands import caller
 from helpers.titles import titles
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a command in this process: (exit code, output, errors), each on one line."""
-
-    def call(*arguments):
-        code, out, errors = called(monkeypatch, capsys, *arguments)
-        return code, " ".join(out.split()), " ".join(errors.split())
-
-    return call
+    return caller(monkeypatch, capsys)
 
 
 def tables(folder, items: pl.DataFrame):

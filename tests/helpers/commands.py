@@ -24,3 +24,13 @@ def save_tables(dataset, folder):
     dataset.event_table().write_parquet(folder / "interactions.parquet")
     dataset.item_table.write_parquet(folder / "items.parquet")
     return ["--interactions", folder / "interactions.parquet", "--items", folder / "items.parquet"]
+
+
+def caller(monkeypatch, capsys):
+    """Something that runs a command in this process: (exit code, output, errors), each on one line."""
+
+    def call(*arguments):
+        code, out, errors = called(monkeypatch, capsys, *arguments)
+        return code, " ".join(out.split()), " ".join(errors.split())
+
+    return call

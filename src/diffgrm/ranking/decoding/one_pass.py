@@ -6,9 +6,9 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids
+from diffgrm.ranking.digit_sums import sum_of_digits
 
 
 class OnePass(Decoder):
@@ -35,18 +35,10 @@ class OnePass(Decoder):
         wanted = task.k + (0 if task.excluded is None else task.excluded.padded.shape[1])
         scores, indices = log_p.new_empty(batch, 0), masked.new_empty(batch, 0, dtype=torch.long)
         for start in range(0, len(sids), self.block):
-            score, index = _sum_of_digits(log_p, sids[start : start + self.block]).topk(
+            score, index = sum_of_digits(log_p, sids[start : start + self.block]).topk(
                 min(wanted, len(sids) - start, self.block), dim=1
             )
             scores, indices = torch.cat([scores, score], 1), torch.cat([indices, index + start], 1)
             scores, keep = scores.topk(min(wanted, scores.shape[1]), dim=1)
             indices = indices.gather(1, keep)
         return items_from_sids(task, sids[indices], scores)
-
-
-def _sum_of_digits(log_p: Tensor, sids: Tensor) -> Tensor:
-    """Scores [B, D] of SIDs [D, n] under log-probabilities [B, n, K]."""
-    total = log_p[:, 0, sids[:, 0]]
-    for digit in range(1, sids.shape[1]):
-        total += log_p[:, digit, sids[:, digit]]
-    return total
