@@ -28,7 +28,7 @@ from diffgrm.recommenders.base import Recommender
 from turns import keep
 from workload import dataset_of
 
-LIFTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+LIFTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 def fitted(recipe: Recipe, dataset: InteractionDataset) -> Recommender:
@@ -69,6 +69,14 @@ def texts_of(recipe: Recipe) -> dict[str, Any]:
     return recipe.to_dict()["embedding"]
 
 
+def lift_of(recipe: Recipe) -> str | None:
+    """The setting that lifts items without training events, if the recipe has one."""
+    if "new_items" in recipe.item_scoring.scorers:
+        return "item_scoring.new_items.weight"
+    has = "decoding" in recipe.sections and "new_items" in recipe.decoding.options
+    return "decoding.new_items" if has else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
@@ -106,10 +114,11 @@ def main() -> None:
         found[name] = measure(ready, dataset, test, cold.to_list())
         found[name]["targets that were there"] = of_others(ready, dataset, others)
         print(name, json.dumps(found[name]), flush=True)
-        if "added" not in name or "new_items" not in ready.recipe.item_scoring.scorers:
+        setting = lift_of(ready.recipe)
+        if "added" not in name or setting is None:
             continue
         for lift in LIFTS:
-            lifted, label = ready.variant([f"item_scoring.new_items.weight={lift}"]), f"{name}, lifted by {lift}"
+            lifted, label = ready.variant([f"{setting}={lift}"]), f"{name}, lifted by {lift}"
             found[label] = measure(lifted, dataset, test, cold.to_list())
             found[label]["targets that were there"] = of_others(lifted, dataset, others)
             print(label, json.dumps(found[label]), flush=True)

@@ -61,11 +61,14 @@ class Catalogue:
         codes: [I, n] codes of all items.
         codebook_size: K.
         recommendable: [I] bool; None is all.
+        trained: [I] bool, items with training events; None is all.
     """
 
-    def __init__(self, codes: Tensor, codebook_size: int, recommendable: Tensor | None = None) -> None:
-        allowed = None if recommendable is None else recommendable.cpu().numpy()
-        self._look_up_in(CatalogueTables(codes.cpu().numpy(), codebook_size, allowed), codes.device)
+    def __init__(
+        self, codes: Tensor, codebook_size: int, recommendable: Tensor | None = None, trained: Tensor | None = None
+    ) -> None:
+        of_items = [None if flags is None else flags.cpu().numpy() for flags in (recommendable, trained)]
+        self._look_up_in(CatalogueTables(codes.cpu().numpy(), codebook_size, *of_items), codes.device)
 
     @classmethod
     def from_tables(cls, tables: CatalogueTables, device: torch.device | None = None) -> Catalogue:
@@ -108,6 +111,11 @@ class Catalogue:
     def distinct_codes(self) -> Tensor:
         """[D, n] int64, the different SIDs of the recommendable items."""
         return self._here(self.tables.distinct_codes)
+
+    @cached_property
+    def new_sids(self) -> Tensor:
+        """[D] bool, the different SIDs of which no recommendable item has training events."""
+        return self._here(self.tables.new_sids)
 
     @cached_property
     def code_keys(self) -> Tensor:

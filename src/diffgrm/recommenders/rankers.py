@@ -62,7 +62,7 @@ class Tables:
             recommendable = None
             if self.recommendable is not None:
                 recommendable = torch.from_numpy(self.recommendable).to(features.device)
-            self._catalogue = Catalogue(features.codes, sids.codebook_size, recommendable)
+            self._catalogue = Catalogue(features.codes, sids.codebook_size, recommendable, features.trained)
         return self._catalogue
 
     def ranker(

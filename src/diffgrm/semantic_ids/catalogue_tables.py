@@ -37,10 +37,17 @@ class CatalogueTables:
         codes: [I, n] codes of all items, each below ``codebook_size``.
         codebook_size: K, of the digit with most codes.
         recommendable: [I] bool; None is all.
+        trained: [I] bool, items with training events; None is all.
     """
 
-    def __init__(self, codes: np.ndarray, codebook_size: int, recommendable: np.ndarray | None = None) -> None:
-        self.codebook_size = codebook_size
+    def __init__(
+        self,
+        codes: np.ndarray,
+        codebook_size: int,
+        recommendable: np.ndarray | None = None,
+        trained: np.ndarray | None = None,
+    ) -> None:
+        self.codebook_size, self.trained = codebook_size, trained
         # Small numbers, since this is the largest table; not bytes, which PyTorch would take for a mask as an index.
         self.all_codes = np.require(codes, np.int16 if codebook_size <= 2**15 else np.int32, ["C", "W"])  # [I, n]
         self.recommendable = np.ones(len(codes), dtype=bool) if recommendable is None else np.array(recommendable)
@@ -57,7 +64,7 @@ class CatalogueTables:
 
     def restricted(self, recommendable: np.ndarray) -> CatalogueTables:
         """The tables of those recommendable items for which ``recommendable`` [I] is true too."""
-        return CatalogueTables(self.all_codes, self.codebook_size, recommendable & self.recommendable)
+        return CatalogueTables(self.all_codes, self.codebook_size, recommendable & self.recommendable, self.trained)
 
     # ---- numbers and keys ---------------------------------------------------------------------------------------
 
@@ -187,6 +194,13 @@ class CatalogueTables:
     def distinct_codes(self) -> np.ndarray:
         """[D, n] int64, the different SIDs of the recommendable items, in order of their keys."""
         return self.codes[self.sid_rows[self._first_rows]].astype(np.int64)
+
+    @cached_property
+    def new_sids(self) -> np.ndarray:
+        """[D] bool, the different SIDs of which no recommendable item has training events."""
+        if self.trained is None or not len(self):
+            return np.zeros(len(self._first_rows), dtype=bool)
+        return ~np.logical_or.reduceat(self.trained[self.items[self.sid_rows]], self._first_rows)
 
 
 def excluded_keys(items: Ragged, n_items: int, everyone: np.ndarray | None = None) -> np.ndarray:
