@@ -347,3 +347,25 @@ def test_it_is_served(decoder, made, tmp_path):
         added = client.post("/items", json={"items": NEW.to_dicts()}, headers=token)
         assert added.status_code == 201, added.text
         assert client.post("/recommend", json={"histories": [["new 0"]], "k": 2}).status_code == 200
+
+
+# ---- new items --------------------------------------------------------------------------------------------------------
+
+
+def test_items_without_events_are_lifted_by_as_much_as_is_asked(recommender):
+    """At once, from the same model, late items among them; nothing changes in the order of the others."""
+    grown = recommender.add_items(NEW)
+    plain, lifted = (
+        grown.variant([f"decoding.new_items={lift}"]).recommend(
+            [["item 0", "item 15"]], k=len(grown.items), exclude_seen=False
+        )
+        for lift in (0, 100)
+    )
+    without = grown.items.gather(np.flatnonzero(grown.item_counts == 0))
+    assert set(NEW["item_id"]) < set(without) and set(lifted["item_id"].head(len(without))) == set(without)
+    is_new = pl.col("item_id").is_in(without.implode())
+    assert plain.filter(~is_new)["item_id"].equals(lifted.filter(~is_new)["item_id"])
+    both = plain.join(lifted, on="item_id", suffix="_lifted").with_columns(gain=pl.col("score_lifted") - pl.col("score"))
+    assert both.height == plain.height and np.allclose(
+        both["gain"], np.where(both.select(is_new)["item_id"], 100, 0), atol=1e-3
+    )
