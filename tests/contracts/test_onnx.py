@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from diffgrm import HybridRecommender, Recipe, load_onnx
+from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe, load_onnx
 from diffgrm.runtime_onnx.export import export_onnx
-from helpers.recipes import small_recipe
+from helpers.recipes import small_generation, small_recipe
 
 SOME = [f"item {i}" for i in range(0, 480, 7)]
 QUESTIONS = {
@@ -42,6 +42,19 @@ def rescored(toy):
     return HybridRecommender(recipe).fit(toy, progress=False)
 
 
+@pytest.fixture(scope="module")
+def fitted_by_shared(toy):
+    shared = ["semantic_ids.collisions=share", "tokenizer.codebook_size=4", "training.epochs=1"]
+    return DiffGRMRecommender(small_recipe("diffgrm").override(shared)).fit(toy, progress=False)
+
+
+@pytest.fixture(scope="module")
+def generation(toy):
+    """In one pass, from the state of the newest item; in a space without directions that hardly any user asks about, in
+    which rounding would show."""
+    return DiffGRMRecommender(small_generation("embedding.measure=vectors")).fit(toy, progress=False)
+
+
 def close(ours, theirs):
     """[M] bool, whether scores are equal but for rounding."""
     return np.isclose(ours, theirs, rtol=0, atol=1e-4)
@@ -71,6 +84,10 @@ MADE = {
     "a second look, then digits": lambda use, toy: use("rescored").variant(["decoding.weight=0.1"]),
     "digits only": lambda use, toy: use("fitted"),
     "digits only, a catalogue that changed": lambda use, toy: changed(use("fitted")),
+    "one pass": lambda use, toy: use("generation"),
+    "one pass, a catalogue that changed": lambda use, toy: changed(use("generation")).variant(["decoding.new_items=1.5"]),
+    "one pass, shared semantic IDs": lambda use, toy: use("fitted_by_shared").variant(["decoding.name=one_pass"]),
+    "newest state, by a beam": lambda use, toy: use("generation").variant(["decoding.name=any_order_beam"]),
 }
 
 

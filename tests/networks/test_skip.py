@@ -185,15 +185,6 @@ def test_the_hybrid_can_have_it_too(toy):
     assert HybridRecommender(recipe).fit(toy, progress=False).explain(["item 3"], k=2).height > 0
 
 
-def test_there_is_no_graph_of_it_yet(toy, tmp_path):
-    export = pytest.importorskip("diffgrm.runtime_onnx.export")
-    recipe = small_recipe("hybrid").override(["model.skip=true", "training.epochs=1"])
-    made = HybridRecommender(recipe).fit(toy, progress=False)
-    with pytest.raises(RecipeError, match="its model has model.skip=true, for which there is no graph yet"):
-        export.export_onnx(made, tmp_path / "export")
-    assert not (tmp_path / "export").exists()
-
-
 def test_models_of_before_are_read_as_they_were(folder, toy):
     """Their recipes have none of the settings."""
     path, before = folder / "recipe.yaml", DiffGRMRecommender.load(folder)

@@ -50,7 +50,7 @@ VARIANTS = {
 def copy_graphs(source, monkeypatch):
     """Exports take the graphs of another export, which takes no time."""
 
-    def copy(_, folder):
+    def copy(_, folder, __):
         for name in (ENCODE_HISTORY, DENOISE):
             (folder / name).write_bytes((source / name).read_bytes())
 
@@ -214,16 +214,14 @@ def test_other_recommenders_are_refused(toy, tmp_path):
     assert not (tmp_path / "export").exists()
 
 
-def test_one_pass_can_be_exported_once_it_decodes_otherwise(toy, histories, tmp_path):
+def test_one_pass_is_exported_and_has_no_width(toy, histories, tmp_path):
     model = resolve("recommender", "one_pass")(small_recipe("one_pass").override(["training.epochs=1"]))
     model.fit(toy, progress=False)
-    with pytest.raises(
-        RecipeError, match="expected decoding.name=any_order_beam or decoding.name=item_proposals, found one_pass"
-    ):
-        export_onnx(model, tmp_path / "export")
-    model.override(["decoding.name=any_order_beam"])
     onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
     same(onnx.recommend(histories, 5), model.recommend(histories, 5))
+    for width in ("beam", "candidates"):
+        with pytest.raises(DataError, match=f"{width} is 8, but this export decodes by one_pass, which looks at all items"):
+            load_onnx(tmp_path / "export", **{width: 8})
 
 
 def test_other_ways_of_decoding_are_refused_all_at_once(saved, tmp_path):
@@ -241,7 +239,9 @@ def test_other_ways_of_decoding_are_refused_all_at_once(saved, tmp_path):
     with pytest.raises(RecipeError, match="expected decoding.constrained=true, found false"):
         export_onnx(load(saved).override(["decoding.constrained=false"]), tmp_path / "export")
     with pytest.raises(
-        RecipeError, match="expected decoding.name=any_order_beam or decoding.name=item_proposals, found catalogue_beam"
+        RecipeError,
+        match="expected decoding.name=any_order_beam or decoding.name=item_proposals or decoding.name=one_pass, found "
+        "catalogue_beam",
     ):
         export_onnx(load(saved).override(["decoding.name=catalogue_beam"]), tmp_path / "export")
 

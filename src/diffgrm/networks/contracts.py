@@ -65,7 +65,7 @@ class DenoisesPlaces(Denoises, Protocol):
         """What ``denoise`` returns.
 
         Args:
-            memory: of which no more than keys, values and ``valid`` may be needed.
+            memory: of which no more than keys, values, ``valid`` and the states of newest items may be needed.
             wanted: [B, C] places among the Q n digits of every row where its mask is true, and where that are fewer than C
                 some more, each place once; None: all places.
         """

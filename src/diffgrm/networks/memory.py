@@ -21,6 +21,7 @@ class Memory:
         keys, values: one [B, heads, S, d/heads] a decoder layer; none where the network has no decoder.
         valid: [B, T, S] bool, what each of T slots may look at; T is 1 unless a history is shared by several targets.
         hidden: [B, S, d] the encoded history itself; None where only the decoder is asked.
+        states: [B, T, d] the states of :meth:`newest_of_slots`, where ``hidden`` is None and the decoder needs them.
         folded: by number of decoder layer, the same keys and values folded, once they have been needed so.
         table: vectors of all codes and the first decoder layer's projections of them, once they have been needed.
         plain: nothing is folded or kept, so that no choice depends on sizes: one graph serves them all (export).
@@ -33,6 +34,7 @@ class Memory:
     folded: dict[int, Folded] = field(default_factory=dict)
     table: list[Tensor] = field(default_factory=list)
     plain: bool = False
+    states: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -41,8 +43,10 @@ class Memory:
         """The chosen users [b]."""
         folded = {layer: Folded(*(part[chosen] for part in parts)) for layer, parts in self.folded.items()}
         keys, values = (tuple(part[chosen] for part in layers) for layers in (self.keys, self.values))
-        hidden = None if self.hidden is None else self.hidden[chosen]
-        return replace(self, keys=keys, values=values, valid=self.valid[chosen], hidden=hidden, folded=folded)
+        hidden, states = (None if part is None else part[chosen] for part in (self.hidden, self.states))
+        return replace(
+            self, keys=keys, values=values, valid=self.valid[chosen], hidden=hidden, folded=folded, states=states
+        )
 
     def newest(self) -> Tensor:
         """[B, d] the state of the newest item of each history that is not shared."""
@@ -50,6 +54,8 @@ class Memory:
 
     def newest_of_slots(self) -> Tensor:
         """[B, T, d] the state of the newest item that each slot may look at."""
+        if self.states is not None:
+            return self.states
         assert self.hidden is not None
         last = self.valid.sum(2)[..., None] - 1
         return self.hidden.gather(1, last.expand(-1, -1, self.hidden.shape[2]))

@@ -55,16 +55,15 @@ def chosen_width(name: str, options: Mapping[str, Any], given: Mapping[str, int 
 
     Args:
         name: of the decoding.
-        options: its settings, of which one names the width.
+        options: its settings, of which one may name the width; 0 where none does.
         given: ``beam`` and ``candidates``, where somebody wants other ones; None: the recipe's.
 
     Raises:
         DataError: a number is given that this decoding does not have.
     """
-    own = next(setting for setting in given if setting in options)
+    own = next((setting for setting in given if setting in options), None)
     for setting, value in given.items():
         if value is not None and setting != own:
-            raise DataError(
-                f"{setting} is {value}, but this export decodes by {name}, which has {own} instead; give {own}="
-            )
-    return given[own] or options[own]
+            instead = f"has {own} instead; give {own}=" if own else "looks at all items; leave it out"
+            raise DataError(f"{setting} is {value}, but this export decodes by {name}, which {instead}")
+    return 0 if own is None else given[own] or options[own]

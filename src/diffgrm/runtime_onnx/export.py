@@ -27,7 +27,7 @@ from diffgrm.ranking.item_table import ItemTable
 from diffgrm.ranking.ranker import Ranker
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.card import model_card
-from diffgrm.recommenders.item_catalogue import ITEMS, RECOMMENDABLE
+from diffgrm.recommenders.item_catalogue import COUNT, ITEMS, RECOMMENDABLE
 from diffgrm.recommenders.parts import part_of
 from diffgrm.recommenders.rankers import Tables, item_features
 from diffgrm.recommenders.saving import RECIPE
@@ -49,36 +49,53 @@ DECODING: dict[str, dict[str, tuple[Any, ...]]] = {
         "finish": ("digits",),
     },
     "item_proposals": {},
+    "one_pass": {},
 }
 
 
 class EncodeHistory(nn.Module):
-    """``encode_history`` with the memory as arrays."""
+    """``encode_history`` with the memory as arrays.
 
-    def __init__(self, network: nn.Module, comparison: Comparison) -> None:
+    Args:
+        newest: whether ``denoise`` needs the states of newest items.
+    """
+
+    def __init__(self, network: nn.Module, comparison: Comparison, newest: bool) -> None:
         super().__init__()
-        self.network, self.comparison = network, comparison
+        self.network, self.comparison, self.newest = network, comparison, newest
         self.encode = contract(network, EncodesHistories).encode_history
         self.user_vectors = contract(network, ScoresItems).user_vectors
 
-    def forward(self, vectors: Tensor, places: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors [M, d], places [B, S], valid [B, S] -> keys and values [L, B, heads, S, d/heads] of L layers, and the
-        vectors [B, d] of users, ready to be multiplied with those of items."""
+    def forward(self, vectors: Tensor, places: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        """Vectors [M, d], places [B, S], valid [B, S] -> keys and values [L, B, heads, S, d/heads] of L layers, the
+        vectors [B, d] of users, ready to be multiplied with those of items, and where needed the newest states [B, d]."""
         memory: Memory = self.encode(vectors, places, valid)
-        return torch.stack(memory.keys), torch.stack(memory.values), self.comparison.users(self.user_vectors(memory))
+        users = self.comparison.users(self.user_vectors(memory))
+        newest = [memory.newest()] if self.newest else []
+        return torch.stack(memory.keys), torch.stack(memory.values), users, *newest
 
 
 class Denoise(nn.Module):
-    """``denoise`` of a memory that is two arrays."""
+    """``denoise`` of a memory that is arrays."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.denoise_places = contract(network, DenoisesPlaces).denoise_places
 
-    def forward(self, codes: Tensor, mask: Tensor, wanted: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
+    def forward(
+        self,
+        codes: Tensor,
+        mask: Tensor,
+        wanted: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor,
+        newest: Tensor | None = None,
+    ) -> Tensor:
         """Codes and mask [B, Q, n], wanted [B, C], memory -> logits [B, Q, n, K]; see :class:`DenoisesPlaces`."""
-        memory = Memory(keys.unbind(0), values.unbind(0), valid[:, None], plain=True)
+        states = None if newest is None else newest[:, None]
+        memory = Memory(keys.unbind(0), values.unbind(0), valid[:, None], plain=True, states=states)
         return self.denoise_places(codes, mask, memory, wanted)
 
 
@@ -98,10 +115,11 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
     model_folder.check_target(folder, model_folder.EXPORT)
     recipe, catalogue = recommender.recipe.portable(), recommender.catalogue
     settings = {"max_len": contract(ranker.network, EncodesHistories).max_len}
+    newest = bool(recipe.model.options.get("skip"))
     facts = {"recommender": recipe.recommender, "facts": recommender.facts, "onnx": settings}
     with model_folder.writing(folder, facts, model_folder.EXPORT) as new:
-        _write_graphs(ranker.items, new)
-        _check_graphs(ranker.items, new)
+        _write_graphs(ranker.items, new, newest)
+        _check_graphs(ranker.items, new, newest)
         vectors = {VECTORS: ranker.items.vectors.numpy()}
         if ranker.scoring is not None:
             part_of(recommender.parts, "scorers", ItemScorers).save(new)
@@ -109,8 +127,9 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
                 vectors[COMPARABLE] = ranker.items.comparable.numpy()
         State(vectors).save(new / ITEM_VECTORS)
         part_of(recommender.parts, "sids", Identifiers).semantic_ids.save(new / SIDS)
-        ids = catalogue.table.select(Columns.ITEM)
-        write_parquet(ids.with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable)), new / ITEMS)
+        ids = catalogue.table.select(Columns.ITEM).with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable))
+        lifted = recipe.decoding.name == "one_pass"
+        write_parquet(ids.with_columns(pl.Series(COUNT, catalogue.counts)) if lifted else ids, new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         name = f"{type(recommender).__name__} as ONNX"
         card = model_card(name, recommender.facts, recipe, catalogue.ids.ids([0])[0], reader="load_onnx")
@@ -151,8 +170,6 @@ def _check_method(recipe: Recipe) -> None:
         missing = sorted({method for need in (DenoisesPlaces, ScoresItems) for method in lacks(network, need)})
         if missing:
             problems.append(f"its model {name!r} lacks {', '.join(missing)}; model.name=diffgrm has them")
-        if recipe.model.options.get("skip"):
-            problems.append("its model has model.skip=true, for which there is no graph yet; fit with model.skip=false")
     if "semantic_ids" not in recipe.sections:
         problems.append("it has no semantic IDs")
     if problems:
@@ -195,22 +212,31 @@ def _check_installed() -> None:
             raise MissingExtraError(package, "onnx", "diffgrm export") from error
 
 
-def _write_graphs(items: ItemTable, folder: Path) -> None:
-    """Trace both functions with every size left open that a question decides."""
+def _write_graphs(items: ItemTable, folder: Path, newest: bool) -> None:
+    """Trace both functions with every size left open that a question decides.
+
+    Args:
+        newest: whether ``denoise`` needs the states of newest items.
+    """
     network = contract(items.network, EncodesHistories)
     users, distinct, questions, unknown = Dim("users"), Dim("items"), Dim("questions"), Dim("unknown")
     length = Dim("length", max=network.max_len) if network.max_len > 1 else None
     example = _question(items, users=2, distinct=4, length=min(3, network.max_len), questions=3)
-    encode_history, denoise = EncodeHistory(items.network, items.comparison), Denoise(items.network)
+    encode_history, denoise = EncodeHistory(items.network, items.comparison, newest), Denoise(items.network)
     with torch.no_grad():
-        keys, values, _ = encode_history(**example.history)
-    memory = {"keys": keys, "values": values, "valid": example.history["valid"]}
+        keys, values, _, *states = encode_history(**example.history)
+    memory = {
+        "keys": keys,
+        "values": values,
+        "valid": example.history["valid"],
+        **dict(zip(["newest"], states, strict=False)),
+    }
     one_row_a_user = {0: users, 1: length}
     _write_graph(
         encode_history,
         example.history,
         {"vectors": {0: distinct}, "places": one_row_a_user, "valid": one_row_a_user},
-        ["keys", "values", "users"],
+        ["keys", "values", "users", *["newest"] * newest],
         folder / ENCODE_HISTORY,
     )
     _write_graph(
@@ -223,6 +249,7 @@ def _write_graphs(items: ItemTable, folder: Path) -> None:
             "keys": {1: users, 3: length},
             "values": {1: users, 3: length},
             "valid": one_row_a_user,
+            **({"newest": {0: users}} if newest else {}),
         },
         ["logits"],
         folder / DENOISE,
@@ -289,14 +316,14 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_graphs(items: ItemTable, folder: Path) -> None:
+def _check_graphs(items: ItemTable, folder: Path, newest: bool) -> None:
     """Make sure that the graphs say what the network says, for sizes that they were not traced with.
 
     Raises:
         DiffGRMError: they do not.
     """
     graphs, network = Network(folder, threads=1), items.network
-    denoise, encode = contract(network, Denoises).denoise, EncodeHistory(network, items.comparison)
+    denoise, encode = contract(network, Denoises).denoise, EncodeHistory(network, items.comparison, newest)
     longest = contract(network, EncodesHistories).max_len
     for users, distinct, length, questions in ((1, 1, 1, 5), (3, 5, min(2, longest), 1)):
         history, partial = _question(items, users, distinct, length, questions)

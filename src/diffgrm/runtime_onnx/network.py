@@ -25,19 +25,22 @@ class Memory:
         keys, values: [L, B, h, S, e].
         valid: [B, S] bool, which places are real.
         users: [B, d] the users' vectors, ready to be multiplied with those of items.
+        newest: [B, d] the states of the newest items; None: ``denoise`` does without.
     """
 
     keys: np.ndarray
     values: np.ndarray
     valid: np.ndarray
     users: np.ndarray
+    newest: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.valid)
 
     def rows(self, users: np.ndarray) -> Memory:
         """The chosen users [b]."""
-        return Memory(self.keys[:, users], self.values[:, users], self.valid[users], self.users[users])
+        newest = None if self.newest is None else self.newest[users]
+        return Memory(self.keys[:, users], self.values[:, users], self.valid[users], self.users[users], newest)
 
 
 class Network:
@@ -63,8 +66,9 @@ class Network:
             places: [B, S] int64, which of them stands where, oldest first.
             valid: [B, S] bool, true for the first places of each row, at least one a row.
         """
-        keys, values, users = _run(self._encode_history, {"vectors": vectors, "places": places, "valid": valid})
-        return Memory(keys, values, valid, users)
+        given = {"vectors": vectors, "places": places, "valid": valid}
+        keys, values, users, *newest = _run(self._encode_history, given)
+        return Memory(keys, values, valid, users, *newest)
 
     def denoise(self, codes: np.ndarray, mask: np.ndarray, memory: Memory) -> np.ndarray:
         """Logits [B, Q, n, K] of every digit, given those that are known; 0 for known digits.
@@ -76,7 +80,8 @@ class Network:
         unknown = mask.reshape(len(mask), -1)
         wanted = np.argsort(~unknown, axis=1, kind="stable")[:, : int(unknown.sum(1).max())]
         given = {"codes": codes, "mask": mask, "wanted": wanted}
-        (logits,) = _run(self._denoise, given | {"keys": memory.keys, "values": memory.values, "valid": memory.valid})
+        given |= {"keys": memory.keys, "values": memory.values, "valid": memory.valid}
+        (logits,) = _run(self._denoise, given if memory.newest is None else given | {"newest": memory.newest})
         return logits
 
 

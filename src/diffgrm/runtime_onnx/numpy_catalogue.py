@@ -48,10 +48,17 @@ class Catalogue:
         codes: [I, n] codes of all items.
         codebook_size: K.
         recommendable: [I] bool; None is all.
+        trained: [I] bool, items with training events; None is all.
     """
 
-    def __init__(self, codes: np.ndarray, codebook_size: int, recommendable: np.ndarray | None = None) -> None:
-        self._look_up_in(CatalogueTables(codes, codebook_size, recommendable))
+    def __init__(
+        self,
+        codes: np.ndarray,
+        codebook_size: int,
+        recommendable: np.ndarray | None = None,
+        trained: np.ndarray | None = None,
+    ) -> None:
+        self._look_up_in(CatalogueTables(codes, codebook_size, recommendable, trained))
 
     @classmethod
     def from_tables(cls, tables: CatalogueTables) -> Catalogue:

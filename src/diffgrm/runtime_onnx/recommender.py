@@ -21,7 +21,7 @@ from diffgrm.foundation.storage import State, regular
 from diffgrm.foundation.yaml_text import LONGEST, read_yaml
 from diffgrm.ranking.item_scoring.base import ItemScoring, ScoredItems
 from diffgrm.recommenders.answers import answer_table, candidate_items
-from diffgrm.recommenders.item_catalogue import RECOMMENDABLE, read_item_rows
+from diffgrm.recommenders.item_catalogue import COUNT, RECOMMENDABLE, read_item_rows
 from diffgrm.recommenders.parts import of_all_items
 from diffgrm.recommenders.saving import RECIPE
 from diffgrm.recommenders.scorers import ItemScorers
@@ -29,6 +29,7 @@ from diffgrm.recommenders.sids import SIDS
 from diffgrm.runtime_onnx.decoding import BeamSearch, Decoding, chosen_width
 from diffgrm.runtime_onnx.network import Network
 from diffgrm.runtime_onnx.numpy_catalogue import Catalogue, Excluded
+from diffgrm.runtime_onnx.one_pass import OnePass
 from diffgrm.runtime_onnx.proposals import ItemProposals
 from diffgrm.runtime_onnx.search import Task
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
@@ -144,11 +145,15 @@ def load_onnx(
         sids = of_all_items(SemanticIds.load(place / SIDS), table.height, place / SIDS)
         recipe = read_yaml(regular(place / RECIPE, LONGEST).read_text(encoding="utf-8"))
         try:
-            catalogue = Catalogue(sids.codes.astype(np.int64), sids.codebook_size, table[RECOMMENDABLE].to_numpy())
             arrays, max_len = State.load(place / ITEM_VECTORS).arrays, manifest["onnx"]["max_len"]
             for array in arrays.values():
                 of_all_items(array, table.height, place / ITEM_VECTORS)
             vectors, decoding = arrays[VECTORS], _decoding(place, recipe, arrays, width)
+            trained = None
+            if isinstance(decoding, OnePass):
+                trained = read_item_rows(place, (Columns.ITEM, RECOMMENDABLE, COUNT))[COUNT].to_numpy() > 0
+            allowed = table[RECOMMENDABLE].to_numpy()
+            catalogue = Catalogue(sids.codes.astype(np.int64), sids.codebook_size, allowed, trained)
         except KeyError as error:
             raise ModelFolderError(f"{place} is damaged: {error} is missing in it; export the model again") from error
         if type(max_len) is not int or max_len < 1:
@@ -172,6 +177,8 @@ def _decoding(
     """
     part = as_part("decoding", recipe["decoding"])
     count = chosen_width(part.name, part.options, width)
+    if part.name == "one_pass":
+        return OnePass(part.options["new_items"])
     if part.name != "item_proposals":
         return BeamSearch(count, part.options["order"])
     learnt = ItemScorers()

@@ -120,7 +120,8 @@ def _search(task: Task, width: int) -> tuple[np.ndarray, np.ndarray]:
     beams = Beams.empty(len(task.memory), 1, n, 0.0)
     for filled in range(n - 1):
         beams = _fill_one(task, beams, filled, width)
-    return _items(task, _fill_last(task, beams))
+    done = _fill_last(task, beams)
+    return items_from_sids(task, done.codes, done.score)
 
 
 def _fill_last(task: Task, beams: Beams) -> Beams:
@@ -170,11 +171,15 @@ def _fill_one(task: Task, beams: Beams, filled: int, width: int) -> Beams:
     return new.take(users, np.arange(live))
 
 
-def _items(task: Task, sids: Beams) -> tuple[np.ndarray, np.ndarray]:
-    """Item positions [B, k] and scores of complete SIDs, best first. SIDs of several items give all of them."""
-    found = task.catalogue.items_of(sids.codes, task.excluded)  # [B, M, G]
-    found[sids.score == -np.inf] = -1
-    users, score = np.arange(len(found))[:, None], np.repeat(sids.score, found.shape[2], axis=1)
+def items_from_sids(task: Task, codes: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Item positions [B, k] and scores of distinct complete SIDs, best first. SIDs of several items give all of them.
+
+    Args:
+        codes: [B, M, n], score: [B, M], -inf where there is no SID.
+    """
+    found = task.catalogue.items_of(codes, task.excluded)  # [B, M, G]
+    found[score == -np.inf] = -1
+    users, score = np.arange(len(found))[:, None], np.repeat(score, found.shape[2], axis=1)
     flat = found.reshape(len(found), -1)
     order = np.argsort(flat < 0, axis=1, kind="stable")[:, : task.k]
     items = flat[users, order]

@@ -1,0 +1,42 @@
+"""The whole catalogue in one pass: the sum of the digits' log-probabilities when all are masked, in NumPy.
+
+What :mod:`diffgrm.ranking.decoding.one_pass` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffgrm.data.dataset import Ragged
+from diffgrm.runtime_onnx.search import Task, best_of, items_from_sids, log_softmax
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """Exact top-k under independent digits.
+
+    Attributes:
+        new_items: added to the scores of items without training events.
+    """
+
+    new_items: float
+
+    def rows(self, n_items: int, k: int) -> int:
+        """See :meth:`diffgrm.runtime_onnx.decoding.Decoding.rows`; scores weigh as 1024 logits do."""
+        return 1 + n_items // 1024
+
+    def decode(self, task: Task, histories: Ragged) -> tuple[np.ndarray, np.ndarray]:
+        """See :meth:`diffgrm.runtime_onnx.decoding.Decoding.decode`."""
+        tables, masked = task.catalogue.tables, np.ones((len(task.memory), 1, task.catalogue.n_digits), dtype=bool)
+        log_p = log_softmax(task.network.denoise(masked.astype(np.int64), masked, task.memory))[:, 0]  # [B, n, K]
+        score = np.zeros((len(log_p), len(tables.distinct_codes)), dtype=np.float32)  # [B, D]
+        for digit, codes in enumerate(tables.distinct_codes.T):
+            score += log_p[:, digit, codes]
+        score += np.float32(self.new_items) * tables.new_sids
+        # Every excluded item can spoil one SID at most.
+        best = best_of(score, task.k + (histories.lengths.max(initial=0) if task.excluded is not None else 0))
+        items, scores = items_from_sids(task, tables.distinct_codes[best], np.take_along_axis(score, best, 1))
+        short = ((0, 0), (0, task.k - items.shape[1]))
+        return np.pad(items, short, constant_values=-1), np.pad(scores, short, constant_values=-np.inf)
