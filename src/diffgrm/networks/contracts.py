@@ -52,6 +52,18 @@ class Denoises(EncodesHistories, Protocol):
         ...
 
 
+class DenoisesSequences(Denoises, Protocol):
+    """Masked diffusion of history and target in one stream: digits of past items may be unknown too."""
+
+    def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+        """Logits [B, T, n, K] of every digit where mask [B, T, n] is true, given the codes [B, T, n] where it is not.
+
+        Args:
+            valid: [B, T] bool, which items are real: the first ones of each history, and the target, which stands last.
+        """
+        ...
+
+
 class DenoisesPlaces(Denoises, Protocol):
     """Masked diffusion in which nothing depends on what a mask holds, so that one graph serves all masks (export).
 
