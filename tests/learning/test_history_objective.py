@@ -49,7 +49,7 @@ def generator(seed=0):
 
 
 def surprise(network, mask):
-    """[4] negative log-probability of each hidden digit of item 0, then item 1, where mask [4] says what is hidden; else 0."""
+    """[4] negative log-probability of each digit of item 0, then item 1, that mask [4] hides; 0 of the others."""
     mask = torch.tensor(mask).bool().view(1, 2, 2)
     with torch.no_grad():
         logits = network.denoise_sequence(CODES[None], mask, torch.ones(1, 2, dtype=torch.bool))

@@ -140,7 +140,8 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
     if problems:
         raise RecipeError(
             f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. model.name=diffgrm denoises, "
-            "model.name=autoregressive predicts digits from left to right, and all of this library's score items"
+            "model.name=masked_history denoises whole sequences, model.name=autoregressive predicts digits from left to "
+            "right, and all of this library's but masked_history score items"
         )
 
 

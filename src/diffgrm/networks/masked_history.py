@@ -1,7 +1,7 @@
 """One bidirectional stream over the digits of history and target, any of which may be hidden.
 
-The encoder-only networks of MaskGR (arXiv 2511.23021: rotary positions, output tied) and LLaDA-Rec (arXiv 2511.06254: learnt
-positions, RMSNorm, output of its own). Codes of one digit compete with one another; in MaskGR those of all digits do.
+The encoder-only networks of MaskGR (arXiv 2511.23021: rotary positions, output tied) and LLaDA-Rec (arXiv 2511.06254:
+learnt positions, RMSNorm, output of its own). Codes of one digit compete with one another; in MaskGR those of all do.
 
 Letters: B histories, S history length, T = S + 1 items of a sequence, n digits, K codes, Q partial SIDs a user, d width.
 """
@@ -23,7 +23,7 @@ from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.networks.item_vectors import DigitEmbedding
 from diffgrm.networks.stream import Norm, Rotation, StreamLayer, norm_of
 
-TOKENS_AT_ONCE = 2**13  # of sequences that are read together where nothing is learnt; more would leave the cache
+TOKENS_AT_ONCE = 2**15  # of sequences that are read together where nothing is learnt, which bounds memory
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class MaskedHistory(nn.Module):
         hidden = F.pad(mask[:, :, None], (0, 0, length, 0)).flatten(0, 1)
         valid = F.pad(memory.valid, (0, 1), value=True).repeat_interleave(questions, dim=0)
         at_once = len(sequences) if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // (n * (length + 1)))
-        parts = zip(*(part.split(at_once) for part in (sequences, hidden, valid)), strict=True)
+        parts = zip(sequences.split(at_once), hidden.split(at_once), valid.split(at_once), strict=True)
         states = torch.cat([self._states(*part, last=n) for part in parts])  # [B Q, n, d]
         return self._logits(states.view(batch, questions, n, -1)) * mask[..., None]
 

@@ -28,10 +28,10 @@ from diffgrm.networks.contracts import DenoisesSequences, contract
 class HistoryDiffusionObjective(DiffusionObjective):
     """Masked diffusion of the target, and of the history that it follows.
 
-    ``two_passes`` (LLaDA-Rec, arXiv 2511.06254): the loss of ``diffusion``, in which histories are clean and ``noising`` says
-    what of the target is hidden, plus ``history_weight`` times that of a second pass over the sequence of history and
-    target, of which ``history_noise`` hides digits. ``joint`` (MaskGR, arXiv 2511.23021): that second pass alone, in which a
-    digit of the history counts ``history_weight`` beside 1 of the target.
+    ``two_passes`` (LLaDA-Rec, arXiv 2511.06254): the loss of ``diffusion``, in which histories are clean and ``noising``
+    says what of the target is hidden, plus ``history_weight`` times that of a second pass over the sequence of history and
+    target, of which ``history_noise`` hides digits. ``joint`` (MaskGR, arXiv 2511.23021): that second pass alone, in which
+    a digit of the history counts ``history_weight`` beside 1 of the target.
 
     A hidden digit of a sequence counts 1 / the rate at which it was to be hidden. ``view_mean`` divides the sum over a
     batch by the number of digits that may be hidden, so that its mean over noise is the bound on the negative
@@ -51,14 +51,14 @@ class HistoryDiffusionObjective(DiffusionObjective):
         label_smoothing: LabelSmoothing = 0.1,
         stream: Annotated[
             Literal["two_passes", "joint"],
-            "two_passes: the target after a clean history by noising, then the whole sequence by history_noise (LLaDA-Rec); "
-            "joint: the whole sequence by history_noise only (MaskGR)",
+            "two_passes: the target after a clean history by noising, then the whole sequence by history_noise "
+            "(LLaDA-Rec); joint: the whole sequence by history_noise only (MaskGR)",
         ] = "two_passes",
         history_noise: Annotated[
             Literal["uniform_t", "k_of_n", "whole_items"],
-            "which digits of a sequence are hidden; uniform_t: each with probability t, uniform in (0, 1] for each sequence "
-            "(MaskGR); k_of_n: each with probability k/n, k uniform in 0..n for each item (LLaDA-Rec); whole_items: all digits "
-            "of an item or none, with probability t",
+            "which digits of a sequence are hidden; uniform_t: each with probability t, uniform in (0, 1] for each "
+            "sequence (MaskGR); k_of_n: each with probability k/n, k uniform in 0..n for each item (LLaDA-Rec); "
+            "whole_items: all digits of an item or none, with probability t",
         ] = "k_of_n",
         history_weight: Annotated[
             float, Field(ge=0), "two_passes: weight of the second pass; joint: weight of a digit of the history; 0: none"
