@@ -71,6 +71,7 @@ CHANGED = {
     "history_weight": 3.0,
     "last_phase": 0.25,
     "targets": "newest",
+    "context_decay": 0.5,
 }
 
 

@@ -13,7 +13,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.batches import TrainingBatches
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.noising.sequence import hide
+from diffgrm.learning.noising.sequence import closeness, hide
 from diffgrm.learning.noising.uniform import RandomNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from diffgrm.learning.objectives.history import HistoryDiffusionObjective
@@ -23,6 +23,7 @@ from helpers.recipes import small_recipe
 
 CODES = torch.tensor([[0, 2], [1, 1]])  # two items of two digits of three codes
 MANY = 20_000
+CLOSE = {"stream": "joint", "history_noise": "uniform_t", "reduction": "token_mean"}  # but for context_decay
 KINDS = ("uniform_t", "k_of_n", "whole_items")
 
 
@@ -208,6 +209,31 @@ def test_in_the_last_phase_nothing_of_the_history_is_hidden(network, stream):
         assert late == pytest.approx(wanted / 2, rel=0.03)
 
 
+def test_digits_close_to_known_ones_count_more():
+    """By hand: places 0..3, then a padded item, then 4 and 5; decay 1/2."""
+    mask = torch.tensor([[[0, 1], [1, 0], [0, 0], [1, 1]], [[1, 1], [1, 1], [0, 0], [1, 1]]]).bool()
+    valid = torch.tensor([[True, True, False, True]] * 2)
+    found = closeness(mask, valid, 0.5)
+    known = [0, 3]
+    by_hand = {place: sum(0.5 ** abs(place - other) for other in known) for place in (1, 2, 4, 5)}
+    mean = sum(by_hand.values()) / 4
+    wanted = [by_hand[place] / mean for place in (1, 2, 4, 5)]
+    assert found[0][mask[0]].tolist() == pytest.approx(wanted, rel=1e-6)
+    assert found[1][mask[1]].tolist() == [1] * 6  # nothing is known
+    assert found[0][~mask[0]].sum() == 0
+
+
+def test_the_loss_by_closeness_is_the_sum_by_hand(network):
+    objective = made(network, **CLOSE, context_decay=0.3)
+    hidden = hide("uniform_t", (6, 2), 2, generator(4))
+    close = closeness(hidden.mask, torch.ones(6, 2, dtype=torch.bool), 0.3)
+    weight = (close * hidden.mask / hidden.rate[..., None]).flatten(1)
+    losses = torch.stack([surprise(network, mask.flatten().tolist()) for mask in hidden.mask])
+    wanted = (losses * weight).sum() / weight.sum()
+    assert loss_of(objective, users=6, seed=4) == pytest.approx(wanted.item(), rel=1e-5)
+    assert wanted.item() != pytest.approx(loss_of(made(network, **CLOSE), users=6, seed=4), rel=1e-3)
+
+
 # ---- what is refused --------------------------------------------------------------------------------------------------
 
 JOINT = ["objective.stream=joint", "objective.history_noise=uniform_t"]
@@ -217,6 +243,7 @@ REFUSED = {
         ["objective.history_weight=0", "objective.history_noise=uniform_t"],
         "objective.history_noise = uniform_t does nothing with objective.history_weight = 0",
     ),
+    "decay": (["objective.history_weight=0", "objective.context_decay=0.5"], "objective.context_decay = 0.5 does nothing"),
     "phase": (["objective.history_weight=0", "objective.last_phase=0.2"], "objective.last_phase = 0.2 does nothing"),
     "noising": (
         [*JOINT, "noising.name=random"],

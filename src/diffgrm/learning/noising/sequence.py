@@ -45,3 +45,26 @@ def hide(kind: str, items: tuple[int, int], n_digits: int, generator: torch.Gene
     drawn = (*items, 1 if kind == "whole_items" else n_digits)
     mask = torch.rand(drawn, generator=generator, device=device) < threshold[..., None]
     return Hidden(mask.expand(*items, n_digits), rate)
+
+
+def closeness(mask: Tensor, valid: Tensor, decay: float) -> Tensor:
+    """How close each hidden digit of a sequence stands to those that are known, as a weight of its loss: [N, T, n].
+
+    A known digit adds ``decay`` to the power of its distance in digits. The weights of the hidden digits of a sequence have
+    the mean 1, and where nothing is known all are 1. That the loss of histories gains by such weights is ANR-DiffRec's
+    (arXiv 2608.23400); its formula was not to be had, and this one is our reading.
+
+    Args:
+        mask: [N, T, n] bool, what is hidden; of real items only.
+        valid: [N, T] bool, which items are real; what is not takes no place.
+        decay: in (0, 1).
+    """
+    n = mask.shape[2]
+    item = valid.cumsum(1)[..., None] * n + torch.arange(n, device=mask.device)  # [N, T, n] places in the sequence
+    place, hidden = item.flatten(1), mask.flatten(1)
+    known = valid.repeat_interleave(n, dim=1) & ~hidden
+    distance = (place[:, :, None] - place[:, None]).abs()
+    weight = (decay**distance * known[:, None]).sum(2) * hidden  # [N, T n]
+    mean = weight.sum(1, keepdim=True) / hidden.sum(1, keepdim=True).clamp(min=1)
+    weight = torch.where(mean > 0, weight / mean.clamp(min=1e-30), 1.0)
+    return weight.view(mask.shape)

@@ -17,9 +17,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError, bullet_list
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.losses import masked_cross_entropy
-from diffgrm.learning.noising.base import Views
-from diffgrm.learning.noising.sequence import hide
+from diffgrm.learning.noising.sequence import closeness, hide
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoothing
 from diffgrm.networks.contracts import DenoisesSequences, contract
@@ -71,10 +69,16 @@ class HistoryDiffusionObjective(DiffusionObjective):
             "all: every event after a user's first is a target, each with the history before it; newest: a user's newest "
             "event only, one sequence a user (MaskGR)",
         ] = "all",
+        context_decay: Annotated[
+            float | None,
+            Field(gt=0, lt=1),
+            "hidden digits of a sequence that stand close to known ones count more: a known digit adds this to the power "
+            "of its distance (ANR-DiffRec); null: all count alike",
+        ] = None,
     ) -> None:
         super().__init__(task, reduction, label_smoothing)
         self.stream, self.history_noise, self.targets = stream, history_noise, targets
-        self.history_weight, self.last_phase = history_weight, last_phase
+        self.history_weight, self.last_phase, self.context_decay = history_weight, last_phase, context_decay
 
     @classmethod
     def check(cls, part: Part, recipe: Recipe) -> None:
@@ -85,7 +89,7 @@ class HistoryDiffusionObjective(DiffusionObjective):
             problems += [
                 f"objective.{key} = {options[key]} does nothing with objective.history_weight = 0, by which histories are "
                 "neither hidden nor learnt; leave it out, or raise the weight"
-                for key in ("stream", "history_noise", "last_phase")
+                for key in ("stream", "history_noise", "last_phase", "context_decay")
                 if options[key] != usual[key]
             ]
         elif options["stream"] == "joint" and recipe.noising != Recipe(recommender=recipe.recommender).noising:
@@ -120,24 +124,21 @@ class HistoryDiffusionObjective(DiffusionObjective):
         (history, known), target = self._history(batch), self.codes[batch.target]
         codes = torch.cat([history, target[:, None]], 1)  # [N, T, n]
         valid = F.pad(known, (0, 1), value=True)
-        weight = valid.float() * history_weight
-        weight[:, -1] = 1.0
-        learnt = weight > 0  # [N, T] items that may be hidden
+        counted = valid.float() * history_weight
+        counted[:, -1] = 1.0
+        learnt = counted > 0  # [N, T] items that may be hidden
         hidden = hide(self.history_noise, (len(codes), codes.shape[1]), codes.shape[2], generator)
         mask = hidden.mask & learnt[..., None]
         logits = contract(self.network, DenoisesSequences).denoise_sequence(codes, mask, valid)
-        weight = (weight / hidden.rate)[learnt][:, None]  # [M, 1] of the M items that may be hidden, a view of each
-        mask = mask[learnt][:, None]
-        views = Views(mask, weight * mask.sum(-1) / codes.shape[2], weight)
-        return masked_cross_entropy(
-            logits[learnt][:, None],
-            codes[learnt],
-            views,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-        )
+        weight = (counted / hidden.rate)[..., None].expand(mask.shape)
+        if self.context_decay is not None:
+            weight = weight * closeness(mask, valid, self.context_decay)
+        weight = weight[mask]
+        losses = F.cross_entropy(logits[mask].float(), codes[mask], label_smoothing=self.label_smoothing, reduction="none")
+        total = weight.sum() if self.reduction == "token_mean" else learnt.sum() * codes.shape[2]
+        return (losses * weight).sum() / total.clamp(min=1e-9)
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        mine = self.stream, self.history_noise, self.history_weight, self.last_phase, self.targets
+        mine = self.stream, self.history_noise, self.history_weight, self.last_phase, self.targets, self.context_decay
         return ["history diffusion", *mine, *super().identity()]
