@@ -123,7 +123,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def newest_only(self) -> bool:
-        """Whether a user's newest event is the only target (where histories are not shared)."""
+        """Whether a user's newest event is the only target; not where histories are shared."""
         return False
 
     @abstractmethod

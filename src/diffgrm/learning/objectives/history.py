@@ -32,9 +32,9 @@ class HistoryDiffusionObjective(DiffusionObjective):
     a digit of the history counts ``history_weight`` beside 1 of the target.
 
     A hidden digit of a sequence counts 1 / the rate at which it was to be hidden. ``view_mean`` divides the sum over a
-    batch by the number of digits that may be hidden, so that its mean over noise is the bound on the negative
-    log-likelihood a digit; ``token_mean`` by the sum of the weights (MaskGR). How LLaDA-Rec divides the second pass was not
-    to be had; the mean over all real items of the batch, of history and target alike, is our reading.
+    batch by the number of digits that may be hidden, so that with ``uniform_t`` its mean over noise is the bound on the
+    negative log-likelihood a digit; ``token_mean`` by the sum of the weights (MaskGR). How LLaDA-Rec divides the second
+    pass was not to be had; the mean over all real items of the batch, of history and target alike, is our reading.
     """
 
     needs: ClassVar[tuple[type, ...]] = (DenoisesSequences,)
@@ -100,6 +100,11 @@ class HistoryDiffusionObjective(DiffusionObjective):
             )
         if problems:
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+
+    @property
+    def shared(self) -> bool:
+        """Never: a sequence is of one target, whatever the network could do."""
+        return False
 
     @property
     def newest_only(self) -> bool:
