@@ -11,19 +11,18 @@ import pytest
 
 import diffgrm
 from diffgrm import InteractionDataset
-from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.recommenders.popularity import PopularityRecommender
-from helpers.recipes import small_recipe
+from helpers.recipes import methods, unfitted
 
 HISTORY = ["item 3", "item 77", "item 410"]
 KNOW_NO_NEW_ITEMS = {"sasrec", "item_knn"}
 KNOW_NO_SIMILARITY = {"popularity", "random"}
 
 
-@pytest.fixture(scope="module", params=names("recommender"))
+@pytest.fixture(scope="module", params=methods())
 def recommender(request, toy):
-    return resolve("recommender", request.param)(small_recipe(request.param)).fit(toy, progress=False)
+    return unfitted(request.param).fit(toy, progress=False)
 
 
 def new_items(recommender, count=3):

@@ -7,7 +7,7 @@ import pytest
 
 from diffgrm import InteractionDataset, toy_world
 from diffgrm.foundation.registry import names, resolve
-from helpers.recipes import SMALL_SCORER, small_generation, small_recipe
+from helpers.recipes import SMALL_SCORER, methods, small_generation, small_recipe, unfitted
 
 FUTURE = "item 479"  # the planted item
 SMALL_SIDS = ["tokenizer.n_digits=3", "tokenizer.codebook_size=16"]
@@ -35,11 +35,11 @@ def learnt(recommender, folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
-@pytest.mark.parametrize("name", names("recommender"))
+@pytest.mark.parametrize("name", methods())
 def test_a_planted_test_event_changes_nothing_that_is_learnt(name, world, tmp_path):
     found = []
     for number, dataset in enumerate((world, planted(world, last=0))):
-        recommender = resolve("recommender", name)(small_recipe(name)).fit(dataset, progress=False)
+        recommender = unfitted(name).fit(dataset, progress=False)
         found.append((learnt(recommender, tmp_path / str(number)), recommender.item_counts.tolist()))
     assert found[0] == found[1]
 

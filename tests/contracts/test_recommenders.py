@@ -7,17 +7,17 @@ import pytest
 
 import diffgrm
 from diffgrm import Recipe, evaluate, leave_one_out
-from diffgrm.foundation.registry import names, resolve
+from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
 from diffgrm.recommenders.parts import LearntPart
-from helpers.recipes import small_recipe
+from helpers.recipes import methods, small_recipe, unfitted
 
 HISTORY = ["item 3", "item 77", "item 410"]
 
 
-@pytest.fixture(scope="module", params=names("recommender"))
+@pytest.fixture(scope="module", params=methods())
 def recommender(request, toy):
-    return resolve("recommender", request.param)(small_recipe(request.param)).fit(toy, progress=False)
+    return unfitted(request.param).fit(toy, progress=False)
 
 
 def test_the_answer_is_a_table_of_real_distinct_unseen_items(recommender, toy):

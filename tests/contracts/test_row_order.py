@@ -8,9 +8,8 @@ import pytest
 
 import diffgrm
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe
-from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.schema import DataError
-from helpers.recipes import small_recipe
+from helpers.recipes import methods, small_recipe, unfitted
 
 HISTORIES = [["item 3", "item 77", "item 410"], ["item 15"]]
 ADDED = pl.DataFrame(
@@ -34,11 +33,11 @@ def sids(recommender):
     return dict(zip(recommender.items.series, map(tuple, recommender.semantic_ids.codes.tolist()), strict=True))
 
 
-@pytest.mark.parametrize("name", names("recommender"))
+@pytest.mark.parametrize("name", methods())
 def test_semantic_ids_and_lists_are_the_same_however_rows_are_shuffled(name, tables, tmp_path):
     events, items = tables
     first, second = (
-        resolve("recommender", name)(small_recipe(name)).fit(InteractionDataset.from_tables(*given), progress=False)
+        unfitted(name).fit(InteractionDataset.from_tables(*given), progress=False)
         for given in ((events, items), (shuffled(events, 2), shuffled(items, 3)))
     )
     assert second.recommend(HISTORIES, k=50).equals(first.recommend(HISTORIES, k=50))
@@ -49,7 +48,7 @@ def test_semantic_ids_and_lists_are_the_same_however_rows_are_shuffled(name, tab
 
 @pytest.mark.parametrize("name", ["hybrid", "text_knn"])
 def test_items_that_come_together_come_in_any_order(name, toy):
-    recommender = resolve("recommender", name)(small_recipe(name)).fit(toy, progress=False)
+    recommender = unfitted(name).fit(toy, progress=False)
     first, second = recommender.add_items(ADDED), recommender.add_items(ADDED[[2, 0, 3, 1]])
     assert second.recommend(HISTORIES, k=50).equals(first.recommend(HISTORIES, k=50))
     assert second.similar_items("new 1", k=3).equals(first.similar_items("new 1", k=3))

@@ -41,6 +41,8 @@ def trainable() -> list[tuple[str, dict]]:
                 found.append((name, {"history": "causal"}))
             if "branches" in known:
                 found.append((name, {"branches": ["sid", "text", "id"]}))
+            if "tied" in known:
+                found.append((name, {"positions": "rotary", "norm": "rms", "tied": False, "temperature": 0.5}))
             if "skip" in known:
                 found.append((name, {"skip": True, "history": "causal"}))
     return found

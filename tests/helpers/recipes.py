@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from diffgrm import Recipe
-from diffgrm.foundation.registry import settings
+from diffgrm.foundation.registry import names, resolve, settings
+from diffgrm.recommenders.base import Recommender
 
 SIZES = {"width": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 64, "max_len": 8}
 TINY: dict[str, Any] = {  # the paper's method: digits only
@@ -24,8 +25,42 @@ TINY: dict[str, Any] = {  # the paper's method: digits only
 }
 
 
+SMALL_STREAM = (
+    "embedding.width=32",
+    "tokenizer.n_digits=3",
+    "tokenizer.codebook_size=32",
+    "tokenizer.iterations=5",
+    "model.width=32",
+    "model.heads=2",
+    "model.layers=1",
+    "model.feed_forward=64",
+    "model.max_len=8",
+    "training.batch_size=64",
+    "training.epochs=2",
+    "training.validate_every=1",
+    "training.learning_rate=0.01",
+    "training.warmup_steps=5",
+    "training.validation_decoding.beam=8",
+    "decoding.beam=16",
+)
+SMALL_PRESETS = {"maskgr": SMALL_STREAM, "llada-rec": SMALL_STREAM}  # other methods than those that recommenders stand for
+
+
+def methods() -> list[str]:
+    """Every recommender, and the shipped recipes of other methods: names that :func:`small_recipe` takes."""
+    return [*names("recommender"), *SMALL_PRESETS]
+
+
+def unfitted(name: str) -> Recommender:
+    """A recommender of one of the methods, small."""
+    recipe = small_recipe(name)
+    return resolve("recommender", recipe.recommender)(recipe)
+
+
 def small_recipe(name: str) -> Recipe:
-    """A recipe for any recommender that fits in seconds: its defaults, with those of the tiny settings that it knows."""
+    """A recipe for any method that fits in seconds: its own settings, with those of the tiny ones that it knows."""
+    if name in SMALL_PRESETS:
+        return Recipe.preset(name, SMALL_PRESETS[name])
     plain = Recipe(recommender=name)
     raw: dict[str, Any] = {"recommender": name}
     for section in set(TINY) & set(plain.sections) - {"recommender"}:

@@ -34,6 +34,12 @@ def test_every_position_is_a_target_once_with_a_rolling_window():
         assert sorted(pairs(batches)) == wanted(10)
 
 
+def test_of_each_user_the_newest_event_alone_may_be_the_target():
+    rows = [TRAIN[i].tolist() for i in range(len(TRAIN)) if len(TRAIN[i]) > 1]
+    newest = sorted((tuple(row[:-1][-10:]), row[-1]) for row in rows)
+    assert sorted(pairs(TrainingBatches(TRAIN, 10, 32, seed=0, newest_only=True))) == newest
+
+
 def test_the_order_is_a_function_of_seed_and_epoch():
     batches = TrainingBatches(TRAIN, 10, 32, seed=5)
     first = [b.target.tolist() for b in batches]

@@ -33,6 +33,7 @@ PARTS: dict[str, dict[str, str]] = {
     "model": {
         "diffgrm": "diffgrm.networks.diffgrm:DiffGRM",
         "autoregressive": "diffgrm.networks.autoregressive:Autoregressive",
+        "masked_history": "diffgrm.networks.masked_history:MaskedHistory",
         "sasrec": "diffgrm.networks.sasrec:SASRec",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
@@ -44,6 +45,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "objective": {
         "diffusion": "diffgrm.learning.objectives.diffusion:DiffusionObjective",
+        "history_diffusion": "diffgrm.learning.objectives.history:HistoryDiffusionObjective",
         "catalogue_diffusion": "diffgrm.learning.objectives.catalogue:CatalogueDiffusionObjective",
         "left_to_right": "diffgrm.learning.objectives.left_to_right:LeftToRightObjective",
         "next_item": "diffgrm.learning.objectives.next_item:NextItemObjective",

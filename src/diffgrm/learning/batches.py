@@ -65,6 +65,7 @@ class TrainingBatches:
             its targets. Of users with more than ``max_len`` events, later stretches overlap, so that a target knows at
             least the last half of ``max_len`` items.
         rank, devices: which share of each batch this process takes.
+        newest_only: of each user the newest event only is a target; not with shared stretches.
     """
 
     BUCKET = 50  # batches whose stretches are sorted by length together
@@ -78,9 +79,10 @@ class TrainingBatches:
         shared: bool = False,
         rank: int = 0,
         devices: int = 1,
+        newest_only: bool = False,
     ) -> None:
         self.events, self.seed, self.rank, self.devices = train.values, seed, rank, devices
-        self.start, self.first, self.last = _stretches(train, max_len) if shared else _windows(train, max_len)
+        self.start, self.first, self.last = _stretches(train, max_len) if shared else _windows(train, max_len, newest_only)
         self.targets = self.last - self.first + 1  # of each stretch
         longest = int(self.targets.max(initial=1))
         self.batch_size = max(batch_size, longest * devices)  # so that every device gets a stretch
@@ -129,10 +131,12 @@ class TrainingBatches:
         )
 
 
-def _windows(train: Ragged, max_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _windows(train: Ragged, max_len: int, newest_only: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First event, first target and last target of each stretch: one target each."""
     begin = np.repeat(train.offsets[:-1], train.lengths)
     target = np.flatnonzero(np.arange(len(train.values)) > begin)
+    if newest_only:
+        target = train.offsets[1:][train.lengths > 1] - 1
     return np.maximum(begin[target], target - max_len), target, target
 
 

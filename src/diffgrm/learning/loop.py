@@ -228,7 +228,7 @@ def train(
         check_run_folder(run_folder, resume)
     run_folder.mkdir(parents=True, exist_ok=True)
     validation = validation.sample(settings.validation_users, seed)
-    data = _Data(events, max_len, settings, seed, objective.shared)
+    data = _Data(events, max_len, settings, seed, objective)
     kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "strategy"})
     fingerprint = digest(
         [*objective.identity(), objective.shared, max_len, seed, sorted(kept.items()), events.values, events.offsets]
@@ -343,14 +343,15 @@ class _ProgressBar(RichProgressBar):
 class _Data(L.LightningDataModule):
     """Training batches of this process, and one token validation batch (the task ranks all users in it)."""
 
-    def __init__(self, events: Ragged, max_len: int, settings: TrainingSettings, seed: int, shared: bool) -> None:
+    def __init__(self, events: Ragged, max_len: int, settings: TrainingSettings, seed: int, objective: Objective) -> None:
         super().__init__()
         self.events, self.max_len, self.batch_size, self.seed = events, max_len, settings.batch_size, seed
-        self.shared = shared
+        self.shared, self.newest_only = objective.shared, objective.newest_only
 
     def batches(self, rank: int, devices: int) -> TrainingBatches:
         """Batches of one of several processes."""
-        return TrainingBatches(self.events, self.max_len, self.batch_size, self.seed, self.shared, rank, devices)
+        sizes = self.max_len, self.batch_size, self.seed
+        return TrainingBatches(self.events, *sizes, self.shared, rank, devices, self.newest_only)
 
     def train_dataloader(self) -> TrainingBatches:
         """Batches of this process."""

@@ -12,10 +12,11 @@ from torch import nn
 
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.blocks import DecoderLayer, EncoderLayer
+from diffgrm.networks.stream import StreamLayer
 
 logger = logging.getLogger(__name__)
 
-LAYERS = (EncoderLayer, DecoderLayer)
+LAYERS = (EncoderLayer, DecoderLayer, StreamLayer)
 
 
 def compile_layers(network: nn.Module, backend: str = "inductor") -> int:

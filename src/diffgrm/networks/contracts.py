@@ -52,6 +52,18 @@ class Denoises(EncodesHistories, Protocol):
         ...
 
 
+class DenoisesSequences(Denoises, Protocol):
+    """Masked diffusion of history and target in one stream: digits of past items may be unknown too."""
+
+    def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+        """Logits [B, T, n, K] of every digit where mask [B, T, n] is true, given the codes [B, T, n] where it is not.
+
+        Args:
+            valid: [B, T] bool, which items are real: the first ones of each history, and the target, which stands last.
+        """
+        ...
+
+
 class DenoisesPlaces(Denoises, Protocol):
     """Masked diffusion in which nothing depends on what a mask holds, so that one graph serves all masks (export).
 
@@ -128,7 +140,8 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
     if problems:
         raise RecipeError(
             f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. model.name=diffgrm denoises, "
-            "model.name=autoregressive predicts digits from left to right, and all of this library's score items"
+            "model.name=masked_history denoises whole sequences, model.name=autoregressive predicts digits from left to "
+            "right, and all of this library's but masked_history score items"
         )
 
 

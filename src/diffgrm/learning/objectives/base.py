@@ -121,6 +121,11 @@ class Objective(nn.Module, ABC):
         """Whether one stretch of events serves all its targets (a causal encoder)."""
         return contract(self.network, EncodesHistories).causal
 
+    @property
+    def newest_only(self) -> bool:
+        """Whether a user's newest event is the only target; not where histories are shared."""
+        return False
+
     @abstractmethod
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """Loss of a batch in the network's present mode (dropout on in training).

@@ -1,0 +1,153 @@
+"""One bidirectional stream over the digits of history and target, any of which may be hidden.
+
+The encoder-only networks of MaskGR (arXiv 2511.23021: rotary positions, output tied) and LLaDA-Rec (arXiv 2511.06254:
+learnt positions, RMSNorm, output of its own). Codes of one digit compete with one another; in MaskGR those of all do.
+
+Letters: B histories, S history length, T = S + 1 items of a sequence, n digits, K codes, Q partial SIDs a user, d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.networks.blocks import Dropout, scale_by_fan_in
+from diffgrm.networks.history import DropoutRate, FeedForward, Heads, MaxLen, Width
+from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.networks.item_vectors import DigitEmbedding
+from diffgrm.networks.stream import Norm, Rotation, StreamLayer, norm_of
+
+TOKENS_AT_ONCE = 2**15  # of sequences that are read together where nothing is learnt, which bounds memory
+
+
+@dataclass(frozen=True)
+class RawHistory:
+    """The memory of a network that reads histories anew with every question: their digits.
+
+    Attributes:
+        codes: [B, S, n]; any value where padded.
+        valid: [B, S] bool, true for the first places of each row.
+    """
+
+    codes: Tensor
+    valid: Tensor
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def rows(self, chosen: Tensor) -> RawHistory:
+        """The chosen users [b]."""
+        return RawHistory(self.codes[chosen], self.valid[chosen])
+
+
+class MaskedHistory(nn.Module):
+    """Tokens are digits: a row for each code of each digit, and one for all that is hidden.
+
+    Every partial SID is read together with its whole history, since what a history means here depends on what is asked.
+
+    Raises:
+        RecipeError: a width that the heads do not divide, or rotary positions and heads of an odd size.
+    """
+
+    causal = False
+    multiples: ClassVar[tuple[tuple[str, str], ...]] = (("width", "heads"),)
+
+    def __init__(
+        self,
+        n_digits: int,
+        codebook_size: int,
+        width: Width = 128,
+        heads: Heads = 4,
+        layers: Annotated[int, Field(ge=1, le=1024), "layers over the digits of history and target"] = 2,
+        feed_forward: FeedForward = 512,
+        dropout: DropoutRate = 0.1,
+        max_len: MaxLen = 20,
+        positions: Annotated[
+            Literal["learned", "rotary"],
+            "learned: a vector for each place in a history, counted from the target, and one for each digit; rotary: "
+            "attention knows how far apart two digits of the sequence stand",
+        ] = "learned",
+        norm: Norm = "layer",
+        tied: Annotated[bool, "logits compare with the vectors of codes that enter; else with others"] = True,
+        temperature: Annotated[float, Field(gt=0), "logits are divided by it"] = 1.0,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise RecipeError(f"model.width {width} is not a multiple of model.heads {heads}")
+        if positions == "rotary" and width // heads % 2:
+            raise RecipeError(
+                f"model.positions=rotary turns pairs of numbers, but heads are of the odd size {width // heads} "
+                f"(model.width {width} / model.heads {heads}); choose an even one, or model.positions=learned"
+            )
+        self.max_len, self.heads, self.temperature = max_len, heads, temperature
+        self.digits = DigitEmbedding(n_digits, codebook_size, width, width**0.5)
+        self.masked = nn.Parameter(torch.empty(1, width))  # what a hidden digit looks like
+        tables = [self.digits.codes, self.masked]
+        self.item_position: nn.Parameter | None = None
+        self.digit_position: nn.Parameter | None = None
+        self.output: nn.Parameter | None = None
+        if positions == "learned":
+            self.item_position = nn.Parameter(torch.empty(max_len + 1, width))
+            self.digit_position = nn.Parameter(torch.empty(n_digits, width))
+            tables += [self.item_position, self.digit_position]
+        if not tied:
+            self.output = nn.Parameter(torch.empty(n_digits * codebook_size, width))
+            tables.append(self.output)
+        self.layers = nn.ModuleList(StreamLayer(width, heads, feed_forward, dropout, norm) for _ in range(layers))
+        self.norm, self.drop = norm_of(norm, width), Dropout(dropout)
+        scale_by_fan_in(self, layers)
+        for table in tables:
+            nn.init.normal_(table, std=width**-0.5)
+
+    def item_vectors(self, items: ItemFeatures) -> Tensor:
+        """[M, n] what stands for items in histories: their digits themselves."""
+        assert items.codes is not None
+        return items.codes
+
+    def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> RawHistory:
+        """See :class:`diffgrm.networks.contracts.EncodesHistories`; nothing is computed yet."""
+        return RawHistory(vectors[index], valid)
+
+    def denoise(self, codes: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.Denoises`; logits [B, Q, n, K] are 0 where a digit is known."""
+        (batch, questions, n), length = codes.shape, memory.codes.shape[1]
+        history = memory.codes[:, None].expand(-1, questions, -1, -1)
+        sequences = torch.cat([history, codes[:, :, None]], 2).flatten(0, 1)  # [B Q, S + 1, n]
+        hidden = F.pad(mask[:, :, None], (0, 0, length, 0)).flatten(0, 1)
+        valid = F.pad(memory.valid, (0, 1), value=True).repeat_interleave(questions, dim=0)
+        at_once = len(sequences) if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // (n * (length + 1)))
+        parts = zip(sequences.split(at_once), hidden.split(at_once), valid.split(at_once), strict=True)
+        states = torch.cat([self._states(*part, last=n) for part in parts])  # [B Q, n, d]
+        return self._logits(states.view(batch, questions, n, -1)) * mask[..., None]
+
+    def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesSequences`; logits [B, T, n, K] of all digits."""
+        return self._logits(self._states(codes, mask, valid).view(*codes.shape, -1))
+
+    def _states(self, codes: Tensor, mask: Tensor, valid: Tensor, last: int | None = None) -> Tensor:
+        """[B, T n, d] what the layers make of sequences of items; or [B, last, d] of their last digits."""
+        n = codes.shape[2]
+        token = torch.where(mask, len(self.digits.codes), codes + self.digits.digit_start)
+        x = F.embedding(token, torch.cat([self.digits.codes, self.masked]))  # [B, T, n, d]
+        age = (valid.flip(1).cumsum(1).flip(1) - 1).clamp(min=0)  # real items after each item
+        rotation = None
+        if self.item_position is not None and self.digit_position is not None:
+            x = x + self.item_position[age][:, :, None] + self.digit_position
+        else:
+            place = torch.arange(n, device=codes.device) - age[..., None] * n
+            rotation = Rotation.of(place.flatten(1), x.shape[-1] // self.heads)
+        x, seen = self.drop(x * self.digits.scale).flatten(1, 2), valid.repeat_interleave(n, dim=1)
+        for number, layer in enumerate(self.layers, start=1):
+            x = layer(x, seen, rotation, last if number == len(self.layers) else None)
+        return self.norm(x)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """[..., n, K] of states [..., n, d]."""
+        tables = self.digits.tables if self.output is None else self.output.view(self.digits.tables.shape)
+        return torch.einsum("bqnd,nkd->bqnk", states.float(), tables.float()) / self.temperature
