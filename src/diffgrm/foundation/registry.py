@@ -33,6 +33,7 @@ PARTS: dict[str, dict[str, str]] = {
     "model": {
         "diffgrm": "diffgrm.networks.diffgrm:DiffGRM",
         "autoregressive": "diffgrm.networks.autoregressive:Autoregressive",
+        "rpg": "diffgrm.networks.rpg:RPG",
         "sasrec": "diffgrm.networks.sasrec:SASRec",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
@@ -65,6 +66,7 @@ PARTS: dict[str, dict[str, str]] = {
         "catalogue_beam": "diffgrm.ranking.decoding.catalogue_beam:CatalogueBeam",
         "item_proposals": "diffgrm.ranking.decoding.item_proposals:ItemProposals",
         "one_pass": "diffgrm.ranking.decoding.one_pass:OnePass",
+        "item_graph": "diffgrm.ranking.decoding.item_graph:ItemGraph",
         "refined": "diffgrm.ranking.decoding.refined:Refined",
         "left_to_right": "diffgrm.ranking.decoding.left_to_right:LeftToRight",
         "exhaustive": "diffgrm.ranking.decoding.exhaustive:Exhaustive",

@@ -45,10 +45,22 @@ class EncodesHistories(Protocol):
 
 
 class Denoises(EncodesHistories, Protocol):
-    """Masked diffusion: any subset of the digits may be known."""
+    """Masked diffusion: any subset of the digits may be known.
+
+    A network whose digits are independent of each other, given the history, says so (``independent_digits = True``): it
+    pays no heed to known digits.
+    """
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Any) -> Tensor:
         """Logits [B, Q, n, K] of every digit where mask [B, Q, n] is true, given the codes [B, Q, n] where it is not."""
+        ...
+
+
+class GivesCodeTables(EncodesHistories, Protocol):
+    """Digits have vectors, by which codes are alike or not."""
+
+    def code_tables(self) -> Tensor:
+        """[n, K, d] the vectors that what is predicted of each digit is compared with."""
         ...
 
 

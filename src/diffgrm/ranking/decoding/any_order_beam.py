@@ -20,7 +20,16 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, joined, some_users
+from diffgrm.ranking.decoding.base import (
+    Decoded,
+    Decoder,
+    Task,
+    first_of_each,
+    items_from_sids,
+    joined,
+    mixed,
+    some_users,
+)
 from diffgrm.ranking.decoding.beams import Beams, tell
 
 logger = logging.getLogger(__name__)
@@ -220,7 +229,7 @@ class AnyOrderBeam(Decoder):
         digits = torch.arange(n, device=seeds.device)
         if self.order != "random":
             return digits.expand(len(seeds), -1)
-        return _mix(_mix(seeds + self.seed)[:, None] + digits).argsort(1)
+        return mixed(mixed(seeds + self.seed)[:, None] + digits).argsort(1)
 
 
 def _log_p(task: Task, beams: Beams) -> Tensor:
@@ -279,13 +288,6 @@ def _sum_over_equal(score: Tensor, key: Tensor) -> Tensor:
     weight = torch.where(score > -torch.inf, (score - top).exp(), 0)
     total = torch.zeros_like(score).scatter_add(1, number, weight)
     return top + total.gather(1, number).log()
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A well-spread int64 for every int64 (xor-shift and multiply)."""
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        x = (x ^ (x >> shift)) * factor
-    return x ^ (x >> 31)
 
 
 def until_enough(task: Task, width: int, search: Callable[[Task, int], Decoded]) -> Decoded:
