@@ -66,6 +66,7 @@ PARTS: dict[str, dict[str, str]] = {
         "catalogue_beam": "diffgrm.ranking.decoding.catalogue_beam:CatalogueBeam",
         "item_proposals": "diffgrm.ranking.decoding.item_proposals:ItemProposals",
         "one_pass": "diffgrm.ranking.decoding.one_pass:OnePass",
+        "independent_groups": "diffgrm.ranking.decoding.independent_groups:IndependentGroups",
         "item_graph": "diffgrm.ranking.decoding.item_graph:ItemGraph",
         "refined": "diffgrm.ranking.decoding.refined:Refined",
         "left_to_right": "diffgrm.ranking.decoding.left_to_right:LeftToRight",

@@ -77,8 +77,8 @@ def _check_start(recipe: Recipe) -> None:
 
 
 def check_all_taught(recipe: Recipe) -> None:
-    """Refuse to fit what would not be used: a network's answers that nothing teaches, items that nothing ranks by, digits that
-    are shown to a network without heed.
+    """Refuse to fit what would not be used: a network's answers that nothing teaches, items that nothing ranks by, digits
+    that are shown for nothing.
 
     It is asked before fitting only, so that a model that was fitted so can be loaded.
 

@@ -104,7 +104,7 @@ class ItemGraph(Decoder):
 
 
 def neighbours(catalogue: Catalogue, tables: Tensor, edges: int) -> Tensor:
-    """[D, E] the nodes most like each, itself first, by their place in ``distinct_codes``; kept as long as the catalogue is.
+    """[D, E] the nodes most like each, itself first, by their place in ``distinct_codes``; kept with the catalogue.
 
     Args:
         tables: [n, K, d] vectors of codes.
