@@ -58,6 +58,7 @@ CHANGED = {
     "teacher_weight": 0.5,
     "teacher_temperature": 2.0,
     "shown": [0, 1],
+    "hidden_first": "random",
 }
 
 

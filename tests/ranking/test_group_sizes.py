@@ -157,5 +157,7 @@ def test_what_does_not_fit_is_refused(settings, message):
 @pytest.mark.parametrize("setting", ["sizes=[1, 2]", "single=2", "after=3"])
 def test_settings_of_other_groups_are_refused(setting):
     recipe = small_recipe("diffgrm").override([f"decoding.{setting}"])
-    with pytest.raises(RecipeError, match=rf"decoding\.{setting.split('=')[0]} .* does nothing with decoding\.group = even"):
+    with pytest.raises(
+        RecipeError, match=rf"decoding\.{setting.split('=')[0]} .* does nothing with decoding\.group = even"
+    ):
         recipe.refuse_idle()

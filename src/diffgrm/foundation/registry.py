@@ -54,6 +54,7 @@ PARTS: dict[str, dict[str, str]] = {
         "confidence": "diffgrm.learning.noising.confidence:ConfidenceNoising",
         "coherent": "diffgrm.learning.noising.coherent:CoherentNoising",
         "random": "diffgrm.learning.noising.uniform:RandomNoising",
+        "curriculum": "diffgrm.learning.noising.curriculum:CurriculumNoising",
         "full_mask": "diffgrm.learning.noising.full_mask:FullMaskNoising",
     },
     "scorer": {
