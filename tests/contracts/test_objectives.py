@@ -59,6 +59,7 @@ CHANGED = {
     "teacher_temperature": 2.0,
     "shown": [0, 1],
     "hidden_first": "random",
+    "all_masked": 0.5,
 }
 
 
@@ -133,6 +134,8 @@ def test_the_loss_is_one_finite_number_and_everything_that_it_concerns_learns(ob
     if set(needs(objective)) == {ScoresItems}:  # what only serves the digits of the next item has nothing to learn
         idle = {key for key in without if key.split(".")[0] in ("decoder", "masked", "start", "heads")}
         idle |= set() if hasattr(network.item, "sid") else {"digits.codes"}
+    if ScoresItems not in needs(objective):  # as has what only serves scores of whole items
+        idle |= {key for key in without if key.split(".")[0] == "user"}
     assert without <= idle
 
 

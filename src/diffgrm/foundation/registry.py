@@ -34,6 +34,7 @@ PARTS: dict[str, dict[str, str]] = {
         "diffgrm": "diffgrm.networks.diffgrm:DiffGRM",
         "autoregressive": "diffgrm.networks.autoregressive:Autoregressive",
         "rpg": "diffgrm.networks.rpg:RPG",
+        "sprint": "diffgrm.networks.sprint:Sprint",
         "sasrec": "diffgrm.networks.sasrec:SASRec",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
@@ -46,6 +47,7 @@ PARTS: dict[str, dict[str, str]] = {
     "objective": {
         "diffusion": "diffgrm.learning.objectives.diffusion:DiffusionObjective",
         "catalogue_diffusion": "diffgrm.learning.objectives.catalogue:CatalogueDiffusionObjective",
+        "token_contrast": "diffgrm.learning.objectives.token_contrast:TokenContrastObjective",
         "left_to_right": "diffgrm.learning.objectives.left_to_right:LeftToRightObjective",
         "next_item": "diffgrm.learning.objectives.next_item:NextItemObjective",
         "joint": "diffgrm.learning.objectives.joint:JointObjective",
@@ -66,6 +68,7 @@ PARTS: dict[str, dict[str, str]] = {
         "any_order_beam": "diffgrm.ranking.decoding.any_order_beam:AnyOrderBeam",
         "catalogue_beam": "diffgrm.ranking.decoding.catalogue_beam:CatalogueBeam",
         "item_proposals": "diffgrm.ranking.decoding.item_proposals:ItemProposals",
+        "digits_and_items": "diffgrm.ranking.decoding.digits_and_items:DigitsAndItems",
         "one_pass": "diffgrm.ranking.decoding.one_pass:OnePass",
         "independent_groups": "diffgrm.ranking.decoding.independent_groups:IndependentGroups",
         "item_graph": "diffgrm.ranking.decoding.item_graph:ItemGraph",

@@ -105,7 +105,10 @@ class BorrowsVectors(EncodesHistories, Protocol):
 
 
 class ScoresItems(EncodesHistories, Protocol):
-    """A user's vector times an item's is the score of the item."""
+    """A user's vector times an item's is the score of the item.
+
+    A network with weights for this alone says so (``user_head = True``), so that they are not left without a teacher.
+    """
 
     def user_vectors(self, memory: Any, history: Tensor | None = None, length: Tensor | None = None) -> Tensor:
         """[N, d] what the first ``length`` [N] items of the histories ``history`` [N] say; None: all of each, [B, d]."""

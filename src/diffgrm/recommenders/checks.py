@@ -95,6 +95,11 @@ def check_all_taught(recipe: Recipe) -> None:
                 f"{who!r} does not teach: that part of it would be fitted to nothing. Choose another model.name (sasrec "
                 "scores items only), or the objective joint"
             )
+    if getattr(registry.resolve("model", model), "user_head", False) and ScoresItems not in taught:
+        raise RecipeError(
+            f"the model {model!r} has weights for scores of items, which the objective {objective!r} does not teach; set "
+            "recommender=hybrid, whose objective joint does, or model.name=diffgrm"
+        )
     independent = getattr(registry.resolve("model", model), "independent_digits", False)
     if independent and "noising" in recipe.sections and recipe.noising.name != "full_mask":
         raise RecipeError(
