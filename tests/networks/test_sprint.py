@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe
+from diffgrm import DiffGRMRecommender, Recipe
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.objectives.token_contrast import among_drawn
@@ -122,22 +122,7 @@ def test_every_item_scores_by_its_digits_and_as_a_whole(weight, share):
         assert (np.diff(scores[user]) <= 1e-6).all()
 
 
-# ---- all of it ------------------------------------------------------------------------------------------------------
-
-
-def test_the_recipe_learns_is_saved_and_loaded(toy, tmp_path):
-    small = [
-        *("embedding.width=32", "tokenizer.n_digits=3", "tokenizer.codebook_size=16", "tokenizer.iterations=5"),
-        *("model.width=32", "model.decoder_layers=1", "model.feed_forward=64", "model.max_len=8"),
-        *("training.epochs=2", "training.batch_size=64", "training.warmup_steps=5", "training.learning_rate=0.01"),
-    ]
-    made = HybridRecommender(Recipe.preset("sprint", small)).fit(toy, progress=False)
-    asked = [["item 3", "item 4"], ["item 7"]]
-    found = made.recommend(asked, k=5, without=["item 9"])
-    assert found.height == 10 and "item 9" not in set(found["item_id"])
-    again = HybridRecommender.load(made.save(tmp_path / "model"))
-    assert again.recommend(asked).equals(made.recommend(asked)) and again.recipe == made.recipe
-    assert made.explain(asked[0], k=2).height == 6
+# ---- what it is for -----------------------------------------------------------------------------------------------
 
 
 def test_scores_that_nothing_teaches_are_refused(toy):
