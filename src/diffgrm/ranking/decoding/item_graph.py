@@ -21,7 +21,7 @@ from torch import Tensor
 
 from diffgrm.networks.contracts import Denoises, GivesCodeTables
 from diffgrm.ranking.catalogue import Catalogue
-from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, mixed
+from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids, mixed
 from diffgrm.ranking.decoding.one_pass import OnePass
 from diffgrm.ranking.digit_sums import sum_of_digits
 
@@ -76,8 +76,10 @@ class ItemGraph(Decoder):
         score = _scores(log_p, sids, nodes)
         met = [nodes]
         for _ in range(self.rounds):
-            nodes = torch.where(nodes[..., None] >= 0, graph[nodes.clamp(min=0)].long(), -1).flatten(1)  # [B, W E]
-            nodes = torch.where(first_of_each(nodes), nodes, -1)
+            nodes = (
+                torch.where(nodes[..., None] >= 0, graph[nodes.clamp(min=0)], -1).flatten(1).sort(dim=1).values
+            )  # [B, W E]
+            nodes[:, 1:].masked_fill_(nodes[:, 1:] == nodes[:, :-1], -1)
             score, best = _scores(log_p, sids, nodes).topk(min(int(width.max()), nodes.shape[1]), dim=1)
             met.append(nodes)
             kept = torch.arange(best.shape[1], device=best.device) < width[:, None]
