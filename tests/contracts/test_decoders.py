@@ -42,6 +42,7 @@ def test_it_needs_what_it_asks_for(network, name):
     decoder = resolve("decoding", name)
     methods = {method for need in decoder.needs for method in lacks(object, need)}
     assert decoder.asks in methods and decoder.uses_item_scores == ("user_vectors" in methods)
+    assert decoder.uses_code_tables == ("code_tables" in methods)
     assert not any(lacks(type(network[decoder.asks]), need) for need in decoder.needs)
 
 

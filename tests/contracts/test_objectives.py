@@ -72,6 +72,8 @@ CHANGED = {
     "last_phase": 0.25,
     "targets": "newest",
     "context_decay": 0.5,
+    "hidden_first": "random",
+    "all_masked": 0.5,
 }
 
 
@@ -149,8 +151,10 @@ def test_the_loss_is_one_finite_number_and_everything_that_it_concerns_learns(ob
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
     idle = set()
     if set(needs(objective)) == {ScoresItems}:  # what only serves the digits of the next item has nothing to learn
-        idle = {key for key in without if key.split(".")[0] in ("decoder", "masked", "start")}
+        idle = {key for key in without if key.split(".")[0] in ("decoder", "masked", "start", "heads")}
         idle |= set() if hasattr(network.item, "sid") else {"digits.codes"}
+    if ScoresItems not in needs(objective):  # as has what only serves scores of whole items
+        idle |= {key for key in without if key.split(".")[0] == "user"}
     assert without <= idle
 
 

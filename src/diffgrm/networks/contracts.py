@@ -45,7 +45,11 @@ class EncodesHistories(Protocol):
 
 
 class Denoises(EncodesHistories, Protocol):
-    """Masked diffusion: any subset of the digits may be known."""
+    """Masked diffusion: any subset of the digits may be known.
+
+    A network whose digits are independent of each other, given the history, says so (``independent_digits = True``): it
+    pays no heed to known digits.
+    """
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Any) -> Tensor:
         """Logits [B, Q, n, K] of every digit where mask [B, Q, n] is true, given the codes [B, Q, n] where it is not."""
@@ -61,6 +65,14 @@ class DenoisesSequences(Denoises, Protocol):
         Args:
             valid: [B, T] bool, which items are real: the first ones of each history, and the target, which stands last.
         """
+        ...
+
+
+class GivesCodeTables(EncodesHistories, Protocol):
+    """Digits have vectors, by which codes are alike or not."""
+
+    def code_tables(self) -> Tensor:
+        """[n, K, d] the vectors that what is predicted of each digit is compared with."""
         ...
 
 
@@ -105,7 +117,10 @@ class BorrowsVectors(EncodesHistories, Protocol):
 
 
 class ScoresItems(EncodesHistories, Protocol):
-    """A user's vector times an item's is the score of the item."""
+    """A user's vector times an item's is the score of the item.
+
+    A network with weights for this alone says so (``user_head = True``), so that they are not left without a teacher.
+    """
 
     def user_vectors(self, memory: Any, history: Tensor | None = None, length: Tensor | None = None) -> Tensor:
         """[N, d] what the first ``length`` [N] items of the histories ``history`` [N] say; None: all of each, [B, d]."""

@@ -102,10 +102,14 @@ class DiffGRM(HistoryNetwork):
             wanted: [B, C] places among the Q n digits of every row where its mask is true, and where that are fewer than C
                 some more, each place once; None: all places.
         """
+        x = self.states(codes, mask, memory, wanted)
+        return torch.einsum("bqnd,nkd->bqnk", x.float(), self.digits.tables.float())
+
+    def states(self, codes: Tensor, mask: Tensor, memory: Memory, wanted: Tensor | None) -> Tensor:
+        """[B, Q, n, d] what the decoder makes of unknown digits, 0 for known ones; see :meth:`denoise_places`."""
         token = torch.where(mask, self.mask_token, codes + self.digits.digit_start)  # [B, Q, n]
         x, projected = self._enter(token, memory)
-        x = _put_back(self.decoder(x, memory, wanted, projected), wanted, mask)  # [B, Q, n, d]
-        return torch.einsum("bqnd,nkd->bqnk", x.float(), self.digits.tables.float())
+        return _put_back(self.decoder(x, memory, wanted, projected), wanted, mask)
 
     def _enter(self, token: Tensor, memory: Memory) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Vectors [B, Q, n, d] of digits; and what the first layer's attention makes of them, where that is made once for

@@ -190,6 +190,11 @@ class HistoryNetwork(nn.Module):
         """See :class:`diffgrm.networks.contracts.BorrowsVectors`."""
         return self.item.borrowed(weights)
 
+    def code_tables(self) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.GivesCodeTables`."""
+        assert self.digits is not None
+        return self.digits.tables
+
     def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Memory:
         """Histories -> memory; see :class:`diffgrm.networks.contracts.EncodesHistories`."""
         hidden = self.encoder(vectors, index, valid)

@@ -113,14 +113,17 @@ class SidBranch(Branch):
         input_scale: Annotated[
             bool, "whether digit embeddings enter at the size they have in the decoder; false: as they are drawn"
         ] = True,
-        compose: Annotated[Literal["mlp", "sum"], "how: by two layers over all of them (paper), or as their sum"] = "mlp",
+        compose: Annotated[
+            Literal["mlp", "sum", "mean"],
+            "how: by two layers over all of them (paper), or as the sum or the mean of their vectors",
+        ] = "mlp",
     ) -> None:
         super().__init__()
         if sizes.n_digits < 1:
             raise _nothing_for("sid", "n_digits", sizes.n_digits)
         d = sizes.width
         self.compose = compose
-        if compose == "sum":
+        if compose != "mlp":
             return
         self.input_scale, self.unit = input_scale, d**-0.5 if scaled else 1.0
         self.layers = nn.Sequential(nn.Linear(sizes.n_digits * d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
@@ -129,8 +132,9 @@ class SidBranch(Branch):
     def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
         """See :meth:`Branch.forward`."""
         assert items.codes is not None and digits is not None
-        if self.compose == "sum":
-            return digits.rows(items.codes).sum(1)
+        if self.compose != "mlp":
+            rows = digits.rows(items.codes)
+            return rows.sum(1) if self.compose == "sum" else rows.mean(1)
         entering = digits(items.codes) if self.input_scale else digits.rows(items.codes)
         return self.norm(self.layers(entering.flatten(1))) * self.unit
 

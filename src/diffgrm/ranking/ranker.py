@@ -14,7 +14,7 @@ from torch import nn
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
-from diffgrm.networks.contracts import EncodesHistories, ScoresItems, contract
+from diffgrm.networks.contracts import EncodesHistories, GivesCodeTables, ScoresItems, contract
 from diffgrm.networks.inputs import Histories, ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue, Excluded
 from diffgrm.ranking.decoding.base import Decoded, Decoder, ItemScores, Task, Watch
@@ -94,6 +94,7 @@ class Ranker:
         device = self.catalogue.codes.device
         ask = getattr(self.network, self.decoder.asks)
         with torch.no_grad(), evaluating(self.network):
+            tables = contract(self.network, GivesCodeTables).code_tables() if self.decoder.uses_code_tables else None
             for users, memory in self.encoded(histories, self.decoder.rows(len(self.catalogue), k)):
                 excluded = None
                 if exclude_seen or without is not None:
@@ -101,7 +102,8 @@ class Ranker:
                     excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
                 seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
                 scores = self._item_scores(memory, histories.rows(users)) if self.decoder.uses_item_scores else None
-                yield users, self.decoder.decode(Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores))
+                task = Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores, tables)
+                yield users, self.decoder.decode(task)
 
     def _item_scores(self, memory: Any, histories: Ragged) -> ItemScores:
         """What the scorers say of all items for encoded users, and their second look at candidates."""

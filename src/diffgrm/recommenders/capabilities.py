@@ -22,6 +22,29 @@ class Explains(Protocol):
         ...
 
 
+@runtime_checkable
+class Plans(Protocol):
+    """Tells what the steps of its search may be planned by."""
+
+    def digit_difficulty(self, histories: Any, targets: Any) -> list[float]:
+        """Mean negative log-likelihood of a digit when so many others are known."""
+        ...
+
+
+def planning(recommender: object) -> Plans:
+    """A recommender as one whose search can be planned.
+
+    Raises:
+        DiffGRMError: it cannot.
+    """
+    if not isinstance(recommender, Plans):
+        raise DiffGRMError(
+            f"{type(recommender).__name__} fills no digits in steps; only masked diffusion (recommender=hybrid, diffgrm) "
+            "does"
+        )
+    return recommender
+
+
 def explaining(recommender: object) -> Explains:
     """A recommender as one that explains.
 

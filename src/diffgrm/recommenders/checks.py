@@ -77,7 +77,8 @@ def _check_start(recipe: Recipe) -> None:
 
 
 def check_all_taught(recipe: Recipe) -> None:
-    """Refuse to fit what would not be used: a network's answers that nothing teaches, or items that nothing ranks by.
+    """Refuse to fit what would not be used: a network's answers that nothing teaches, items that nothing ranks by, digits
+    that are shown for nothing.
 
     It is asked before fitting only, so that a model that was fitted so can be loaded.
 
@@ -94,6 +95,17 @@ def check_all_taught(recipe: Recipe) -> None:
                 f"{who!r} does not teach: that part of it would be fitted to nothing. Choose another model.name (sasrec "
                 "scores items only), or the objective joint"
             )
+    if getattr(registry.resolve("model", model), "user_head", False) and ScoresItems not in taught:
+        raise RecipeError(
+            f"the model {model!r} has weights for scores of items, which the objective {objective!r} does not teach; set "
+            "recommender=hybrid, whose objective joint does, or model.name=diffgrm"
+        )
+    independent = getattr(registry.resolve("model", model), "independent_digits", False)
+    if independent and "noising" in recipe.sections and recipe.noising.name != "full_mask":
+        raise RecipeError(
+            f"the digits of the model {model!r} are independent, so that noising {recipe.noising.name!r} shows it digits "
+            "for nothing; set noising.name=full_mask"
+        )
     if ScoresItems in taught and "decoding" in recipe.sections and "item_scoring" not in recipe.sections:
         raise RecipeError(
             f"the objective {objective!r} teaches item scores, which the recommender {who!r} does not rank by; choose "

@@ -9,7 +9,8 @@ import polars as pl
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.ids import id_list
-from diffgrm.foundation.schema import Columns
+from diffgrm.foundation.schema import Columns, DataError
+from diffgrm.ranking.difficulty import digit_difficulty
 from diffgrm.ranking.explaining import fill_order, filled_digits, searched
 from diffgrm.recommenders.generative import GenerativeRecommender
 
@@ -49,6 +50,28 @@ class DiffGRMRecommender(GenerativeRecommender):
             [n, n] share of users whose best item had digit j (row) filled in step s (column).
         """
         return fill_order(self.ranker(), histories)
+
+    def digit_difficulty(self, histories: Any, targets: Any) -> list[float]:
+        """How hard a digit is to predict when some of the others are known, by the items that followed histories.
+
+        Args:
+            histories: in any form that those of :meth:`recommend` have.
+            targets: an item id for each history, in any form that ``only`` of :meth:`recommend` has.
+
+        Returns:
+            n mean negative log-likelihoods in nats, of a digit when j = 0..n-1 others are known.
+
+        Raises:
+            DataError: see :meth:`recommend`; targets that are unknown, or not as many as histories.
+        """
+        users, positions = self.read_histories(histories)
+        wanted = self.items.positions(pl.Series(id_list(targets, Columns.ITEM, "targets")))
+        if len(wanted) != len(users) or (wanted < 0).any():
+            raise DataError(
+                f"targets must be a known item for each of {len(users)} histories, found {len(wanted)}, of which "
+                f"{int((wanted < 0).sum())} are unknown"
+            )
+        return digit_difficulty(self.ranker(), positions, wanted, self.recipe.seed)
 
     def beams(self, history: Any, k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
         """The search for the k best items of one history as it goes: the best partial SIDs after every step.

@@ -13,6 +13,7 @@ import typer
 from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
+from diffgrm.apps.cli.plan import plan
 from diffgrm.apps.cli.results import bench, demo, export, report
 from diffgrm.apps.cli.shared import (
     Column,
@@ -52,7 +53,7 @@ app = typer.Typer(
 )
 app.command()(recipes)
 app.command()(datasets)
-for _command in (bench, report, demo, export):
+for _command in (bench, report, demo, export, plan):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 

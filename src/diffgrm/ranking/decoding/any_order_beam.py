@@ -12,16 +12,25 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from diffgrm.foundation.schema import RecipeError
-from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, first_of_each, items_from_sids, joined, some_users
+from diffgrm.foundation.schema import OnlyWith, RecipeError
+from diffgrm.ranking.decoding.base import (
+    Decoded,
+    Decoder,
+    Task,
+    first_of_each,
+    items_from_sids,
+    joined,
+    mixed,
+    some_users,
+)
 from diffgrm.ranking.decoding.beams import Beams, tell
+from diffgrm.ranking.decoding.group_sizes import digits_per_step, random_sizes, warmed_up
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +42,12 @@ COPIES = 4  # candidates a beam that are looked at where several may fit the sam
 class AnyOrderBeam(Decoder):
     """Beam search over (digit, code) pairs in any order."""
 
+    only_with: ClassVar[OnlyWith] = (
+        ("sizes", "group", ("planned",)),
+        ("single", "group", ("warm_up",)),
+        ("after", "group", ("warm_up",)),
+    )
+
     def __init__(
         self,
         beam: Annotated[
@@ -42,9 +57,17 @@ class AnyOrderBeam(Decoder):
             int | None, Field(ge=1), "times the network is asked; fewer than n fills several digits a step; null: n"
         ] = None,
         group: Annotated[
-            Literal["even", "random"],
-            "how many digits each of fewer steps fills: as even as can be, or sizes drawn once at random",
+            Literal["even", "random", "warm_up", "planned"],
+            "how many digits a step fills; even, random: fewer steps, as even as can be or of sizes drawn once; warm_up: "
+            "one digit a step, then several (MDGR, arXiv 2601.19501); planned: as sizes says (arXiv 2602.20126)",
         ] = "even",
+        sizes: Annotated[
+            tuple[Annotated[int, Field(ge=1)], ...] | None,
+            Field(min_length=1),
+            "planned: digits of each step, n in all; diffgrm plan computes them for a model",
+        ] = None,
+        single: Annotated[int, Field(ge=0), "warm_up: steps that fill one digit"] = 1,
+        after: Annotated[int, Field(ge=1), "warm_up: digits of each later step"] = 2,
         threshold: Annotated[
             float | None,
             Field(gt=0, le=1),
@@ -71,6 +94,7 @@ class AnyOrderBeam(Decoder):
         seed: int = 0,
     ) -> None:
         self.beam, self.steps, self.group, self.threshold = beam, steps, group, threshold
+        self.sizes, self.single, self.after = sizes, single, after
         self.order, self.merge, self.finish = order, merge, finish
         self.constrained, self.seed = constrained, seed
 
@@ -80,9 +104,22 @@ class AnyOrderBeam(Decoder):
             raise RecipeError(f"decoding.steps {self.steps} is more than the {n_digits} digits of a semantic ID")
         if self.steps is not None and self.threshold is not None:
             raise RecipeError("decoding.steps and decoding.threshold both say how many digits a step fills; leave one out")
-        if self.steps is None and self.group != "even":
+        if self.steps is None and self.group == "random":
+            raise RecipeError("decoding.group random does nothing without decoding.steps; set it, or leave group out")
+        if self.group in ("warm_up", "planned") and (self.steps, self.threshold) != (None, None):
             raise RecipeError(
-                f"decoding.group {self.group} does nothing without decoding.steps; set it, or leave group out"
+                f"decoding.group {self.group} says itself how many digits a step fills; leave decoding.steps and "
+                "decoding.threshold out"
+            )
+        if self.group == "planned" and sum(self.sizes or ()) != n_digits:
+            raise RecipeError(
+                f"decoding.group planned needs decoding.sizes that add up to the {n_digits} digits of a semantic ID, found "
+                f"{self.sizes and list(self.sizes)}; diffgrm plan computes them for a model"
+            )
+        if self.group == "warm_up" and self.single > n_digits:
+            raise RecipeError(
+                f"decoding.single {self.single} is more than the {n_digits} digits of a semantic ID; lower it, or leave "
+                "decoding.group out"
             )
         if self.finish == "items" and not self.constrained:
             raise RecipeError("decoding.finish items needs decoding.constrained true: only the catalogue knows the items")
@@ -95,7 +132,7 @@ class AnyOrderBeam(Decoder):
     def decode(self, task: Task) -> Decoded:
         """See :meth:`Decoder.decode`."""
         self.check(task.catalogue.n_digits, len(task.catalogue))
-        if self.threshold is not None and len(task.memory) > 1:  # their steps differ
+        if self._steps_differ() and len(task.memory) > 1:
             users = torch.arange(len(task.memory), device=task.seeds.device)[:, None]
             return joined([self.decode(some_users(task, user)) for user in users])
         width = max(self.beam, task.k)
@@ -119,10 +156,11 @@ class AnyOrderBeam(Decoder):
                     tell(task, done, done)
                     return items_from_sids(task, done.codes, done.score, done.step)
                 log_p = log_p.gather(1, goes_on[..., None, None].expand(-1, -1, *log_p.shape[2:]))
-            digits = sizes[step] if self.threshold is None else _sure_digits(beams, log_p, self.threshold)
+            digits, among = self._group(task, beams, log_p, sizes, step)
             for number in range(digits):
-                turn = None if self.order == "confidence" else fill_order[:, filled]
-                beams, parent = self._fill_one(task, beams, log_p, turn, filled, width, step)
+                if self.order != "confidence":
+                    among = torch.arange(n, device=fill_order.device) == fill_order[:, filled, None]
+                beams, parent = self._fill_one(task, beams, log_p, among, filled, width, step)
                 filled += 1
                 if number < digits - 1:
                     log_p = log_p.gather(1, parent[..., None, None].expand(-1, -1, *log_p.shape[2:]))
@@ -155,23 +193,35 @@ class AnyOrderBeam(Decoder):
         tell(task, done, done)
         return items_from_sids(task, done.codes, done.score, done.step)
 
+    def _steps_differ(self) -> bool:
+        """Whether steps fill more digits for some users than for others, so that each is decoded alone."""
+        return self.threshold is not None
+
+    def _group(self, task: Task, beams: Beams, log_p: Tensor, sizes: list[int], step: int) -> tuple[int, Tensor | None]:
+        """How many digits a step fills, and which may be among them [B, n]; None: all that are unknown.
+
+        Args:
+            sizes: of the steps, where they are given beforehand.
+        """
+        return (sizes[step] if self.threshold is None else _sure_digits(beams, log_p, self.threshold)), None
+
     def _fill_one(
-        self, task: Task, beams: Beams, log_p: Tensor, turn: Tensor | None, filled: int, width: int, step: int
+        self, task: Task, beams: Beams, log_p: Tensor, among: Tensor | None, filled: int, width: int, step: int
     ) -> tuple[Beams, Tensor]:
         """Every beam with one digit more, the best ``width`` distinct ones; and which beam each comes from [B, W].
 
         Args:
             log_p: [B, W, n, K] what the network says of the beams.
-            turn: [B] the digit whose turn it is; None leaves it to the scores.
+            among: [B, n] bool, the digits of which one is filled; None: all that are unknown.
             filled: digits known so far.
             step: number of the step.
         """
         n = beams.codes.shape[2]
         K = task.catalogue.codebook_size
         total = beams.score[..., None, None] + log_p
-        total = total.masked_fill_(~self._open(task, beams, turn), -torch.inf).flatten(1)  # [B, W n K]
+        total = total.masked_fill_(~self._open(task, beams, among), -torch.inf).flatten(1)  # [B, W n K]
         # A partial SID of s digits has at most s parents, so among the best s W are at least W distinct ones.
-        paths = filled + 1 if turn is None else 1
+        paths = filled + 1 if self.order == "confidence" else 1
         by_item = self.finish == "items" and 1 <= filled < n - 1
         most = max(paths, COPIES) if by_item else paths
         score, index = total.topk(min(width * most, total.shape[1]), dim=1)
@@ -196,31 +246,29 @@ class AnyOrderBeam(Decoder):
             score, keep = score[:, :live], keep[:, :live]
         return replace(new.take(keep), score=score), source.gather(1, keep)
 
-    def _open(self, task: Task, beams: Beams, turn: Tensor | None) -> Tensor:
+    def _open(self, task: Task, beams: Beams, among: Tensor | None) -> Tensor:
         """[B, W, n, K] (or broadcastable) whether a (digit, code) may be filled next."""
         if self.constrained:
             open_ = task.catalogue.allowed(beams.codes, beams.known, task.excluded)
         else:
             open_ = ~beams.known[..., None]
-        if turn is not None:
-            its_turn = torch.arange(beams.codes.shape[2], device=turn.device) == turn[:, None]  # [B, n]
-            open_ = open_ & its_turn[:, None, :, None]
-        return open_
+        return open_ if among is None else open_ & among[:, None, :, None]
 
     def _group_sizes(self, n: int) -> list[int]:
         """How many digits each step fills."""
+        if self.group == "planned" and self.sizes is not None:
+            return list(self.sizes)
+        if self.group == "warm_up":
+            return warmed_up(n, self.single, self.after)
         steps = self.steps or n
-        if self.group == "even" or steps == n:
-            return digits_per_step(n, steps)
-        cuts = np.random.default_rng(self.seed).choice(n - 1, steps - 1, replace=False) + 1
-        return np.diff([0, *sorted(cuts.tolist()), n]).tolist()
+        return random_sizes(n, steps, self.seed) if self.group == "random" else digits_per_step(n, steps)
 
     def _fill_order(self, seeds: Tensor, n: int) -> Tensor:
         """[B, n] the digit that is filled s-th, where the order is given beforehand."""
         digits = torch.arange(n, device=seeds.device)
         if self.order != "random":
             return digits.expand(len(seeds), -1)
-        return _mix(_mix(seeds + self.seed)[:, None] + digits).argsort(1)
+        return mixed(mixed(seeds + self.seed)[:, None] + digits).argsort(1)
 
 
 def _log_p(task: Task, beams: Beams) -> Tensor:
@@ -257,16 +305,6 @@ def _finish(task: Task, beams: Beams, done: Beams, log_p: Tensor, step: int) -> 
     return beams.take(goes_on), done, goes_on
 
 
-def digits_per_step(n: int, steps: int) -> list[int]:
-    """How many of n digits each step fills: as even as can be, the larger steps last, when more is known.
-
-    >>> digits_per_step(4, 3), digits_per_step(4, 4), digits_per_step(5, 1)
-    ([1, 1, 2], [1, 1, 1, 1], [5])
-    """
-    small, larger = divmod(n, steps)
-    return [small] * (steps - larger) + [small + 1] * larger
-
-
 def _sum_over_equal(score: Tensor, key: Tensor) -> Tensor:
     """Each score [B, M] replaced by the log-sum-exp over all entries of its row with the same key."""
     _, group = key.sort(dim=1, stable=True)
@@ -279,13 +317,6 @@ def _sum_over_equal(score: Tensor, key: Tensor) -> Tensor:
     weight = torch.where(score > -torch.inf, (score - top).exp(), 0)
     total = torch.zeros_like(score).scatter_add(1, number, weight)
     return top + total.gather(1, number).log()
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A well-spread int64 for every int64 (xor-shift and multiply)."""
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        x = (x ^ (x >> shift)) * factor
-    return x ^ (x >> 31)
 
 
 def until_enough(task: Task, width: int, search: Callable[[Task, int], Decoded]) -> Decoded:

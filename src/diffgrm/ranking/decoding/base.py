@@ -59,6 +59,7 @@ class Task:
             depend on who else is in the batch.
         watch: told the partial SIDs after each step; None for nobody to tell. A search that comes short starts again.
         item_scores: of all items; only for decoders that use them (:attr:`Decoder.uses_item_scores`).
+        code_tables: [n, K, d] vectors of codes; only for decoders that use them (:attr:`Decoder.uses_code_tables`).
     """
 
     ask: Any
@@ -69,6 +70,7 @@ class Task:
     seeds: Tensor
     watch: Watch | None = None
     item_scores: ItemScores | None = None
+    code_tables: Tensor | None = None
 
     @property
     def denoise(self) -> Denoise:
@@ -125,11 +127,13 @@ class Decoder(ABC):
         asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
         needs: what the network must be able to do.
         uses_item_scores: whether it needs to be told the scores of all items.
+        uses_code_tables: whether it needs to be told the vectors of codes.
     """
 
     asks: ClassVar[str] = "denoise"
     needs: ClassVar[tuple[type, ...]] = (Denoises,)
     uses_item_scores: ClassVar[bool] = False
+    uses_code_tables: ClassVar[bool] = False
 
     def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the decoder cannot work with, before anything is trained for it.
@@ -194,3 +198,10 @@ def first_of_each(keys: Tensor) -> Tensor:
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     return torch.zeros_like(new).scatter(1, order, new)
+
+
+def mixed(x: Tensor) -> Tensor:
+    """A well-spread int64 for every int64 (xor-shift and multiply)."""
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        x = (x ^ (x >> shift)) * factor
+    return x ^ (x >> 31)
