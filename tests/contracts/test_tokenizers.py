@@ -14,7 +14,8 @@ from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 GRADIENT = "parts.gradient_tokenizer:GradientTokenizer"
 NAMES = [*names("tokenizer"), GRADIENT]
-ANY_SIZES = [name for name in NAMES if name != "opq"]
+IN_BITS = ["opq", "simhash"]  # codes of a digit are a power of two
+ANY_SIZES = [name for name in NAMES if name not in IN_BITS]
 ALL = pytest.mark.parametrize("name", NAMES)
 SIZES = [(name, size) for name in NAMES for size in (8, (8, 3, 16, 5)) if size == 8 or name in ANY_SIZES]
 ALL_SIZES = pytest.mark.parametrize(("name", "size"), SIZES)
@@ -143,7 +144,9 @@ BAD_SIZES = [
     ("name", "n", "size", "text"),
     [(name, n, 8, "1 to 64") for name in NAMES for n in (0, 65)]
     + [(name, *bad) for name in ANY_SIZES for bad in BAD_SIZES]
-    + [("opq", 4, size, "power of two from 2 to 65536, found") for size in (100, (8, 8, 8, 8), 1, 2**17)],
+    + [
+        (name, 4, size, "power of two from 2 to 65536, found") for name in IN_BITS for size in (100, (8, 8, 8, 8), 1, 2**17)
+    ],
 )
 def test_impossible_sizes_are_refused(name, n, size, text):
     with pytest.raises(TokenizerError, match=text):
@@ -155,8 +158,12 @@ def test_a_recipe_takes_one_size_or_a_list_and_refuses_others_at_once():
     assert check_options("tokenizer", "random", {"codebook_size": [4, 3]}, "tokenizer")[0]["codebook_size"] == (4, 3)
     for name, size, text in [
         ("random", [4, 1], "expected whole numbers from 2 to 65536, found (4, 1)"),
-        ("opq", 100, "expected a power of two from 2 to 65536, found 100: OPQ counts the codes of a digit in bits"),
-        ("opq", [4, 4], "expected a power of two from 2 to 65536, found [4, 4]: OPQ counts"),
+        (
+            "opq",
+            100,
+            "expected a power of two from 2 to 65536, found 100: this tokenizer counts the codes of a digit in bits",
+        ),
+        ("opq", [4, 4], "expected a power of two from 2 to 65536, found [4, 4]: this tokenizer counts"),
     ]:
         (problem,) = check_options("tokenizer", name, {"codebook_size": size}, "tokenizer")[1]
         assert text in problem

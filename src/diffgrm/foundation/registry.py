@@ -28,6 +28,7 @@ PARTS: dict[str, dict[str, str]] = {
     "tokenizer": {
         "opq": "diffgrm.semantic_ids.tokenizers.opq:OPQTokenizer",
         "residual_kmeans": "diffgrm.semantic_ids.tokenizers.residual_kmeans:ResidualKMeansTokenizer",
+        "simhash": "diffgrm.semantic_ids.tokenizers.simhash:SimHashTokenizer",
         "random": "diffgrm.semantic_ids.tokenizers.random:RandomTokenizer",
     },
     "model": {

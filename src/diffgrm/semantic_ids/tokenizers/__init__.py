@@ -1,1 +1,1 @@
-"""Vectors to digits: ``opq`` (PSE, the paper), ``residual_kmeans``, ``random``."""
+"""Vectors to digits: ``opq`` (PSE, the paper), ``residual_kmeans``, ``simhash``, ``random``."""
