@@ -28,34 +28,21 @@ def test_the_share_of_equal_bits_is_one_less_the_angle_over_pi(degrees):
     pair = np.stack([first, np.cos(angle) * first + np.sin(angle) * second]).astype(np.float32)
     found = []
     for seed in range(20):  # 20 x 1,024 hyperplanes: a standard deviation of .0035 at most
-        one, other = bits(SimHashTokenizer(64, 65_536, centre=False, seed=seed).fit(WORLD).encode(pair), 16)
+        one, other = bits(SimHashTokenizer(64, 65_536, seed=seed).fit(WORLD).encode(pair), 16)
         found.append((one == other).mean())
     assert np.mean(found) == pytest.approx(1 - degrees / 180, abs=0.012)
 
 
-def test_equal_vectors_get_equal_codes_and_lengths_do_not_count_without_a_centre():
+def test_equal_vectors_get_equal_codes_whatever_their_length():
     tokenizer = SimHashTokenizer(8, 16).fit(WORLD)
-    twice = np.concatenate([VECTORS, VECTORS[::-1]])
-    codes = tokenizer.encode(twice)
-    assert (codes[:300] == codes[300:][::-1]).all()
-    plain = SimHashTokenizer(8, 16, centre=False).fit(WORLD)
-    assert (plain.encode(VECTORS) == plain.encode(7 * VECTORS)).all()
-    assert (tokenizer.encode(VECTORS) != tokenizer.encode(7 * VECTORS)).any()
-
-
-def test_a_centre_evens_out_the_sides_of_vectors_in_a_cone():
-    cone = VECTORS + 5
-    shares = [
-        bits(SimHashTokenizer(8, 16, centre=centre).fit(TokenizerContext.of(cone)).encode(cone), 4).mean(0)
-        for centre in (True, False)
-    ]
-    assert abs(shares[0] - 0.5).max() < 0.15 and abs(shares[1] - 0.5).max() > 0.45
+    codes = tokenizer.encode(np.concatenate([VECTORS, VECTORS[::-1], 7 * VECTORS]))
+    assert (codes[:300] == codes[300:600][::-1]).all() and (codes[:300] == codes[600:]).all()
 
 
 def test_errors_are_squared_distances_to_the_wrong_side():
     tokenizer = SimHashTokenizer(2, 4).fit(WORLD)
     some = VECTORS[:20]
-    projections = (some - tokenizer.mean) @ tokenizer.hyperplanes
+    projections = some @ tokenizer.hyperplanes
     for codes in itertools.product(range(4), repeat=2):
         wanted = bits(np.array([codes]), 2)[0]
         distance = (projections**2)[:, :] * ((projections > 0) != wanted)
@@ -74,7 +61,7 @@ def test_an_item_that_collides_moves_over_the_nearest_hyperplane():
     twice = np.concatenate([VECTORS[:1], VECTORS[:1] * np.float32(1 + 1e-6)])
     codes = SemanticIds.build(tokenizer, twice)[0].codes
     before, after = (bits(codes, 4)[row] for row in (0, 1))
-    nearest = np.abs((VECTORS[0] - tokenizer.mean) @ tokenizer.hyperplanes).argmin()
+    nearest = np.abs(VECTORS[0] @ tokenizer.hyperplanes).argmin()
     assert np.flatnonzero(before != after).tolist() == [nearest]
 
 

@@ -23,6 +23,7 @@ PARTS: dict[str, dict[str, str]] = {
         "lsa": "diffgrm.semantic_ids.embeddings.lsa:LSA",
         "sentence_transformer": "diffgrm.semantic_ids.embeddings.sentence_transformer:SentenceTransformer",
         "precomputed": "diffgrm.semantic_ids.embeddings.precomputed:Precomputed",
+        "text_and_events": "diffgrm.semantic_ids.embeddings.text_and_events:TextAndEvents",
         "item_scorer": "diffgrm.recommenders.item_scorer:ItemScorerVectors",
     },
     "tokenizer": {

@@ -1,8 +1,6 @@
-"""SimHash: on which side of random hyperplanes a vector lies, some sides a digit. Nothing is learnt but a mean."""
+"""SimHash: on which side of random hyperplanes a vector lies, some sides a digit. Nothing is learnt."""
 
 from __future__ import annotations
-
-from typing import Annotated
 
 import numpy as np
 
@@ -14,40 +12,28 @@ class SimHashTokenizer(Tokenizer):
     """n digits of b = log2 K bits, each bit the side of a random hyperplane through the origin: unordered digits.
 
     Two vectors get one and the same bit with the chance 1 - angle / pi (Charikar, STOC 2002), so that the share of equal
-    bits tells their cosine. As digits of semantic IDs: FLASH (arXiv 2610.07402); whether it subtracts a mean was not to be
-    had, ``centre`` is ours. The error of codes is the squared distance from the vector's n b projections to the orthant
-    that the codes name: the sum of the squared projections whose sides are wrong, 0 for the vector's own codes.
+    bits tells their cosine. As digits of semantic IDs: FLASH (arXiv 2610.07402). The error of codes is ours: the squared
+    distance from the vector's n b projections to the orthant that the codes name, that is the sum of the squared
+    projections on wrong sides. A vector's own codes have none.
     """
 
     needs_items_per_code = False
     costs_add = True
 
-    def __init__(
-        self,
-        n_digits: NDigits = 4,
-        codebook_size: PowerOfTwo = 256,
-        centre: Annotated[
-            bool, "subtract the mean of the training items first, so that the sides are about equally full"
-        ] = True,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, n_digits: NDigits = 4, codebook_size: PowerOfTwo = 256, seed: int = 0) -> None:
         super().__init__(n_digits, power_of_two(codebook_size), seed)
-        self.centre = centre
         self.bits = self.codebook_size.bit_length() - 1
-        self.mean: np.ndarray | None = None  # [e]
         self.hyperplanes: np.ndarray | None = None  # [e, n * b] normals of length 1
 
     def _fit(self, context: TokenizerContext) -> None:
         width = context.embeddings.shape[1]
-        mean = context.training_embeddings.mean(0, dtype=np.float64) if self.centre else np.zeros(width)
         normals = np.random.default_rng(self.seed).normal(size=(width, self.n_digits * self.bits))
-        self.mean = mean.astype(np.float32)
         self.hyperplanes = (normals / np.linalg.norm(normals, axis=0)).astype(np.float32)
 
     def _projections(self, embeddings: np.ndarray) -> np.ndarray:
         """[N, n, b] signed distances from the hyperplanes."""
-        assert self.mean is not None and self.hyperplanes is not None
-        return ((embeddings - self.mean) @ self.hyperplanes).reshape(len(embeddings), self.n_digits, self.bits)
+        assert self.hyperplanes is not None
+        return (embeddings @ self.hyperplanes).reshape(len(embeddings), self.n_digits, self.bits)
 
     def _sides(self, codes: np.ndarray) -> np.ndarray:
         """[..., b] bool, the bits of codes, lowest first."""
@@ -71,10 +57,9 @@ class SimHashTokenizer(Tokenizer):
         return (projections**2 * ((projections > 0) != self._sides(codes))).sum((1, 2))
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        assert self.mean is not None and self.hyperplanes is not None
-        return {"mean": self.mean, "hyperplanes": self.hyperplanes}
+        assert self.hyperplanes is not None
+        return {"hyperplanes": self.hyperplanes}
 
     def _load_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        e = self.embedding_width
-        check_shapes(arrays, {"mean": (e,), "hyperplanes": (e, self.n_digits * self.bits)})
-        self.mean, self.hyperplanes = arrays["mean"], arrays["hyperplanes"]
+        check_shapes(arrays, {"hyperplanes": (self.embedding_width, self.n_digits * self.bits)})
+        self.hyperplanes = arrays["hyperplanes"]
