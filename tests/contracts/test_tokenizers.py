@@ -16,6 +16,7 @@ GRADIENT = "parts.gradient_tokenizer:GradientTokenizer"
 NAMES = [*names("tokenizer"), GRADIENT]
 IN_BITS = ["opq", "simhash"]  # codes of a digit are a power of two
 ANY_SIZES = [name for name in NAMES if name not in IN_BITS]
+QUICK = {name: {"width": 4, "hidden": (16,), "epochs": 4, "batch_size": 64} for name in ("mh_vqvae", "rq_vae")}
 ALL = pytest.mark.parametrize("name", NAMES)
 SIZES = [(name, size) for name in NAMES for size in (8, (8, 3, 16, 5)) if size == 8 or name in ANY_SIZES]
 ALL_SIZES = pytest.mark.parametrize(("name", "size"), SIZES)
@@ -24,7 +25,7 @@ WORLD = TokenizerContext.of(VECTORS)
 
 
 def build(name, n_digits=4, codebook_size=8, seed=0):
-    return resolve("tokenizer", name)(n_digits=n_digits, codebook_size=codebook_size, seed=seed)
+    return resolve("tokenizer", name)(n_digits=n_digits, codebook_size=codebook_size, seed=seed, **QUICK.get(name, {}))
 
 
 def fitted(name, n_digits=4, codebook_size=8, seed=0):

@@ -29,6 +29,8 @@ PARTS: dict[str, dict[str, str]] = {
     "tokenizer": {
         "opq": "diffgrm.semantic_ids.tokenizers.opq:OPQTokenizer",
         "residual_kmeans": "diffgrm.semantic_ids.tokenizers.residual_kmeans:ResidualKMeansTokenizer",
+        "mh_vqvae": "diffgrm.semantic_ids.tokenizers.vq_vae:MultiHeadVQVAE",
+        "rq_vae": "diffgrm.semantic_ids.tokenizers.vq_vae:ResidualVQVAE",
         "simhash": "diffgrm.semantic_ids.tokenizers.simhash:SimHashTokenizer",
         "random": "diffgrm.semantic_ids.tokenizers.random:RandomTokenizer",
     },
