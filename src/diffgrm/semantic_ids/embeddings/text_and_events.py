@@ -20,7 +20,7 @@ from diffgrm.semantic_ids.embeddings.base import EventContext, ItemEncoder, norm
 from diffgrm.semantic_ids.threads import one_thread
 
 VECTORS, ITEMS, TEXT = "co_occurrence", "items", "text:"  # among the arrays; before the names of the text encoder's
-LEAST = 1e-12  # share of an item's events in the directions, below which they hold nothing of it but rounding
+LEAST = 1e-12  # share of an item's squared counts in the directions, below which they hold nothing of it but rounding
 
 
 class TextAndEvents(ItemEncoder):
@@ -123,13 +123,13 @@ def _read_ids(stored: np.ndarray) -> IdMap:
 def _co_occurrence_vectors(train: Ragged, n_items: int, rank: int, seed: int) -> np.ndarray:
     """[I, r] float32 rows of length 1; zero for items that no user met, or of which the directions hold nothing.
 
-    With X = U S V' [users, items], that of co-occurrence is X' X = V S^2 V', so that it need not be made.
+    Whole numbers are added up exactly, so that the order of the users does not count.
     """
     met = train.distinct()
     user = np.repeat(np.arange(len(met)), met.lengths)
     of_users = sp.coo_array((np.ones(len(user)), (user, met.values)), shape=(len(met), n_items)).tocsr()
-    counts = np.bincount(met.values, minlength=n_items)
-    svd = TruncatedSVD(min(rank, *of_users.shape), n_iter=4, random_state=seed).fit(of_users)
-    directions, sizes = svd.components_.T, svd.singular_values_
-    held = ((directions * sizes) ** 2).sum(1)  # of each item's count
-    return normalise(directions * sizes**2 * (held > LEAST * np.maximum(counts, 1))[:, None])
+    together = (of_users.T @ of_users).tocsr()
+    together.sort_indices()
+    vectors = TruncatedSVD(min(rank, n_items), n_iter=4, random_state=seed).fit_transform(together)
+    held, whole = (vectors**2).sum(1), together.power(2).sum(1)
+    return normalise(vectors * (held > LEAST * whole)[:, None])
