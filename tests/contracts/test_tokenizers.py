@@ -87,6 +87,14 @@ def test_items_that_come_later_get_free_sids(name, size):
 
 
 @ALL_SIZES
+def test_an_extra_digit_tells_apart_what_its_digits_do_not(name, size):
+    tokenizer = fitted(name, 4, size)
+    ids = SemanticIds.build(tokenizer, VECTORS, "extra_digit")[0].extended(tokenizer, VECTORS[:50])
+    assert (ids.codes[:, :4] == tokenizer.encode(np.concatenate([VECTORS, VECTORS[:50]]))).all()
+    assert len(np.unique(ids.codes, axis=0)) == 250 and ids.codebook_sizes[:4] == tokenizer.codebook_sizes
+
+
+@ALL_SIZES
 def test_digit_costs_price_a_change_of_one_digit(name, size):
     tokenizer = fitted(name, 4, size)
     codes, sizes = tokenizer.encode(VECTORS), np.array(tokenizer.codebook_sizes)
