@@ -14,7 +14,9 @@ from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 GRADIENT = "parts.gradient_tokenizer:GradientTokenizer"
 NAMES = [*names("tokenizer"), GRADIENT]
-ANY_SIZES = [name for name in NAMES if name != "opq"]
+IN_BITS = ["opq", "simhash"]  # codes of a digit are a power of two
+ANY_SIZES = [name for name in NAMES if name not in IN_BITS]
+QUICK = {name: {"width": 4, "hidden": (16,), "epochs": 4, "batch_size": 64} for name in ("mh_vqvae", "rq_vae")}
 ALL = pytest.mark.parametrize("name", NAMES)
 SIZES = [(name, size) for name in NAMES for size in (8, (8, 3, 16, 5)) if size == 8 or name in ANY_SIZES]
 ALL_SIZES = pytest.mark.parametrize(("name", "size"), SIZES)
@@ -23,7 +25,7 @@ WORLD = TokenizerContext.of(VECTORS)
 
 
 def build(name, n_digits=4, codebook_size=8, seed=0):
-    return resolve("tokenizer", name)(n_digits=n_digits, codebook_size=codebook_size, seed=seed)
+    return resolve("tokenizer", name)(n_digits=n_digits, codebook_size=codebook_size, seed=seed, **QUICK.get(name, {}))
 
 
 def fitted(name, n_digits=4, codebook_size=8, seed=0):
@@ -85,6 +87,14 @@ def test_items_that_come_later_get_free_sids(name, size):
 
 
 @ALL_SIZES
+def test_an_extra_digit_tells_apart_what_its_digits_do_not(name, size):
+    tokenizer = fitted(name, 4, size)
+    ids = SemanticIds.build(tokenizer, VECTORS, "extra_digit")[0].extended(tokenizer, VECTORS[:50])
+    assert (ids.codes[:, :4] == tokenizer.encode(np.concatenate([VECTORS, VECTORS[:50]]))).all()
+    assert len(np.unique(ids.codes, axis=0)) == 250 and ids.codebook_sizes[:4] == tokenizer.codebook_sizes
+
+
+@ALL_SIZES
 def test_digit_costs_price_a_change_of_one_digit(name, size):
     tokenizer = fitted(name, 4, size)
     codes, sizes = tokenizer.encode(VECTORS), np.array(tokenizer.codebook_sizes)
@@ -143,7 +153,9 @@ BAD_SIZES = [
     ("name", "n", "size", "text"),
     [(name, n, 8, "1 to 64") for name in NAMES for n in (0, 65)]
     + [(name, *bad) for name in ANY_SIZES for bad in BAD_SIZES]
-    + [("opq", 4, size, "power of two from 2 to 65536, found") for size in (100, (8, 8, 8, 8), 1, 2**17)],
+    + [
+        (name, 4, size, "power of two from 2 to 65536, found") for name in IN_BITS for size in (100, (8, 8, 8, 8), 1, 2**17)
+    ],
 )
 def test_impossible_sizes_are_refused(name, n, size, text):
     with pytest.raises(TokenizerError, match=text):
@@ -155,8 +167,12 @@ def test_a_recipe_takes_one_size_or_a_list_and_refuses_others_at_once():
     assert check_options("tokenizer", "random", {"codebook_size": [4, 3]}, "tokenizer")[0]["codebook_size"] == (4, 3)
     for name, size, text in [
         ("random", [4, 1], "expected whole numbers from 2 to 65536, found (4, 1)"),
-        ("opq", 100, "expected a power of two from 2 to 65536, found 100: OPQ counts the codes of a digit in bits"),
-        ("opq", [4, 4], "expected a power of two from 2 to 65536, found [4, 4]: OPQ counts"),
+        (
+            "opq",
+            100,
+            "expected a power of two from 2 to 65536, found 100: this tokenizer counts the codes of a digit in bits",
+        ),
+        ("opq", [4, 4], "expected a power of two from 2 to 65536, found [4, 4]: this tokenizer counts"),
     ]:
         (problem,) = check_options("tokenizer", name, {"codebook_size": size}, "tokenizer")[1]
         assert text in problem

@@ -33,6 +33,7 @@ print("vectors", hashlib.sha256(vectors.tobytes()).hexdigest())
 for name, settings in [
     ("opq", {"codebook_size": 64, "pca_width": 128}),
     ("residual_kmeans", {"codebook_size": (64, 50, 40, 30)}),
+    ("mh_vqvae", {"codebook_size": (64, 32, 16, 8), "width": 8, "hidden": (64,), "epochs": 6, "batch_size": 256}),
     ("parts.gradient_tokenizer:GradientTokenizer", {"codebook_size": (64, 32, 16, 8), "width": 64, "steps": 50}),
 ]:
     tokenizer = resolve("tokenizer", name)(4, seed=0, **settings)
@@ -52,7 +53,7 @@ def test_text_to_sids_is_the_same_bit_for_bit_on_one_and_two_threads(tmp_path):
             command, env=os.environ | variables | {"PYTHONPATH": path}, check=True, capture_output=True, text=True
         )
         found.append(run.stdout)
-    assert found[0] == found[1] and len(found[0].splitlines()) == 4
+    assert found[0] == found[1] and len(found[0].splitlines()) == 5
 
 
 def threads():

@@ -15,7 +15,7 @@ PART_SECTIONS = ("embedding", "tokenizer", "model", "objective", "noising", "dec
 OWN_SCORER = re.compile(r"(item_scoring)\.([\w.]+:\w+)(?:\.(.+))?")  # a class of one's own has dots in its name
 
 # Settings that can change after fit; where vectors and encoders lie is not kept in model folders (see Local).
-LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=|embedding\.(path|model)=")
+LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=|embedding\.(text\.)*(path|model)=")
 
 
 def after_fit(overrides: Iterable[str]) -> list[str]:

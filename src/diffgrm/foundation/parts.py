@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -65,6 +65,19 @@ class Part:
             for inner in option if several else (option,):
                 if isinstance(inner, Part):
                     yield from inner.with_paths(f"{path}.{key}.{inner.name}" if several else f"{path}.{key}")
+
+    def portable(self) -> Part:
+        """The part without what means something on one machine only, nor of the parts that are nested in it."""
+
+        def kept(setting: Setting, value: Any) -> Any:
+            if isinstance(value, Part):
+                return value.portable()
+            if isinstance(setting.nested, PartsOf):
+                return tuple(part.portable() for part in value)
+            return None if setting.local is not None and setting.local.holds(value) else value
+
+        known = registry.settings(self.kind, self.name)
+        return replace(self, options={key: kept(known[key], value) for key, value in self.options.items()})
 
     def flat(self) -> dict[str, Any]:
         """Name and settings as one mapping, as YAML shows them; nested parts as short as they can be."""

@@ -155,11 +155,8 @@ class Recipe(BaseModel):
     def portable(self) -> Self:
         """The recipe without what means something on this machine only, for model folders."""
         written = self.to_dict()
-        for section in set(PART_SECTIONS) & set(written):
-            for name, setting in registry.settings(section, getattr(self, section).name).items():
-                if setting.local is not None and setting.local.holds(written[section][name]):
-                    written[section][name] = None
-        return type(self).from_dict(written)
+        parts = {section: getattr(self, section).portable().flat() for section in PART_SECTIONS if section in written}
+        return type(self).from_dict(written | parts)
 
     @property
     def own_classes(self) -> tuple[str, ...]:

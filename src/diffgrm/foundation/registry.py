@@ -23,11 +23,15 @@ PARTS: dict[str, dict[str, str]] = {
         "lsa": "diffgrm.semantic_ids.embeddings.lsa:LSA",
         "sentence_transformer": "diffgrm.semantic_ids.embeddings.sentence_transformer:SentenceTransformer",
         "precomputed": "diffgrm.semantic_ids.embeddings.precomputed:Precomputed",
+        "text_and_events": "diffgrm.semantic_ids.embeddings.text_and_events:TextAndEvents",
         "item_scorer": "diffgrm.recommenders.item_scorer:ItemScorerVectors",
     },
     "tokenizer": {
         "opq": "diffgrm.semantic_ids.tokenizers.opq:OPQTokenizer",
         "residual_kmeans": "diffgrm.semantic_ids.tokenizers.residual_kmeans:ResidualKMeansTokenizer",
+        "mh_vqvae": "diffgrm.semantic_ids.tokenizers.vq_vae:MultiHeadVQVAE",
+        "rq_vae": "diffgrm.semantic_ids.tokenizers.vq_vae:ResidualVQVAE",
+        "simhash": "diffgrm.semantic_ids.tokenizers.simhash:SimHashTokenizer",
         "random": "diffgrm.semantic_ids.tokenizers.random:RandomTokenizer",
     },
     "model": {

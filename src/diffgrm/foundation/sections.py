@@ -48,10 +48,10 @@ class DataSettings(Section):
 class SemanticIdSettings(Section):
     """What happens when two items get the same digits."""
 
-    collisions: Literal["reassign", "share"] = Field(
+    collisions: Literal["reassign", "share", "extra_digit"] = Field(
         "reassign",
         description="reassign: every item its own SID (fewest items moved, least extra error); share: several items may "
-        "stand behind one SID",
+        "stand behind one SID; extra_digit: one digit more, which numbers the items of a SID (TIGER)",
     )
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.recommenders.texts import TextVectors, text_vectors
-from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport, tokenize_items
+from diffgrm.semantic_ids.semantic_ids import EXTRA, SemanticIds, TokenizerReport, tokenize_items
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer, TokenizerContext
 
 SIDS, TOKENIZER = "semantic_ids.safetensors", "tokenizer.safetensors"
@@ -39,8 +41,9 @@ class Identifiers(LearntPart):
     def check(self, task: FitTask) -> None:
         """See :meth:`LearntPart.check`; refuses sizes before anything is learnt for them."""
         tokenizer = task.recipe.tokenizer.build(seed=task.recipe.seed)
+        n_digits = tokenizer.n_digits + (task.recipe.semantic_ids.collisions == EXTRA)
         for check in self.checks:
-            check(tokenizer.n_digits, task.split.dataset.n_items)
+            check(n_digits, task.split.dataset.n_items)
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
@@ -53,6 +56,12 @@ class Identifiers(LearntPart):
         collisions, options = recipe.semantic_ids.collisions, recipe.tokenizer.flat()
         self.semantic_ids, self.report = tokenize_items(tokenizer, context, collisions, options)
         task.facts["tokenizer_report"] = dict(self.report.rows())
+
+    def code_vectors(self) -> np.ndarray:
+        """[n, K, e] what each code stands for, see :meth:`Tokenizer.code_vectors`; codes of an extra digit for nothing."""
+        vectors = self.tokenizer.code_vectors()
+        extra = self.semantic_ids.n_digits - len(vectors)
+        return np.concatenate([vectors, np.zeros((extra, *vectors.shape[1:]), dtype=vectors.dtype)])
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`; the SIDs of all other items stay."""
@@ -73,9 +82,14 @@ class Identifiers(LearntPart):
         path = folder / SIDS
         self.semantic_ids = of_all_items(SemanticIds.load(path), beside.n_items, path)
         self.tokenizer = recipe.tokenizer.build(seed=recipe.seed)
-        if self.tokenizer.codebook_sizes != self.semantic_ids.codebook_sizes:
+        ids, collisions = self.semantic_ids, recipe.semantic_ids.collisions
+        if self.tokenizer.codebook_sizes != ids.tokenizer_sizes():
             raise ModelFolderError(
-                f"{path} has codes of the sizes {self.semantic_ids.codebook_sizes}, the tokenizer of the recipe makes "
+                f"{path} has codes of the sizes {ids.tokenizer_sizes()}, the tokenizer of the recipe makes "
                 f"{self.tokenizer.codebook_sizes}"
+            )
+        if (ids.collisions == EXTRA) != (collisions == EXTRA):
+            raise ModelFolderError(
+                f"{path} was made with semantic_ids.collisions={ids.collisions}, the recipe has {collisions}"
             )
         self.tokenizer.load_state(State.load(folder / TOKENIZER))

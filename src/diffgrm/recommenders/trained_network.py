@@ -136,12 +136,9 @@ class TrainedNetwork(LearntPart):
 
     def _start(self, task: FitTask) -> None:
         """Begin where the item scorer stands that the embedding is made of."""
-        encoder, tokenizer = (
-            part_of(task.parts, "texts", TextVectors).encoder,
-            part_of(task.parts, "sids", Identifiers).tokenizer,
-        )
+        encoder, sids = part_of(task.parts, "texts", TextVectors).encoder, part_of(task.parts, "sids", Identifiers)
         assert isinstance(encoder, ItemSpace) and isinstance(self.network, HistoryNetwork)
-        codes = encoder.item_space(tokenizer.code_vectors())
+        codes = encoder.item_space(sids.code_vectors())
         self.network.start_from(encoder.history_encoder(), torch.from_numpy(codes))
 
     def _objective(self, task: FitTask, network: nn.Module) -> Objective:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,11 +13,13 @@ from diffgrm.foundation.schema import ModelFolderError, TokenizerError, first_fe
 from diffgrm.foundation.storage import State, cached, code_digests, digest
 from diffgrm.semantic_ids.collisions import place, reassign
 from diffgrm.semantic_ids.embeddings.base import normalise
+from diffgrm.semantic_ids.extra_digit import numbered
 from diffgrm.semantic_ids.threads import one_thread
 from diffgrm.semantic_ids.tokenizers.base import LARGEST, Tokenizer
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 HERE = Path(__file__).parent
+EXTRA = "extra_digit"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class TokenizerReport:
         codebook_sizes: codes of each digit.
         colliding_items: items that shared a SID with another before repair.
         collision_groups, largest_group: SIDs with several items before repair, and the most items on one.
-        moved_items: items whose SID the repair changed (0 for ``share``).
+        moved_items: items whose digits the repair changed (0 for ``share`` and ``extra_digit``).
         distinct_sids: different SIDs after repair.
         utilisation: per digit, share of its codes in use.
         entropy_bits: per digit, entropy of the code distribution; at best log2 of its codes.
@@ -90,7 +92,9 @@ class TokenizerReport:
 class SemanticIds:
     """The codes [I, n] int32 of every item; row i is item i of the dataset.
 
-    With ``collisions="reassign"`` the rows are distinct; with ``"share"`` they may repeat. ``codebook_sizes`` says how many
+    With ``collisions="reassign"`` the rows are distinct; with ``"share"`` they may repeat; with ``"extra_digit"`` they are
+    distinct by their last digit, which the tokenizer does not make, and which has as many codes as the largest group of
+    items that the others do not tell apart: at most as many as a digit of the tokenizer. ``codebook_sizes`` says how many
     codes each digit has; ``codebook_size`` is the largest.
     """
 
@@ -113,6 +117,10 @@ class SemanticIds:
             ends = [(j, codes[:, j].min(), codes[:, j].max()) for j in wrong]
             lines = [f"codes of digit {j} lie in {low}..{high}; expected 0..{sizes[j] - 1}" for j, low, high in ends]
             raise TokenizerError("\n".join(lines))
+        if self.collisions == EXTRA and (len(sizes) < 2 or sizes[-1] > max(sizes[:-1])):
+            raise TokenizerError(
+                f"codebook_sizes are {sizes}; expected an extra digit behind others, with at most as many codes"
+            )
         codes.setflags(write=False)
 
     @classmethod
@@ -126,14 +134,31 @@ class SemanticIds:
             TokenizerError: the code space is too small for distinct SIDs.
         """
         found = tokenizer.encode(embeddings)
-        codes = reassign(tokenizer, embeddings, found).codes if collisions == "reassign" else found
-        ids = cls(codes, tokenizer.codebook_sizes, collisions)
-        return ids, _report(tokenizer, embeddings, found, codes)
+        ids = cls._settled(tokenizer, embeddings, found, collisions)
+        return ids, _report(tokenizer, embeddings, found, ids)
+
+    @classmethod
+    def _settled(cls, tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, collisions: str) -> SemanticIds:
+        """The semantic IDs of what the tokenizer gave [I, n]."""
+        codes = found
+        if collisions == "reassign":
+            codes = reassign(tokenizer, embeddings, found).codes
+        elif collisions == EXTRA:
+            codes = numbered(found, np.empty((0, tokenizer.n_digits + 1), np.int32), tokenizer.codebook_size)
+        return cls.of(tokenizer, codes, collisions)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, codes: np.ndarray, collisions: str) -> SemanticIds:
+        """Settled codes [I, n] with the sizes of a tokenizer's digits; an extra digit is as large as it must be."""
+        sizes = tokenizer.codebook_sizes
+        if collisions == EXTRA:
+            sizes = *sizes, max(2, int(codes[:, -1].max(initial=0)) + 1)
+        return cls(codes, sizes, collisions)
 
     def extended(self, tokenizer: Tokenizer, embeddings: np.ndarray) -> SemanticIds:
         """With items that come later, behind those that are there, whose SIDs do not move.
 
-        With ``reassign``, new items get the free SIDs nearest to them.
+        With ``reassign``, new items get the free SIDs nearest to them; with ``extra_digit``, the next free numbers.
 
         Args:
             tokenizer: the fitted one.
@@ -142,10 +167,8 @@ class SemanticIds:
         Raises:
             TokenizerError: no free SIDs are left for them.
         """
-        codes = tokenizer.encode(embeddings)
-        if self.collisions == "reassign":
-            codes = place(tokenizer, embeddings, codes, self.codes)
-        return replace(self, codes=np.concatenate([self.codes, codes.astype(self.codes.dtype)]))
+        codes = self._beside(self.codes, tokenizer, embeddings)
+        return self.of(tokenizer, np.concatenate([self.codes, codes.astype(self.codes.dtype)]), self.collisions)
 
     def moved(self, items: np.ndarray, tokenizer: Tokenizer, embeddings: np.ndarray) -> SemanticIds:
         """With SIDs made anew for some items [N], whose own SIDs become free; the others' do not move.
@@ -155,14 +178,22 @@ class SemanticIds:
         """
         stay = np.ones(len(self), dtype=bool)
         stay[items] = False
-        found = tokenizer.encode(embeddings)
-        if self.collisions == "reassign" and stay.any():
-            found = place(tokenizer, embeddings, found, self.codes[stay])
-        elif self.collisions == "reassign":
-            found = reassign(tokenizer, embeddings, found).codes
         codes = self.codes.copy()
-        codes[items] = found
-        return replace(self, codes=codes)
+        codes[items] = self._beside(self.codes[stay], tokenizer, embeddings)
+        return self.of(tokenizer, codes, self.collisions)
+
+    def _beside(self, taken: np.ndarray, tokenizer: Tokenizer, embeddings: np.ndarray) -> np.ndarray:
+        """Codes [N, n] for items that come to others with codes [T, n]."""
+        found = tokenizer.encode(embeddings)
+        if self.collisions == "reassign":
+            return (
+                place(tokenizer, embeddings, found, taken) if len(taken) else reassign(tokenizer, embeddings, found).codes
+            )
+        return numbered(found, taken, tokenizer.codebook_size) if self.collisions == EXTRA else found
+
+    def tokenizer_sizes(self) -> tuple[int, ...]:
+        """``codebook_sizes`` of the tokenizer's own digits."""
+        return self.codebook_sizes[: -1 if self.collisions == EXTRA else None]
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -247,27 +278,28 @@ def tokenize_items(
         stored = cached(cache, f"{digest(identity)}.safetensors", "semantic IDs", make)
     codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
     tokenizer.load_state(stored)
-    return SemanticIds(codes, tokenizer.codebook_sizes, collisions), TokenizerReport.from_dict(report)
+    return SemanticIds.of(tokenizer, codes, collisions), TokenizerReport.from_dict(report)
 
 
-def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, codes: np.ndarray) -> TokenizerReport:
+def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, ids: SemanticIds) -> TokenizerReport:
+    codes, own = ids.codes, ids.codes[:, : tokenizer.n_digits]
     _, sizes = np.unique(found, axis=0, return_counts=True)
-    counts = [np.bincount(codes[:, j], minlength=size) for j, size in enumerate(tokenizer.codebook_sizes)]
+    counts = [np.bincount(codes[:, j], minlength=size) for j, size in enumerate(ids.codebook_sizes)]
     return TokenizerReport(
         n_items=len(codes),
-        n_digits=tokenizer.n_digits,
-        codebook_size=tokenizer.codebook_size,
-        codebook_sizes=tokenizer.codebook_sizes,
+        n_digits=ids.n_digits,
+        codebook_size=ids.codebook_size,
+        codebook_sizes=ids.codebook_sizes,
         colliding_items=int(sizes[sizes > 1].sum()),
         collision_groups=int((sizes > 1).sum()),
         largest_group=int(sizes.max(initial=0)),
-        moved_items=int((found != codes).any(1).sum()),
+        moved_items=int((found != own).any(1).sum()),
         distinct_sids=len(np.unique(codes, axis=0)),
         utilisation=tuple(float((c > 0).mean()) for c in counts),
         entropy_bits=tuple(_entropy(c) for c in counts),
-        quantisation_error=float(tokenizer.error(embeddings, codes).mean()),
+        quantisation_error=float(tokenizer.error(embeddings, own).mean()),
         error_before_repair=float(tokenizer.error(embeddings, found).mean()),
-        neighbour_agreement=_neighbour_agreement(embeddings, codes),
+        neighbour_agreement=_neighbour_agreement(embeddings, own),
         chance_agreement=min(10, len(codes) - 1) / max(len(codes) - 1, 1),
     )
 

@@ -63,7 +63,11 @@ def restore(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
 
 def _reading(recommender: Recommender, vectors: Path | None) -> Recommender:
     """The recommender with the file that its precomputed embedding reads."""
-    return recommender if vectors is None else recommender.override([f"embedding.path={json.dumps(str(vectors))}"])
+    if vectors is None:
+        return recommender
+    parts = recommender.recipe.embedding.with_paths("embedding")
+    place = next((path for path, part in parts if part.name == "precomputed"), "embedding")
+    return recommender.override([f"{place}.path={json.dumps(str(vectors))}"])
 
 
 def _change_items(model: Path, trust_code: bool, change: Callable[[Recommender], Recommender]) -> None:

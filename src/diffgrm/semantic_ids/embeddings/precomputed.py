@@ -52,7 +52,7 @@ class Precomputed(ItemEncoder):
             raise DataError(
                 f"the vectors of {len(items)} items are needed, and a saved model does not keep where they lie; give the "
                 'file again: embedding.path=FILE in the recipe, recommender.override(["embedding.path=FILE"]) in Python, '
-                "or --vectors FILE for diffgrm items"
+                "or --vectors FILE for diffgrm items (inside text_and_events, it is embedding.text.path)"
             )
         path = Path(self.path)
         if not path.is_file():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from diffgrm.foundation.schema import DataError, TokenizerError
 from diffgrm.foundation.storage import State
@@ -33,6 +33,23 @@ CodebookSize = Annotated[
     AfterValidator(_whole_numbers),
     "K, codes of a digit: 2 to 65536, or a list of n such numbers, one a digit",
 ]
+
+
+def power_of_two(value: Any) -> int:
+    """A codebook size that is a power of two.
+
+    Raises:
+        TokenizerError: it is none from 2 to 65536.
+    """
+    if not isinstance(value, int) or value < 2 or value > LARGEST or value & (value - 1):
+        raise TokenizerError(
+            f"expected a power of two from 2 to 65536, found {value}: this tokenizer counts the codes of a digit in bits, "
+            "as many for every digit; for another codebook_size use tokenizer.name=residual_kmeans"
+        )
+    return value
+
+
+PowerOfTwo = Annotated[int, BeforeValidator(power_of_two), "K, codes of a digit: a power of two up to 65536"]
 
 
 class Tokenizer(ABC):

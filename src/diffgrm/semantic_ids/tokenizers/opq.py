@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import faiss
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from diffgrm.foundation.schema import TokenizerError
 from diffgrm.semantic_ids.embeddings.base import normalise
-from diffgrm.semantic_ids.tokenizers.base import NDigits, Tokenizer, check_shapes, in_chunks, squared_distances
+from diffgrm.semantic_ids.tokenizers.base import (
+    NDigits,
+    PowerOfTwo,
+    Tokenizer,
+    check_shapes,
+    in_chunks,
+    power_of_two,
+    squared_distances,
+)
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
-
-
-def _power_of_two(value: Any) -> int:
-    if not isinstance(value, int) or value < 2 or value > 65_536 or value & (value - 1):
-        raise TokenizerError(
-            f"expected a power of two from 2 to 65536, found {value}: OPQ counts the codes of a digit in bits, as many for "
-            "every digit; for another codebook_size use tokenizer.name=residual_kmeans"
-        )
-    return value
 
 
 class OPQTokenizer(Tokenizer):
@@ -34,9 +33,7 @@ class OPQTokenizer(Tokenizer):
     def __init__(
         self,
         n_digits: NDigits = 4,
-        codebook_size: Annotated[
-            int, BeforeValidator(_power_of_two), "K, codes of a digit: a power of two up to 65536"
-        ] = 256,
+        codebook_size: PowerOfTwo = 256,
         pca_width: Annotated[int, Field(ge=1), "width after PCA (less where the embeddings are narrower)"] = 256,
         whiten: Annotated[bool, "give every principal direction the same variance (paper)"] = True,
         unit: Annotated[
@@ -46,7 +43,7 @@ class OPQTokenizer(Tokenizer):
         iterations: Annotated[int, Field(ge=1), "rounds of the rotation's alternating fit"] = 50,
         seed: int = 0,
     ) -> None:
-        super().__init__(n_digits, _power_of_two(codebook_size), seed)
+        super().__init__(n_digits, power_of_two(codebook_size), seed)
         self.pca_width, self.whiten, self.unit = pca_width, whiten, unit
         self.rotate, self.iterations = rotate, iterations
         self.mean: np.ndarray | None = None  # [e]
