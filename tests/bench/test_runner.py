@@ -132,6 +132,32 @@ def test_weights_of_item_scorers_are_changed_and_chosen_on_one_fit(tmp_path, wor
     assert chosen["choice"] == {weight: max(by_weight, key=by_weight.get)}
 
 
+def test_an_ensemble_sums_the_fits_of_other_runs(tmp_path, world, monkeypatch):
+    """Members are fitted once, with the settings chosen for their own runs; a run like it weighs them otherwise."""
+    runs = {
+        "both": {"recommender": "ensemble", "members": ["neighbours", "sasrec"]},
+        "sure": {"like": "both", "model": {"weighting": "certainty"}},
+        "first": {"like": "both", "model": {"weights": [1, 0]}},
+        "neighbours": RUNS["neighbours"],
+        "sasrec": RUNS["sasrec"],
+    }
+    suite, fitted, fit = make_suite(tmp_path, world, runs, seeds=[0]), Counter(), Recommender.fit
+
+    def counting_fit(self, *args, **kwargs):
+        fitted[self.recipe.recommender] += 1
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Recommender, "fit", counting_fit)
+    assert Runner(suite, tmp_path / "out", str, progress=False).run() == {}
+    assert fitted == {"item_knn": 2, "sasrec": 1, "ensemble": 3}  # both choices of the neighbours
+    cells = {run: tmp_path / "out" / "runs" / "small" / run / "seed-0" for run in runs}
+    found = {run: json.loads((cell / "result.json").read_text()) for run, cell in cells.items()}
+    assert found["first"]["metrics"] == found["neighbours"]["metrics"] != found["sasrec"]["metrics"]
+    assert found["both"]["facts"]["validation"]["val_score"] >= found["sasrec"]["facts"]["validation"]["val_score"] - 1e-6
+    assert len(found["sure"]["facts"]["weights"]) == 2
+    assert Runner(suite, tmp_path / "out", str, progress=False).run() == {} and fitted.total() == 6
+
+
 def test_a_peer_cannot_have_the_semantic_ids_of_a_run_without_any(tmp_path, world):
     peer = {"peer": "peer.py", "python": sys.executable, "semantic_ids_of": "popularity"}
     suite = make_suite(tmp_path, world, {"popularity": RUNS["popularity"], "peer": peer}, reference="popularity", seeds=[0])

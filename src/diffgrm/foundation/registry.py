@@ -36,6 +36,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sasrec": "diffgrm.networks.sasrec:SASRec",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
+        "score_fusion": "diffgrm.ranking.score_fusion:ScoreFusion",
     },
     "branch": {
         "sid": "diffgrm.networks.item_vectors:SidBranch",
@@ -78,6 +79,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sid_sasrec": "diffgrm.recommenders.sasrec:SidSASRecRecommender",
         "item_knn": "diffgrm.recommenders.neighbours:ItemKNNRecommender",
         "text_knn": "diffgrm.recommenders.neighbours:TextKNNRecommender",
+        "ensemble": "diffgrm.recommenders.ensemble:EnsembleRecommender",
         "popularity": "diffgrm.recommenders.popularity:PopularityRecommender",
         "random": "diffgrm.recommenders.random:RandomRecommender",
     },
@@ -125,6 +127,12 @@ def guarded(trusted: Trust) -> Iterator[list[str]]:
         yield guard.refused
     finally:
         _GUARD.reset(token)
+
+
+def trust() -> Trust:
+    """Whose code may be imported here: what the innermost :func:`guarded` block says, outside of any that of all."""
+    guard = _GUARD.get()
+    return True if guard is None else guard.trusted
 
 
 def names(kind: str) -> list[str]:

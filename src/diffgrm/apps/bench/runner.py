@@ -148,8 +148,8 @@ class Runner:
             settings = [seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
         else:
             choice = self._choice(world, run)
-            recipe = self.suite.recipe(run, world.name, choice, seed)
-            fit = self.suite.recipe(self.suite.fitted_by(run), world.name, choice, seed)
+            recipe = self._recipe(world, run, choice, seed)
+            fit = self._recipe(world, self.suite.fitted_by(run), choice, seed)
             settings = [recipe.to_dict(), fit.to_dict()]
         identity = digest([world.identity, self.suite.test_users, *settings])
         cell = Cell(world.name, run, seed, recipe, folder, identity)
@@ -195,13 +195,22 @@ class Runner:
         elapsed = time.perf_counter() - self.started
         return f"{self.finished}/{cells}, {elapsed / 60:.0f} min"
 
+    def _recipe(self, world: World, run: str, choice: dict[str, Any], seed: int) -> Recipe:
+        """The recipe of a run; one with members names their folders, which are fitted now or before."""
+        recipe, folders = self.suite.recipe(run, world.name, choice, seed), []
+        for member in self.suite.members(run):
+            own = self._recipe(world, member, self._choice(world, member), seed)
+            self._fitted(world, own)
+            folders.append(str(self._model_folder(world, own).resolve()))
+        return recipe.override([f"model.members={json.dumps(folders)}"]) if folders else recipe
+
     def _choice(self, world: World, run: str) -> dict[str, Any]:
         """The settings of a run that do best on validation, by the first seed. Test is not looked at."""
         base = self.suite.base(run)
         choices = self.suite.choices(base)
         if len(choices) > 1 and (world.name, base) not in self.chosen:
             scores = []
-            recipes = [self.suite.recipe(base, world.name, choice, self.suite.seeds[0]) for choice in choices]
+            recipes = [self._recipe(world, base, choice, self.suite.seeds[0]) for choice in choices]
             share_fits = len({self._model_folder(world, recipe) for recipe in recipes}) < len(recipes)
             for choice, recipe in zip(choices, recipes, strict=True):
                 scores.append(self._validation_score(world, recipe, share_fits))
