@@ -42,6 +42,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sid": "diffgrm.networks.item_vectors:SidBranch",
         "text": "diffgrm.networks.item_vectors:TextBranch",
         "id": "diffgrm.networks.item_vectors:IdBranch",
+        "aligned_id": "diffgrm.networks.aligned_ids:AlignedIdBranch",
     },
     "objective": {
         "diffusion": "diffgrm.learning.objectives.diffusion:DiffusionObjective",

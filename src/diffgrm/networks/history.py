@@ -190,6 +190,10 @@ class HistoryNetwork(nn.Module):
         """See :class:`diffgrm.networks.contracts.BorrowsVectors`."""
         return self.item.borrowed(weights)
 
+    def text_alignment(self, items: ItemFeatures) -> Tensor | None:
+        """See :class:`diffgrm.networks.contracts.AlignsTexts`."""
+        return self.item.alignment(items)
+
     def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Memory:
         """Histories -> memory; see :class:`diffgrm.networks.contracts.EncodesHistories`."""
         hidden = self.encoder(vectors, index, valid)
