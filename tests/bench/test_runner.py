@@ -228,7 +228,10 @@ def test_tables_hold_means_spread_and_paired_differences(ran):
     assert difference["mean"] == pytest.approx(wanted) and difference["low"] <= wanted <= difference["high"]
     table = pl.read_csv(folder / "out" / "results.csv")
     assert table["run"].to_list() == list(RUNS) and table["ndcg@10"][3] == pytest.approx(row["metrics"]["ndcg@10"])
+    for kinds in row["kinds"].values():  # the mean over kinds is the mean over users, who have an event each
+        assert sum(kind["share"] * kind["ndcg@10"] for kind in kinds.values()) == pytest.approx(row["metrics"]["ndcg@10"])
     text = (folder / "out" / "results.md").read_text()
+    assert "| NDCG@10 of | memorised (" in text and text.count("| narrow |") == 2
     assert "| narrow | 2 |" in text and json.loads((folder / "out" / "results.json").read_text())["reference"] == "sasrec"
 
 
@@ -239,7 +242,7 @@ def test_the_page_stands_alone_and_shows_every_run(ran):
     assert page.count("<svg") >= 7 and "one &lt;pass&gt;" in page and "one <pass>" not in page
     for outside in ('src="http', 'href="http', "@import", "<script", "<link"):
         assert outside not in page
-    assert "Chosen on validation: neighbours" in page
+    assert "Chosen on validation: neighbours" in page and "<th>memorised<br>" in page
     curves = page[page.index("How hard each digit is") : page.index("Use of the codes")]
     assert "<!-- diffgrm -->" in curves and "<!-- narrow -->" not in curves  # runs of one fit share its curves
 

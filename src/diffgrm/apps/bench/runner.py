@@ -27,6 +27,7 @@ from diffgrm.apps.bench.suite import Run, Suite
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
 from diffgrm.data.sources import load_source
+from diffgrm.evaluation.kinds import with_kinds
 from diffgrm.evaluation.metrics import evaluate, selection_score
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
@@ -277,8 +278,8 @@ def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFram
         "ms_per_list": round(1e3 * seconds / (2 * found.n_users), 3),
     }
     lengths = np.repeat(split.test.histories.lengths, split.test.targets.lengths)
-    breakdown = {"training_events": split.item_counts[split.test.targets.values], "history_length": lengths}
-    return content, found.per_user.with_columns(**{name: pl.Series(values) for name, values in breakdown.items()})
+    ranks = with_kinds(found.per_user, split.test, split.train, split.item_counts)
+    return content, ranks.with_columns(history_length=pl.Series(lengths))
 
 
 def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[str, Any]:
