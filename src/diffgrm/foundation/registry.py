@@ -65,6 +65,7 @@ PARTS: dict[str, dict[str, str]] = {
     "decoding": {
         "any_order_beam": "diffgrm.ranking.decoding.any_order_beam:AnyOrderBeam",
         "catalogue_beam": "diffgrm.ranking.decoding.catalogue_beam:CatalogueBeam",
+        "item_posterior": "diffgrm.ranking.decoding.item_posterior:ItemPosterior",
         "item_proposals": "diffgrm.ranking.decoding.item_proposals:ItemProposals",
         "one_pass": "diffgrm.ranking.decoding.one_pass:OnePass",
         "refined": "diffgrm.ranking.decoding.refined:Refined",
