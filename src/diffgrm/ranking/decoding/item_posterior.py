@@ -41,6 +41,8 @@ class Pairs(NamedTuple):
 
     def best(self, count: int) -> Pairs:
         """The best ``count`` items of every partial SID; of equal ones the first."""
+        if not len(self.row) or self.row.bincount().max() <= count:
+            return self
         order = self.score.argsort(descending=True, stable=True)
         order = order[self.row[order].argsort(stable=True)]
         ordered = self.row[order]
