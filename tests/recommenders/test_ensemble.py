@@ -110,6 +110,13 @@ def test_weights_are_the_best_on_validation(toy, members, settings):
     assert len(scores) == (24 if settings else 11) and max(scores) == pytest.approx(score(found), abs=1e-6)
 
 
+def test_weights_may_be_chosen_on_some_users_only(toy, members):
+    few, all_ = (ensemble(toy, members[:2], validation_users=users) for users in (9, None))
+    metrics = evaluate(few, leave_one_out(toy).validation.sample(9, 0), toy.items, np.zeros(toy.n_items)).metrics
+    assert metrics["ndcg@10"] == pytest.approx(few.facts["validation"]["val_ndcg@10"], abs=1e-6)
+    assert few.facts["validation"] != all_.facts["validation"]
+
+
 def test_three_members_share_tenths(toy, members):
     found = ensemble(toy, members, depth=20)
     assert found.weights.shape == (3,) and found.weights.sum() == pytest.approx(1)
@@ -163,6 +170,10 @@ def test_members_by_recipe_are_fitted_first_with_the_seed_and_split_of_the_ensem
             r"model.weights = \(0.5, 0.5\) does nothing with model.weighting",
         ),
         ({"sharpness": 2.0}, "model.sharpness = 2.0 does nothing with model.weighting = constant"),
+        (
+            {"weights": [0.5, 0.5], "validation_users": 9},
+            "model.validation_users does nothing where the recipe says the weights",
+        ),
         ({"threshold": 0.3}, "model.threshold = 0.3 does nothing with model.weighting = constant"),
         ({"members": [{"recommender": "random"}] * 3, "weighting": "certainty"}, "is between two members, found 3"),
         ({"members": [{"recommender": "random"}, {"recommender": "nothing"}]}, "unknown recommender 'nothing'"),

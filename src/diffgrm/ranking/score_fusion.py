@@ -20,6 +20,7 @@ from diffgrm.foundation.schema import OnlyWith, RecipeError
 
 SHARPNESS = (1.0, 5.0, 9.0, 13.0)  # q and tau among which validation chooses
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+USUAL_USERS = 5000
 WEIGHT_STEPS = 10  # so that weights are chosen among tenths
 
 
@@ -67,6 +68,9 @@ class ScoreFusion:
         threshold: Annotated[
             float | None, Field(ge=0, le=1), "tau; null: of 0, 0.1, ... 0.5 the best on validation"
         ] = None,
+        validation_users: Annotated[
+            int | None, Field(ge=1), "weights are chosen on this many validation users, drawn once; null: all"
+        ] = USUAL_USERS,
         depth: Annotated[
             int | None,
             Field(ge=1),
@@ -76,6 +80,7 @@ class ScoreFusion:
     ) -> None:
         self.members, self.scale, self.weighting = members, scale, weighting
         self.weights, self.sharpness, self.threshold, self.depth = weights, sharpness, threshold, depth
+        self.validation_users = validation_users
 
     def check(self, count: int) -> None:
         """Refuse settings that do not go with so many members.
@@ -93,6 +98,8 @@ class ScoreFusion:
             raise RecipeError(f"model.weights has {len(self.weights)} numbers for {count} members; give each its own")
         if self.weights is not None and not np.isclose(sum(self.weights), 1):
             raise RecipeError(f"model.weights add up to {sum(self.weights):g}; expected 1")
+        if self.validation_users != USUAL_USERS and len(list(self.choices(count))) == 1:
+            raise RecipeError("model.validation_users does nothing where the recipe says the weights; leave it out")
 
     def choices(self, count: int) -> Iterator[np.ndarray]:
         """What the weights of so many members may be: weights [m], or q and tau [2]; one alone where nothing is chosen."""

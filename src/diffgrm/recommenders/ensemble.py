@@ -17,7 +17,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 from diffgrm.foundation.storage import State
-from diffgrm.ranking.query import BLOCK, Query, top_k_of_scores
+from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.ranking.score_fusion import ScoreFusion, highest_probability
 from diffgrm.recommenders import packing
 from diffgrm.recommenders.base import Recommender, load
@@ -25,6 +25,7 @@ from diffgrm.recommenders.neighbours import check_model
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, part_of
 
 WEIGHTS = "weights.safetensors"
+AT_ONCE = 2**21  # scores (users x items) of a member that are held at once while weights are chosen
 
 
 class Members(LearntPart):
@@ -124,7 +125,8 @@ class Weights(LearntPart):
         choices = list(how.choices(len(members)))
         self.chosen = choices[0]
         if len(choices) > 1:
-            metrics = _on_validation(how, members, choices, task.split.validation)
+            users = task.split.validation.sample(how.validation_users, task.recipe.seed)
+            metrics = _on_validation(how, members, choices, users)
             best = int(np.argmax([selection_score(m["ndcg@10"], m["recall@10"]) for m in metrics]))
             self.chosen = choices[best]
             found = {f"val_{name}": metrics[best][name] for name in ("ndcg@10", "recall@10")}
@@ -288,7 +290,7 @@ def _on_validation(
     if len(validation) == 0:
         raise DataError("nobody is held out for validation, by which weights are chosen; say model.weights")
     n_items, ranks = len(members[0].items), [list[np.ndarray]() for _ in choices]
-    for rows in np.array_split(np.arange(len(validation)), 1 + len(validation) * n_items // BLOCK):
+    for rows in np.array_split(np.arange(len(validation)), 1 + len(validation) * n_items // AT_ONCE):
         histories, targets = validation.histories.rows(rows), validation.targets.rows(rows)
         lists = _lists(how, members, histories, 1)
         scaled, first = [how.scaled(*found, n_items) for found in lists], highest_probability(*lists[0])
@@ -307,6 +309,9 @@ def _ranks(scores: np.ndarray, histories: Ragged, targets: Ragged) -> np.ndarray
     """
     scores[np.repeat(np.arange(len(histories)), histories.lengths), histories.values] = -np.inf
     user = np.repeat(np.arange(len(targets)), targets.lengths)
-    own = scores[user, targets.values][:, None]
-    before = (scores[user] == own) & (np.arange(scores.shape[1]) < targets.values[:, None])
-    return np.where(own[:, 0] > -np.inf, 1 + (scores[user] > own).sum(1) + before.sum(1), 0)
+    rows = scores if (targets.lengths == 1).all() else scores[user]
+    own = scores[user, targets.values]
+    ranks = 1 + (rows > own[:, None]).sum(1)
+    row, column = np.nonzero(rows == own[:, None])
+    ranks += np.bincount(row[column < targets.values[row]], minlength=len(ranks))
+    return np.where(own > -np.inf, ranks, 0)
