@@ -44,7 +44,7 @@ def test_fit_evaluate_and_recommend_from_files(run, files, tables, tmp_path):
     assert run(*fit)[0] == 0  # again, over the old model
 
     code, out, _ = run("evaluate", model, *tables, "--json", tmp_path / "e.json", "--ranks", ranks, "--quiet")
-    assert code == 0 and "ndcg@10" in out
+    assert code == 0 and "ndcg@10" in out and "By kinds of held-out events" in out and "memorised" in out
     written = json.loads((tmp_path / "e.json").read_text())
     assert written["n_users"] == 120
     wanted = {
@@ -58,7 +58,11 @@ def test_fit_evaluate_and_recommend_from_files(run, files, tables, tmp_path):
     }
     assert wanted | {"coverage@10"} <= set(written["metrics"])
     assert written["metrics"]["validity"] == written["metrics"]["distinctness"] == 1
-    assert pl.read_parquet(ranks).height == 120
+    for kinds in written["kinds"].values():
+        assert sum(kind["events"] for kind in kinds.values()) == 120
+        whole = sum(kind["share"] * kind["ndcg@10"] for kind in kinds.values())
+        assert whole == pytest.approx(written["metrics"]["ndcg@10"])
+    assert pl.read_parquet(ranks).height == 120 and "memorised" in pl.read_parquet(ranks).columns
 
     recs = tmp_path / "recs.parquet"
     code, out, _ = run("recommend", model, *tables[:2], *tables[4:], "--k", 4, "--out", recs, "--quiet")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate, leave_one_out
+from diffgrm.evaluation.kinds import seen_steps
 from diffgrm.semantic_ids.embeddings.base import embed_items
 from diffgrm.semantic_ids.embeddings.lsa import LSA
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
@@ -71,3 +72,10 @@ def test_published_figures_stand_on_the_vectors_of_words(name):
     columns = [column for column in ("attributes", "category_path") if column in items.columns]
     auto, word = (LSA(width=64, analyzer=analyzer, columns=columns).fit(items) for analyzer in ("auto", "word"))
     assert auto.state().facts == word.state().facts and np.array_equal(auto.encode(items), word.encode(items))
+
+
+@pytest.mark.parametrize(("name", "share"), [("amazon-beauty", 0.0861), ("amazon-sports", 0.0513)])
+def test_as_many_steps_to_test_events_were_seen_in_training_as_is_published(name, share):
+    """arXiv 2603.19809 has 8.6% and 5.1% of users."""
+    split = leave_one_out(load(name))
+    assert seen_steps(split.train, split.test, split.dataset.n_items).mean() == pytest.approx(share, abs=6e-5)

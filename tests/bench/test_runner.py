@@ -132,6 +132,32 @@ def test_weights_of_item_scorers_are_changed_and_chosen_on_one_fit(tmp_path, wor
     assert chosen["choice"] == {weight: max(by_weight, key=by_weight.get)}
 
 
+def test_an_ensemble_sums_the_fits_of_other_runs(tmp_path, world, monkeypatch):
+    """Members are fitted once, with the settings chosen for their own runs; a run like it weighs them otherwise."""
+    runs = {
+        "both": {"recommender": "ensemble", "members": ["neighbours", "sasrec"]},
+        "sure": {"like": "both", "model": {"weighting": "certainty"}},
+        "first": {"like": "both", "model": {"weights": [1, 0]}},
+        "neighbours": RUNS["neighbours"],
+        "sasrec": RUNS["sasrec"],
+    }
+    suite, fitted, fit = make_suite(tmp_path, world, runs, seeds=[0]), Counter(), Recommender.fit
+
+    def counting_fit(self, *args, **kwargs):
+        fitted[self.recipe.recommender] += 1
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Recommender, "fit", counting_fit)
+    assert Runner(suite, tmp_path / "out", str, progress=False).run() == {}
+    assert fitted == {"item_knn": 2, "sasrec": 1, "ensemble": 3}  # both choices of the neighbours
+    cells = {run: tmp_path / "out" / "runs" / "small" / run / "seed-0" for run in runs}
+    found = {run: json.loads((cell / "result.json").read_text()) for run, cell in cells.items()}
+    assert found["first"]["metrics"] == found["neighbours"]["metrics"] != found["sasrec"]["metrics"]
+    assert found["both"]["facts"]["validation"]["val_score"] >= found["sasrec"]["facts"]["validation"]["val_score"] - 1e-6
+    assert len(found["sure"]["facts"]["weights"]) == 2
+    assert Runner(suite, tmp_path / "out", str, progress=False).run() == {} and fitted.total() == 6
+
+
 def test_a_peer_cannot_have_the_semantic_ids_of_a_run_without_any(tmp_path, world):
     peer = {"peer": "peer.py", "python": sys.executable, "semantic_ids_of": "popularity"}
     suite = make_suite(tmp_path, world, {"popularity": RUNS["popularity"], "peer": peer}, reference="popularity", seeds=[0])
@@ -202,7 +228,10 @@ def test_tables_hold_means_spread_and_paired_differences(ran):
     assert difference["mean"] == pytest.approx(wanted) and difference["low"] <= wanted <= difference["high"]
     table = pl.read_csv(folder / "out" / "results.csv")
     assert table["run"].to_list() == list(RUNS) and table["ndcg@10"][3] == pytest.approx(row["metrics"]["ndcg@10"])
+    for kinds in row["kinds"].values():  # the mean over kinds is the mean over users, who have an event each
+        assert sum(kind["share"] * kind["ndcg@10"] for kind in kinds.values()) == pytest.approx(row["metrics"]["ndcg@10"])
     text = (folder / "out" / "results.md").read_text()
+    assert "| NDCG@10 of | memorised (" in text and text.count("| narrow |") == 2
     assert "| narrow | 2 |" in text and json.loads((folder / "out" / "results.json").read_text())["reference"] == "sasrec"
 
 
@@ -213,7 +242,7 @@ def test_the_page_stands_alone_and_shows_every_run(ran):
     assert page.count("<svg") >= 7 and "one &lt;pass&gt;" in page and "one <pass>" not in page
     for outside in ('src="http', 'href="http', "@import", "<script", "<link"):
         assert outside not in page
-    assert "Chosen on validation: neighbours" in page
+    assert "Chosen on validation: neighbours" in page and "<th>memorised<br>" in page
     curves = page[page.index("How hard each digit is") : page.index("Use of the codes")]
     assert "<!-- diffgrm -->" in curves and "<!-- narrow -->" not in curves  # runs of one fit share its curves
 

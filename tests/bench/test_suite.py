@@ -114,6 +114,18 @@ def test_a_run_may_start_from_a_recipe_file_beside_the_suite(tmp_path):
             {"runs": {"base": {"recommender": "sasrec", "item_loss": {"negatives": 8}}}},
             r"(?s)run 'base' on toy: .*item_loss.negatives = 8 does nothing with item_loss.kind = softmax",
         ),
+        (
+            {"runs": {"base": {"recommender": "ensemble", "members": ["bse"]}}},
+            "the member 'bse', no run; did you mean 'base'",
+        ),
+        (
+            {"runs": {"base": {"recommender": "ensemble", "members": ["a"]}, "a": {"like": "base", "decoding": {}}}},
+            "run 'base' has the member 'a', which is a peer, an ensemble, or the fit of another run",
+        ),
+        (
+            {"runs": {"base": {"recommender": "item_knn", "members": ["a", "a"]}, "a": {"recommender": "random"}}},
+            "run 'base' has members, but sums no recommenders; set recommender: ensemble",
+        ),
         ({"datasets": []}, "datasets"),
         ({"dataset": ["toy"]}, "dataset"),
     ],

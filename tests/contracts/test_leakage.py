@@ -7,6 +7,7 @@ import pytest
 
 from diffgrm import InteractionDataset, toy_world
 from diffgrm.foundation.registry import names, resolve
+from diffgrm.recommenders.ensemble import member_file
 from helpers.recipes import SMALL_SCORER, methods, small_generation, small_recipe, unfitted
 
 FUTURE = "item 479"  # the planted item
@@ -30,9 +31,12 @@ def world():
 
 
 def learnt(recommender, folder):
-    """Every file that holds what a recommender has learnt."""
+    """Every file that holds what a recommender has learnt; of those inside of it theirs, without their model cards."""
     recommender.save(folder)
-    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    files = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    for number, member in enumerate(getattr(recommender, "members", [])):
+        files[member_file(number)] = learnt(member, folder.with_name(f"{folder.name}.{number}"))
+    return files
 
 
 @pytest.mark.parametrize("name", methods())

@@ -61,6 +61,7 @@ CHANGED = {
     "calibration": 0.1,
     "cosine": True,
     "temperature": 0.5,
+    "text_alignment": 0.1,
     "digit_weight": 0.5,
     "legal": True,
     "teacher_weight": 0.5,

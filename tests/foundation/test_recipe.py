@@ -133,7 +133,7 @@ def test_the_paper_method_has_the_constructors_settings():
         ),
         (
             {"model": {"branches": [{"start": 1}]}},
-            "model.branches.0: which branch? Give its 'name': sid, text, id, or module:Class",
+            "model.branches.0: which branch? Give its 'name': sid, text, id, aligned_id, or module:Class",
         ),
         (
             {"model": {"branches": {"txt": {}}}},

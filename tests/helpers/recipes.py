@@ -24,6 +24,16 @@ TINY: dict[str, Any] = {  # the paper's method: digits only
     "decoding": {"name": "any_order_beam", "beam": 16},
 }
 
+SMALL_MEMBERS: list[dict[str, Any]] = [  # of an ensemble, each by a recipe that is fitted first
+    {
+        "recommender": "sasrec",
+        "embedding": TINY["embedding"],
+        "model": {"branches": ["text", "id"], "width": 32, "layers": 1, "feed_forward": 64, "max_len": 8},
+        "training": {key: value for key, value in TINY["training"].items() if key != "validation_decoding"},
+    },
+    {"recommender": "text_knn", "embedding": TINY["embedding"]},
+]
+
 
 SMALL_STREAM = (
     "embedding.width=32",
@@ -68,6 +78,8 @@ def small_recipe(name: str) -> Recipe:
         if section in ("model", "decoding"):
             part = getattr(plain, section)
             raw[section] = {key: value for key, value in TINY[section].items() if key in settings(section, part.name)}
+    if name == "ensemble":
+        raw["model"] = {"members": SMALL_MEMBERS}
     if "beam" not in raw.get("decoding", {}):
         raw.get("training", {}).pop("validation_decoding", None)
     return Recipe.from_dict(raw)

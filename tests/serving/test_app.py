@@ -46,6 +46,16 @@ def test_a_request_may_choose_its_beam(reader, fitted):
     assert offline(fitted.variant(["decoding.beam=40"]), [HISTORY], 5)[0] == listed(answer)
 
 
+def test_an_ensemble_is_served_like_any_other(toy, tmp_path, limits):
+    found = diffgrm.load(
+        resolve("recommender", "ensemble")(small_recipe("ensemble")).fit(toy, progress=False).save(tmp_path / "model")
+    )
+    with client_of(create_app(LiveModel(tmp_path / "model"), limits)) as client:
+        answer = client.post("/recommend", json={"histories": [HISTORY], "k": 5, "without": ["item 27"]})
+        assert answer.status_code == 200 and offline(found, [HISTORY], 5, without=["item 27"])[0] == listed(answer)
+        assert client.get("/model").json()["recommender"] == "ensemble"
+
+
 @pytest.fixture(scope="module")
 def hybrid(toy):
     return diffgrm.HybridRecommender(small_recipe("hybrid")).fit(toy, progress=False)

@@ -19,6 +19,7 @@ from diffgrm.foundation.shown import visible
 from diffgrm.foundation.terminal import console, styled
 
 if TYPE_CHECKING:
+    from diffgrm.evaluation.kinds import Kinds
     from diffgrm.semantic_ids.semantic_ids import TokenizerReport
 
 NARROW = 120  # columns; with fewer, a table of settings would be hard to read
@@ -75,6 +76,18 @@ def show_metrics(title: str, by_model: Mapping[str, Mapping[str, float]], names:
         styles = ["bold" if higher_is_better and v == best else "" for v in values]
         cells = [styled("" if v is None else f"{v:.4f}", s) for v, s in zip(values, styles, strict=True)]
         table.add_row(name, *cells)
+    console.print(table)
+
+
+def show_kinds(kinds: Kinds) -> None:
+    """Accuracy by kinds of held-out events."""
+    table = Table(title="By kinds of held-out events", title_justify="left")
+    for name in ("", "kind", "share", "recall@10", "ndcg@10"):
+        table.add_column(name, justify="left" if name in ("", "kind") else "right")
+    for name, of in kinds.items():
+        for number, (kind, values) in enumerate(of.items()):
+            label = "" if number else name.replace("_", " ")
+            table.add_row(label, kind, f"{values['share']:.1%}", f"{values['recall@10']:.4f}", f"{values['ndcg@10']:.4f}")
     console.print(table)
 
 

@@ -43,11 +43,13 @@ PARTS: dict[str, dict[str, str]] = {
         "sasrec": "diffgrm.networks.sasrec:SASRec",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
+        "score_fusion": "diffgrm.ranking.score_fusion:ScoreFusion",
     },
     "branch": {
         "sid": "diffgrm.networks.item_vectors:SidBranch",
         "text": "diffgrm.networks.item_vectors:TextBranch",
         "id": "diffgrm.networks.item_vectors:IdBranch",
+        "aligned_id": "diffgrm.networks.aligned_ids:AlignedIdBranch",
     },
     "objective": {
         "diffusion": "diffgrm.learning.objectives.diffusion:DiffusionObjective",
@@ -73,6 +75,7 @@ PARTS: dict[str, dict[str, str]] = {
     "decoding": {
         "any_order_beam": "diffgrm.ranking.decoding.any_order_beam:AnyOrderBeam",
         "catalogue_beam": "diffgrm.ranking.decoding.catalogue_beam:CatalogueBeam",
+        "item_posterior": "diffgrm.ranking.decoding.item_posterior:ItemPosterior",
         "item_proposals": "diffgrm.ranking.decoding.item_proposals:ItemProposals",
         "digits_and_items": "diffgrm.ranking.decoding.digits_and_items:DigitsAndItems",
         "one_pass": "diffgrm.ranking.decoding.one_pass:OnePass",
@@ -91,6 +94,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sid_sasrec": "diffgrm.recommenders.sasrec:SidSASRecRecommender",
         "item_knn": "diffgrm.recommenders.neighbours:ItemKNNRecommender",
         "text_knn": "diffgrm.recommenders.neighbours:TextKNNRecommender",
+        "ensemble": "diffgrm.recommenders.ensemble:EnsembleRecommender",
         "popularity": "diffgrm.recommenders.popularity:PopularityRecommender",
         "random": "diffgrm.recommenders.random:RandomRecommender",
     },
@@ -138,6 +142,12 @@ def guarded(trusted: Trust) -> Iterator[list[str]]:
         yield guard.refused
     finally:
         _GUARD.reset(token)
+
+
+def trust() -> Trust:
+    """Whose code may be imported here: what the innermost :func:`guarded` block says, outside of any that of all."""
+    guard = _GUARD.get()
+    return True if guard is None else guard.trusted
 
 
 def names(kind: str) -> list[str]:

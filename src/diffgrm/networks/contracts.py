@@ -116,6 +116,14 @@ class BorrowsVectors(EncodesHistories, Protocol):
         ...
 
 
+class AlignsTexts(EncodesHistories, Protocol):
+    """ID embeddings that are drawn to the texts of their items."""
+
+    def text_alignment(self, items: ItemFeatures) -> Tensor | None:
+        """How far items are from their texts, as one number, 0 where they are aligned; None: nothing is aligned."""
+        ...
+
+
 class ScoresItems(EncodesHistories, Protocol):
     """A user's vector times an item's is the score of the item.
 

@@ -195,6 +195,10 @@ class HistoryNetwork(nn.Module):
         assert self.digits is not None
         return self.digits.tables
 
+    def text_alignment(self, items: ItemFeatures) -> Tensor | None:
+        """See :class:`diffgrm.networks.contracts.AlignsTexts`."""
+        return self.item.alignment(items)
+
     def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Memory:
         """Histories -> memory; see :class:`diffgrm.networks.contracts.EncodesHistories`."""
         hidden = self.encoder(vectors, index, valid)

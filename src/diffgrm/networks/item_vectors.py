@@ -25,7 +25,7 @@ Branches = Annotated[
     PartsLike,
     PartsOf("branch"),
     "what the vector of an item is the sum of: sid, composed from its digits (paper); text, projected from the vector of "
-    "its text; id, a learnt ID embedding",
+    "its text; id, a learnt ID embedding; aligned_id, one that is drawn to its text",
 ]
 
 
@@ -79,9 +79,13 @@ class Branch(nn.Module, ABC):
 
     Attributes:
         sections: recipe sections that say what the branch reads.
+        reads_texts: whether it needs the vectors of the items' texts.
+        aligns_texts: whether it has a loss of its own (:meth:`alignment`).
     """
 
     sections: ClassVar[tuple[str, ...]] = ()
+    reads_texts: ClassVar[bool] = False
+    aligns_texts: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
@@ -89,6 +93,10 @@ class Branch(nn.Module, ABC):
 
     def borrowed(self, weights: Tensor) -> Tensor | None:
         """[M, d] what items without training events get of those [J] that have some, by weights [M, J]; None: nothing."""
+        return None
+
+    def alignment(self, items: ItemFeatures) -> Tensor | None:
+        """How far items are from their texts, as one number, 0 where they are aligned; None: nothing is aligned."""
         return None
 
     def tables(self) -> list[tuple[nn.Parameter, float]]:
@@ -120,7 +128,7 @@ class SidBranch(Branch):
     ) -> None:
         super().__init__()
         if sizes.n_digits < 1:
-            raise _nothing_for("sid", "n_digits", sizes.n_digits)
+            raise nothing_for("sid", "n_digits", sizes.n_digits)
         d = sizes.width
         self.compose = compose
         if compose != "mlp":
@@ -147,11 +155,12 @@ class TextBranch(Branch):
     """
 
     sections: ClassVar[tuple[str, ...]] = ("embedding",)
+    reads_texts: ClassVar[bool] = True
 
     def __init__(self, sizes: Sizes, scaled: bool) -> None:
         super().__init__()
         if sizes.text_width < 1:
-            raise _nothing_for("text", "text_width", sizes.text_width)
+            raise nothing_for("text", "text_width", sizes.text_width)
         self.unit = sizes.width**-0.5 if scaled else 1.0
         self.linear, self.norm = nn.Linear(sizes.text_width, sizes.width), nn.LayerNorm(sizes.width)
 
@@ -176,7 +185,7 @@ class IdBranch(Branch):
     ) -> None:
         super().__init__()
         if sizes.n_items < 1:
-            raise _nothing_for("id", "n_items", sizes.n_items)
+            raise nothing_for("id", "n_items", sizes.n_items)
         self.start, self.untrained = start, untrained
         self.ids = nn.Parameter(torch.empty(sizes.n_items, sizes.width))
 
@@ -234,6 +243,12 @@ class ItemVectors(nn.Module):
         parts = [part for branch in self.branches if (part := branch.borrowed(weights)) is not None]
         return torch.stack(parts).sum(0) if parts else None
 
+    def alignment(self, items: ItemFeatures) -> Tensor | None:
+        """See :meth:`Branch.alignment`; the sum over branches."""
+        parts = [part for branch in self.branches if (part := branch.alignment(items)) is not None]
+        return torch.stack(parts).sum(0) if parts else None
 
-def _nothing_for(branch: str, size: str, found: int) -> RecipeError:
+
+def nothing_for(branch: str, size: str, found: int) -> RecipeError:
+    """What is told of a branch without its material."""
     return RecipeError(f"model.branches has {branch!r}, but there is nothing to make it of: {size} is {found}")

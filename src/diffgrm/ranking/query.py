@@ -55,13 +55,12 @@ def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray])
         if query.exclude_seen:
             seen = histories.rows(rows)
             scores[np.repeat(np.arange(len(rows)), seen.lengths), seen.values] = -np.inf
-        order = (
-            np.argpartition(scores, -k, axis=1)[:, -k:]
-            if k < scores.shape[1]
-            else np.tile(np.arange(scores.shape[1]), (len(rows), 1))
-        )
-        order = np.sort(order, axis=1)
-        order = np.take_along_axis(order, np.argsort(-np.take_along_axis(scores, order, 1), axis=1, kind="stable"), 1)
+        if k < scores.shape[1]:
+            order = np.sort(np.argpartition(scores, -k, axis=1)[:, -k:], axis=1)
+            best_first = np.argsort(-np.take_along_axis(scores, order, 1), axis=1, kind="stable")
+            order = np.take_along_axis(order, best_first, 1)
+        else:
+            order = np.argsort(-scores, axis=1, kind="stable")
         top = np.take_along_axis(scores, order, 1)
         found = top.shape[1]  # fewer than k where there are fewer items
         items[rows, :found], best[rows, :found] = np.where(top > -np.inf, order, -1), top

@@ -106,10 +106,28 @@ def check_all_taught(recipe: Recipe) -> None:
             f"the digits of the model {model!r} are independent, so that noising {recipe.noising.name!r} shows it digits "
             "for nothing; set noising.name=full_mask"
         )
+    _check_alignment(recipe)
     if ScoresItems in taught and "decoding" in recipe.sections and "item_scoring" not in recipe.sections:
         raise RecipeError(
             f"the objective {objective!r} teaches item scores, which the recommender {who!r} does not rank by; choose "
             "recommender=hybrid, or an objective over digits only (diffusion, left_to_right)"
+        )
+
+
+def _check_alignment(recipe: Recipe) -> None:
+    """Refuse to align ID embeddings that no projection of texts stands beside, or to fit such a projection to nothing."""
+    branches = [part.name for part in recipe.model.with_nested() if part.kind == "branch"]
+    aligning = [name for name in branches if registry.constant("branch", name, "aligns_texts", False)]
+    weight = recipe.objective.options.get("text_alignment", 0)
+    if weight and not aligning:
+        raise RecipeError(
+            f"objective.text_alignment = {weight} draws ID embeddings to texts, but model.branches {branches} has "
+            "none that can be; name aligned_id in place of id, or leave text_alignment out"
+        )
+    if aligning and not weight:
+        raise RecipeError(
+            f"the branch {aligning[0]!r} is drawn to texts by objective.text_alignment, which is 0 or which the objective "
+            f"{recipe.objective.name!r} does not have; set it (0.1 to 0.2) with next_item or joint, or name the branch id"
         )
 
 

@@ -20,7 +20,7 @@ from diffgrm.recommenders.parts import LearntPart, part_of
 from diffgrm.recommenders.rankers import Tables, item_features
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
-from diffgrm.recommenders.texts import TextVectors, branch_names
+from diffgrm.recommenders.texts import TextVectors, reads_texts
 from diffgrm.recommenders.trained_network import TrainedNetwork, network_of
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport
@@ -55,7 +55,7 @@ class GenerativeRecommender(Recommender):
         checks = [self._decoder().check, recipe.validation_decoder.build(seed=recipe.seed).check]
         if "noising" in recipe.sections:
             checks.append(recipe.noising.build(seed=recipe.seed).check)
-        texts, sids = TextVectors(kept="text" in branch_names(recipe)), Identifiers(checks)
+        texts, sids = TextVectors(kept=reads_texts(recipe)), Identifiers(checks)
         scorers = {"scorers": ItemScorers()} if "item_scoring" in recipe.sections else {}
         return {"texts": texts, "sids": sids, **scorers, "network": TrainedNetwork()}
 

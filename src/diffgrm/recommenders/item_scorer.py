@@ -8,7 +8,6 @@ Letters: I items, N items of a table, U users' vectors, d width, n digits, K cod
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -32,6 +31,7 @@ from diffgrm.networks.contracts import ScoresItems, contract, lacks
 from diffgrm.networks.history import HistoryEncoder
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.ranking.item_table import ItemTable
+from diffgrm.recommenders import packing
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.recommenders.parts import part_of
 from diffgrm.recommenders.rankers import item_features
@@ -228,9 +228,7 @@ class ItemScorerVectors(ItemEncoder):
         """See :meth:`ItemEncoder.state`; the scorer travels as the files of its model folder."""
         files = self._files
         if files is None:
-            with tempfile.TemporaryDirectory() as temporary:
-                folder = self.scorer.save(Path(temporary) / "scorer")
-                files = {path.name: np.frombuffer(path.read_bytes(), dtype=np.uint8) for path in sorted(folder.iterdir())}
+            files = packing.packed(self.scorer)
         named = {f"{FILE}{name}": content for name, content in files.items()}
         return State({**named, "into": self._into, "back": self._back})
 
@@ -248,16 +246,12 @@ class ItemScorerVectors(ItemEncoder):
             raise ModelFolderError(
                 f"the matrices of an item scorer's vectors have the shapes {shapes}; expected two squares"
             )
-        if not files or any(name in ("", "..") or Path(name).name != name or "\0" in name for name in files):
-            raise ModelFolderError(f"an item scorer's model folder cannot have the files {first_few(map(repr, files))}")
+        packing.check_names(files)
         self._into, self._back, self._files, self._scorer = arrays["into"], arrays["back"], files, None
         return self
 
     def _unpacked(self, files: dict[str, np.ndarray]) -> Recommender:
-        with tempfile.TemporaryDirectory() as temporary:
-            for name, content in files.items():
-                (Path(temporary) / name).write_bytes(content.tobytes())
-            scorer = load(temporary)
+        scorer = packing.unpacked(files)
         if len(self._into) != (width := _seen(scorer).vectors.shape[1]):
             raise ModelFolderError(
                 f"the item scorer in the model folder has vectors of width {width}, the matrices {len(self._into)}"

@@ -16,7 +16,7 @@ from diffgrm.recommenders.checks import check_recipe
 from diffgrm.recommenders.parts import LearntPart, part_of
 from diffgrm.recommenders.rankers import item_features, item_ranker
 from diffgrm.recommenders.sids import Identifiers
-from diffgrm.recommenders.texts import TextVectors, branch_names
+from diffgrm.recommenders.texts import TextVectors, branch_names, reads_texts
 from diffgrm.recommenders.trained_network import TrainedNetwork, network_of
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
 
@@ -45,8 +45,8 @@ class SASRecRecommender(Recommender):
         """See :meth:`Recommender.new_parts`; texts and semantic IDs where the branches read them."""
         check_recipe(self.recipe)
         branches, parts = branch_names(self.recipe), dict[str, LearntPart]()
-        if {"text", "sid"} & set(branches):
-            parts["texts"] = TextVectors(kept="text" in branches)
+        if "sid" in branches or reads_texts(self.recipe):
+            parts["texts"] = TextVectors(kept=reads_texts(self.recipe))
         if "sid" in branches:
             parts["sids"] = Identifiers()
         return {**parts, "network": TrainedNetwork()}

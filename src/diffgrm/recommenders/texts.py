@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
+from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, ModelFolderError
@@ -137,6 +138,11 @@ def all_text_vectors(change: ItemChange) -> np.ndarray:
         return vectors
 
     return change.once("all text vectors", make)
+
+
+def reads_texts(recipe: Recipe) -> bool:
+    """Whether the vectors of items in a recipe's model need those of texts."""
+    return any(registry.constant("branch", name, "reads_texts", False) for name in branch_names(recipe))
 
 
 def branch_names(recipe: Recipe) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from diffgrm.apps.bench.suite import Run, Suite
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
 from diffgrm.data.sources import load_source
+from diffgrm.evaluation.kinds import with_kinds
 from diffgrm.evaluation.metrics import evaluate, selection_score
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
@@ -148,8 +149,8 @@ class Runner:
             settings = [seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
         else:
             choice = self._choice(world, run)
-            recipe = self.suite.recipe(run, world.name, choice, seed)
-            fit = self.suite.recipe(self.suite.fitted_by(run), world.name, choice, seed)
+            recipe = self._recipe(world, run, choice, seed)
+            fit = self._recipe(world, self.suite.fitted_by(run), choice, seed)
             settings = [recipe.to_dict(), fit.to_dict()]
         identity = digest([world.identity, self.suite.test_users, *settings])
         cell = Cell(world.name, run, seed, recipe, folder, identity)
@@ -195,13 +196,22 @@ class Runner:
         elapsed = time.perf_counter() - self.started
         return f"{self.finished}/{cells}, {elapsed / 60:.0f} min"
 
+    def _recipe(self, world: World, run: str, choice: dict[str, Any], seed: int) -> Recipe:
+        """The recipe of a run; one with members names their folders, which are fitted now or before."""
+        recipe, folders = self.suite.recipe(run, world.name, choice, seed), []
+        for member in self.suite.members(run):
+            own = self._recipe(world, member, self._choice(world, member), seed)
+            self._fitted(world, own)
+            folders.append(str(self._model_folder(world, own).resolve()))
+        return recipe.override([f"model.members={json.dumps(folders)}"]) if folders else recipe
+
     def _choice(self, world: World, run: str) -> dict[str, Any]:
         """The settings of a run that do best on validation, by the first seed. Test is not looked at."""
         base = self.suite.base(run)
         choices = self.suite.choices(base)
         if len(choices) > 1 and (world.name, base) not in self.chosen:
             scores = []
-            recipes = [self.suite.recipe(base, world.name, choice, self.suite.seeds[0]) for choice in choices]
+            recipes = [self._recipe(world, base, choice, self.suite.seeds[0]) for choice in choices]
             share_fits = len({self._model_folder(world, recipe) for recipe in recipes}) < len(recipes)
             for choice, recipe in zip(choices, recipes, strict=True):
                 scores.append(self._validation_score(world, recipe, share_fits))
@@ -268,8 +278,8 @@ def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFram
         "ms_per_list": round(1e3 * seconds / (2 * found.n_users), 3),
     }
     lengths = np.repeat(split.test.histories.lengths, split.test.targets.lengths)
-    breakdown = {"training_events": split.item_counts[split.test.targets.values], "history_length": lengths}
-    return content, found.per_user.with_columns(**{name: pl.Series(values) for name, values in breakdown.items()})
+    ranks = with_kinds(found.per_user, split.test, split.train, split.item_counts)
+    return content, ranks.with_columns(history_length=pl.Series(lengths))
 
 
 def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[str, Any]:

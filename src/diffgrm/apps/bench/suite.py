@@ -17,6 +17,7 @@ runs:
   narrow: {like: diffgrm, decoding: {beam: 16}}  # another run, changed; fitted again only if fitting changed
   other: {like: diffgrm, recommender: autoregressive, noising: null}  # null: without that section
   best: {recipe: best}
+  both: {recommender: ensemble, members: [sasrec, best]}   # the fits of other runs
   plain: {like: best, item_scoring: {co_occurrence: null}}  # changes reach as deep as settings are nested; the same fit
 """
 
@@ -50,6 +51,7 @@ class Run(BaseModel):
     only_on: dict[str, dict[str, Any]] = {}
     choose: dict[str, list[Any]] = {}
     seeds: tuple[Seed, ...] | None = None
+    members: tuple[str, ...] = ()
     peer: Path | None = None
     python: Path | None = None
 
@@ -111,9 +113,24 @@ class Suite(BaseModel):
                     raise ValueError(f"{name!r} is like itself")
                 seen.add(like)
                 like = self.runs[like].like
+            for member in run.members:
+                if member not in self.runs:
+                    raise ValueError(f"{name!r} has the member {member!r}, no run{did_you_mean(member, self.runs)}")
             if strange := sorted(set(run.only_on) - set(self.datasets)):
                 raise ValueError(f"{name!r} has changes for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
         return self
+
+    def _check_members(self, name: str, recipe: Recipe) -> list[str]:
+        """What is wrong with the members of a run, a line each."""
+        members = self.members(name)
+        if members and "members" not in recipe.model.options:
+            return [f"run {name!r} has members, but sums no recommenders; set recommender: ensemble"]
+        return [
+            f"run {name!r} has the member {member!r}, which is a peer, an ensemble, or the fit of another run; name "
+            "a run that is fitted by itself"
+            for member in members
+            if self.runs[member].peer is not None or self.members(member) or self.fitted_by(member) != member
+        ]
 
     def _check_recipes(self) -> None:
         problems = []
@@ -125,6 +142,7 @@ class Suite(BaseModel):
                     recipe = self.recipe(name, dataset, choice, self.seeds[0])
                     recipe.refuse_idle()
                     self._own_classes.update(recipe.own_classes)
+                    problems += self._check_members(name, recipe)
                 except RecipeError as error:
                     problems.append(f"run {name!r} on {dataset}: {error}")
         if problems:
@@ -168,6 +186,11 @@ class Suite(BaseModel):
         """The run whose choice by validation this one takes over: itself, or the one it is like."""
         run = self.runs[name]
         return name if run.choose or run.like is None else self.base(run.like)
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """The runs whose fits a run sums, its own or those of the run it is like."""
+        run = self.runs[name]
+        return run.members if run.members or run.like is None else self.members(run.like)
 
     def fitted_by(self, name: str) -> str:
         """The run whose fit this one uses: itself, or the one it is like where only late settings differ."""

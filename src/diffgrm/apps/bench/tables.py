@@ -13,6 +13,7 @@ import polars as pl
 
 from diffgrm.apps.bench.runner import results
 from diffgrm.apps.bench.suite import Suite
+from diffgrm.evaluation.kinds import by_kind
 from diffgrm.evaluation.statistics import GAINS, interval_of_difference, user_gains
 from diffgrm.foundation.shown import markdown as as_markdown
 from diffgrm.foundation.storage import atomic_file
@@ -46,6 +47,7 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "ms_per_list": None if contents[0].get("peer") else _mean(c["ms_per_list"] for c in contents),
             "choice": contents[0].get("choice") or {},
             "peer": contents[0].get("peer", False),
+            "kinds": by_kind([ranks for _, ranks in cells]),
         }
         reference = by_run.get((dataset, suite.reference))
         if reference is not None and run != suite.reference:
@@ -125,7 +127,32 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
         parts += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         parts += ["| " + " | ".join(_cells(row)) + " |" for row in mine]
         parts.append("")
+        if kinds := kinds_of(mine):
+            head = ["NDCG@10 of", *(f"{kind} ({share:.1%})" for (_, kind), share in kinds.items())]
+            parts += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+            parts += ["| " + " | ".join([as_markdown(row["run"]), *cells_by_kind(row, kinds)]) + " |" for row in mine]
+            parts.append("")
     return "\n".join(parts)
+
+
+def kinds_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
+    """The kinds of test events of a dataset, each with its share; they are the same for all runs.
+
+    >>> kinds_of([{"kinds": {"popularity": {"head": {"share": 0.9}, "tail": {"share": 0.1}}}}])
+    {('popularity', 'head'): 0.9, ('popularity', 'tail'): 0.1}
+    """
+    return {
+        (name, kind): values["share"]
+        for row in rows
+        for name, kinds in row.get("kinds", {}).items()
+        for kind, values in kinds.items()
+    }
+
+
+def cells_by_kind(row: dict[str, Any], kinds: Iterable[tuple[str, str]]) -> list[str]:
+    """A run's NDCG@10 for each kind of test events; empty where it was not measured."""
+    found = [row.get("kinds", {}).get(name, {}).get(kind) for name, kind in kinds]
+    return ["" if values is None else short(values["ndcg@10"]) for values in found]
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

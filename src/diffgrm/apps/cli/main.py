@@ -189,9 +189,10 @@ def evaluate(
     trust_code: TrustCode = False,
 ) -> None:
     """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
-    from diffgrm.apps.console import show_metrics
+    from diffgrm.apps.console import show_kinds, show_metrics
     from diffgrm.data.dataset import make_split
     from diffgrm.evaluation import metrics as evaluation
+    from diffgrm.evaluation.kinds import by_kind, with_kinds
     from diffgrm.foundation.terminal import progress_bar
     from diffgrm.recommenders import load
 
@@ -206,10 +207,12 @@ def evaluate(
         by = data.items, split.item_counts, recommender.recipe.evaluation.ks
         result = evaluation.evaluate(recommender, held_out, *by, progress=progress, known=known)
     show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
+    events = with_kinds(result.per_user, held_out, split.train, split.item_counts)
+    show_kinds(kinds := by_kind([events]))
     if json_file is not None:
-        write_json(json_file, result.to_dict())
+        write_json(json_file, result.to_dict() | {"kinds": kinds})
     if ranks is not None:
-        write_table(result.per_user, ranks)
+        write_table(events, ranks)
 
 
 @app.command(cls=CommandWithSettings)

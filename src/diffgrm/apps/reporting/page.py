@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgrm.apps.bench.runner import RANKS, RESULT
-from diffgrm.apps.bench.tables import SHOWN, short
+from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, kinds_of, short
 from diffgrm.apps.reporting import figures
 from diffgrm.foundation.outputs import check_file
 from diffgrm.foundation.schema import DataError
@@ -85,6 +85,7 @@ def _dataset(name: str, summary: dict[str, Any], results: list[figures.Result]) 
         row["family"] = _family(row["run"], first_seed)
     parts = [
         ("", _table(rows, summary["reference"])),
+        ("NDCG@10 by kinds of test events", _kinds(rows)),
         ("Accuracy with intervals", figures.metric_by_run(rows, results)),
         ("Quality against time", figures.quality_against_time(rows)),
         ("Accuracy by popularity of the target", figures.accuracy_by("training_events", rows, results)),
@@ -138,6 +139,22 @@ def _table(rows: list[dict[str, Any]], reference: str) -> str:
     header = "".join(f"<th>{name}</th>" for name in head)
     users = f'<p class="note">{rows[0]["users"]:,} test users. {_choices(rows)}</p>'
     return f'{users}<div class="scroll"><table><tr>{header}</tr>{"".join(body)}</table></div>'
+
+
+def _kinds(rows: list[dict[str, Any]]) -> str | None:
+    """What each run is worth for each kind of test events; None where no run was measured so."""
+    if not (kinds := kinds_of(rows)):
+        return None
+    head = "<th>run</th>" + "".join(f"<th>{_html(kind)}<br>{share:.1%}</th>" for (_, kind), share in kinds.items())
+    body = "".join(
+        f"<tr><td>{_html(row['run'])}</td>" + "".join(f"<td>{cell}</td>" for cell in cells_by_kind(row, kinds)) + "</tr>"
+        for row in sorted(rows, key=lambda row: -row["metrics"]["ndcg@10"])
+    )
+    note = (
+        "Memorised: training has the step from the newest item of the history to the target. Numbers: training events of "
+        "the target. Head: the fifth of items with most training events."
+    )
+    return f'<p class="note">{note}</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _choices(rows: list[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking
 from diffgrm.learning.objectives.digits import DigitObjective
-from diffgrm.learning.objectives.next_item import NextItemObjective
+from diffgrm.learning.objectives.next_item import NextItemObjective, TextAlignment
 from diffgrm.networks.contracts import ScoresItems
 
 
@@ -37,10 +37,11 @@ class JointObjective(Objective):
         digit_fraction: Annotated[
             float, Field(gt=0, le=1), "fraction of a step's histories whose digits are learnt; items are learnt from all"
         ] = 1.0,
+        text_alignment: TextAlignment = 0.0,
     ) -> None:
         super().__init__(task)
         part = as_part("objective", digits)
-        self.digits, self.next_item = part.build(task=task), NextItemObjective(task)
+        self.digits, self.next_item = part.build(task=task), NextItemObjective(task, text_alignment)
         if not isinstance(self.digits, DigitObjective):
             raise RecipeError(
                 f"objective.digits is {part.name!r}, which learns no digits; choose diffusion or left_to_right"
@@ -64,5 +65,11 @@ class JointObjective(Objective):
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        mine = ["joint", self.item_weight, self.digit_fraction, self.task.item_loss.model_dump()]
+        mine = [
+            "joint",
+            self.item_weight,
+            self.digit_fraction,
+            self.next_item.text_alignment,
+            self.task.item_loss.model_dump(),
+        ]
         return [*mine, *self.digits.identity()]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw, item_loss
-from diffgrm.learning.objectives.base import Objective
-from diffgrm.networks.contracts import ScoresItems, contract
+from diffgrm.learning.objectives.base import LearningTask, Objective
+from diffgrm.networks.contracts import AlignsTexts, ScoresItems, contract
+
+TextAlignment = Annotated[
+    float,
+    Field(ge=0),
+    "weight of the alignment of ID embeddings to texts beside the loss over items, as in FLASH (0.1 to 0.2), over the "
+    "items that a step asks for; for item vectors with the branch aligned_id",
+]
 
 
 class NextItemObjective(Objective):
@@ -19,6 +27,10 @@ class NextItemObjective(Objective):
 
     needs: ClassVar[tuple[type, ...]] = (ScoresItems,)
     sections: ClassVar[tuple[str, ...]] = ("item_loss",)
+
+    def __init__(self, task: LearningTask, text_alignment: TextAlignment = 0.0) -> None:
+        super().__init__(task)
+        self.text_alignment = text_alignment
 
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`Objective.loss`."""
@@ -30,17 +42,23 @@ class NextItemObjective(Objective):
         items, index, valid = batch.histories
         target, sample = batch.target, draw(settings, self.items.counts, len(batch.target), generator)
         if sample is None:
-            vectors = network.item_vectors(features)  # [I, d]
+            seen = features
         else:  # only the items that are asked for need vectors
             asked = torch.cat([items, target, sample.items.flatten()]).unique()
-            vectors = network.item_vectors(features.of(asked))
+            seen = features.of(asked)
             items, target = (torch.searchsorted(asked, part) for part in (items, target))
             sample = sample._replace(items=torch.searchsorted(asked, sample.items))
+        vectors = network.item_vectors(seen)  # [M, d], of all items or of those asked for
         memory = network.encode_history(vectors[items], index, valid)
         length = batch.length.flatten()[batch.slot]  # [N] items that each target's history knows
         users = network.user_vectors(memory, batch.slot // batch.length.shape[1], length)
-        return item_loss(users, target, vectors, settings, sample, len(features)), memory
+        loss = item_loss(users, target, vectors, settings, sample, len(features))
+        if self.text_alignment:
+            apart = contract(self.network, AlignsTexts).text_alignment(seen)
+            assert apart is not None
+            loss = loss + self.text_alignment * apart
+        return loss, memory
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        return ["next item", self.task.item_loss.model_dump(), *self.items.identity()]
+        return ["next item", self.text_alignment, self.task.item_loss.model_dump(), *self.items.identity()]

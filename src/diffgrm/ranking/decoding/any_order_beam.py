@@ -140,6 +140,10 @@ class AnyOrderBeam(Decoder):
             return self._search(task, width)
         return until_enough(task, width, self._search)
 
+    def log_p(self, task: Task, beams: Beams) -> Tensor:
+        """[B, W, n, K] log-probabilities of the codes of every digit for the beams."""
+        return task.denoise(beams.codes, ~beams.known, task.memory).float().log_softmax(-1)
+
     def _search(self, task: Task, width: int) -> Decoded:
         n, batch, device = task.catalogue.n_digits, len(task.memory), task.seeds.device
         fill_order = self._fill_order(task.seeds, n)
@@ -149,7 +153,7 @@ class AnyOrderBeam(Decoder):
         while filled < n:
             if filled == n - 1 and self.constrained and self.merge == "best_path":
                 return self._last_digit(task, beams, done, step)
-            log_p = _log_p(task, beams)
+            log_p = self.log_p(task, beams)
             if self.finish == "items" and filled > 1:
                 beams, done, goes_on = _finish(task, beams, done, log_p, step)
                 if beams.score.shape[1] == 0:
@@ -188,7 +192,7 @@ class AnyOrderBeam(Decoder):
                 break
             some = task if len(users) == batch else some_users(task, users)
             part = beams.some(users, slice(start, start + size))
-            part, _ = self._fill_one(some, part, _log_p(some, part), None, n - 1, task.k, step)
+            part, _ = self._fill_one(some, part, self.log_p(some, part), None, n - 1, task.k, step)
             done = done.put(users, done.some(users, slice(None)).best(part, task.k))
         tell(task, done, done)
         return items_from_sids(task, done.codes, done.score, done.step)
@@ -269,11 +273,6 @@ class AnyOrderBeam(Decoder):
         if self.order != "random":
             return digits.expand(len(seeds), -1)
         return mixed(mixed(seeds + self.seed)[:, None] + digits).argsort(1)
-
-
-def _log_p(task: Task, beams: Beams) -> Tensor:
-    """[B, W, n, K] what the network says of the beams."""
-    return task.denoise(beams.codes, ~beams.known, task.memory).float().log_softmax(-1)
 
 
 def _sure_digits(beams: Beams, log_p: Tensor, threshold: float) -> int:
