@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,18 @@ from torch import Tensor
 
 from diffgrm import Recipe, leave_one_out, toy_world
 from diffgrm.data.dataset import Split
+from diffgrm.foundation.presets import preset_names
 from diffgrm.foundation.registry import resolve
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.base import NoisingContext, Views
 from diffgrm.learning.noising.confidence import confidence
 from diffgrm.learning.noising.sequence import hide
+from diffgrm.ranking.decoding.base import Task
+from diffgrm.ranking.decoding.beams import Beams
 from diffgrm.ranking.decoding.group_sizes import digits_per_step, divergence, planned_sizes
+from diffgrm.ranking.decoding.item_posterior import ItemPosterior
 from diffgrm.ranking.digit_sums import sum_of_digits
+from diffgrm.ranking.score_fusion import SHARPNESS, ScoreFusion, highest_probability
 from diffgrm.semantic_ids.embeddings.base import EventContext
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
@@ -77,14 +83,14 @@ def split() -> Split:
     return leave_one_out(toy_world(users=300).dataset)
 
 
-@lru_cache
 def fitted(recipe: str, *changes: str) -> Any:
     """A recommender of a shipped recipe, or of the defaults of a recommender, small and fitted on the storefront."""
-    if recipe in ("diffgrm", "autoregressive", "hybrid"):
-        chosen = Recipe(recommender=recipe).override(changes)
-    else:
-        chosen = Recipe.preset(recipe, changes)
-    return resolve("recommender", chosen.recommender)(chosen).fit(split().dataset, progress=False)
+    return fit(Recipe.preset(recipe, changes) if recipe in preset_names() else Recipe(recommender=recipe).override(changes))
+
+
+def fit(recipe: Recipe) -> Any:
+    """A recommender, fitted on the storefront."""
+    return resolve("recommender", recipe.recommender)(recipe).fit(split().dataset, progress=False)
 
 
 def asked(model: Any) -> tuple[Any, Any, Tensor]:
@@ -240,7 +246,7 @@ def generative_best() -> Figure:
     title = "one answer: probability of each code (numbers: the best item's)"
     grid(first, title, log_p.shape[2], log_p.shape[1], "code", "digit")
     labels = "score of the item scorer", "sum of log p over digits"
-    by_sum(second, of_scorer, summed, summed, labels, "all items; orange: the list")
+    by_sum(second, of_scorer, summed, summed, labels, "all items; orange: the best ten")
     return figure
 
 
@@ -335,7 +341,7 @@ def sprint() -> Figure:
     masks(first, mask, "12 targets, one view each", "target")
     items = total - digits
     labels = "sum of log p over digits", "cosine (highest: 0)"
-    by_sum(second, digits, items - items.max(), total, labels, "all items; orange: the list, by the sum")
+    by_sum(second, digits, items - items.max(), total, labels, "all items; orange: the best ten by the sum")
     return figure
 
 
@@ -372,6 +378,74 @@ def llada_rec() -> Figure:
     figure, axes = panels(4.6, 4.6)
     streams(axes[0], clean, "first pass: k of 4 digits of the target", [f"k = {k}" for k in target.sum(1)])
     streams(axes[1], second_pass.mask.numpy(), "second pass: k of each item, drawn anew", [""] * 4)
+    return figure
+
+
+class Noted(ItemPosterior):
+    """Remembers the questions of a search, and the marginals of their answers."""
+
+    def log_marginals(self, task: Task, beams: Beams, log_p: Tensor) -> Tensor:
+        """See :meth:`ItemPosterior.log_marginals`."""
+        found = super().log_marginals(task, beams, log_p)
+        self.notes = [*getattr(self, "notes", []), (beams, log_p, found)]
+        return found
+
+
+def item_posterior() -> Figure:
+    """What network, items and both together say of the open digits of a partial semantic ID."""
+    model = fitted("hybrid", *DIGITS, "tokenizer.pca_width=32", "item_loss.negatives=100", "decoding.name=item_posterior")
+    _, history = model.read_histories([HISTORY])
+    noted = Noted(beam=8)
+    next(replace(model.ranker(), decoder=noted).decode(history, 5, exclude_seen=True))
+    partial, log_p, marginal = noted.notes[1]  # one digit is known
+    both = log_p + noted.gate * (marginal - log_p).clamp(-noted.clip, noted.clip)
+    known, code = partial.known[0, 0].tolist(), partial.codes[0, 0].tolist()
+    open_ = [digit for digit, told in enumerate(known) if not told]
+    figure, axes = panels(*[2.9] * len(open_), height=2.2)
+    for digit, axis in zip(open_, axes, strict=True):
+        place = np.arange(log_p.shape[3])
+        shown = (
+            (log_p.exp(), GREY, "network"),
+            (marginal.exp(), SECOND, "items that fit"),
+            (both.softmax(-1), ACCENT, "both"),
+        )
+        for number, (p, colour, label) in enumerate(shown):
+            axis.bar(place + 0.27 * (number - 1), p[0, 0, digit].numpy(), 0.27, color=colour, label=label)
+        axis.set(title=f"digit {digit}", xticks=place[::5], xlabel="code")
+    axes[0].set_ylabel("probability")
+    axes[1].set_title(f"digit {open_[1]}, of a semantic ID whose digit {known.index(True)} is {code[known.index(True)]}")
+    axes[-1].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def ensemble() -> Figure:
+    """Items by two members' scores, and how much the second counts by how sure the first is."""
+    small = [change for change in SMALL if not change.startswith("tokenizer")]
+    small += ["item_loss.negatives=100", "training.validation_users=20", "training.patience=10"]
+    text = Recipe.preset("item-scorer", [*small, "embedding.width=32", "model.branches=[text]"])
+    ids = Recipe(recommender="sasrec").override([*small, "item_loss.kind=sampled_softmax"])
+    members = [{key: value for key, value in recipe.to_dict().items() if key != "data"} for recipe in (ids, text)]
+    model = fit(Recipe(recommender="ensemble", model={"members": members}))
+    how, every = ScoreFusion(), np.arange(len(model.items))[None]
+    first, second = (how.scaled(every, scores(member)[None], len(model.items))[0] for member in model.members)
+    figure, (left, right) = panels(3.8, 3.4, height=2.6)
+    weight = model.weights[0]
+    labels = "score of sasrec, standardised", "score of its twin of texts"
+    title = f"all items; orange: the best ten by {weight:.1f} and {1 - weight:.1f}"
+    by_sum(left, first, second, weight * first + (1 - weight) * second, labels, title)
+    sure = np.linspace(0, 1, 101)
+    certain = ScoreFusion(weighting="certainty")
+    for number, sharpness in enumerate(SHARPNESS):
+        weights = certain.user_weights(np.array([sharpness, 0.3]), sure)
+        right.plot(sure, weights[:, 1], color=ACCENT, alpha=0.25 + 0.25 * number, label=f"q = {sharpness:.0f}")
+    ours = highest_probability(every, scores(model.members[0])[None])[0]
+    right.axvline(ours, color=GREY, lw=1, ls=":")
+    right.set(
+        xlabel="p of the first's best item (dotted: this user)",
+        ylabel="weight of the second",
+        title="by certainty, tau = 0.3",
+    )
+    right.legend(frameon=False, fontsize=7)
     return figure
 
 
@@ -460,6 +534,8 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "sprint": sprint,
     "maskgr": maskgr,
     "llada-rec": llada_rec,
+    "item-posterior": item_posterior,
+    "ensemble": ensemble,
     "fewer-steps": fewer_steps,
     "tokenizers": tokenizers,
 }

@@ -14,7 +14,13 @@ from diffgrm.foundation.registry import PARTS, names, settings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SECTIONS = re.split(r"^## ", (DOCS / "methods.md").read_text(), flags=re.M)[1:]
-WORDS = {"section.setting=value", "python docs/draw_methods.py", "diffgrm plan", "diffgrm fit --recipe NAME"}
+WORDS = {
+    "item_scoring",
+    "section.setting=value",
+    "python docs/draw_methods.py",
+    "diffgrm plan",
+    "diffgrm fit --recipe NAME",
+}
 
 
 def title(section):
