@@ -12,7 +12,7 @@ from diffgrm.foundation.moved import MOVED
 from diffgrm.foundation.parts import as_part
 from diffgrm.foundation.presets import FOLDER, preset_names, preset_summary
 from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
-from diffgrm.foundation.registry import names, resolve
+from diffgrm.foundation.registry import PARTS, constant, names, resolve, settings
 from diffgrm.foundation.schema import RecipeError
 
 
@@ -226,6 +226,12 @@ def test_changed_settings_that_do_nothing_beside_the_others_are_refused_before_f
     ]
     Recipe(item_loss={"kind": "softmax"}).refuse_idle()  # 4,096 negatives are the recommender's, and nobody's wish
     Recipe(data={"split": "temporal", "test_share": 0.2}, item_loss={"kind": "bce", "negatives": 8}).refuse_idle()
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in PARTS for name in names(kind)])
+def test_what_is_idle_beside_what_is_said_of_settings_that_a_part_has(kind, name):
+    named = {setting for key, other, _ in constant(kind, name, "only_with", ()) for setting in (key, other)}
+    assert named <= set(settings(kind, name))
 
 
 @pytest.mark.parametrize("name", [*names("recommender"), *preset_names()])

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.schema import OnlyWith, RecipeError
 from diffgrm.networks.contracts import Denoises, ScoresItems
 from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.ranking.decoding.base import Decoded, Task
@@ -58,6 +58,7 @@ class ItemPosterior(AnyOrderBeam):
         RecipeError: item scores with a second look, for which a search has no place.
     """
 
+    only_with: ClassVar[OnlyWith] = ()
     uses_item_scores: ClassVar[bool] = True
     needs: ClassVar[tuple[type, ...]] = (Denoises, ScoresItems)
 

@@ -1,0 +1,573 @@
+"""Draw docs/methods/*.svg, the pictures of docs/methods.md, with the library's own code on the toy storefront.
+
+    python docs/draw_methods.py              # all of them
+    python docs/draw_methods.py rpg mdgr     # some
+
+Recipes are the shipped ones, made small. On one machine the same pictures come out again, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffgrm import Recipe, leave_one_out, toy_world
+from diffgrm.data.dataset import Split
+from diffgrm.foundation.presets import preset_names
+from diffgrm.foundation.registry import resolve
+from diffgrm.learning.context import LearningContext
+from diffgrm.learning.noising.base import NoisingContext, Views
+from diffgrm.learning.noising.confidence import confidence
+from diffgrm.learning.noising.sequence import hide
+from diffgrm.ranking.decoding.base import Task
+from diffgrm.ranking.decoding.beams import Beams
+from diffgrm.ranking.decoding.group_sizes import digits_per_step, divergence, planned_sizes
+from diffgrm.ranking.decoding.item_posterior import ItemPosterior
+from diffgrm.ranking.digit_sums import sum_of_digits
+from diffgrm.ranking.score_fusion import SHARPNESS, ScoreFusion, highest_probability
+from diffgrm.semantic_ids.embeddings.base import EventContext
+from diffgrm.semantic_ids.semantic_ids import SemanticIds
+from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+FOLDER = Path(__file__).with_name("methods")
+INK, ACCENT, SECOND, GREY = "#1b1f24", "#0072b2", "#d55e00", "#8a939c"
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "diffgrm",
+    "svg.fonttype": "none",
+}
+HISTORY = ["item 121", "item 133", "item 145"]  # a camera, a lens and a memory card of one brand
+SMALL = (
+    "tokenizer.codebook_size=16",
+    "tokenizer.iterations=5",
+    "model.width=32",
+    "model.heads=2",
+    "model.feed_forward=64",
+    "model.max_len=10",
+    "model.dropout=0.1",
+    "training.batch_size=64",
+    "training.epochs=10",
+    "training.learning_rate=0.01",
+    "training.warmup_steps=20",
+    "training.validate_every=10",
+)
+DIGITS = (*SMALL, "embedding.width=32", "training.validation_users=20", "training.patience=10")
+
+
+# ---- what is drawn ------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def split() -> Split:
+    """The toy storefront, cut as usual."""
+    return leave_one_out(toy_world(users=300).dataset)
+
+
+def fitted(recipe: str, *changes: str) -> Any:
+    """A recommender of a shipped recipe, or of the defaults of a recommender, small and fitted on the storefront."""
+    return fit(Recipe.preset(recipe, changes) if recipe in preset_names() else Recipe(recommender=recipe).override(changes))
+
+
+def fit(recipe: Recipe) -> Any:
+    """A recommender, fitted on the storefront."""
+    return resolve("recommender", recipe.recommender)(recipe).fit(split().dataset, progress=False)
+
+
+def asked(model: Any) -> tuple[Any, Any, Tensor]:
+    """A model's ranker, its memory of the history, and the digits [1, n] of the item that it recommends."""
+    ranker = model.ranker()
+    _, history = model.read_histories([HISTORY])
+    _, memory = next(ranker.encoded(history, 1))
+    best = model.recommend([HISTORY], k=1)["item_id"]
+    return ranker, memory, ranker.catalogue.codes_of(torch.from_numpy(model.items.positions(best)))
+
+
+def scores(model: Any, *changes: str) -> np.ndarray:
+    """[I] what a model says of every item after the history, by position."""
+    found = model.variant(changes).recommend([HISTORY], k=len(model.items), exclude_seen=False)
+    every = np.full(len(model.items), np.nan)
+    every[model.items.positions(found["item_id"])] = found["score"].to_numpy()
+    return every
+
+
+def drawn_views(noising: Any, codes: Tensor, history: Tensor | None = None, progress: float = 0.0) -> Views:
+    """Views of one target [1, n] by a schedule that does not ask the network; history [1, S, n]."""
+
+    def nobody(codes: Tensor, mask: Tensor) -> Tensor:
+        raise AssertionError("this schedule asks the network")
+
+    def past() -> tuple[Tensor, Tensor]:
+        assert history is not None
+        return history, torch.ones(history.shape[:2], dtype=torch.bool)
+
+    learning = LearningContext(step=round(100 * progress), steps=100, epoch=0, epochs=1)
+    return noising.views(codes, NoisingContext(nobody, torch.Generator().manual_seed(0), learning, past))
+
+
+# ---- how it is drawn ----------------------------------------------------------------------------------------------
+
+
+def panels(*widths: float, height: float = 2.3) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with panels side by side, of these widths in inches."""
+    figure, axes = plt.subplots(1, len(widths), figsize=(sum(widths), height), width_ratios=widths, layout="constrained")
+    return figure, np.atleast_1d(axes).tolist()
+
+
+def cells(axis: Axes, shade: Any, texts: Any = None, left: float = 0.0, top: float = 0.0) -> None:
+    """A grid of cells: shade [R, C] from 0 (pale) to 1 (blue), texts in them; None leaves a cell out."""
+    for row, line in enumerate(shade):
+        for column, value in enumerate(line):
+            if value is None:
+                continue
+            colour = matplotlib.colormaps["Blues"](0.05 + 0.75 * float(value))
+            axis.add_patch(
+                plt.Rectangle((left + column, top + row), 0.92, 0.88, facecolor=colour, linewidth=0, clip_on=False)
+            )
+            if texts is not None and texts[row][column] is not None:
+                ink = "white" if value > 0.6 else INK
+                place = left + column + 0.46, top + row + 0.46
+                axis.text(*place, str(texts[row][column]), ha="center", va="center", fontsize=7, color=ink)
+
+
+def grid(axis: Axes, title: str, columns: float, rows: float, x: str = "", y: str = "") -> None:
+    """An axis for cells: no frame, rows from the top."""
+    axis.set(title=title, xlim=(-0.1, columns), ylim=(rows, -0.1), xlabel=x, ylabel=y)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def masks(axis: Axes, mask: Any, title: str, y: str = "") -> None:
+    """Hidden digits, a view a row."""
+    cells(axis, np.asarray(mask, dtype=float))
+    grid(axis, title, mask.shape[1], mask.shape[0], "digit (blue: hidden)", y)
+
+
+def beams(axis: Axes, model: Any, show: int = 4) -> None:
+    """The best partial semantic IDs after every step of the search."""
+    table, n = model.beams(HISTORY, k=10, show=show), model.semantic_ids.n_digits
+    steps = table["step"].max()
+    for step in range(1, steps + 1):
+        rows = [row["digits"] for row in table.filter(table["step"] == step).iter_rows(named=True)]
+        known = [[float(code is not None) * 0.5 for code in row] for row in rows]
+        cells(axis, known, rows, left=(step - 1) * (n + 0.8))
+        axis.text((step - 1) * (n + 0.8) + n / 2, show + 0.35, f"step {step}", ha="center", fontsize=8)
+    grid(axis, f"the {show} best partial semantic IDs after each step (numbers: codes)", steps * (n + 0.8), show + 0.6)
+
+
+def steps_of(model: Any, k: int = 3) -> np.ndarray:
+    """[k, n] the step, from 1, in which each digit of the k best items was filled."""
+    table = model.explain(HISTORY, k=k)
+    found = np.zeros((k, model.semantic_ids.n_digits), dtype=int)
+    found[table["rank"].to_numpy() - 1, table["digit"].to_numpy()] = table["step"].to_numpy()
+    return found
+
+
+def fill_steps(axis: Axes, model: Any, title: str) -> None:
+    """In which step each digit of the best items is filled."""
+    steps = steps_of(model)
+    cells(axis, 1 - (steps - 1) / steps.max(), steps)
+    grid(axis, title, steps.shape[1], len(steps), "digit (number: step in which it is filled)", "item of the list")
+
+
+def by_sum(axis: Axes, x: np.ndarray, y: np.ndarray, total: np.ndarray, labels: tuple[str, str], title: str) -> None:
+    """Items by two scores, the ten best by their sum marked."""
+    best = np.argsort(-total, kind="stable")[:10]
+    axis.scatter(x, y, s=5, color=GREY, linewidths=0, rasterized=True)
+    axis.scatter(x[best], y[best], s=16, color=SECOND, linewidths=0)
+    axis.set(xlabel=labels[0], ylabel=labels[1], title=title)
+
+
+# ---- methods ------------------------------------------------------------------------------------------------------
+
+
+def diffgrm() -> Figure:
+    """Nested views by confidence, the search in any order, and which digit comes when."""
+    model = fitted("diffgrm", *DIGITS)
+    ranker, memory, codes = asked(model)
+
+    def probe(codes: Tensor, mask: Tensor) -> Tensor:
+        with torch.no_grad():
+            return ranker.network.eval().denoise(codes, mask, memory)
+
+    context = NoisingContext(probe, torch.Generator(), LearningContext.start(), lambda: (codes[:, None], codes[:, :1] >= 0))
+    views = model.recipe.noising.build(seed=0).views(codes, context)
+    hidden = torch.ones_like(codes, dtype=torch.bool)[:, None]
+    sure = confidence(probe(codes[:, None], hidden)[0, 0], "msp").tolist()
+    figure, (first, second, third) = panels(1.9, 5.2, 2.0)
+    masks(first, views.mask[0].numpy(), "views of a target", "view")
+    for digit, p in enumerate(sure):
+        first.text(digit + 0.46, -0.1, f"p={p:.2f}", ha="center", va="bottom", fontsize=7)
+    first.set_ylim(len(sure), -0.45)
+    beams(second, model)
+    evaluation = split().validation.sample(100, 0)
+    shares = model.fill_order(evaluation.histories)
+    cells(third, shares, [[f"{share:.0%}" for share in row] for row in shares])
+    grid(third, "best item: filled when", len(shares), len(shares), "step", "digit")
+    return figure
+
+
+def generative_best() -> Figure:
+    """One answer to a question with all digits hidden; its sums beside the item scorer's scores."""
+    scorer = f"embedding.changes=[{', '.join(c for c in DIGITS if not c.startswith('tokenizer'))}, item_loss.negatives=256]"
+    small = [change for change in SMALL if change != "model.dropout=0.1"]
+    model = fitted("generative-best", scorer, *small, "tokenizer.n_digits=8", "item_loss.negatives=256")
+    ranker, memory, codes = asked(model)
+    hidden = torch.ones_like(codes, dtype=torch.bool)[:, None]
+    with torch.no_grad():
+        log_p = ranker.network.eval().denoise(codes[:, None], hidden, memory)[:, 0].log_softmax(-1)
+    everything = ranker.catalogue.codes_of(torch.arange(len(model.items)))
+    summed = sum_of_digits(log_p, everything)[0].numpy()
+    of_scorer = scores(model.encoder.scorer)
+    figure, (first, second) = panels(5.0, 3.6)
+    chosen = [[code if code == own else None for code in range(log_p.shape[2])] for own in codes[0].tolist()]
+    cells(first, log_p[0].exp().numpy() ** 0.5, chosen)
+    title = "one answer: probability of each code (numbers: the best item's)"
+    grid(first, title, log_p.shape[2], log_p.shape[1], "code", "digit")
+    labels = "score of the item scorer", "sum of log p over digits"
+    by_sum(second, of_scorer, summed, summed, labels, "all items; orange: the best ten")
+    return figure
+
+
+def left_to_right() -> Figure:
+    """What each digit is told from, the digits of the best items, and what the catalogue leaves."""
+    model = fitted("autoregressive", *DIGITS)
+    ranker, memory, codes = asked(model)
+    n, network = codes.shape[1], ranker.network.eval()
+    with torch.no_grad():
+        plain = network.predict(codes[None], memory)[0, 0]
+        told = np.zeros((n, n))
+        for digit in range(n):
+            other = codes.clone()
+            other[0, digit] = (other[0, digit] + 1) % plain.shape[1]
+            told[:, digit] = (network.predict(other[None], memory)[0, 0] != plain).any(-1).numpy()
+        found = model.recommend([HISTORY], k=4)["item_id"]
+        best = ranker.catalogue.codes_of(torch.from_numpy(model.items.positions(found)))
+        p = network.predict(best[None], memory)[0].softmax(-1).gather(2, best[..., None])[..., 0]
+    left = [
+        [
+            int(ranker.catalogue.allowed(row[None, None], (torch.arange(n) < digit)[None, None])[0, 0, digit].sum())
+            for digit in range(n)
+        ]
+        for row in best
+    ]
+    figure, (first, second, third) = panels(2.6, 3.0, 3.0)
+    cells(first, told)
+    grid(first, "blue: is told from", n, n, "digit before", "digit")
+    cells(second, p.numpy(), [[f"{code}" for code in row] for row in best.tolist()])
+    grid(second, "the list (shade: p of the code)", n, len(best), "digit", "item of the list")
+    cells(third, np.array(left) / plain.shape[1], left)
+    grid(third, "codes that still lead to an item", n, len(best), "digit")
+    return figure
+
+
+def rpg() -> Figure:
+    """The walk along the graph of similar items, a round a panel."""
+    model = fitted("rpg", *DIGITS, "tokenizer.n_digits=8", "tokenizer.pca_width=32", "decoding.beam=10")
+    ranker = model.ranker()
+    everything = ranker.catalogue.codes_of(torch.arange(len(model.items)))
+    tables = ranker.network.code_tables().detach()
+    vectors = torch.nn.functional.normalize(tables, dim=-1)[torch.arange(tables.shape[0]), everything].mean(1)
+    vectors = (vectors - vectors.mean(0)).numpy()
+    plane = vectors @ np.linalg.svd(vectors, full_matrices=False)[2][:2].T
+    exact = model.variant(["decoding.edges=null"]).recommend([HISTORY], k=10)
+    figure, axes = panels(2.5, 2.5, 2.5, height=2.5)
+    for rounds, axis in enumerate(axes, start=1):
+        kept = model.variant([f"decoding.rounds={rounds}", "decoding.edges=20"]).recommend([HISTORY], k=10)
+        axis.scatter(*plane.T, s=5, color=GREY, linewidths=0, rasterized=True)
+        best = plane[model.items.positions(exact["item_id"])]
+        axis.scatter(*best.T, s=40, facecolors="none", edgecolors=SECOND, linewidths=1)
+        axis.scatter(*plane[model.items.positions(kept["item_id"])].T, s=14, color=ACCENT, linewidths=0)
+        same = len(set(kept["item_id"]) & set(exact["item_id"]))
+        axis.set(title=f"after round {rounds}: {same} of the 10 best", xticks=[], yticks=[])
+    axes[0].set_xlabel("items by their code vectors, in a plane")
+    axes[1].set_xlabel("blue: kept")
+    axes[2].set_xlabel("ringed: best of all items scored")
+    return figure
+
+
+def mdgr() -> Figure:
+    """Views early, half-way and late in training, and the steps of a search that warms up."""
+    model = fitted("mdgr", *DIGITS, "tokenizer.pca_width=32", "model.encoder_layers=1", "decoding.beam=16")
+    ranker, _, codes = asked(model)
+    best = int(model.items.positions(model.recommend([HISTORY], k=1)["item_id"])[0])
+    alike = [3 * (best // 3) + colour for colour in range(3) if colour != best % 3]  # the same product in other colours
+    history = ranker.catalogue.codes_of(torch.tensor([*model.items.positions(HISTORY).tolist(), *alike]))[None]
+    noising = resolve("noising", "curriculum")(views=6)
+    figure, axes = panels(2.0, 2.0, 2.0, 3.0)
+    for axis, progress in zip(axes, (0.0, 0.5, 1.0), strict=False):
+        mask = drawn_views(noising, codes, history, progress).mask[0].numpy()
+        masks(axis, mask, f"{progress:.0%} of training", "view" if not progress else "")
+        for digit, times in enumerate((history[0] == codes).sum(0).tolist()):
+            axis.text(digit + 0.46, -0.1, times, ha="center", va="bottom", fontsize=7)
+        axis.set_ylim(len(mask), -0.75)
+    axes[1].set_xlabel("on top: items with the code")
+    axes[2].set_xlabel("")
+    fill_steps(axes[3], model, "steps of 1, 1, then 2 digits")
+    return figure
+
+
+def sprint() -> Figure:
+    """Mostly all digits are hidden; items by what their digits and their whole semantic IDs say."""
+    small = [c for c in DIGITS if "iterations" not in c]
+    model = fitted("sprint", *small, "tokenizer.pca_width=32", "model.decoder_layers=2", "item_loss.negatives=100")
+    _, _, codes = asked(model)
+    noising = model.recipe.noising
+    mask = drawn_views(noising.build(seed=0), codes.expand(12, -1)).mask[:, 0].numpy()
+    digits = scores(model, "decoding.name=one_pass")
+    total = scores(model)
+    figure, (first, second) = panels(2.2, 4.2, height=2.6)
+    masks(first, mask, "12 targets, one view each", "target")
+    items = total - digits
+    labels = "sum of log p over digits", "cosine (highest: 0)"
+    by_sum(second, digits, items - items.max(), total, labels, "all items; orange: the best ten by the sum")
+    return figure
+
+
+def streams(axis: Axes, mask: np.ndarray, title: str, names: Sequence[str]) -> None:
+    """Sequences of items [R, T, n], the last item the target."""
+    rows, length, n = mask.shape
+    for item in range(length):
+        cells(axis, mask[:, item].astype(float), left=item * (n + 0.6))
+        label = "target" if item == length - 1 else f"item {item + 1}"
+        axis.text(item * (n + 0.6) + n / 2, rows + 0.4, label, ha="center", fontsize=8)
+    for row, name in enumerate(names):
+        axis.text(-0.4, row + 0.46, name, ha="right", va="center", fontsize=8)
+    grid(axis, title, length * (n + 0.6), rows + 0.6)
+    axis.set_xlim(-3.5, length * (n + 0.6))
+
+
+def maskgr() -> Figure:
+    """One rate a sequence, and the search."""
+    hidden = hide("uniform_t", (4, 5), 4, torch.Generator().manual_seed(4))
+    figure, (first, second) = panels(4.6, 5.2)
+    names = [f"t = {rate:.2f}" for rate in hidden.rate[:, 0].tolist()]
+    streams(first, hidden.mask.numpy(), "four sequences, all digits hidden alike (blue: hidden)", names)
+    beams(second, fitted("maskgr", *DIGITS, "model.layers=1"))
+    return figure
+
+
+def llada_rec() -> Figure:
+    """First the target after a clean history, then the sequence."""
+    noising, codes = Recipe.preset("llada-rec").noising.build(seed=0), torch.zeros(4, 4, dtype=torch.long)
+    target = drawn_views(noising, codes).mask[:, 0].numpy()
+    clean = np.zeros((4, 5, 4), dtype=bool)
+    clean[:, -1] = target
+    second_pass = hide("k_of_n", (4, 5), 4, torch.Generator().manual_seed(0))
+    figure, axes = panels(4.6, 4.6)
+    streams(axes[0], clean, "first pass: k of 4 digits of the target", [f"k = {k}" for k in target.sum(1)])
+    streams(axes[1], second_pass.mask.numpy(), "second pass: k of each item, drawn anew", [""] * 4)
+    return figure
+
+
+class Noted(ItemPosterior):
+    """Remembers the questions of a search, and the marginals of their answers."""
+
+    def log_marginals(self, task: Task, beams: Beams, log_p: Tensor) -> Tensor:
+        """See :meth:`ItemPosterior.log_marginals`."""
+        found = super().log_marginals(task, beams, log_p)
+        self.notes = [*getattr(self, "notes", []), (beams, log_p, found)]
+        return found
+
+
+def item_posterior() -> Figure:
+    """What network, items and both together say of the open digits of a partial semantic ID."""
+    model = fitted("hybrid", *DIGITS, "tokenizer.pca_width=32", "item_loss.negatives=100", "decoding.name=item_posterior")
+    _, history = model.read_histories([HISTORY])
+    noted = Noted(beam=8)
+    next(replace(model.ranker(), decoder=noted).decode(history, 5, exclude_seen=True))
+    partial, log_p, marginal = noted.notes[1]  # one digit is known
+    both = log_p + noted.gate * (marginal - log_p).clamp(-noted.clip, noted.clip)
+    known, code = partial.known[0, 0].tolist(), partial.codes[0, 0].tolist()
+    open_ = [digit for digit, told in enumerate(known) if not told]
+    figure, axes = panels(*[2.9] * len(open_), height=2.2)
+    for digit, axis in zip(open_, axes, strict=True):
+        place = np.arange(log_p.shape[3])
+        shown = (
+            (log_p.exp(), GREY, "network"),
+            (marginal.exp(), SECOND, "items that fit"),
+            (both.softmax(-1), ACCENT, "both"),
+        )
+        for number, (p, colour, label) in enumerate(shown):
+            axis.bar(place + 0.27 * (number - 1), p[0, 0, digit].numpy(), 0.27, color=colour, label=label)
+        axis.set(title=f"digit {digit}", xticks=place[::5], xlabel="code")
+    axes[0].set_ylabel("probability")
+    axes[1].set_title(f"digit {open_[1]}, of a semantic ID whose digit {known.index(True)} is {code[known.index(True)]}")
+    axes[-1].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def ensemble() -> Figure:
+    """Items by two members' scores, and how much the second counts by how sure the first is."""
+    small = [change for change in SMALL if not change.startswith("tokenizer")]
+    small += ["item_loss.negatives=100", "training.validation_users=20", "training.patience=10"]
+    text = Recipe.preset("item-scorer", [*small, "embedding.width=32", "model.branches=[text]"])
+    ids = Recipe(recommender="sasrec").override([*small, "item_loss.kind=sampled_softmax"])
+    members = [{key: value for key, value in recipe.to_dict().items() if key != "data"} for recipe in (ids, text)]
+    model = fit(Recipe(recommender="ensemble", model={"members": members}))
+    how, every = ScoreFusion(), np.arange(len(model.items))[None]
+    first, second = (how.scaled(every, scores(member)[None], len(model.items))[0] for member in model.members)
+    figure, (left, right) = panels(3.8, 3.4, height=2.6)
+    weight = model.weights[0]
+    labels = "score of sasrec, standardised", "score of its twin of texts"
+    title = f"all items; orange: the best ten by {weight:.1f} and {1 - weight:.1f}"
+    by_sum(left, first, second, weight * first + (1 - weight) * second, labels, title)
+    sure = np.linspace(0, 1, 101)
+    certain = ScoreFusion(weighting="certainty")
+    for number, sharpness in enumerate(SHARPNESS):
+        weights = certain.user_weights(np.array([sharpness, 0.3]), sure)
+        right.plot(sure, weights[:, 1], color=ACCENT, alpha=0.25 + 0.25 * number, label=f"q = {sharpness:.0f}")
+    ours = highest_probability(every, scores(model.members[0])[None])[0]
+    right.axvline(ours, color=GREY, lw=1, ls=":")
+    right.set(
+        xlabel="p of the first's best item (dotted: this user)",
+        ylabel="weight of the second",
+        title="by certainty, tau = 0.3",
+    )
+    right.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def fewer_steps() -> Figure:
+    """Groups of digits that hardly depend on each other, and sizes planned by how hard digits are."""
+    small = (*DIGITS, "tokenizer.n_digits=16", "tokenizer.pca_width=32", "noising.name=random", "noising.views=4")
+    model = fitted("diffgrm", *small)
+    punt = model.variant(["decoding.name=independent_groups", "decoding.beam=8", "decoding.tolerance=0.1"])
+    found = split().validation.sample(200, 0)
+    ids = model.items.series
+    histories = [ids.gather(found.histories[user]) for user in range(len(found))]
+    difficulty = model.digit_difficulty(
+        histories, [ids.gather(found.targets[user][:1]).item() for user in range(len(found))]
+    )
+    figure, (first, second) = panels(4.8, 3.8, height=2.4)
+    fill_steps(first, punt, f"independent_groups: {steps_of(punt).max()} steps for 16 digits")
+    second.plot(difficulty, "o-", ms=3, lw=1, color=INK)
+    sizes = {"even": digits_per_step(16, 4), "planned": planned_sizes(difficulty, 4)}
+    for place, (name, plan) in enumerate(sizes.items()):
+        height = max(difficulty) * (1.12 + 0.16 * place)
+        start = 0
+        for size in plan:
+            second.plot(
+                [start - 0.3, start + size - 0.7],
+                [height, height],
+                lw=5,
+                color=(GREY, ACCENT)[place],
+                solid_capstyle="butt",
+            )
+            start += size
+        second.text(15.6, height, f"{name}: loses {divergence(difficulty, plan):.2f}", va="center", fontsize=8)
+    second.set(
+        xlabel="digits known",
+        ylabel="nats of a hidden digit",
+        title="four steps for 16 digits",
+        xlim=(-0.8, 23),
+        ylim=(0, None),
+    )
+    second.set_xticks([0, 5, 10, 15])
+    return figure
+
+
+def tokenizers() -> Figure:
+    """The digits of all items by each tokenizer, and how many need telling apart."""
+    table = split().dataset.item_table
+    seen = split().item_counts > 0
+    lsa = {"name": "lsa", "width": 128}
+    texts = Recipe(embedding=lsa).embedding.build(seed=0).fit(table.filter(seen)).encode(table)
+    both = Recipe(embedding={"name": "text_and_events", "text": lsa}).embedding.build(seed=0)
+    events = both.fit_events(EventContext(split())).encode(table)
+    kinds = ("opq", "residual_kmeans", "rq_vae", "mh_vqvae", "simhash", "random")
+    figure, axes = panels(*[1.25] * (len(kinds) + 1), 3.0, height=2.9)
+    surplus: dict[str, list[int]] = {}
+
+    def show(axis: Axes, ids: SemanticIds, title: str) -> None:
+        axis.imshow(ids.codes, aspect="auto", cmap="viridis", interpolation="nearest")
+        axis.set(title=title, xticks=range(ids.n_digits), yticks=[])
+
+    for kind, place in zip(kinds, (0, 1, 3, 4, 5, 6), strict=True):
+        for vectors in (texts, events):
+            options = {"epochs": 30} if kind.endswith("vae") else {}
+            tokenizer = resolve("tokenizer", kind)(n_digits=3, codebook_size=16, seed=0, **options)
+            tokenizer.fit(TokenizerContext(vectors, seen))
+            ids, _ = SemanticIds.build(tokenizer, vectors, "share")
+            surplus.setdefault(kind, []).append(len(ids) - len(np.unique(ids.codes, axis=0)))
+            if vectors is texts:
+                show(axes[place], ids, kind)
+            if vectors is texts and kind == "residual_kmeans":
+                show(axes[2], SemanticIds.build(tokenizer, vectors, "extra_digit")[0], "+ extra_digit")
+    axes[0].set_ylabel("items, by department and kind")
+    axes[3].set_xlabel("digit (colour: code)")
+    last, place = axes[-1], np.arange(len(kinds))
+    last.barh(place - 0.2, [surplus[kind][0] for kind in kinds], 0.38, color=GREY, label="lsa")
+    last.barh(place + 0.2, [surplus[kind][1] for kind in kinds], 0.38, color=ACCENT, label="text_and_events")
+    last.set(yticks=place, yticklabels=kinds, title="items in surplus, of 480", ylim=(len(kinds) - 0.4, -0.6))
+    last.legend(frameon=False, fontsize=7)
+    return figure
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "diffgrm": diffgrm,
+    "generative-best": generative_best,
+    "left-to-right": left_to_right,
+    "rpg": rpg,
+    "mdgr": mdgr,
+    "sprint": sprint,
+    "maskgr": maskgr,
+    "llada-rec": llada_rec,
+    "item-posterior": item_posterior,
+    "ensemble": ensemble,
+    "fewer-steps": fewer_steps,
+    "tokenizers": tokenizers,
+}
+
+
+def draw(name: str, folder: Path) -> Path:
+    """Draw one picture into a folder."""
+    with plt.rc_context(STYLE):
+        figure = PICTURES[name]()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axis in figure.axes:  # places to 4 decimals: the layout's last bits differ from run to run, and name clips
+            axis.set_position(tuple(round(value, 4) for value in axis.get_position().bounds))
+        path = folder / f"{name}.svg"
+        figure.savefig(path, dpi=150, metadata={"Date": None})
+        plt.close(figure)
+    return path
+
+
+def main() -> None:
+    """Read the command line, draw the pictures."""
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/methods.md.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(PICTURES)}; none: all")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in PICTURES]:
+        parser.error(f"no picture is called {', '.join(unknown)}; there are {', '.join(PICTURES)}")
+    given.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    for name in given.names or PICTURES:
+        draw(name, given.out)
+
+
+if __name__ == "__main__":
+    main()
