@@ -41,6 +41,7 @@ PARTS: dict[str, dict[str, str]] = {
         "rpg": "diffgrm.networks.rpg:RPG",
         "sprint": "diffgrm.networks.sprint:Sprint",
         "sasrec": "diffgrm.networks.sasrec:SASRec",
+        "diqdiff": "diffgrm.networks.diqdiff:DiQDiff",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
     },
@@ -56,6 +57,7 @@ PARTS: dict[str, dict[str, str]] = {
         "token_contrast": "diffgrm.learning.objectives.token_contrast:TokenContrastObjective",
         "left_to_right": "diffgrm.learning.objectives.left_to_right:LeftToRightObjective",
         "next_item": "diffgrm.learning.objectives.next_item:NextItemObjective",
+        "vector_diffusion": "diffgrm.learning.objectives.vector_diffusion:VectorDiffusionObjective",
         "joint": "diffgrm.learning.objectives.joint:JointObjective",
     },
     "noising": {

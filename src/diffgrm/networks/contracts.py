@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from diffgrm.foundation.schema import RecipeError
@@ -127,6 +128,20 @@ class ScoresItems(EncodesHistories, Protocol):
         ...
 
 
+class DenoisesVectors(ScoresItems, Protocol):
+    """Gaussian diffusion over the vectors of items: what ``user_vectors`` says is what noise is denoised to."""
+
+    def denoised(self, vectors: Tensor, memory: Any, history: Tensor, length: Tensor, generator: torch.Generator) -> Tensor:
+        """[N, d] what vectors [N, d] of items are told to be, after noise was added to them; compared as users are.
+
+        Args:
+            vectors: of N targets, as ``item_vectors`` gives them.
+            history, length: [N] whose history it is that each target follows, and how many of its items.
+            generator: draws the noise and all else that is drawn besides dropout.
+        """
+        ...
+
+
 P = TypeVar("P")
 
 
@@ -155,8 +170,9 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
     if problems:
         raise RecipeError(
             f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. model.name=diffgrm denoises, "
-            "model.name=masked_history denoises whole sequences, model.name=autoregressive predicts digits from left to "
-            "right, and all of this library's but masked_history score items"
+            "model.name=masked_history denoises whole sequences, model.name=diqdiff vectors of items, "
+            "model.name=autoregressive predicts digits from left to right, and all of this library's but masked_history "
+            "score items"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,20 @@ from diffgrm.learning.objectives.base import Objective
 from diffgrm.networks.contracts import ScoresItems, contract
 
 
+class Compared(NamedTuple):
+    """What comes of telling a batch's targets from other items.
+
+    Attributes:
+        loss: as one number.
+        memory: of the batch's histories.
+        users: [N, d] what was known before each target.
+    """
+
+    loss: Tensor
+    memory: Any
+    users: Tensor
+
+
 class NextItemObjective(Objective):
     """Next-item prediction by the product of a history's vector and an item's; ``item_loss`` says how they are compared."""
 
@@ -22,10 +36,10 @@ class NextItemObjective(Objective):
 
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`Objective.loss`."""
-        return self.with_memory(batch, generator)[0]
+        return self.compared(batch, generator).loss
 
-    def with_memory(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Any]:
-        """The loss of telling a batch's targets from other items, and the memory of its histories."""
+    def compared(self, batch: Batch, generator: torch.Generator) -> Compared:
+        """A batch's targets told from other items."""
         network, settings, features = contract(self.network, ScoresItems), self.task.item_loss, self.items.features
         items, index, valid = batch.histories
         target, sample = batch.target, draw(settings, self.items.counts, len(batch.target), generator)
@@ -38,8 +52,17 @@ class NextItemObjective(Objective):
             sample = sample._replace(items=torch.searchsorted(asked, sample.items))
         memory = network.encode_history(vectors[items], index, valid)
         length = batch.length.flatten()[batch.slot]  # [N] items that each target's history knows
-        users = network.user_vectors(memory, batch.slot // batch.length.shape[1], length)
-        return item_loss(users, target, vectors, settings, sample, len(features)), memory
+        users = self.users(memory, batch.slot // batch.length.shape[1], length, vectors[target], generator)
+        return Compared(item_loss(users, target, vectors, settings, sample, len(features)), memory, users)
+
+    def users(self, memory: Any, history: Tensor, length: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """[N, d] what is known before each target.
+
+        Args:
+            history, length: [N] see :meth:`ScoresItems.user_vectors`.
+            targets: [N, d] vectors of the targets.
+        """
+        return contract(self.network, ScoresItems).user_vectors(memory, history, length)
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
