@@ -56,10 +56,15 @@ SMALL_VECTORS = (
     "training.learning_rate=0.01",
     "training.warmup_steps=5",
 )
+SMALL_SIDES = (
+    *SMALL_STREAM[:-2],
+    "item_loss.negatives=32",
+)
 SMALL_PRESETS = {  # other methods than those that recommenders stand for
     "maskgr": SMALL_STREAM,
     "llada-rec": SMALL_STREAM,
     "diqdiff": SMALL_VECTORS,
+    "h2rec": SMALL_SIDES,
 }
 
 

@@ -42,6 +42,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sprint": "diffgrm.networks.sprint:Sprint",
         "sasrec": "diffgrm.networks.sasrec:SASRec",
         "diqdiff": "diffgrm.networks.diqdiff:DiQDiff",
+        "h2rec": "diffgrm.networks.h2rec:H2Rec",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
     },
@@ -58,6 +59,7 @@ PARTS: dict[str, dict[str, str]] = {
         "left_to_right": "diffgrm.learning.objectives.left_to_right:LeftToRightObjective",
         "next_item": "diffgrm.learning.objectives.next_item:NextItemObjective",
         "vector_diffusion": "diffgrm.learning.objectives.vector_diffusion:VectorDiffusionObjective",
+        "aligned_next_item": "diffgrm.learning.objectives.aligned_next_item:AlignedNextItemObjective",
         "joint": "diffgrm.learning.objectives.joint:JointObjective",
     },
     "noising": {

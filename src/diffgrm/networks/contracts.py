@@ -142,6 +142,14 @@ class DenoisesVectors(ScoresItems, Protocol):
         ...
 
 
+class ItemsInBranches(ScoresItems, Protocol):
+    """What branches say of an item stands side by side in its vector, and is not summed."""
+
+    def vectors_of_branches(self, vectors: Tensor) -> tuple[Tensor, ...]:
+        """[M, d] of each branch, in order, of vectors of items [M, b d]."""
+        ...
+
+
 P = TypeVar("P")
 
 

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError, bullet_list
+from diffgrm.foundation.schema import RecipeError, bullet_list, switched_off
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.base import LearningTask
@@ -46,13 +45,11 @@ class VectorDiffusionObjective(NextItemObjective):
     @classmethod
     def check(cls, part: Part, recipe: Recipe) -> None:
         """See :meth:`Objective.check`."""
-        usual = {key: setting.default for key, setting in registry.settings(part.kind, part.name).items()}
-        problems = _idle("objective", part.options, usual, "contrast_weight", ("contrast_temperature",))
-        model = recipe.model
-        usual = {key: setting.default for key, setting in registry.settings(model.kind, model.name).items()}
-        usual["steps"] = 1  # more of them take time, whether asked for or not
-        problems += _idle("model", model.options, usual, "guidance", ("guidance_codes", "code_temperature"))
-        problems += _idle("model", model.options, usual, "noise_scale", ("steps", "betas"))
+        usual, model = part.usual, recipe.model
+        problems = switched_off("objective", "contrast_weight", ["contrast_temperature"], part.options, usual)
+        usual = model.usual | {"steps": 1}  # more of them take time, whether asked for or not
+        problems += switched_off("model", "guidance", ["guidance_codes", "code_temperature"], model.options, usual)
+        problems += switched_off("model", "noise_scale", ["steps", "betas"], model.options, usual)
         betas, alone = model.options.get("betas"), model.options.get("steps") == 1 and model.options.get("noise_scale")
         if alone and betas and betas[1] != usual["betas"][1]:
             problems.append(
@@ -85,15 +82,3 @@ def contrast(vectors: Tensor, temperature: float) -> Tensor:
     """
     unit = F.normalize(vectors.float(), dim=-1)
     return F.cross_entropy(unit @ unit.T / temperature, torch.arange(len(unit), device=unit.device))
-
-
-def _idle(path: str, options: dict[str, Any], usual: dict[str, Any], switch: str, settings: tuple[str, ...]) -> list[str]:
-    """Settings that have been changed though what they are of is switched off by another that is 0."""
-    if options.get(switch) != 0:
-        return []
-    return [
-        f"{path}.{key} = {options[key]} does nothing with {path}.{switch} = 0; set it to {usual[key]}, or raise "
-        f"{path}.{switch}"
-        for key in settings
-        if key in options and options[key] != usual[key]
-    ]
