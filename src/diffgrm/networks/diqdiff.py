@@ -17,6 +17,8 @@ from diffgrm.networks.gaussian import GaussianDiffusion
 from diffgrm.networks.history import DropoutRate, EncoderSettings, FeedForward, Heads, HistoryNetwork, MaxLen, Width
 from diffgrm.networks.item_vectors import Branches, Sizes
 
+USERS_AT_ONCE = 128  # that are denoised together in use
+
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -37,13 +39,17 @@ class ItemStretches:
         return len(self.valid)
 
     def rows(self, chosen: Tensor) -> ItemStretches:
-        """The chosen users [b]."""
-        return replace(self, index=self.index[chosen], valid=self.valid[chosen])
+        """The chosen users [b], no wider than the longest needs."""
+        return replace(self, index=self.index[chosen], valid=self.valid[chosen])._narrowed()
 
     def beginnings(self, history: Tensor, length: Tensor) -> ItemStretches:
         """The first ``length`` [N] items of histories ``history`` [N]."""
         place = torch.arange(self.index.shape[1], device=length.device)
-        return replace(self, index=self.index[history], valid=place < length[:, None])
+        return replace(self, index=self.index[history], valid=place < length[:, None])._narrowed()
+
+    def _narrowed(self) -> ItemStretches:
+        longest = int(self.valid.sum(1).max()) if len(self) else 0
+        return replace(self, index=self.index[:, :longest], valid=self.valid[:, :longest])
 
 
 class DiQDiff(HistoryNetwork):
@@ -118,6 +124,12 @@ class DiQDiff(HistoryNetwork):
         """See :class:`diffgrm.networks.contracts.ScoresItems`; what T steps make of the kept noise."""
         if history is not None and length is not None:
             memory = memory.beginnings(history, length)
+        order = memory.valid.sum(1).argsort(stable=True)  # those of like length together, so that little is padded
+        found = [self._denoised_start(memory.rows(some)) for some in order.split(USERS_AT_ONCE)]
+        return torch.cat(found)[order.argsort()]
+
+    def _denoised_start(self, memory: ItemStretches) -> Tensor:
+        """[B, d] what T steps make of the kept noise for histories."""
         code = self._code(memory, None)
         if not self.noise_scale:
             return self._told(memory, code, None)
