@@ -12,7 +12,9 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import ModelFolderError, RecipeError
 from diffgrm.learning.objectives.next_item import NextItemObjective
 from diffgrm.learning.objectives.vector_diffusion import VectorDiffusionObjective, contrast
+from diffgrm.networks.diqdiff import USERS_AT_ONCE
 from diffgrm.ranking.query import Query
+from diffgrm.recommenders.item_scorer import _encoder_of
 from helpers.folders import change_recipe
 from helpers.networks import ITEMS, SMALL, START, S, build, close, features, item_ranker, learning_task, one_batch
 from helpers.recipes import small_recipe
@@ -132,6 +134,21 @@ def test_nothing_is_drawn_in_use_and_nobody_else_counts():
     again = build("diqdiff", **SMALL, noise_scale=0.5).eval()
     again.start.neg_()
     assert not close(again.user_vectors(encoded(again, [[1, 2]])), network.user_vectors(encoded(network, [[1, 2]])))
+
+
+def test_many_histories_of_any_length_are_answered_as_each_alone():
+    network, generator = build("diqdiff", **SMALL, noise_scale=0.5).eval(), torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, S + 1, (USERS_AT_ONCE * 2 + 7,), generator=generator).tolist()
+    histories = [torch.randint(0, ITEMS, (length,), generator=generator).tolist() for length in lengths]
+    with torch.no_grad():
+        together = network.user_vectors(encoded(network, histories))
+        for row in range(0, len(histories), 13):
+            assert close(network.user_vectors(encoded(network, histories[row : row + 1]))[0], together[row])
+
+
+def test_its_encoder_alone_is_no_place_for_another_network_to_begin():
+    with pytest.raises(RecipeError, match="'diqdiff' makes more of a history than its encoder does"):
+        _encoder_of(build("diqdiff", **SMALL), small_recipe("diqdiff"))
 
 
 def test_a_target_that_noise_hides_little_is_seen():
