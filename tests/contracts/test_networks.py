@@ -253,6 +253,7 @@ def test_a_slot_knows_nothing_of_the_items_after_it(causal):
     index, _ = some_histories(3)
     valid, length = torch.ones(3, S, dtype=torch.bool), torch.arange(1, S + 1).expand(3, -1)
     codes, mask = questions(3, S)
+    mask[..., 0] = True  # every slot is asked something
     history, places = torch.arange(3).repeat_interleave(S), length.flatten()
 
     def asked(items):

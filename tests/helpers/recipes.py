@@ -53,7 +53,29 @@ SMALL_STREAM = (
     "training.validation_decoding.beam=8",
     "decoding.beam=16",
 )
-SMALL_PRESETS = {"maskgr": SMALL_STREAM, "llada-rec": SMALL_STREAM}  # other methods than those that recommenders stand for
+SMALL_VECTORS = (
+    "model.width=32",
+    "model.heads=2",
+    "model.layers=1",
+    "model.feed_forward=64",
+    "model.max_len=8",
+    "model.steps=4",
+    "model.noise_scale=0.1",
+    "training.batch_size=64",
+    "training.epochs=3",
+    "training.learning_rate=0.01",
+    "training.warmup_steps=5",
+)
+SMALL_SIDES = (
+    *SMALL_STREAM[:-2],
+    "item_loss.negatives=32",
+)
+SMALL_PRESETS = {  # other methods than those that recommenders stand for
+    "maskgr": SMALL_STREAM,
+    "llada-rec": SMALL_STREAM,
+    "diqdiff": SMALL_VECTORS,
+    "h2rec": SMALL_SIDES,
+}
 
 
 def methods() -> list[str]:

@@ -53,6 +53,11 @@ class Part:
             supplied.pop("seed", None)
         return part(**self.options, **supplied)
 
+    @property
+    def usual(self) -> dict[str, Any]:
+        """The settings where nothing is said."""
+        return {key: setting.default for key, setting in registry.settings(self.kind, self.name).items()}
+
     def with_nested(self) -> Iterator[Part]:
         """This part and all that are nested in it."""
         return (part for _, part in self.with_paths(""))

@@ -134,10 +134,9 @@ class Recipe(BaseModel):
                 problems += idle(section, value.only_with, value.model_dump(), known, said)
             elif isinstance(value, Part):
                 for path, part in value.with_paths(section):
-                    known = {key: setting.default for key, setting in registry.settings(part.kind, part.name).items()}
                     rules = registry.constant(part.kind, part.name, "only_with", ())
                     meant = said if part is value and said.get("name") == part.name else {}
-                    problems += idle(path, rules, part.options, known, meant)
+                    problems += idle(path, rules, part.options, part.usual, meant)
         if problems:
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
 

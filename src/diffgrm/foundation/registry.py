@@ -41,6 +41,8 @@ PARTS: dict[str, dict[str, str]] = {
         "rpg": "diffgrm.networks.rpg:RPG",
         "sprint": "diffgrm.networks.sprint:Sprint",
         "sasrec": "diffgrm.networks.sasrec:SASRec",
+        "diqdiff": "diffgrm.networks.diqdiff:DiQDiff",
+        "h2rec": "diffgrm.networks.h2rec:H2Rec",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
         "score_fusion": "diffgrm.ranking.score_fusion:ScoreFusion",
@@ -58,6 +60,8 @@ PARTS: dict[str, dict[str, str]] = {
         "token_contrast": "diffgrm.learning.objectives.token_contrast:TokenContrastObjective",
         "left_to_right": "diffgrm.learning.objectives.left_to_right:LeftToRightObjective",
         "next_item": "diffgrm.learning.objectives.next_item:NextItemObjective",
+        "vector_diffusion": "diffgrm.learning.objectives.vector_diffusion:VectorDiffusionObjective",
+        "aligned_next_item": "diffgrm.learning.objectives.aligned_next_item:AlignedNextItemObjective",
         "joint": "diffgrm.learning.objectives.joint:JointObjective",
     },
     "noising": {

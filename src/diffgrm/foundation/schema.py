@@ -133,6 +133,29 @@ def idle(path: str, rules: OnlyWith, values: Mapping[str, Any], *usual: Mapping[
     ]
 
 
+def switched_off(
+    path: str, switch: str, settings: Iterable[str], values: Mapping[str, Any], usual: Mapping[str, Any]
+) -> list[str]:
+    """Settings that have been changed though a weight that they are of is 0, a line each.
+
+    >>> switched_off("objective", "weight", ["noise"], {"weight": 0, "noise": 3}, {"noise": 2})
+    ['objective.noise = 3 does nothing with objective.weight = 0; set it to 2, or raise objective.weight']
+
+    Args:
+        path: where the settings stand in the recipe.
+        switch: the weight; where there is no such setting, nothing is switched off.
+        usual: what they are where nothing is said.
+    """
+    if values.get(switch) != 0:
+        return []
+    return [
+        f"{path}.{key} = {values[key]} does nothing with {path}.{switch} = 0; set it to {usual[key]}, or raise "
+        f"{path}.{switch}"
+        for key in settings
+        if key in values and values[key] != usual[key]
+    ]
+
+
 def first_few(values: Iterable[object], limit: int = 5) -> str:
     """The first values of a long list, for messages.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from diffgrm.foundation.schema import RecipeError
@@ -135,6 +136,28 @@ class ScoresItems(EncodesHistories, Protocol):
         ...
 
 
+class DenoisesVectors(ScoresItems, Protocol):
+    """Gaussian diffusion over the vectors of items: what ``user_vectors`` says is what noise is denoised to."""
+
+    def denoised(self, vectors: Tensor, memory: Any, history: Tensor, length: Tensor, generator: torch.Generator) -> Tensor:
+        """[N, d] what vectors [N, d] of items are told to be, after noise was added to them; compared as users are.
+
+        Args:
+            vectors: of N targets, as ``item_vectors`` gives them.
+            history, length: [N] whose history it is that each target follows, and how many of its items.
+            generator: draws the noise and all else that is drawn besides dropout.
+        """
+        ...
+
+
+class ItemsInBranches(ScoresItems, Protocol):
+    """What branches say of an item stands side by side in its vector, and is not summed."""
+
+    def vectors_of_branches(self, vectors: Tensor) -> tuple[Tensor, ...]:
+        """[M, d] of each branch, in order, of vectors of items [M, b d]."""
+        ...
+
+
 P = TypeVar("P")
 
 
@@ -163,8 +186,9 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
     if problems:
         raise RecipeError(
             f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. model.name=diffgrm denoises, "
-            "model.name=masked_history denoises whole sequences, model.name=autoregressive predicts digits from left to "
-            "right, and all of this library's but masked_history score items"
+            "model.name=masked_history denoises whole sequences, model.name=diqdiff vectors of items, "
+            "model.name=autoregressive predicts digits from left to right, and all of this library's but masked_history "
+            "score items"
         )
 
 

@@ -90,12 +90,19 @@ class HistoryEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(settings.layers))
         self.norm, self.drop = nn.LayerNorm(width), Dropout(settings.dropout)
 
-    def forward(self, vectors: Tensor, index: Tensor, valid: Tensor) -> Tensor:
-        """States [B, S, d] of histories; the arguments are those of ``encode_history``."""
+    def places(self, index: Tensor, valid: Tensor) -> Tensor:
+        """[S] or [B, S] the number of each place of histories, by which it has a position."""
         place = torch.arange(index.shape[1], device=index.device)
-        if not self.from_start:
-            place = (valid.sum(1, keepdim=True) - 1 - place).clamp(min=0)  # [B, S]
-        x = self.drop((vectors[index] + self.position[place]) * self.scale)
+        return place if self.from_start else (valid.sum(1, keepdim=True) - 1 - place).clamp(min=0)
+
+    def forward(self, vectors: Tensor, index: Tensor, valid: Tensor, beside: Tensor | None = None) -> Tensor:
+        """States [B, S, d] of histories; the arguments are those of ``encode_history``.
+
+        Args:
+            beside: [B, S or 1, d] what is added to the items as they enter, at its own size.
+        """
+        x = (vectors[index] + self.position[self.places(index, valid)]) * self.scale
+        x = self.drop(x if beside is None else x + beside)
         for layer in self.layers:
             x = layer(x, valid, self.causal)
         return self.norm(x)

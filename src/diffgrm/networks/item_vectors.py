@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from diffgrm.foundation import registry
-from diffgrm.foundation.parts import PartsLike, PartsOf, as_parts
+from diffgrm.foundation.parts import Part, PartsLike, PartsOf, as_parts
 from diffgrm.foundation.schema import OnlyWith, RecipeError
 from diffgrm.networks.inputs import ItemFeatures
 
@@ -219,12 +219,8 @@ class ItemVectors(nn.Module):
 
     def __init__(self, branches: PartsLike, sizes: Sizes, scaled: bool) -> None:
         super().__init__()
-        parts = as_parts("branch", branches)
+        parts = branch_parts(branches)
         self.names = tuple(part.name for part in parts)
-        if not parts:
-            raise RecipeError(f"model.branches is empty; name at least one of {', '.join(registry.names('branch'))}")
-        if len(set(self.names)) < len(parts):
-            raise RecipeError(f"model.branches {list(self.names)}: name each branch once")
         for part in parts:
             self.add_module(part.name.rpartition(":")[2], part.build(sizes=sizes, scaled=scaled))
 
@@ -247,6 +243,21 @@ class ItemVectors(nn.Module):
         """See :meth:`Branch.alignment`; the sum over branches."""
         parts = [part for branch in self.branches if (part := branch.alignment(items)) is not None]
         return torch.stack(parts).sum(0) if parts else None
+
+
+def branch_parts(branches: PartsLike) -> tuple[Part, ...]:
+    """Branches as parts, at least one, and each once.
+
+    Raises:
+        RecipeError: they are not.
+    """
+    parts = as_parts("branch", branches)
+    names = [part.name for part in parts]
+    if not parts:
+        raise RecipeError(f"model.branches is empty; name at least one of {', '.join(registry.names('branch'))}")
+    if len(set(names)) < len(names):
+        raise RecipeError(f"model.branches {names}: name each branch once")
+    return parts
 
 
 def nothing_for(branch: str, size: str, found: int) -> RecipeError:

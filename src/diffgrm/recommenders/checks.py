@@ -8,7 +8,15 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DiffGRMError, RecipeError
-from diffgrm.networks.contracts import Denoises, EncodesHistories, PredictsDigits, ScoresItems, check_network, lacks
+from diffgrm.networks.contracts import (
+    Denoises,
+    DenoisesVectors,
+    EncodesHistories,
+    PredictsDigits,
+    ScoresItems,
+    check_network,
+    lacks,
+)
 from diffgrm.semantic_ids.embeddings.base import ItemSpace
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
@@ -88,7 +96,7 @@ def check_all_taught(recipe: Recipe) -> None:
     model, objective, who = recipe.model.name, recipe.objective.name, recipe.recommender
     parts = [part for part in recipe.objective.with_nested() if part.kind == "objective"]
     taught = {protocol for part in parts for need in _needs(part) for protocol in need.__mro__}
-    for head in (Denoises, PredictsDigits):
+    for head in (Denoises, PredictsDigits, DenoisesVectors):
         if head not in taught and not lacks(registry.resolve("model", model), head):
             raise RecipeError(
                 f"the model {model!r} answers as {head.__name__}, which the objective {objective!r} of the recommender "

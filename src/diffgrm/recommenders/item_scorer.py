@@ -27,7 +27,7 @@ from diffgrm.foundation.storage import State, file_digest
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
-from diffgrm.networks.contracts import ScoresItems, contract, lacks
+from diffgrm.networks.contracts import DenoisesVectors, ScoresItems, contract, lacks
 from diffgrm.networks.history import HistoryEncoder
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.ranking.item_table import ItemTable
@@ -265,6 +265,12 @@ def _encoder_of(network: nn.Module, recipe: Recipe) -> HistoryEncoder:
         raise RecipeError(
             f"the item scorer's network {recipe.model.name!r} has no history encoder that another could begin with; set "
             "model.start=drawn"
+        )
+    kind: type = type(network)
+    if not lacks(kind, DenoisesVectors):
+        raise RecipeError(
+            f"the item scorer's network {recipe.model.name!r} makes more of a history than its encoder does, so that the "
+            "encoder is no place to begin; set model.name=sasrec in it, or model.start=drawn"
         )
     if Comparison.of(recipe.item_loss) != Comparison():
         raise RecipeError(

@@ -55,7 +55,7 @@ class JointObjective(Objective):
         if not everyone:
             shuffled = torch.randperm(len(rows), generator=generator, device=rows.device)
             rows = shuffled[: max(1, round(self.digit_fraction * len(rows)))]
-        items, memory = self.next_item.with_memory(batch, generator)
+        items, memory, _ = self.next_item.compared(batch, generator)
         some, remembered = (batch, memory) if everyone else (batch.rows(rows), memory.rows(rows))
         return self.item_weight * items + self.digits.digit_loss(some, remembered, generator, context)
 

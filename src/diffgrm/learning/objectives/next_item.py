@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -22,6 +22,20 @@ TextAlignment = Annotated[
 ]
 
 
+class Compared(NamedTuple):
+    """What comes of telling a batch's targets from other items.
+
+    Attributes:
+        loss: as one number.
+        memory: of the batch's histories.
+        users: [N, d] what was known before each target.
+    """
+
+    loss: Tensor
+    memory: Any
+    users: Tensor
+
+
 class NextItemObjective(Objective):
     """Next-item prediction by the product of a history's vector and an item's; ``item_loss`` says how they are compared."""
 
@@ -34,10 +48,10 @@ class NextItemObjective(Objective):
 
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`Objective.loss`."""
-        return self.with_memory(batch, generator)[0]
+        return self.compared(batch, generator).loss
 
-    def with_memory(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Any]:
-        """The loss of telling a batch's targets from other items, and the memory of its histories."""
+    def compared(self, batch: Batch, generator: torch.Generator) -> Compared:
+        """A batch's targets told from other items."""
         network, settings, features = contract(self.network, ScoresItems), self.task.item_loss, self.items.features
         items, index, valid = batch.histories
         target, sample = batch.target, draw(settings, self.items.counts, len(batch.target), generator)
@@ -51,13 +65,22 @@ class NextItemObjective(Objective):
         vectors = network.item_vectors(seen)  # [M, d], of all items or of those asked for
         memory = network.encode_history(vectors[items], index, valid)
         length = batch.length.flatten()[batch.slot]  # [N] items that each target's history knows
-        users = network.user_vectors(memory, batch.slot // batch.length.shape[1], length)
+        users = self.users(memory, batch.slot // batch.length.shape[1], length, vectors[target], generator)
         loss = item_loss(users, target, vectors, settings, sample, len(features))
         if self.text_alignment:
             apart = contract(self.network, AlignsTexts).text_alignment(seen)
             assert apart is not None
             loss = loss + self.text_alignment * apart
-        return loss, memory
+        return Compared(loss, memory, users)
+
+    def users(self, memory: Any, history: Tensor, length: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """[N, d] what is known before each target.
+
+        Args:
+            history, length: [N] see :meth:`ScoresItems.user_vectors`.
+            targets: [N, d] vectors of the targets.
+        """
+        return contract(self.network, ScoresItems).user_vectors(memory, history, length)
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
