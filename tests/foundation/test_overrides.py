@@ -99,7 +99,7 @@ def test_a_scorer_of_ones_own_is_overridden_by_its_path(tmp_path, monkeypatch):
 
 def test_another_decoder_drops_what_was_meant_for_the_first():
     recipe = Recipe(training={"validation_decoding": {"candidates": 3}}).override(["decoding.name=one_pass"])
-    assert recipe.validation_decoder.options == {"block": 65536}
+    assert recipe.validation_decoder.options == {"block": 65536, "new_items": 0.0}
 
 
 def test_overrides_may_come_from_an_iterator():
