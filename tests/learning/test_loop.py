@@ -189,7 +189,13 @@ def test_a_run_is_not_resumed_with_other_data_or_settings(whole, toy, tiny_recip
     import shutil
 
     run = shutil.copytree(whole[1], tmp_path / "run")
-    for change in (["seed=5"], ["tokenizer.iterations=2"], ["training.learning_rate=0.02"], ["noising.order=most"]):
+    for change in (
+        ["seed=5"],
+        ["tokenizer.iterations=2"],
+        ["training.learning_rate=0.02"],
+        ["noising.order=most"],
+        ["model.dropout=0.4"],
+    ):
         other = DiffGRMRecommender(tiny_recipe.override([*EPOCHS, *change]))
         with pytest.raises(TrainingError, match="the checkpoint belongs to other data, semantic IDs or training settings"):
             other.fit(toy, run_folder=run, resume=True, progress=False)

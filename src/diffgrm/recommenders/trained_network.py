@@ -90,6 +90,7 @@ class TrainedNetwork(LearntPart):
                 settings=recipe.training,
                 seed=recipe.seed,
                 run_folder=task.run_folder or Path(temporary) / "run",
+                network_settings=recipe.model.flat(),
                 resume=task.resume,
                 progress=task.progress,
             )
