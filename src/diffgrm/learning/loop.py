@@ -84,6 +84,19 @@ class TrainingTask(L.LightningModule):
         self.latest: dict[str, float] = {}
         self.started, self.earlier_seconds = time.perf_counter(), 0.0
 
+    def on_fit_start(self) -> None:
+        """Stop if processes are about to train on different semantic IDs, data or settings.
+
+        Each learns semantic IDs for itself, and processors of different makes may round differently.
+        """
+        mine = torch.tensor([int(self.fingerprint[:12] or "0", 16)], device=self.device)
+        gathered: Any = self.all_gather(mine)
+        if (gathered != mine).any():
+            raise TrainingError(
+                "the processes have learnt different semantic IDs, or were given different tables or settings; let all "
+                "machines read the same files, and the same cache (DIFFGRM_CACHE=a folder that all of them see)"
+            )
+
     # ---- training -----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -232,10 +245,10 @@ def train(
     run_folder.mkdir(parents=True, exist_ok=True)
     validation = validation.sample(settings.validation_users, seed)
     data = _Data(events, max_len, settings, seed, objective)
-    kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "strategy"})
+    kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "nodes", "strategy"})
     asked = [sorted(kept.items()), sorted((network_settings or {}).items())]
     fingerprint = digest([*objective.identity(), objective.shared, max_len, seed, *asked, events.values, events.offsets])
-    steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
+    steps = len(data.batches(rank=0, devices=settings.processes)) * settings.epochs
     task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
     resume = resume and (run_folder / LAST).is_file()
     with quiet_lightning(), _ended_as_asked():

@@ -56,7 +56,7 @@ class TrainedNetwork(LearntPart):
         """See :meth:`LearntPart.check`."""
         if task.run_folder is not None:
             check_run_folder(task.run_folder, task.resume)
-        elif task.recipe.training.devices > 1:
+        elif task.recipe.training.processes > 1:
             raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
         check_devices(task.recipe.training)
         self._try_sizes(task)

@@ -41,7 +41,7 @@ from diffgrm.apps.cli.shared import (
     write_table,
 )
 from diffgrm.foundation.outputs import check_folder
-from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
+from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
 app = typer.Typer(
@@ -98,9 +98,11 @@ def fit(
     data = dataset_of(interactions, items, dataset, column, time_format)
     say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
-    with ends.hint(lambda: _how_to_go_on(run)):
+    with ends.hint(lambda: ends.how_to_go_on(run)):
         recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
-    if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
+    from diffgrm.learning.machine import is_first_process
+
+    if not is_first_process():
         return
     recommender.save(out)
     drop_checkpoints(run)
@@ -109,12 +111,6 @@ def fit(
     if validation := recommender.facts.get("validation"):
         show_metrics("Validation (by item, history filtered)", {"value": validation})
     say(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
-
-
-def _how_to_go_on(run: Path) -> str:
-    if holds_checkpoint(run):
-        return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
-    return "No model was saved, and there is no checkpoint yet to go on from."
 
 
 @app.command()
