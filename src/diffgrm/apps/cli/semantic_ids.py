@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffgrm.semantic_ids.sid_files import SidTable
 
 semantic_ids_app = typer.Typer(help="Semantic IDs as files: write those of a model, compare two sets.")
-Set = "a model folder, or a file: .parquet (item_id and lists of digits) or .json ({item: digits})."
+PLACE = "a model folder, or a file: .parquet (item_id and lists of digits) or .json ({item: digits})."
 
 
 @semantic_ids_app.command()
@@ -38,7 +38,7 @@ def export(
 
 @semantic_ids_app.command()
 def churn(
-    before: Annotated[Path, typer.Argument(help=f"Semantic IDs before: {Set}")],
+    before: Annotated[Path, typer.Argument(help=f"Semantic IDs before: {PLACE}")],
     after: Annotated[Path, typer.Argument(help="Semantic IDs after, as BEFORE.")],
     column: Annotated[str | None, typer.Option(help="Column of the digits in a parquet file BEFORE.")] = None,
     column_after: Annotated[str | None, typer.Option(help="The same of AFTER.")] = None,

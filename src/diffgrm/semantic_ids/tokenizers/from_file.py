@@ -33,7 +33,8 @@ class FromFileTokenizer(Tokenizer):
     item's digits). Collisions are settled by ``semantic_ids.collisions``, as with every tokenizer: ``share`` leaves the
     file's digits as they are. What codes stand for is not known of a file, so that the error of every code is 0. A change
     of a digit is priced by texts: it costs the squared distance between the mean vectors of the training items that have
-    one code and the other, and codes that none of them has are as dear as the dearest; this price is ours.
+    one code and the other (of equal vectors, the first item's), and codes that none of them has are as dear as the dearest;
+    this price is ours.
 
     A model keeps digits and vectors of the training items, and neither the file nor its path.
     """
