@@ -9,6 +9,7 @@ from diffgrm import InteractionDataset, toy_world
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.recommenders.ensemble import member_file
 from helpers.recipes import SMALL_SCORER, methods, small_generation, small_recipe, unfitted
+from helpers.sid_files import drawn_sids
 
 FUTURE = "item 479"  # the planted item
 SMALL_SIDS = ["tokenizer.n_digits=3", "tokenizer.codebook_size=16"]
@@ -74,6 +75,8 @@ def test_a_planted_validation_event_changes_no_semantic_id(name, world, tmp_path
     found = []
     for number, dataset in enumerate((world, planted(world, last=1))):
         recipe = small_recipe("hybrid").override([f"tokenizer.name={name}", "training.epochs=1", *SMALL_SIDS])
+        if name == "from_file":
+            recipe = recipe.override([f"tokenizer.path={drawn_sids(tmp_path, dataset.items.series, 3, 16)}"])
         recommender = resolve("recommender", "hybrid")(recipe).fit(dataset, progress=False)
         files = learnt(recommender, tmp_path / str(number))
         found.append({part: content for part, content in files.items() if part != "model.safetensors"})

@@ -33,6 +33,7 @@ PARTS: dict[str, dict[str, str]] = {
         "rq_vae": "diffgrm.semantic_ids.tokenizers.vq_vae:ResidualVQVAE",
         "simhash": "diffgrm.semantic_ids.tokenizers.simhash:SimHashTokenizer",
         "random": "diffgrm.semantic_ids.tokenizers.random:RandomTokenizer",
+        "from_file": "diffgrm.semantic_ids.tokenizers.from_file:FromFileTokenizer",
     },
     "model": {
         "diffgrm": "diffgrm.networks.diffgrm:DiffGRM",
