@@ -5,11 +5,14 @@ A worker runs in the environment of its implementation, so this file needs nothi
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,7 @@ def serve(handlers: dict[str, Callable[..., Any]]) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         handler = handlers[request.pop("do")]
+        begin_peak()
         before = resident()
         started = time.perf_counter()
         try:
@@ -59,7 +63,15 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def begin_peak() -> None:
+    """Give back what this process holds for nothing, and forget what it has held, where the system can (Linux)."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak() -> float:
-    """Most MiB that this process has held since it began (what ``getrusage`` says may be its parent's)."""
+    """Most MiB that this process has held since :func:`begin_peak` (what ``getrusage`` says may be its parent's)."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**10

@@ -72,6 +72,7 @@ MADE = {
     "hybrid": lambda use, toy: use("hybrid"),
     "digits have a say": lambda use, toy: use("hybrid").variant(["decoding.weight=0.1"]),
     "few candidates": lambda use, toy: use("hybrid").variant(["decoding.weight=0.5", "decoding.candidates=4"]),
+    "looked up": lambda use, toy: use("hybrid").variant(["retrieval.index=hnsw", "retrieval.candidates=480"]),
     "vectors alone": lambda use, toy: use("hybrid").variant(
         ["item_scoring.co_occurrence.weight=0", "item_scoring.new_items.weight=0"]
     ),

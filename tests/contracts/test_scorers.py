@@ -44,6 +44,18 @@ def test_one_user_alone_is_told_what_all_are_told_together(name):
 
 
 @ALL
+def test_what_it_is_looked_up_by_says_the_same(name):
+    scorer, (users, items) = make(name), scored()
+    wanted = np.broadcast_to(said(scorer), (USERS, ITEMS))
+    if (factors := scorer.item_factors(items)) is not None:
+        assert scorer.user_factors(users) @ factors.T == pytest.approx(wanted, abs=1e-6)
+    if (offsets := scorer.item_offsets(items)) is not None:
+        assert offsets.dtype == np.float32 and np.array_equal(np.broadcast_to(offsets, wanted.shape), wanted)
+    if (few := scorer.sparse_scores(users, items)) is not None:
+        assert few.dtype == np.float32 and np.array_equal(few.toarray(), wanted) and (few.data >= 0).all()
+
+
+@ALL
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_sums_are_the_same_of_arrays_and_of_tensors(name, weight):
     arrays, tensors = (

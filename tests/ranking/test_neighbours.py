@@ -6,6 +6,7 @@ import pytest
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError
+from diffgrm.ranking import neighbours
 from diffgrm.ranking.neighbours import ItemKNN, TextKNN
 from diffgrm.recommenders.neighbours import ItemKNNRecommender, TextKNNRecommender
 
@@ -23,6 +24,16 @@ def test_similarity_is_the_shrunk_cosine_of_who_met_what():
 def test_only_the_best_neighbours_are_kept():
     found = ItemKNN(shrink=0, neighbours=1).fit(TRAIN, 5).toarray()
     assert (found > 0).sum(1).max() == 1 and found[0, 1] > 0 and found[0, 2] == 0
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 300])
+def test_how_many_pairs_are_sorted_at_once_changes_nothing(at_once, monkeypatch):
+    generator = np.random.default_rng(0)
+    train = Ragged.from_lists([generator.integers(0, 50, size) for size in generator.integers(0, 12, 60)])
+    whole = ItemKNN(neighbours=5).fit(train, 53)
+    monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", at_once)
+    found = ItemKNN(neighbours=5).fit(train, 53)
+    assert all(np.array_equal(getattr(found, part), getattr(whole, part)) for part in ("data", "indices", "indptr"))
 
 
 def test_recent_items_count_more():

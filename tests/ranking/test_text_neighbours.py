@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.storage import State
+from diffgrm.ranking.item_scoring import text_neighbours
 from diffgrm.ranking.item_scoring.text_neighbours import NEIGHBOURS, TextNeighbours
 from helpers.item_scores import TEXTS, TRAIN
 
@@ -49,6 +50,15 @@ def test_an_item_with_events_stands_for_itself_and_another_borrows_of_the_neares
         else:
             assert weights[item] == pytest.approx(by_hand(text, texts, able), abs=1e-5)
             assert weights[item].sum() == pytest.approx(1, abs=1e-5) or not weights[item].any()
+
+
+@pytest.mark.parametrize("at_once", [1, 30])
+def test_how_many_texts_are_compared_at_once_changes_nothing(at_once, monkeypatch):
+    generator = np.random.default_rng(0)
+    texts, events = unit(generator, 20), Ragged.from_lists([[0, 3, 4, 7, 9, 12]])
+    whole = TextNeighbours.fit(events, 20, texts)
+    monkeypatch.setattr(text_neighbours, "SIMILARITIES_AT_ONCE", at_once)
+    assert TextNeighbours.fit(events, 20, texts).weights.toarray() == pytest.approx(whole.weights.toarray(), abs=1e-6)
 
 
 def test_weights_add_up_to_one_and_never_go_to_items_without_events(found):

@@ -10,10 +10,12 @@ import torch
 from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe, load
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import RecipeError
+from diffgrm.ranking import item_index
 from diffgrm.ranking.item_scoring.base import Users
 from diffgrm.ranking.ranker import Ranker
 
 HISTORIES = {"a": ["item 3", "item 77", "item 410"], "b": ["item 5"], "c": [f"item {i}" for i in range(20)]}
+FEW = [f"item {i}" for i in range(30)]
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,54 @@ def test_the_export_gives_the_same_lists(whole, weight, tmp_path):
         ours, theirs = onnx.recommend(HISTORIES, **settings), model.recommend(HISTORIES, **settings)
         assert ours["item_id"].equals(theirs["item_id"])
         np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-4)
+
+
+QUESTIONS = [{"k": 5}, {"k": 30, "exclude_seen": False}, {"k": 4, "without": ["item 9", "item 12"]}, {"k": 3, "only": FEW}]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=["plain", "seen", "without", "only"])
+@pytest.mark.parametrize("index", ["hnsw", "ivf_pq"])
+@pytest.mark.parametrize("weight", [0.0, 0.2])
+def test_items_that_are_looked_up_are_those_of_all(whole, index, weight, question):
+    """With candidates enough; the scores are log-probabilities among them, and so differ by as much for all of a list."""
+    exact = whole.variant([f"decoding.weight={weight}", "item_scoring.new_items.weight=0.5"])
+    exact = exact.remove_items(["item 44", "item 45"])
+    quick = exact.variant([f"retrieval.index={index}", "retrieval.candidates=400"])
+    assert quick.ranker()._first_stage is not None and exact.ranker()._first_stage is None
+    ours, theirs = (model.recommend(HISTORIES, **question) for model in (quick, exact))
+    assert ours.drop("score").equals(theirs.drop("score"))
+    shift = ours.select("user_id", shift=pl.col("score") - theirs["score"]).group_by("user_id")
+    assert shift.agg(pl.col("shift").max() - pl.col("shift").min())["shift"].max() < 1e-3
+
+
+def test_items_that_come_are_looked_up_in_the_index_that_is_there(whole, monkeypatch):
+    quick = whole.variant(["retrieval.index=hnsw", "retrieval.candidates=400"])
+    quick.recommend(HISTORIES, k=3)
+    monkeypatch.setattr(item_index, "_hnsw", None)  # nothing is built
+    grown = quick.add_items(pl.DataFrame({"item_id": ["new"], "text": [whole.item_table["text"][3]]}))
+    exact = grown.variant(["retrieval.index=exact"])
+    for model in (grown, grown.remove_items(["item 9"]), grown.variant(["item_scoring.new_items.weight=2"])):
+        exact = model.variant(["retrieval.index=exact"])
+        ours, theirs = (one.recommend(HISTORIES, k=20)["item_id"] for one in (model, exact))
+        assert ours.equals(theirs)
+    assert "new" in grown.variant(["item_scoring.new_items.weight=9"]).recommend(HISTORIES, k=2)["item_id"]
+
+
+def test_how_items_are_looked_up_is_kept_with_the_model(whole, tmp_path):
+    quick = whole.variant(["retrieval.index=ivf_pq", "retrieval.candidates=300"])
+    again = load(quick.save(tmp_path / "model"))
+    assert again.recipe.retrieval == quick.recipe.retrieval
+    assert again.recommend(HISTORIES, k=9).equals(quick.recommend(HISTORIES, k=9))
+
+
+def test_an_index_that_could_not_find_the_best_is_refused(whole, recipe, toy):
+    with pytest.raises(RecipeError, match="retrieval.index=hnsw looks items up by their vectors, but item_scoring"):
+        whole.variant(["retrieval.index=hnsw", "item_scoring.vectors.weight=0"])
+    posterior = recipe.override(["decoding.name=item_posterior", "retrieval.candidates=9"])
+    with pytest.raises(RecipeError, match="decoding 'item_posterior' finds items in its own way; leave retrieval out"):
+        HybridRecommender(posterior).fit(toy, progress=False)
+    with pytest.raises(RecipeError, match="retrieval.candidates = 9 does nothing with retrieval.index = exact"):
+        HybridRecommender(recipe.override(["retrieval.index=exact", "retrieval.candidates=9"])).fit(toy, progress=False)
 
 
 def test_other_decoders_serve_the_same_weights(whole):

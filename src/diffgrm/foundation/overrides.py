@@ -15,7 +15,7 @@ PART_SECTIONS = ("embedding", "tokenizer", "model", "objective", "noising", "dec
 OWN_SCORER = re.compile(r"(item_scoring)\.([\w.]+:\w+)(?:\.(.+))?")  # a class of one's own has dots in its name
 
 # Settings that can change after fit; where vectors and encoders lie is not kept in model folders (see Local).
-LATE = re.compile(r"(decoding|evaluation)\.|item_scoring\..*\.weight=|embedding\.(text\.)*(path|model)=")
+LATE = re.compile(r"(decoding|retrieval|evaluation)\.|item_scoring\..*\.weight=|embedding\.(text\.)*(path|model)=")
 
 
 def after_fit(overrides: Iterable[str]) -> list[str]:
@@ -27,8 +27,8 @@ def after_fit(overrides: Iterable[str]) -> list[str]:
     overrides = list(overrides)
     if early := [override for override in overrides if not LATE.match(override)]:
         raise RecipeError(
-            "only decoding and evaluation settings and the weights of item_scoring (0: without) can change after fit, not "
-            f"{first_few(early)}"
+            "only decoding, retrieval and evaluation settings and the weights of item_scoring (0: without) can change "
+            f"after fit, not {first_few(early)}"
         )
     return overrides
 

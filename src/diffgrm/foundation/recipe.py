@@ -26,6 +26,7 @@ from diffgrm.foundation.sections import (
     DataSettings,
     EvaluationSettings,
     ItemLossSettings,
+    RetrievalSettings,
     Section,
     Seed,
     SemanticIdSettings,
@@ -86,6 +87,7 @@ class Recipe(BaseModel):
     noising: Annotated[Part, _part("noising", "confidence")] = "confidence"  # type: ignore[assignment]
     item_loss: ItemLossSettings = ItemLossSettings()  # type: ignore[call-arg]
     item_scoring: Annotated[ItemScoring, PlainValidator(read_scorers)] = ItemScoring({})
+    retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
     decoding: Annotated[Part, _part("decoding", "any_order_beam")] = "any_order_beam"  # type: ignore[assignment]
     evaluation: EvaluationSettings = EvaluationSettings()  # type: ignore[call-arg]

@@ -84,6 +84,21 @@ class ItemLossSettings(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="softmax: probability mass spread over all items")
 
 
+class RetrievalSettings(Section):
+    """How items are found that may be the best by their scores."""
+
+    only_with: ClassVar[OnlyWith] = (("candidates", "index", ("auto", "hnsw", "ivf_pq")),)
+
+    index: Literal["auto", "exact", "hnsw", "ivf_pq"] = Field(
+        "auto",
+        description="exact: all items are scored; hnsw, ivf_pq: an index of item vectors (faiss) gives candidates, and "
+        "those are scored exactly; auto: exact below 100,000 items and on GPUs, then hnsw, from 500,000 items ivf_pq",
+    )
+    candidates: int = Field(
+        500, ge=1, le=2**20, description="items that the index gives for each user (raised to what a list needs)"
+    )
+
+
 class TrainingSettings(Section):
     """The training loop."""
 

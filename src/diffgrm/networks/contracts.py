@@ -113,7 +113,8 @@ class BorrowsVectors(EncodesHistories, Protocol):
     """Items without training events have a part of their vectors from others."""
 
     def borrowed_vectors(self, weights: Tensor) -> Tensor | None:
-        """[M, d] what is added to the vectors of M items, by their weights [M, J] on those at fit; None: nothing."""
+        """[M, d] what is added to the vectors of M items, by their weights [M, J] on those at fit, a sparse tensor; None:
+        nothing."""
         ...
 
 

@@ -92,7 +92,8 @@ class Branch(nn.Module, ABC):
         """[M, d] what the branch says of items."""
 
     def borrowed(self, weights: Tensor) -> Tensor | None:
-        """[M, d] what items without training events get of those [J] that have some, by weights [M, J]; None: nothing."""
+        """[M, d] what items without training events get of those [J] that have some, by weights [M, J], a sparse tensor;
+        None: nothing."""
         return None
 
     def alignment(self, items: ItemFeatures) -> Tensor | None:

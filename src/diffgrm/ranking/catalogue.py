@@ -41,6 +41,12 @@ class Excluded:
         """Those of some users [b]."""
         return Excluded(self.padded[chosen], self.n_items)
 
+    def ragged(self) -> Ragged:
+        """Item positions of each user, as arrays."""
+        padded = self.padded.cpu().numpy()
+        used = padded >= 0
+        return Ragged(padded[used], np.concatenate([[0], np.cumsum(used.sum(1))]))
+
     @cached_property
     def _keys(self) -> Tensor:
         """Sorted user * n_items + item, and one that is larger than any."""

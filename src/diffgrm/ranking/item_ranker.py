@@ -1,4 +1,4 @@
-"""ItemRanker: histories in, item positions out, exactly, for networks that score items and decode no digits."""
+"""ItemRanker: histories in, item positions out, for networks that score items and decode no digits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.contracts import ScoresItems, contract
 from diffgrm.networks.inputs import Histories
+from diffgrm.ranking.first_stage import FirstStage
 from diffgrm.ranking.item_scoring.base import ItemScoring, Users
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.ranking.query import Query, top_k_of_scores
+
+USERS_AT_ONCE = 256  # whose items are looked up together
 
 
 @dataclass(frozen=True)
@@ -23,22 +26,40 @@ class ItemRanker:
 
     Attributes:
         network: see :class:`ScoresItems`.
+        first_stage: looks up the best items of large catalogues; None: all items are scored.
     """
 
     network: nn.Module
     items: ItemTable
     scoring: ItemScoring
+    first_stage: FirstStage | None = None
 
     def rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         """Item positions [U, k], best first (-1 after the last), and their scores [U, k]."""
+        allowed = len(self.items.features) if query.candidates is None else int(np.count_nonzero(query.candidates))
         with torch.no_grad(), evaluating(self.network):
+            if self.first_stage is not None and self.first_stage.serves(allowed):
+                return self._looked_up(query, self.first_stage)
+            return top_k_of_scores(query, lambda rows: self.scoring.scores(self._users(query, rows)).cpu().numpy())
 
-            def scores(rows: np.ndarray) -> np.ndarray:
-                histories = query.histories.rows(rows)
-                users = self.items.comparison.users(self._user_vectors(histories))
-                return self.scoring.scores(Users(users, histories)).cpu().numpy()
+    def _looked_up(self, query: Query, first_stage: FirstStage) -> tuple[np.ndarray, np.ndarray]:
+        """The answer where few items are scored, a block of users at a time."""
+        items = np.full((len(query.histories), query.k), -1, dtype=np.int64)
+        scores = np.full(items.shape, -np.inf, dtype=np.float32)
+        for start in range(0, len(items), USERS_AT_ONCE):
+            rows = np.arange(start, min(start + USERS_AT_ONCE, len(items)))
+            users = self._users(query, rows)
+            excluded = users.histories if query.exclude_seen else None
+            found, said = first_stage.best(users, query.k, query.candidates, excluded)
+            count = min(query.k, found.shape[1])
+            items[rows, :count], scores[rows, :count] = found[:, :count], said[:, :count]
+            if query.progress:
+                query.progress(len(rows))
+        return items, scores
 
-            return top_k_of_scores(query, scores)
+    def _users(self, query: Query, rows: np.ndarray) -> Users:
+        histories = query.histories.rows(rows)
+        return Users(self.items.comparison.users(self._user_vectors(histories)), histories)
 
     def top(self, histories: Ragged, k: int) -> np.ndarray:
         """Item positions [U, k] for histories, best first, what is in the history left out, -1 after the last."""

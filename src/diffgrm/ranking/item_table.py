@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
@@ -64,8 +65,11 @@ class ItemTable:
             return
         network = contract(self.network, BorrowsVectors)
         new = np.flatnonzero(~neighbours.has_events)
-        for part in np.array_split(new, 1 + len(neighbours.has_events) // ITEMS_AT_ONCE):
-            weights = torch.from_numpy(neighbours.weights[part].toarray()).to(vectors)
+        for part in np.split(new, range(ITEMS_AT_ONCE, len(new), ITEMS_AT_ONCE)):
+            some = sp.coo_array(neighbours.weights[part])  # of few: as a full matrix it would grow with the items' square
+            weights = torch.sparse_coo_tensor(np.stack(some.coords), some.data, some.shape, check_invariants=True).to(
+                vectors
+            )
             if (borrowed := network.borrowed_vectors(weights)) is not None:
                 vectors[torch.from_numpy(part).to(vectors.device)] += borrowed
 

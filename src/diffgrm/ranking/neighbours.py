@@ -10,6 +10,7 @@ from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
 
+PAIRS_AT_ONCE = 2**24  # of items that users met together, which are sorted at once
 NeighbourCount = Annotated[int, Field(ge=1), "most similar items kept for each item"]
 Shrink = Annotated[float, Field(ge=0), "added to the product of norms, so that few users mean little"]
 Last = Annotated[int | None, Field(ge=1), "most recent history items that count; null: all"]
@@ -49,17 +50,25 @@ class ItemKNN:
         user = np.repeat(np.arange(len(train)), train.lengths)
         met = sp.coo_array((np.ones(len(user)), (user, train.values)), shape=(len(train), n_items)).tocsr()
         met.data[:] = 1.0  # however often
-        together = sp.coo_array(met.T @ met)
+        met_by = met.T.tocsr()
         norm = np.sqrt(np.asarray(met.sum(0)).ravel())
+        pairs = met_by @ np.diff(met.indptr)  # [I] at most so many items beside each, if no two users met the same
+        blocks = np.split(np.arange(n_items), np.flatnonzero(np.diff(np.cumsum(pairs) // PAIRS_AT_ONCE)) + 1)
+        found = [self._nearest(items, sp.coo_array(met_by[items] @ met), norm) for items in blocks]
+        row, column, value = map(np.concatenate, zip(*found, strict=True))
+        return sp.coo_array((value, (row, column)), shape=(n_items, n_items)).tocsr()
+
+    def _nearest(self, items: np.ndarray, together: sp.coo_array, norm: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The nearest of some items [N]: item, neighbour and similarity, by how many users met both [N, I]."""
         row, column = together.coords
-        value = together.data / (norm[row] * norm[column] + self.shrink)
-        keep = row != column
+        value = together.data / (norm[items[row]] * norm[column] + self.shrink)
+        keep = items[row] != column
         row, column, value = row[keep], column[keep], value[keep]
         order = np.lexsort((column, -value, row))  # each row's best first
         row, column, value = row[order], column[order], value[order]
-        start = np.searchsorted(row, np.arange(n_items))
+        start = np.searchsorted(row, np.arange(len(items)))
         best = np.arange(len(row)) - start[row] < self.neighbours
-        return sp.coo_array((value[best], (row[best], column[best])), shape=(n_items, n_items)).tocsr()
+        return items[row[best]], column[best].astype(np.int64), value[best]
 
     def scores(self, histories: Ragged, similarity: sp.csr_array) -> np.ndarray:
         """[U, I] sum over the history of weight times similarity."""

@@ -18,6 +18,7 @@ from diffgrm.networks.contracts import EncodesHistories, GivesCodeTables, Scores
 from diffgrm.networks.inputs import Histories, ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue, Excluded
 from diffgrm.ranking.decoding.base import Decoded, Decoder, ItemScores, Task, Watch
+from diffgrm.ranking.first_stage import FirstStage, LookUp
 from diffgrm.ranking.item_scoring.base import ItemScoring, SecondLook, Users
 from diffgrm.ranking.item_table import ItemTable
 
@@ -35,6 +36,7 @@ class Ranker:
         catalogue: recommendable items, on the device of the network.
         items: the network's view of all items.
         scoring: of all items, for decoders that use it.
+        first_stage: looks up the best items of large catalogues, for decoders that need no others.
     """
 
     network: nn.Module
@@ -42,6 +44,7 @@ class Ranker:
     catalogue: Catalogue
     items: ItemTable
     scoring: ItemScoring | None = None
+    first_stage: FirstStage | None = None
 
     @classmethod
     def over_codes(cls, network: nn.Module, decoder: Decoder, catalogue: Catalogue) -> Ranker:
@@ -95,7 +98,8 @@ class Ranker:
         ask = getattr(self.network, self.decoder.asks)
         with torch.no_grad(), evaluating(self.network):
             tables = contract(self.network, GivesCodeTables).code_tables() if self.decoder.uses_code_tables else None
-            for users, memory in self.encoded(histories, self.decoder.rows(len(self.catalogue), k)):
+            n_items = len(self.catalogue) if self._first_stage is None else self._first_stage.candidates
+            for users, memory in self.encoded(histories, self.decoder.rows(n_items, k)):
                 excluded = None
                 if exclude_seen or without is not None:
                     seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
@@ -105,12 +109,20 @@ class Ranker:
                 task = Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores, tables)
                 yield users, self.decoder.decode(task)
 
+    @property
+    def _first_stage(self) -> FirstStage | None:
+        """The first stage, where it serves this decoder and catalogue."""
+        serves = self.first_stage is not None and self.decoder.looks_up and self.first_stage.serves(len(self.catalogue))
+        return self.first_stage if serves else None
+
     def _item_scores(self, memory: Any, histories: Ragged) -> ItemScores:
-        """What the scorers say of all items for encoded users, and their second look at candidates."""
+        """What the scorers say of all items, or of the best, for encoded users, and their second look at candidates."""
         scoring = self.scoring
         assert scoring is not None
         users = Users(self.items.comparison.users(contract(self.network, ScoresItems).user_vectors(memory)), histories)
         second_look = SecondLook(scoring, users) if scoring.candidates else None
+        if self._first_stage is not None:
+            return ItemScores(None, scoring.candidates, second_look, LookUp(self._first_stage, users))
         return ItemScores(scoring.scores(users), scoring.candidates, second_look)
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:

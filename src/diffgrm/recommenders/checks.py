@@ -8,6 +8,7 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DiffGRMError, RecipeError
+from diffgrm.foundation.sections import RetrievalSettings
 from diffgrm.networks.contracts import (
     Denoises,
     DenoisesVectors,
@@ -17,6 +18,7 @@ from diffgrm.networks.contracts import (
     check_network,
     lacks,
 )
+from diffgrm.ranking.first_stage import can_look_up
 from diffgrm.semantic_ids.embeddings.base import ItemSpace
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
@@ -52,6 +54,7 @@ def check_recipe(recipe: Recipe) -> None:
             ranks_by = ()  # by what needs no network
     if recipe.model.options.get("start") == "item_scorer":
         _check_start(recipe)
+    _check_index(recipe)
     asked = [(EncodesHistories, "training"), *taught, *((need, who) for need in needs)]
     check_network(recipe.model.name, registry.resolve("model", recipe.model.name), asked)
     for need in ranks_by:
@@ -60,6 +63,20 @@ def check_recipe(recipe: Recipe) -> None:
                 f"{who} ranks by what {need.__name__} says, which the objective {recipe.objective.name!r} does not teach; "
                 "choose another objective (joint: items and digits; next_item: items; diffusion, left_to_right: digits)"
             )
+
+
+def _check_index(recipe: Recipe) -> None:
+    """Refuse an index of item vectors beside scorers that it does not find the best items of."""
+    if not {"retrieval", "item_scoring"} <= {*recipe.sections} or recipe.retrieval.index in ("auto", "exact"):
+        return
+    parts = recipe.item_scoring.scorers.values()
+    scorers = [(registry.resolve("scorer", part.name), part.options.get("weight", 1.0)) for part in parts]
+    if not can_look_up(scorers):
+        raise RecipeError(
+            f"retrieval.index={recipe.retrieval.index} looks items up by their vectors, but item_scoring "
+            f"({', '.join(recipe.item_scoring.scorers)}) has a scorer that can only score all items, or none that compares "
+            "vectors; set retrieval.index=exact, weigh item_scoring.vectors, or see item_factors of Scorer for your own"
+        )
 
 
 def _check_start(recipe: Recipe) -> None:
@@ -115,6 +132,13 @@ def check_all_taught(recipe: Recipe) -> None:
             "for nothing; set noising.name=full_mask"
         )
     _check_alignment(recipe)
+    looks_up = "decoding" not in recipe.sections or registry.constant("decoding", recipe.decoding.name, "looks_up", False)
+    usual = RetrievalSettings()  # type: ignore[call-arg]
+    if "retrieval" in recipe.sections and recipe.retrieval != usual and not looks_up:
+        raise RecipeError(
+            f"retrieval is for lists that item scores propose, but decoding {recipe.decoding.name!r} finds items in its "
+            "own way; leave retrieval out, or choose decoding.name=item_proposals"
+        )
     if ScoresItems in taught and "decoding" in recipe.sections and "item_scoring" not in recipe.sections:
         raise RecipeError(
             f"the objective {objective!r} teaches item scores, which the recommender {who!r} does not rank by; choose "

@@ -12,12 +12,13 @@ import torch
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns
 from diffgrm.ranking.decoding.base import Decoder
+from diffgrm.ranking.item_index import KeptIndex
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ranker import Ranker
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe
 from diffgrm.recommenders.parts import LearntPart, part_of
-from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.rankers import Tables, first_stage, item_features
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors, reads_texts
@@ -47,6 +48,7 @@ class GenerativeRecommender(Recommender):
         # Of all that may be recommended and of the last filter that was asked for: their tables are worth keeping.
         self._ranker: Ranker | None = None
         self._restricted: tuple[np.ndarray, Ranker] | None = None
+        self._index = KeptIndex()
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`."""
@@ -99,7 +101,8 @@ class GenerativeRecommender(Recommender):
         if self._ranker is None:
             n_fitted = network_of(self.parts).sizes["n_items"]
             features = item_features(self.parts, self.item_counts, n_fitted).to(device)
-            self._ranker = Tables(self.recipe, self.parts, recommendable).ranker(network, features, self._decoder())
+            tables = Tables(self.recipe, self.parts, recommendable)
+            self._ranker = self._looking_up(tables.ranker(network, features, self._decoder()))
         if candidates is None or candidates is recommendable:
             return self._ranker
         if self._restricted is None or not np.array_equal(self._restricted[0], candidates):
@@ -165,7 +168,10 @@ class GenerativeRecommender(Recommender):
         self._forget()
         if before is not None:
             tables = Tables(self.recipe, self.parts, self.catalogue.recommendable, before.catalogue)
-            self._ranker = tables.ranker(before.network, before.items.features, decoder, before.items)
+            self._ranker = self._looking_up(tables.ranker(before.network, before.items.features, decoder, before.items))
+
+    def _looking_up(self, exact: Ranker) -> Ranker:
+        return replace(exact, first_stage=first_stage(self.recipe, exact.scoring, self._index))
 
     def _decoder(self) -> Decoder:
         return self.recipe.decoding.build(seed=self.recipe.seed)

@@ -23,4 +23,4 @@ class HybridRecommender(DiffGRMRecommender):
     """
 
     name = "hybrid"
-    sections: ClassVar[tuple[str, ...]] = (*GenerativeRecommender.sections, "item_scoring")
+    sections: ClassVar[tuple[str, ...]] = (*GenerativeRecommender.sections, "item_scoring", "retrieval")

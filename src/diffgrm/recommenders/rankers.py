@@ -11,6 +11,8 @@ from diffgrm.networks.comparison import Comparison
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.decoding.base import Decoder
+from diffgrm.ranking.first_stage import FirstStage
+from diffgrm.ranking.item_index import KeptIndex
 from diffgrm.ranking.item_ranker import ItemRanker
 from diffgrm.ranking.item_scoring.base import ItemScoring, ScoredItems
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
@@ -80,6 +82,11 @@ class Tables:
         if scorers is not None and neighbours is not None and decoder.uses_item_scores:
             scoring = ItemScoring(tuple(scorers.scorers.values()), ScoredItems(table.comparable, neighbours))
         return Ranker(network, decoder, self.catalogue(features), table, scoring)
+
+
+def first_stage(recipe: Recipe, scoring: ItemScoring | None, kept: KeptIndex) -> FirstStage | None:
+    """What looks up the best items of large catalogues, in use; validation scores all."""
+    return None if scoring is None or "retrieval" not in recipe.sections else FirstStage.of(recipe.retrieval, scoring, kept)
 
 
 def item_ranker(recipe: Recipe, network: nn.Module, features: ItemFeatures) -> ItemRanker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -9,12 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.ranking.item_index import KeptIndex
 from diffgrm.ranking.item_ranker import ItemRanker
 from diffgrm.ranking.query import Query
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe
 from diffgrm.recommenders.parts import LearntPart, part_of
-from diffgrm.recommenders.rankers import item_features, item_ranker
+from diffgrm.recommenders.rankers import first_stage, item_features, item_ranker
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors, branch_names, reads_texts
 from diffgrm.recommenders.trained_network import TrainedNetwork, network_of
@@ -35,11 +37,12 @@ class SASRecRecommender(Recommender):
     """
 
     name = "sasrec"
-    sections: ClassVar[tuple[str, ...]] = ("model", "objective", "training")
+    sections: ClassVar[tuple[str, ...]] = ("model", "objective", "retrieval", "training")
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)
         self._ranker: ItemRanker | None = None
+        self._index = KeptIndex()
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`; texts and semantic IDs where the branches read them."""
@@ -72,7 +75,8 @@ class SASRecRecommender(Recommender):
             part = network_of(self.parts)
             device = next(part.in_use.parameters()).device
             features = item_features(self.parts, self.item_counts, part.sizes["n_items"]).to(device)
-            self._ranker = item_ranker(self.recipe, part.in_use, features)
+            exact = item_ranker(self.recipe, part.in_use, features)
+            self._ranker = replace(exact, first_stage=first_stage(self.recipe, exact.scoring, self._index))
         return self._ranker
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:

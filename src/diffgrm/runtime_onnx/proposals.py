@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.ranking.first_stage import FirstStage
 from diffgrm.ranking.item_scoring.base import ItemScoring, Users
 from diffgrm.runtime_onnx.search import Task, best_of, log_softmax
 
@@ -22,15 +23,18 @@ class ItemProposals:
         scoring: of all items.
         candidates: items that are looked at for each user (raised to k where k is larger).
         weight: what the log-probability of an item's digits counts for beside that of the item; 0: nothing.
+        first_stage: looks up the best items of large catalogues; None: all items are scored.
     """
 
     scoring: ItemScoring
     candidates: int
     weight: float
+    first_stage: FirstStage | None = None
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`diffgrm.runtime_onnx.decoding.Decoding.rows`; scores weigh as 1024 logits do."""
-        return (max(self.candidates, k) if self.weight else 0) + 1 + n_items // 1024
+        scored = n_items if (first_stage := self._look_up(n_items)) is None else first_stage.candidates
+        return (max(self.candidates, k) if self.weight else 0) + 1 + scored // 1024
 
     def decode(self, task: Task, histories: Ragged) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`diffgrm.runtime_onnx.decoding.Decoding.decode`."""
@@ -45,15 +49,32 @@ class ItemProposals:
 
     def _proposed(self, task: Task, users: Users) -> tuple[np.ndarray, np.ndarray]:
         """Item positions [B, C] of highest item score, best first, and their log-probabilities among all that the user may
-        get; -inf for those that are not."""
+        get, or that are looked up; -inf for those that are not."""
+        count = max(self.candidates, self.scoring.candidates, task.k)
+        if (first_stage := self._look_up(len(task.catalogue))) is not None:
+            excluded = None if task.excluded is None else task.excluded.histories
+            items, score = first_stage.best(users, count, task.catalogue.recommendable, excluded)
+            items, score = items[:, :count], _log_softmax(score)[:, :count]
+            return items, self.scoring.rescored(users, items, score)
         score = np.where(task.catalogue.recommendable, self.scoring.scores(users), np.float32(-np.inf))
         if task.excluded is not None:
             score[task.excluded.pairs(np.arange(len(score)))] = -np.inf
-        with np.errstate(invalid="ignore"):
-            score = np.nan_to_num(log_softmax(score), nan=-np.inf, neginf=-np.inf)  # of users for whom nothing is left
-        items = best_of(score, max(self.candidates, self.scoring.candidates, task.k))
+        score = _log_softmax(score)
+        items = best_of(score, count)
         score = np.take_along_axis(score, items, 1)
         return items, self.scoring.rescored(users, np.where(score > -np.inf, items, -1), score)
+
+    def _look_up(self, n_items: int) -> FirstStage | None:
+        """The first stage, where it serves so many items."""
+        return self.first_stage if self.first_stage is not None and self.first_stage.serves(n_items) else None
+
+
+def _log_softmax(score: np.ndarray) -> np.ndarray:
+    """-inf for users for whom nothing is left."""
+    if not score.shape[1]:
+        return score
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(log_softmax(score), nan=-np.inf, neginf=-np.inf)
 
 
 def _digits(task: Task, codes: np.ndarray) -> np.ndarray:

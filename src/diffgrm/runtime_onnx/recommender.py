@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
@@ -17,8 +18,11 @@ from diffgrm.foundation import model_folder
 from diffgrm.foundation.parts import as_part, read_scorers
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError
+from diffgrm.foundation.sections import RetrievalSettings
 from diffgrm.foundation.storage import State, regular
 from diffgrm.foundation.yaml_text import LONGEST, read_yaml
+from diffgrm.ranking.first_stage import FirstStage
+from diffgrm.ranking.item_index import KeptIndex
 from diffgrm.ranking.item_scoring.base import ItemScoring, ScoredItems
 from diffgrm.recommenders.answers import answer_table, candidate_items
 from diffgrm.recommenders.item_catalogue import COUNT, RECOMMENDABLE, read_item_rows
@@ -184,4 +188,13 @@ def _decoding(
     learnt = ItemScorers()
     learnt.read(folder, read_scorers(recipe["item_scoring"]), len(arrays[VECTORS]))
     items = ScoredItems(arrays.get(COMPARABLE, arrays[VECTORS]), learnt.neighbours)
-    return ItemProposals(ItemScoring(tuple(learnt.scorers.values()), items), count, part.options["weight"])
+    scoring = ItemScoring(tuple(learnt.scorers.values()), items)
+    first_stage = FirstStage.of(_retrieval(folder, recipe), scoring, KeptIndex())
+    return ItemProposals(scoring, count, part.options["weight"], first_stage)
+
+
+def _retrieval(folder: Path, recipe: Mapping[str, Any]) -> RetrievalSettings:
+    try:
+        return RetrievalSettings(**recipe.get("retrieval", {}))
+    except (TypeError, ValidationError) as error:
+        raise ModelFolderError(f"{folder} is damaged: the section retrieval of its recipe: {error}") from error

@@ -61,11 +61,11 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
     own = keys(codes)
     _, group, sizes = np.unique(own, return_inverse=True, return_counts=True)
     waiting = np.flatnonzero(sizes[group] > 1)
-    original, taken = codes.copy(), np.unique(own)
+    original, taken, placed = codes.copy(), np.unique(own), np.zeros(n_items, dtype=bool)
     for copies in _large_groups_of_copies(embeddings, waiting):
         codes[copies[1:]] = _nearest_free(tokenizer, embeddings, original, copies, keys, taken)  # one of them may stay
-        taken = np.sort(np.concatenate([taken, keys(codes[copies[1:]])]))
-        waiting = np.setdiff1d(waiting, copies[1:])
+        taken, placed[copies[1:]] = _with(taken, keys(codes[copies[1:]])), True
+    waiting = waiting[~placed[waiting]]
     if waiting.size:
         codes[waiting] = _settled(tokenizer, embeddings[waiting], original[waiting], keys, taken, own[waiting])
     if len(np.unique(codes, axis=0)) != n_items:  # two codes with one hash: one chance in 10^9 for 100,000 items
@@ -118,7 +118,7 @@ def _settled(
     codes = original.copy()
     _, cell, sizes = np.unique(keys(original), return_inverse=True, return_counts=True)
     waiting = np.flatnonzero(sizes[cell] <= CROWD)
-    crowds = [(np.flatnonzero(cell == number), homes) for number in np.flatnonzero(sizes > CROWD)]
+    crowds = [(items, homes) for items in _groups(cell, sizes, CROWD)]
     longest, length = min(LONGEST_LIST, prod(tokenizer.codebook_sizes)), FIRST_LIST
     while waiting.size:
         first_round, left = homes is not None, []
@@ -128,7 +128,7 @@ def _settled(
             placed, chosen, found = _assign(keys(candidates), costs, None if homes is None else homes[items])
             goes = np.flatnonzero(placed & (chosen >= 0))
             codes[items[goes]] = candidates[goes, chosen[goes]]
-            taken = np.union1d(taken, keys(codes[items[goes]]))
+            taken = _with(taken, keys(codes[items[goes]]))
             if not first_round and length >= longest:
                 found.append(np.flatnonzero(~placed & np.isinf(costs[:, 0])))
             crowds += [(items[crowd], homes) for crowd in found]
@@ -137,8 +137,30 @@ def _settled(
         length = min(2 * length, longest)
     for items, own in crowds:
         codes[items] = deal(tokenizer, embeddings[items], original[items], keys, taken, None if own is None else own[items])
-        taken = np.union1d(taken, keys(codes[items]))
+        taken = _with(taken, keys(codes[items]))
     return codes
+
+
+def _with(taken: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Sorted distinct keys with others, in one pass over them.
+
+    >>> _with(np.array([2, 5, 9]), np.array([7, 5, 1])).tolist()
+    [1, 2, 5, 7, 9]
+    """
+    more = np.unique(more)
+    place = np.searchsorted(taken, more)
+    new = taken[np.minimum(place, len(taken) - 1)] != more
+    return np.insert(taken, place[new], more[new])
+
+
+def _groups(number: np.ndarray, sizes: np.ndarray, above: int) -> list[np.ndarray]:
+    """Where the numbers [N] stand that occur more often than ``above``; ``sizes`` [G] says how often each of them does.
+
+    >>> [places.tolist() for places in _groups(np.array([1, 0, 2, 1, 2]), np.array([1, 2, 2]), 1)]
+    [[0, 3], [2, 4]]
+    """
+    order, ends = np.argsort(number, kind="stable"), np.cumsum(sizes)
+    return [order[ends[group] - sizes[group] : ends[group]] for group in np.flatnonzero(sizes > above)]
 
 
 def _large_groups_of_copies(embeddings: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
@@ -146,8 +168,7 @@ def _large_groups_of_copies(embeddings: np.ndarray, items: np.ndarray) -> list[n
     if not items.size:
         return []
     _, group, sizes = np.unique(embeddings[items], axis=0, return_inverse=True, return_counts=True)
-    group = group.reshape(-1)
-    return [items[group == number] for number in np.flatnonzero(sizes > FIRST_LIST)]
+    return [items[places] for places in _groups(group.reshape(-1), sizes, FIRST_LIST)]
 
 
 def _nearest_free(

@@ -1,4 +1,4 @@
-"""What of a recipe can change without a new fit: decoding, evaluation, and the weights of item scorers."""
+"""What of a recipe can change without a new fit: decoding, retrieval, evaluation, and the weights of item scorers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from diffgrm.foundation.recipe import Recipe
 
-LATE = ("decoding", "evaluation")  # sections of which all can
+LATE = ("decoding", "retrieval", "evaluation")  # sections of which all can
 
 
 def is_late(section: str, change: object) -> bool:

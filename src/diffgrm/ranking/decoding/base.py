@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffgrm.networks.contracts import Denoises
 from diffgrm.ranking.catalogue import Catalogue, Excluded
+from diffgrm.ranking.first_stage import LookUp
 from diffgrm.ranking.item_scoring.base import SecondLook
 
 Denoise = Callable[[Tensor, Tensor, Any], Tensor]
@@ -29,20 +30,24 @@ class ItemScores:
     """What scorers say of all items to a batch of B users; a decoder knows nothing of their terms.
 
     Attributes:
-        all: [B, I] scores before softmax.
+        all: [B, I] scores before softmax; None where ``look_up`` is there instead.
         candidates: best items of each user that a second look is taken at; 0: none is.
         second_look: takes candidates [B, C] (item positions, best first, -1 after the last) and their scores [B, C], and
             returns other scores for them. None: there is none.
+        look_up: gives the best items and their scores, for decoders that need no others (:attr:`Decoder.looks_up`).
     """
 
-    all: Tensor
+    all: Tensor | None
     candidates: int = 0
     second_look: SecondLook | None = None
+    look_up: LookUp | None = None
 
     def rows(self, chosen: Tensor) -> ItemScores:
         """Those of some users [b]."""
+        everything = None if self.all is None else self.all[chosen]
         second_look = None if self.second_look is None else self.second_look.rows(chosen)
-        return replace(self, all=self.all[chosen], second_look=second_look)
+        look_up = None if self.look_up is None else self.look_up.rows(chosen)
+        return replace(self, all=everything, second_look=second_look, look_up=look_up)
 
 
 @dataclass(frozen=True)
@@ -127,12 +132,14 @@ class Decoder(ABC):
         asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
         needs: what the network must be able to do.
         uses_item_scores: whether it needs to be told the scores of all items.
+        looks_up: whether those of the best items are enough.
         uses_code_tables: whether it needs to be told the vectors of codes.
     """
 
     asks: ClassVar[str] = "denoise"
     needs: ClassVar[tuple[type, ...]] = (Denoises,)
     uses_item_scores: ClassVar[bool] = False
+    looks_up: ClassVar[bool] = False
     uses_code_tables: ClassVar[bool] = False
 
     def check(self, n_digits: int, n_items: int) -> None:

@@ -36,7 +36,7 @@ class DigitsAndItems(Decoder):
     @torch.no_grad()
     def decode(self, task: Task) -> Decoded:
         """See :meth:`Decoder.decode`."""
-        assert task.item_scores is not None
+        assert task.item_scores is not None and task.item_scores.all is not None
         catalogue = task.catalogue
         hidden = torch.ones(len(task.memory), 1, catalogue.n_digits, dtype=torch.bool, device=task.seeds.device)
         log_p = task.denoise(hidden.long(), hidden, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]

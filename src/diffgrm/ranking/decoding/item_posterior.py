@@ -104,7 +104,7 @@ class ItemPosterior(AnyOrderBeam):
 
         Of a partial SID that no item fits, all is -inf.
         """
-        assert task.item_scores is not None
+        assert task.item_scores is not None and task.item_scores.all is not None
         batch, width, n, K = log_p.shape
         pairs = (_fitting(task, beams, log_p) if beams.known.any() else _all_items(task, log_p, self.items)).best(
             self.items

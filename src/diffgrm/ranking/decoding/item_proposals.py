@@ -2,7 +2,8 @@
 
 A candidate's digits are filled as Confidence-guided Parallel Denoising fills them (paper, section 3.4): in every step the
 one that the network is surest of, each candidate in its own order. An item's score is the log of its probability among the
-recommendable items, by the item scores, plus a weight times the log-probability of its digits along that path.
+recommendable items, by the item scores, plus a weight times the log-probability of its digits along that path. In large
+catalogues, where few items are looked up (``retrieval``), it is that among the best ``retrieval.candidates``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffgrm.networks.contracts import Denoises, ScoresItems
-from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, first_of_each
+from diffgrm.ranking.decoding.base import Decoded, Decoder, ItemScores, Task, first_of_each
 from diffgrm.ranking.decoding.beams import Beams, tell
 
 
@@ -27,6 +28,7 @@ class ItemProposals(Decoder):
     """
 
     uses_item_scores: ClassVar[bool] = True
+    looks_up: ClassVar[bool] = True
     needs: ClassVar[tuple[type, ...]] = (Denoises, ScoresItems)
 
     def __init__(
@@ -69,19 +71,10 @@ class ItemProposals(Decoder):
 
     def _proposed(self, task: Task) -> tuple[Tensor, Tensor]:
         """Item positions [B, C] of highest item score, best first, and their log-probabilities among all that the user may
-        get; -inf for those that are not."""
+        get, or that are looked up; -inf for those that are not."""
         assert task.item_scores is not None
-        score = task.item_scores.all.masked_fill(~task.catalogue.recommendable, -torch.inf)
-        if task.excluded is not None and task.excluded.padded.shape[1]:
-            padded = task.excluded.padded
-            row = torch.arange(len(padded), device=padded.device)[:, None].expand_as(padded)
-            score[row[padded >= 0], padded[padded >= 0]] = -torch.inf
-        score = score.log_softmax(-1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # of users for whom nothing is left
         count = max(self.candidates, task.item_scores.candidates, task.k)
-        score, items = score.topk(min(count, score.shape[1]), dim=1)
-        items, order = items.sort(dim=1)  # topk leaves open in which order equal scores come
-        score, order = score.gather(1, order).sort(dim=1, descending=True, stable=True)
-        items = items.gather(1, order)
+        items, score = (_best_of_all if task.item_scores.look_up is None else _looked_up)(task, task.item_scores, count)
         if (second_look := task.item_scores.second_look) is not None:
             score = second_look(items.masked_fill(score == -torch.inf, -1), score)
         return items, score
@@ -102,6 +95,37 @@ class ItemProposals(Decoder):
                 partial = replace(beams, key=_keys(task, beams))
                 tell(task, partial, Beams.none(len(step), 1, n, step.device))
         return beams
+
+
+def _best_of_all(task: Task, scores: ItemScores, count: int) -> tuple[Tensor, Tensor]:
+    """The best of all items, by the scores of all."""
+    assert scores.all is not None
+    score = scores.all.masked_fill(~task.catalogue.recommendable, -torch.inf)
+    if task.excluded is not None and task.excluded.padded.shape[1]:
+        padded = task.excluded.padded
+        row = torch.arange(len(padded), device=padded.device)[:, None].expand_as(padded)
+        score[row[padded >= 0], padded[padded >= 0]] = -torch.inf
+    score, items = _log_softmax(score).topk(min(count, score.shape[1]), dim=1)
+    items, order = items.sort(dim=1)  # topk leaves open in which order equal scores come
+    score, order = score.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return items.gather(1, order), score
+
+
+def _looked_up(task: Task, scores: ItemScores, count: int) -> tuple[Tensor, Tensor]:
+    """The best of the items that the first stage looks up."""
+    assert scores.look_up is not None
+    catalogue, excluded = task.catalogue, None
+    allowed = None if len(catalogue) == catalogue.n_items else catalogue.tables.recommendable
+    if task.excluded is not None:
+        excluded = task.excluded.ragged()
+    found = scores.look_up(count, allowed, excluded)
+    items, score = (torch.from_numpy(part).to(task.seeds.device) for part in found)
+    return items[:, :count], _log_softmax(score)[:, :count]
+
+
+def _log_softmax(score: Tensor) -> Tensor:
+    """-inf for users for whom nothing is left."""
+    return score.log_softmax(-1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
 
 
 def _keys(task: Task, beams: Beams) -> Tensor:

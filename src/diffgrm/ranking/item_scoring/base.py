@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import scipy.sparse as sp
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.storage import State
@@ -74,6 +75,24 @@ class Scorer(ABC):
     @abstractmethod
     def scores(self, users: Users, items: ScoredItems) -> Array:
         """[B or 1, I] what each item is worth to each user, before the weight."""
+
+    # What large catalogues are looked up by (:mod:`diffgrm.ranking.first_stage`), where one of them says the same scores.
+
+    def item_factors(self, items: ScoredItems) -> Array | None:
+        """[I, f] whose inner products with :meth:`user_factors` are the scores; None: they are no inner products."""
+        return None
+
+    def user_factors(self, users: Users) -> Array | None:
+        """[B, f], where there are :meth:`item_factors`."""
+        return None
+
+    def item_offsets(self, items: ScoredItems) -> np.ndarray | None:
+        """[I] float32, what each item is worth to all users alike; None: they are told different things."""
+        return None
+
+    def sparse_scores(self, users: Users, items: ScoredItems) -> sp.csr_array | None:
+        """[B, I] float32, the scores: 0 for all but few items of each user, none below; None: they are not."""
+        return None
 
     def state(self) -> State | None:
         """What ``fit`` learnt; None: nothing."""

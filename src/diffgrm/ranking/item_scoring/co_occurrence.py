@@ -46,18 +46,26 @@ class CoOccurrenceScorer(Scorer):
 
     def scores(self, users: Users, items: ScoredItems) -> Array:
         """See :meth:`Scorer.scores`."""
+        return self.sparse_scores(users, items).toarray()
+
+    def sparse_scores(self, users: Users, items: ScoredItems) -> sp.csr_array:
+        """See :meth:`Scorer.sparse_scores`."""
         similarity, neighbours = self.similarity, items.neighbours
-        assert similarity is not None
+        assert similarity is not None and self._strongest is not None
         n_items, histories = len(neighbours.has_events), users.histories
         weights = recency_weights(histories, self.knn.last, self.knn.decay, n_items) @ neighbours.weights  # [U, J]
         beside = weights @ similarity
-        found = np.zeros((len(histories), n_items), dtype=np.float32)
-        found[:, : similarity.shape[0]] = beside.toarray()
-        borrowers = np.flatnonzero(~neighbours.has_events)
-        if len(borrowers):  # what goes with a neighbour by text, and that one itself, as much as its best neighbour does
-            borrowed = beside + weights @ sp.diags_array(self._strongest)
-            found[:, borrowers] = (borrowed @ neighbours.weights[borrowers].T).toarray()
-        return found / np.maximum(found.max(axis=1, keepdims=True), 1e-9)
+        found = sp.csr_array((beside.data, beside.indices, beside.indptr), shape=(len(histories), n_items))
+        if not neighbours.has_events.all():
+            # what goes with a neighbour by text, and that one itself, as much as its best neighbour does
+            itself = sp.csr_array(
+                (weights.data * self._strongest[weights.indices], weights.indices, weights.indptr), weights.shape
+            )
+            found = found + (beside + itself) @ neighbours.borrowers
+        found = found.astype(np.float32)
+        highest = np.maximum(found.max(axis=1).toarray().ravel(), np.float32(1e-9))
+        found.data /= np.repeat(highest, np.diff(found.indptr))
+        return found
 
     def state(self) -> State:
         """See :meth:`Scorer.state`."""

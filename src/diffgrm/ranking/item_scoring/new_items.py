@@ -23,4 +23,8 @@ class NewItemScorer(Scorer):
 
     def scores(self, users: Users, items: ScoredItems) -> Array:
         """See :meth:`Scorer.scores`."""
-        return (~items.neighbours.has_events).astype(np.float32)[None]
+        return self.item_offsets(items)[None]
+
+    def item_offsets(self, items: ScoredItems) -> np.ndarray:
+        """See :meth:`Scorer.item_offsets`."""
+        return (~items.neighbours.has_events).astype(np.float32)

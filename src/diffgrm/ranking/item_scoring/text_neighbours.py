@@ -9,6 +9,7 @@ Letters: I items, J items that were there at fit, N items that come or change, e
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,7 +20,7 @@ from diffgrm.foundation.sparse import arrays_of, matrix_of
 from diffgrm.foundation.storage import State
 
 NEIGHBOURS = 5  # items of nearest text from which an item without events borrows
-ROWS = 1024  # items whose nearest texts are sought at once
+SIMILARITIES_AT_ONCE = 2**24  # of texts, which bound the memory
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class TextNeighbours:
         """Nobody borrows."""
         return cls(sp.csr_array(sp.diags_array(has_events.astype(np.float32))), has_events)
 
+    @cached_property
+    def borrowers(self) -> sp.csr_array:
+        """[J, I] the weights from the side of those that are borrowed from, of items without events alone."""
+        alone = sp.coo_array(self.weights)
+        row, column = alone.coords
+        borrows = ~self.has_events[row]
+        weights = alone.data[borrows], (column[borrows], row[borrows])
+        return sp.coo_array(weights, shape=(self.n_fitted, len(self.has_events))).tocsr()
+
     @property
     def n_fitted(self) -> int:
         """J, items that were there at fit."""
@@ -69,12 +79,13 @@ class TextNeighbours:
         able = np.flatnonzero(self.has_events[: self.n_fitted])
         count = min(NEIGHBOURS, len(able))
         rows, columns, weights = [], [], []
-        for start in range(0, len(items), ROWS):
-            similarity = np.maximum(vectors[start : start + ROWS] @ texts[able].T, 0)
+        step, others = max(1, SIMILARITIES_AT_ONCE // max(1, len(able))), texts[able] if len(items) else texts[:0]
+        for start in range(0, len(items), step):
+            similarity = np.maximum(vectors[start : start + step] @ others.T, 0)
             best = _largest(similarity, count)
             weight = np.take_along_axis(similarity, best, 1)
             weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
-            rows.append(np.repeat(items[start : start + ROWS], count))
+            rows.append(np.repeat(items[start : start + step], count))
             columns.append(able[best].ravel())
             weights.append(weight.ravel())
         if not rows:

@@ -19,3 +19,11 @@ class VectorScorer(Scorer):
         """See :meth:`Scorer.scores`."""
         scores = users.vectors @ items.vectors.T
         return scores.float() if hasattr(scores, "float") else scores
+
+    def item_factors(self, items: ScoredItems) -> Array:
+        """See :meth:`Scorer.item_factors`."""
+        return items.vectors
+
+    def user_factors(self, users: Users) -> Array:
+        """See :meth:`Scorer.user_factors`."""
+        return users.vectors

@@ -1,0 +1,157 @@
+"""Approximate search for the items of largest inner product with a user's vector, by faiss.
+
+Below some 10^5 items a product with all of them is quick and exact. Above, an index looks at a small part of them: a graph
+of near items (HNSW, arXiv 1603.09320) or, in a few bytes an item, lists of quantised vectors (IVF-PQ; Jégou et al., 2011).
+
+Letters: I items, B users, f width, C items that are found.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any, Literal
+
+import faiss as stubbed
+import numpy as np
+
+faiss: Any = stubbed  # whose stubs know neither keyword arguments nor arrays
+IndexKind = Literal["hnsw", "ivf_pq"]
+
+GRAPH_NEIGHBOURS, GRAPH_EFFORT = 32, 40  # of HNSW: M, and efConstruction
+PIECE = 4  # numbers of a vector that share a byte in IVF-PQ
+PROBED = 8  # one in so many lists of IVF-PQ is looked at
+ROUNDS, POINTS = 10, 64  # of K-means in IVF-PQ, and points for each of its centres
+MOST_CHANGED = 0.01  # share of the items that may come or change before the index is built anew
+HASHED = 2**16  # rows of which the fingerprints are made at once
+
+
+class ItemIndex:
+    """Items by inner product, found without looking at all of them.
+
+    Items that come or change later are looked at one by one (:meth:`changed`), so that a catalogue that grows does not wait
+    for a new index. Searches leave the index as it is and may run in several threads.
+
+    Args:
+        vectors: [I, f] float32 of all items.
+    """
+
+    def __init__(self, kind: IndexKind, vectors: np.ndarray) -> None:
+        self.kind, self.n_items = kind, len(vectors)
+        self._prints, self._width = _fingerprints(vectors), vectors.shape[1]
+        self._index, self._seek = _hnsw(vectors) if kind == "hnsw" else _ivf_pq(vectors)
+        self._later = np.empty(0, dtype=np.int64)  # positions of items that came or changed since
+        self._later_vectors = vectors[:0]
+
+    def changed(self, vectors: np.ndarray) -> ItemIndex | None:
+        """The index for other vectors [I', f] of which few differ from those that it was built of; None: too many do."""
+        built = len(self._prints)
+        if vectors.shape[1] != self._width or len(vectors) < built:
+            return None
+        differs = np.flatnonzero(_fingerprints(vectors[:built]) != self._prints)
+        later = np.concatenate([differs, np.arange(built, len(vectors))])
+        if len(later) > MOST_CHANGED * built:
+            return None
+        found = ItemIndex.__new__(ItemIndex)
+        vars(found).update(vars(self))
+        found.n_items, found._later, found._later_vectors = len(vectors), later, vectors[later]
+        return found
+
+    def search(self, users: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """Positions [B, C] of items whose inner product with users' vectors [B, f] is large, C at least ``count``, in no
+        order; -1 where the search found fewer.
+
+        Args:
+            allowed: [I] bool, items that may be found; None is all.
+        """
+        kept, later = None, self._later
+        built = len(self._prints)
+        if allowed is not None or (later < built).any():
+            kept = np.ones(built, dtype=bool) if allowed is None else allowed[:built].copy()
+            kept[later[later < built]] = False
+        users = np.ascontiguousarray(users, dtype=np.float32)
+        found = self._seek(self._index, users, count, kept)
+        if not len(later):
+            return found
+        scores = users @ self._later_vectors.T
+        if allowed is not None:
+            scores[:, ~allowed[later]] = -np.inf
+        if count < len(later):
+            best = np.argpartition(scores, -count, axis=1)[:, -count:]
+        else:
+            best = np.broadcast_to(np.arange(len(later)), scores.shape)
+        more = np.where(np.take_along_axis(scores, best, 1) > -np.inf, later[best], -1)
+        return np.concatenate([found, more], axis=1)
+
+
+class KeptIndex:
+    """The last index that was built, for whoever asks next: variants of a recommender, and it with other items.
+
+    It may be asked in several threads, of which one builds and the others wait. Copies begin with none.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._index: ItemIndex | None = None
+
+    def of(self, kind: IndexKind, vectors: np.ndarray) -> ItemIndex:
+        """An index of vectors [I, f]: the kept one where few of them differ, else a new one."""
+        with self._lock:
+            kept = self._index
+            found = kept.changed(vectors) if kept is not None and kept.kind == kind else None
+            if found is None:
+                found = self._index = ItemIndex(kind, vectors)
+            return found
+
+    def __reduce__(self) -> tuple[type[KeptIndex], tuple[()]]:
+        return KeptIndex, ()
+
+
+def _hnsw(vectors: np.ndarray) -> tuple[Any, Any]:
+    index = faiss.IndexHNSWFlat(vectors.shape[1], GRAPH_NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = GRAPH_EFFORT
+    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+    return index, _seek_hnsw
+
+
+def _seek_hnsw(index: Any, users: np.ndarray, count: int, kept: np.ndarray | None) -> np.ndarray:
+    count = min(count, index.ntotal)
+    return index.search(users, count, params=faiss.SearchParametersHNSW(efSearch=count, sel=_selector(kept)))[1]
+
+
+def _ivf_pq(vectors: np.ndarray) -> tuple[Any, Any]:
+    """Lists that are about as many as the square root of the items, of which one in ``PROBED`` is looked at."""
+    width = -(-vectors.shape[1] // PIECE) * PIECE
+    n_lists = int(2 ** max(0, round(np.log2(len(vectors)) / 2)))
+    bits = int(min(8, np.log2(len(vectors))))
+    index = faiss.IndexIVFPQ(faiss.IndexFlatIP(width), width, n_lists, width // PIECE, bits, faiss.METRIC_INNER_PRODUCT)
+    for clustering in (index.cp, index.pq.cp):
+        clustering.niter, clustering.max_points_per_centroid, clustering.min_points_per_centroid = ROUNDS, POINTS, 1
+    padded = _widened(vectors, width)
+    index.train(padded)
+    index.add(padded)
+    return index, _seek_ivf_pq
+
+
+def _seek_ivf_pq(index: Any, users: np.ndarray, count: int, kept: np.ndarray | None) -> np.ndarray:
+    probed = max(1, index.nlist // PROBED)
+    parameters = faiss.SearchParametersIVF(nprobe=probed, sel=_selector(kept))
+    return index.search(_widened(users, index.d), min(count, index.ntotal), params=parameters)[1]
+
+
+def _selector(kept: np.ndarray | None) -> Any:
+    return None if kept is None else faiss.IDSelectorBitmap(np.packbits(kept, bitorder="little"))
+
+
+def _widened(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Vectors with zeros behind them, which change no inner product."""
+    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, width - vectors.shape[1]))), dtype=np.float32)
+
+
+def _fingerprints(vectors: np.ndarray) -> np.ndarray:
+    """[I] uint64 that tell rows apart: two that differ have the same number with a chance of 10^-10 at most."""
+    words = np.random.default_rng(1603_09320).integers(0, 2**64, vectors.shape[1], dtype=np.uint64) | np.uint64(1)
+    found = np.empty(len(vectors), dtype=np.uint64)
+    for start in range(0, len(vectors), HASHED):
+        rows = np.ascontiguousarray(vectors[start : start + HASHED], dtype=np.float32).view(np.uint32)
+        found[start : start + HASHED] = (rows * words).sum(1, dtype=np.uint64)
+    return found
