@@ -10,6 +10,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.ranking.catalogue import Catalogue, Excluded
 from diffgrm.ranking.decoding.base import Task
 from diffgrm.ranking.decoding.one_pass import OnePass
+from diffgrm.ranking.digit_sums import sum_of_digits
 
 N, K, ITEMS, USERS = 2, 4, 30, 3
 
@@ -62,3 +63,18 @@ def test_without_word_of_events_all_items_have_some():
     codes, recommendable, _, _ = world(share=True)
     assert not Catalogue(torch.from_numpy(codes), K, torch.from_numpy(recommendable)).new_sids.any()
     assert Catalogue(torch.from_numpy(codes), K, torch.zeros(len(codes), dtype=torch.bool)).new_sids.tolist() == []
+
+
+def test_a_row_alone_is_summed_as_it_is_among_others():
+    """On a way of its own, with the same gradients."""
+    codes, _, _, logits = world(share=True)
+    weights = torch.linspace(-1, 1, len(codes))
+    found = []
+    for rows in (logits, logits[:1]):
+        leaf = rows.clone().requires_grad_()
+        scores = sum_of_digits(leaf, torch.from_numpy(codes))
+        scores[0].mul(weights).sum().backward()
+        found.append((scores[:1], leaf.grad[:1]))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6) and torch.allclose(found[0][1], found[1][1], atol=1e-6)
+    by_hand = sum(logits[0, digit, codes[:, digit]] for digit in range(N))
+    assert found[1][0][0].tolist() == pytest.approx(by_hand.tolist(), abs=1e-6)
