@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--kinds", nargs="+", choices=("hnsw", "ivf_pq"), default=["hnsw", "ivf_pq"])
-    parser.add_argument("--candidates", type=int, nargs="+", default=[100, 500, 2000])
+    parser.add_argument("--candidates", type=int, nargs="+", default=[100, 200, 500])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -163,6 +165,8 @@ def test_auto_goes_by_size(monkeypatch):
     monkeypatch.setattr(first_stage, "EXACT_BELOW", ITEMS)
     assert chosen().kind == "hnsw" and chosen(some=scorers(more=[Opinion()])) is None and chosen("exact") is None
     assert chosen().serves(ITEMS) and not chosen().serves(ITEMS - 1)
+    on_gpu = ScoredItems(SimpleNamespace(device=torch.device("cuda")), NEIGHBOURS)
+    assert FirstStage.of(RetrievalSettings(), ItemScoring(scorers(), on_gpu), KeptIndex()) is None
     monkeypatch.setattr(first_stage, "QUANTISED_FROM", ITEMS)
     assert chosen().kind == "ivf_pq"
     assert chosen("hnsw").serves(9) and not chosen("hnsw").serves(8)  # of 90, a filter leaves less than a tenth

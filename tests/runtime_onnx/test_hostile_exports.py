@@ -88,3 +88,11 @@ def test_code_is_not_run_and_aliases_do_not_grow(hostile):
     lines = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     (hostile / "recipe.yaml").write_text("a0: &a0 [x]\n" + "\n".join(lines) + "\n")
     refused(hostile, "its aliases make")
+
+
+@pytest.mark.parametrize("section", [{"index": "os:getcwd"}, {"candidates": 10**9}, {"folder": "/"}, ["hnsw"], None])
+def test_how_items_are_looked_up_is_read_as_a_recipe_is(section, hybrid_exported, tmp_path):
+    folder = shutil.copytree(hybrid_exported, tmp_path / "export")
+    change_recipe(folder, {"retrieval": None})
+    change_recipe(folder, {"retrieval": section})
+    refused(folder, "is damaged: the section retrieval of its recipe")

@@ -95,7 +95,7 @@ class RetrievalSettings(Section):
         "those are scored exactly; auto: exact below 100,000 items and on GPUs, then hnsw, from 500,000 items ivf_pq",
     )
     candidates: int = Field(
-        500, ge=1, le=2**20, description="items that the index gives for each user (raised to what a list needs)"
+        200, ge=1, le=2**20, description="items that the index gives for each user (raised to what a list needs)"
     )
 
 

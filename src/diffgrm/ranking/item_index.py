@@ -20,6 +20,7 @@ IndexKind = Literal["hnsw", "ivf_pq"]
 GRAPH_NEIGHBOURS, GRAPH_EFFORT = 32, 40  # of HNSW: M, and efConstruction
 PIECE = 4  # numbers of a vector that share a byte in IVF-PQ
 PROBED = 8  # one in so many lists of IVF-PQ is looked at
+REFINED = 3  # times as many items as are asked for, which IVF-PQ gives, since it knows its vectors roughly
 ROUNDS, POINTS = 10, 64  # of K-means in IVF-PQ, and points for each of its centres
 MOST_CHANGED = 0.01  # share of the items that may come or change before the index is built anew
 HASHED = 2**16  # rows of which the fingerprints are made at once
@@ -135,7 +136,7 @@ def _ivf_pq(vectors: np.ndarray) -> tuple[Any, Any]:
 def _seek_ivf_pq(index: Any, users: np.ndarray, count: int, kept: np.ndarray | None) -> np.ndarray:
     probed = max(1, index.nlist // PROBED)
     parameters = faiss.SearchParametersIVF(nprobe=probed, sel=_selector(kept))
-    return index.search(_widened(users, index.d), min(count, index.ntotal), params=parameters)[1]
+    return index.search(_widened(users, index.d), min(REFINED * count, index.ntotal), params=parameters)[1]
 
 
 def _selector(kept: np.ndarray | None) -> Any:

@@ -67,9 +67,8 @@ class ItemTable:
         new = np.flatnonzero(~neighbours.has_events)
         for part in np.split(new, range(ITEMS_AT_ONCE, len(new), ITEMS_AT_ONCE)):
             some = sp.coo_array(neighbours.weights[part])  # of few: as a full matrix it would grow with the items' square
-            weights = torch.sparse_coo_tensor(np.stack(some.coords), some.data, some.shape, check_invariants=True).to(
-                vectors
-            )
+            places, values = torch.from_numpy(np.stack(some.coords)), torch.from_numpy(some.data)
+            weights = torch.sparse_coo_tensor(places, values, some.shape, check_invariants=True).to(vectors)
             if (borrowed := network.borrowed_vectors(weights)) is not None:
                 vectors[torch.from_numpy(part).to(vectors.device)] += borrowed
 

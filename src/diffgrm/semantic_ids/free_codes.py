@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffgrm.semantic_ids.tokenizers.base import Tokenizer, in_chunks
+from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
 
 class CodeKeys:
@@ -65,7 +65,7 @@ def free_candidates(
     the true error, and a cost is below 0 where a free code fits better than the tokenizer's own choice.
     """
 
-    def block(embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    def block(embeddings: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         costs = tokenizer.digit_costs(embeddings, codes).astype(np.float64)
         here = np.take_along_axis(costs, codes[..., None].astype(np.int64), axis=-1)  # the error as it is
         near, extra = nearest_codes(np.maximum(costs - costs.min(-1, keepdims=True), 0), length)
@@ -79,8 +79,10 @@ def free_candidates(
             extra[which, place] = errors - tokenizer.error(embeddings, codes)[which]
         order = np.argsort(extra, axis=1, kind="stable")
         row = np.arange(len(near))[:, None]
-        return np.concatenate([near[row, order], extra[row, order][..., None]], axis=2)
+        return near[row, order], extra[row, order]
 
     rows = max(1, 2**22 // (tokenizer.n_digits * tokenizer.codebook_size + length * tokenizer.n_digits * 8))
-    joined = in_chunks(block, embeddings, codes, rows=rows)
-    return joined[..., :-1].astype(np.int32), joined[..., -1]
+    starts = range(0, max(1, len(embeddings)), rows)
+    found = [block(embeddings[start : start + rows], codes[start : start + rows]) for start in starts]
+    near, extra = zip(*found, strict=True)
+    return np.concatenate(near), np.concatenate(extra)
