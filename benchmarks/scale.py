@@ -72,7 +72,8 @@ def scale(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
                 keep({"cases": list(done.values())}, arguments.json)
             worker.close()
     facts = {"grows": arguments.grows, "threads": arguments.threads, "measured": time.strftime("%Y-%m-%d")}
-    return facts, [*done.values(), *(_growth(stage.name, done, arguments.items) for stage in STAGES)]
+    cases = [done[stage.name, items] for items in arguments.items for stage in STAGES]
+    return facts, [*cases, *(_growth(stage.name, done, arguments.items) for stage in STAGES)]
 
 
 def _done(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:

@@ -156,6 +156,24 @@ def test_what_can_be_looked_up():
     assert not can_look_up([(VectorScorer, 0.0), new])
 
 
+def test_scores_of_its_own_are_not_looked_up_by_what_a_scorer_inherits():
+    class Doubled(VectorScorer):
+        def scores(self, users, items):
+            return 2 * super().scores(users, items)
+
+    class DoubledFactors(Doubled):
+        def item_factors(self, items):
+            return 2 * super().item_factors(items)
+
+    class Renamed(VectorScorer):
+        pass
+
+    assert not can_look_up([(Doubled, 1.0)]) and can_look_up([(DoubledFactors, 1.0)]) and can_look_up([(Renamed, 1.0)])
+    users = Users(USER_VECTORS, HISTORIES)
+    stage = staged((DoubledFactors(), *scorers()))
+    check(stage.best(users, 5, None, HISTORIES), everything(stage, users, None, HISTORIES), 5)
+
+
 def test_auto_goes_by_size(monkeypatch):
     def chosen(index="auto", some=None):
         scoring = ItemScoring(some or scorers(), ScoredItems(ITEM_VECTORS, NEIGHBOURS))

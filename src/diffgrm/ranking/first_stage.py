@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,6 +29,8 @@ from diffgrm.foundation.sections import RetrievalSettings
 from diffgrm.ranking.item_index import IndexKind, ItemIndex, KeptIndex
 from diffgrm.ranking.item_scoring.base import Array, ItemScoring, Rescorer, Scorer, Users, as_numpy
 
+Way = Literal["item_factors", "item_offsets", "sparse_scores"]
+WAYS: tuple[Way, ...] = get_args(Way)
 EXACT_BELOW, QUANTISED_FROM = 100_000, 500_000  # items; what retrieval.index=auto goes by
 FEWEST_LEFT = 0.1  # share of the items that a filter must leave, or all of those are scored
 MORE = 64  # items that a user must not get are asked for in multiples of this, so that who else asks changes nothing
@@ -109,9 +111,10 @@ class FirstStage:
         """Scorers that say inner products, or the same to all users, with the items' part [I, f] of each."""
         items, found = self.scoring.items, []
         for scorer in self.scoring.scorers:
-            if (factors := scorer.item_factors(items)) is not None:
+            way = way_of(type(scorer))
+            if way == "item_factors" and (factors := scorer.item_factors(items)) is not None:
                 found.append((scorer, _single(factors)))
-            elif (offsets := scorer.item_offsets(items)) is not None:
+            elif way == "item_offsets" and (offsets := scorer.item_offsets(items)) is not None:
                 found.append((scorer, offsets[:, None]))
         return found
 
@@ -174,7 +177,9 @@ class FirstStage:
         """[B, I] the weighted sum of what scorers say of few items."""
         total = sp.csr_array((len(users.histories), self.index.n_items), dtype=np.float32)
         for scorer in self.scoring.scorers:
-            if scorer.weight and (said := scorer.sparse_scores(users, self.scoring.items)) is not None:
+            if scorer.weight and way_of(type(scorer)) == "sparse_scores":
+                said = scorer.sparse_scores(users, self.scoring.items)
+                assert said is not None
                 total = total + np.float32(scorer.weight) * said
         return total
 
@@ -221,16 +226,18 @@ def can_look_up(scorers: Iterable[tuple[type[Scorer], float]]) -> bool:
     Args:
         scorers: the class and the weight of each.
     """
-    by_vectors = False
-    for kind, weight in scorers:
-        if not weight or issubclass(kind, Rescorer):
-            continue
-        factors = kind.item_factors is not Scorer.item_factors
-        few = kind.sparse_scores is not Scorer.sparse_scores and weight > 0
-        if not factors and not few and kind.item_offsets is Scorer.item_offsets:
-            return False
-        by_vectors |= factors
-    return by_vectors
+    told = [(way_of(kind), weight) for kind, weight in scorers if weight and not issubclass(kind, Rescorer)]
+    if any(way is None or (way == "sparse_scores" and weight < 0) for way, weight in told):
+        return False
+    return any(way == "item_factors" for way, _ in told)
+
+
+def way_of(kind: type[Scorer]) -> Way | None:
+    """The method by which a class says quickly what its scores are; None where it, or the class that has other scores than
+    those it inherits from, has none."""
+    order = kind.__mro__[: kind.__mro__.index(Scorer)]
+    own = next((place for place, parent in enumerate(order) if "scores" in vars(parent)), len(order))
+    return next((way for way in WAYS if any(way in vars(parent) for parent in order[: own + 1])), None)
 
 
 def _keys(items: Ragged, n_items: int) -> np.ndarray:
