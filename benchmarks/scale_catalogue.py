@@ -19,7 +19,6 @@ import numpy as np
 
 from turns import Worker, keep
 
-GROWS = ("catalogue",)
 FEWEST = 10_000  # items, below which the stages have too little to learn from
 
 
@@ -51,7 +50,7 @@ STAGES = (
 )
 
 
-def scale(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def scale_catalogue(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What is measured, and the cases: one a stage and size, and one a stage with its exponents."""
     if too_few := [items for items in arguments.items if items < FEWEST]:
         raise SystemExit(f"--items {too_few[0]}: expected {FEWEST:,} or more, since tokenizers learn 256 codes a digit")
