@@ -14,6 +14,7 @@ from diffgrm.networks.contracts import (
     EncodesHistories,
     PredictsDigits,
     ScoresItems,
+    compared,
     contract,
     lacks,
 )
@@ -126,7 +127,7 @@ def test_what_it_can_do_it_can_do_whole(network):
 def test_answers_have_their_shapes_and_differ_from_user_to_user(network):
     codes, mask = questions(6, 4)
     found = answers(network, remember(network, *some_histories(6)), codes, mask)
-    width = network.item_vectors(FEATURES).shape[-1]
+    width = compared(network, network.item_vectors(FEATURES)).shape[-1]
     shapes = {"denoise": (6, 4, N, K), "predict": (6, 4, N, K), "next_digit": (6, 1, K), "second digit": (6, 4, K)}
     for name, answer in found.items():
         assert answer.shape == shapes.get(name, (6, width)) and answer.isfinite().all()

@@ -60,11 +60,12 @@ class Denoises(EncodesHistories, Protocol):
 class DenoisesSequences(Denoises, Protocol):
     """Masked diffusion of history and target in one stream: digits of past items may be unknown too."""
 
-    def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
-        """Logits [B, T, n, K] of every digit where mask [B, T, n] is true, given the codes [B, T, n] where it is not.
+    def denoise_sequence(self, target: Tensor, mask: Tensor, memory: Any) -> Tensor:
+        """Logits [B, S + 1, n, K] of every digit where mask [B, S + 1, n] is true, given those where it is not.
 
         Args:
-            valid: [B, T] bool, which items are real: the first ones of each history, and the target, which stands last.
+            target: [B, n] codes of the item that stands last, behind the S places of its history.
+            memory: of the histories; of their padding, mask is false.
         """
         ...
 
@@ -136,6 +137,22 @@ class ScoresItems(EncodesHistories, Protocol):
         ...
 
 
+class ComparesApart(ScoresItems, Protocol):
+    """Users are compared with something else of items than what stands for them in histories."""
+
+    def compared(self, vectors: Tensor) -> Tensor:
+        """[M, d] what users are compared with, of ``item_vectors`` [M, ...]."""
+        ...
+
+
+class DenoisesItems(DenoisesSequences, ScoresItems, Protocol):
+    """Of items all of whose digits are hidden, the vector that users are compared with is told too."""
+
+    def denoise_items(self, target: Tensor, mask: Tensor, memory: Any) -> tuple[Tensor, Tensor]:
+        """What ``denoise_sequence`` returns; and [B, S + 1, d] the vectors of the items of which mask hides all digits."""
+        ...
+
+
 class DenoisesVectors(ScoresItems, Protocol):
     """Gaussian diffusion over the vectors of items: what ``user_vectors`` says is what noise is denoised to."""
 
@@ -159,6 +176,12 @@ class ItemsInBranches(ScoresItems, Protocol):
 
 
 P = TypeVar("P")
+
+
+def compared(network: object, vectors: Tensor) -> Tensor:
+    """[M, d] what users are compared with, of what a network says of items: the same, unless it tells them apart."""
+    kind: type = type(network)
+    return vectors if lacks(kind, ComparesApart) else contract(network, ComparesApart).compared(vectors)
 
 
 @lru_cache

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
-from diffgrm.networks.contracts import BorrowsVectors, EncodesHistories, contract, lacks
+from diffgrm.networks.contracts import BorrowsVectors, EncodesHistories, compared, contract, lacks
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 
@@ -49,8 +49,8 @@ class ItemTable:
 
     @cached_property
     def comparable(self) -> Tensor:
-        """[I, d] the vectors, ready to be multiplied with those of users."""
-        return self.comparison.items(self.vectors)
+        """[I, d] what users are compared with, ready to be multiplied with their vectors."""
+        return self.comparison.items(compared(self.network, self.vectors))
 
     def of(self, items: Tensor) -> Tensor:
         """[M, d] vectors of items; where none borrows, those of all others are not needed for it."""

@@ -62,10 +62,15 @@ class DiffusionObjective(DigitObjective):
 
     def _history(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Digits [N, S, n] of each target's history, and which of the S places it knows [N, S]."""
+        items, known = self._history_items(batch)
+        return self.codes[items], known
+
+    def _history_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Positions [N, S] of the items of each target's history, and which of the S places it knows [N, S]."""
         items, index, _ = batch.histories
         stretch, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
         known = torch.arange(index.shape[1], device=index.device) < length[:, None]
-        return self.codes[items[index]][stretch], known
+        return items[index][stretch], known
 
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:
         """See :meth:`DigitObjective.log_likelihood`; every digit while all are masked."""
