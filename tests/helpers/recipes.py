@@ -70,8 +70,10 @@ SMALL_SIDES = (
     *SMALL_STREAM[:-2],
     "item_loss.negatives=32",
 )
+SMALL_DENSE = (*SMALL_STREAM[:-2], "model.text_rank=8", "objective.dense_every=2")
 SMALL_PRESETS = {  # other methods than those that recommenders stand for
     "maskgr": SMALL_STREAM,
+    "maskgr-dense": SMALL_DENSE,
     "llada-rec": SMALL_STREAM,
     "diqdiff": SMALL_VECTORS,
     "h2rec": SMALL_SIDES,

@@ -38,6 +38,7 @@ PARTS: dict[str, dict[str, str]] = {
         "diffgrm": "diffgrm.networks.diffgrm:DiffGRM",
         "autoregressive": "diffgrm.networks.autoregressive:Autoregressive",
         "masked_history": "diffgrm.networks.masked_history:MaskedHistory",
+        "masked_history_dense": "diffgrm.networks.masked_history_dense:MaskedHistoryDense",
         "rpg": "diffgrm.networks.rpg:RPG",
         "sprint": "diffgrm.networks.sprint:Sprint",
         "sasrec": "diffgrm.networks.sasrec:SASRec",
@@ -56,6 +57,7 @@ PARTS: dict[str, dict[str, str]] = {
     "objective": {
         "diffusion": "diffgrm.learning.objectives.diffusion:DiffusionObjective",
         "history_diffusion": "diffgrm.learning.objectives.history:HistoryDiffusionObjective",
+        "history_diffusion_dense": "diffgrm.learning.objectives.history_dense:HistoryDiffusionDenseObjective",
         "catalogue_diffusion": "diffgrm.learning.objectives.catalogue:CatalogueDiffusionObjective",
         "token_contrast": "diffgrm.learning.objectives.token_contrast:TokenContrastObjective",
         "left_to_right": "diffgrm.learning.objectives.left_to_right:LeftToRightObjective",

@@ -106,7 +106,7 @@ def check_all_taught(recipe: Recipe) -> None:
     if getattr(registry.resolve("model", model), "user_head", False) and ScoresItems not in taught:
         raise RecipeError(
             f"the model {model!r} has weights for scores of items, which the objective {objective!r} does not teach; set "
-            "recommender=hybrid, whose objective joint does, or model.name=diffgrm"
+            "recommender=hybrid, whose objective joint does, or a model without them (diffgrm, masked_history)"
         )
     independent = getattr(registry.resolve("model", model), "independent_digits", False)
     if independent and "noising" in recipe.sections and recipe.noising.name != "full_mask":

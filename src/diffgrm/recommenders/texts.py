@@ -141,8 +141,9 @@ def all_text_vectors(change: ItemChange) -> np.ndarray:
 
 
 def reads_texts(recipe: Recipe) -> bool:
-    """Whether the vectors of items in a recipe's model need those of texts."""
-    return any(registry.constant("branch", name, "reads_texts", False) for name in branch_names(recipe))
+    """Whether a recipe's model, or the vectors of its items, need those of texts."""
+    named = [("model", recipe.model.name), *(("branch", name) for name in branch_names(recipe))]
+    return any(registry.constant(kind, name, "reads_texts", False) for kind, name in named)
 
 
 def branch_names(recipe: Recipe) -> tuple[str, ...]:
