@@ -169,6 +169,9 @@ def test_the_loss_is_one_finite_number_and_everything_that_it_concerns_learns(ob
         digits_only = ("decoder", "masked", "start", "heads", "norm", "output")
         idle = {key for key in without if key.split(".")[0] in digits_only}
         idle |= set() if hasattr(getattr(network, "item", None), "sid") else {"digits.codes"}
+    parts = [resolve("objective", objective[key]) for key in ("name", "digits") if key in objective]
+    if not any(part.teaches_pairs for part in parts):
+        idle |= {key for key in without if key.split(".")[0] == "pairs"}
     if ScoresItems not in needs(objective):  # as has what only serves scores of whole items
         idle |= {key for key in without if key.split(".")[0] == "user"}
     assert without <= idle

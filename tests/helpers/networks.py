@@ -45,13 +45,15 @@ def trainable() -> list[tuple[str, dict]]:
                 found.append((name, {"positions": "rotary", "norm": "rms", "tied": False, "temperature": 0.5}))
             if "skip" in known:
                 found.append((name, {"skip": True, "history": "causal"}))
+            if "pairwise_rank" in known:
+                found.append((name, {"pairwise_rank": 2, "history": "causal"}))
     return found
 
 
 def build(name: str, **options) -> nn.Module:
     """A registered network over the items of :func:`features`; settings that it does not have are left out.
 
-    A decoder past which the newest state goes has begun to add something to it.
+    A decoder past which the newest state goes has begun to add something to it, and pairs of digits to say something.
     """
     network = resolve("model", name)
     known, supplied = settings("model", name), inspect.signature(network).parameters
@@ -60,6 +62,8 @@ def build(name: str, **options) -> nn.Module:
     built = network(**sizes, **{key: value for key, value in options.items() if key in known})
     if options.get("skip") and "skip" in known:
         nn.init.ones_(built.decoder.gate)
+    if options.get("pairwise_rank") and "pairwise_rank" in known:
+        nn.init.normal_(built.pairs.user.weight, std=0.5)
     return built
 
 

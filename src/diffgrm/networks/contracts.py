@@ -78,6 +78,21 @@ class GivesCodeTables(EncodesHistories, Protocol):
         ...
 
 
+class PairsDigits(Denoises, Protocol):
+    """Whole semantic IDs have a score for every two of their digits, beside the logits of single ones while all are hidden.
+
+    It is the product of what a user and a semantic ID have.
+    """
+
+    def pair_users(self, memory: Any) -> Tensor | None:
+        """[B, T, r] of what each of T slots of B users knows; None: there are no such scores."""
+        ...
+
+    def pair_vectors(self, codes: Tensor) -> Tensor | None:
+        """[M, r] of the semantic IDs [M, n]; None: there are no such scores."""
+        ...
+
+
 class DenoisesPlaces(Denoises, Protocol):
     """Masked diffusion in which nothing depends on what a mask holds, so that one graph serves all masks (export).
 

@@ -52,6 +52,7 @@ def check_recipe(recipe: Recipe) -> None:
             ranks_by = ()  # by what needs no network
     if recipe.model.options.get("start") == "item_scorer":
         _check_start(recipe)
+    _check_pairs_rank(recipe)
     asked = [(EncodesHistories, "training"), *taught, *((need, who) for need in needs)]
     check_network(recipe.model.name, registry.resolve("model", recipe.model.name), asked)
     for need in ranks_by:
@@ -84,6 +85,25 @@ def _check_start(recipe: Recipe) -> None:
         )
 
 
+def _check_pairs_rank(recipe: Recipe) -> None:
+    """Refuse scores of pairs where there are none, and to rank without those that a network has."""
+    rank = recipe.model.options.get("pairwise_rank")
+    if not rank or "decoding" not in recipe.sections:
+        return
+    if recipe.tokenizer.options.get("n_digits") == 1 and recipe.semantic_ids.collisions != "extra_digit":
+        raise RecipeError(
+            f"model.pairwise_rank = {rank} scores pairs of digits, but tokenizer.n_digits is 1; set it to 2 or more, or "
+            "model.pairwise_rank to 0"
+        )
+    for part in (recipe.decoding, recipe.validation_decoder):
+        if not registry.constant("decoding", part.name, "uses_pairs", False):
+            able = [name for name in registry.names("decoding") if registry.constant("decoding", name, "uses_pairs", False)]
+            raise RecipeError(
+                f"decoding {part.name!r} leaves out the scores of pairs of digits (model.pairwise_rank = {rank}); choose "
+                f"one of {', '.join(able)}, or set model.pairwise_rank to 0"
+            )
+
+
 def check_all_taught(recipe: Recipe) -> None:
     """Refuse to fit what would not be used: a network's answers that nothing teaches, items that nothing ranks by, digits
     that are shown for nothing.
@@ -113,6 +133,12 @@ def check_all_taught(recipe: Recipe) -> None:
         raise RecipeError(
             f"the digits of the model {model!r} are independent, so that noising {recipe.noising.name!r} shows it digits "
             "for nothing; set noising.name=full_mask"
+        )
+    rank = recipe.model.options.get("pairwise_rank")
+    if rank and not any(registry.constant("objective", part.name, "teaches_pairs", False) for part in parts):
+        raise RecipeError(
+            f"model.pairwise_rank = {rank} gives weights to pairs of digits, which the objective {objective!r} does not "
+            "teach; choose objective.name=catalogue_diffusion, or set model.pairwise_rank to 0"
         )
     _check_alignment(recipe)
     if ScoresItems in taught and "decoding" in recipe.sections and "item_scoring" not in recipe.sections:

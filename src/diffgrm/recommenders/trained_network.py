@@ -200,7 +200,7 @@ class TrainedNetwork(LearntPart):
 def planned_network(recipe: Recipe) -> nn.Module:
     """The recipe's network without weights, over one item, before the data decide its sizes."""
     part = TrainedNetwork()
-    part.sizes = {"n_items": 1, "n_digits": 1, "codebook_size": 1, "text_width": 1}
+    part.sizes = {"n_items": 1, "n_digits": 2, "codebook_size": 1, "text_width": 1}
     with torch.device("meta"):
         return part._built(recipe)
 

@@ -96,10 +96,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         needs: what the network must be able to do, and learns by this objective.
         sections: recipe sections that the objective reads.
+        teaches_pairs: whether scores of every two digits, where the network has some, are learnt by it.
     """
 
     needs: ClassVar[tuple[type, ...]] = (EncodesHistories,)
     sections: ClassVar[tuple[str, ...]] = ()
+    teaches_pairs: ClassVar[bool] = False
 
     def __init__(self, task: LearningTask) -> None:
         super().__init__()
