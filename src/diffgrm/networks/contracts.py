@@ -22,6 +22,8 @@ from diffgrm.networks.memory import Memory
 class EncodesHistories(Protocol):
     """Every network that is trained: items to vectors, histories of such vectors to a memory.
 
+    A network that reads texts itself, not by a branch of its item vectors, says so (``reads_texts = True``).
+
     Attributes:
         max_len: most recent items of a history that are looked at.
         causal: whether one pass over a history serves all targets in it (what stands at a place knows no later item).
