@@ -79,6 +79,17 @@ def test_the_other_steps_are_those_of_digits_alone(network):
     assert same == [False, True, True, True, False, True, True, True, False]
 
 
+def test_all_weights_have_a_gradient_in_every_step():
+    """Which is 0 where texts are not learnt; processes that train together wait for one."""
+    network = build("masked_history_dense", **SMALL, layers=1)
+    both, batch = made(network, dense_every=2), one_batch(EVENTS, shared=False)
+    for step in (0, 1):
+        network.zero_grad()
+        both.loss(batch, generator(), LearningContext(step, 100, 0, 1)).backward()
+        assert all(weight.grad is not None for weight in network.parameters())
+        assert network.user.back.weight.grad.any() == (step == 0)
+
+
 def test_with_two_passes_it_is_part_of_the_second(network):
     options = {"stream": "two_passes", "last_phase": 0.5, "dense_every": 1, "history_noise": "whole_items"}
     alone = loss_of(made(network, **options, history_weight=0), events=EVENTS)

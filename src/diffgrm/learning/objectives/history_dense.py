@@ -94,13 +94,14 @@ class HistoryDiffusionDenseObjective(HistoryDiffusionObjective):
         self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext, history_weight: float = 1.0
     ) -> Tensor:
         """See :meth:`HistoryDiffusionObjective.sequence_loss`; with that of hidden items in one step of several."""
-        if context.step % self.dense_every:
-            return super().sequence_loss(batch, memory, generator, context, history_weight)
-        hidden = self.hidden("whole_items", batch, generator, history_weight)
+        is_dense = context.step % self.dense_every == 0
+        hidden = self.hidden("whole_items" if is_dense else self.history_noise, batch, generator, history_weight)
         denoise = contract(self.network, DenoisesItems).denoise_items
         logits, told = denoise(hidden.codes[:, -1], hidden.mask, memory)
-        dense = self.dense_loss(told, hidden.mask.all(-1), batch, generator)
-        return self.loss_of_hidden(logits, hidden) + self.dense_weight * dense
+        loss = self.loss_of_hidden(logits, hidden)
+        if not is_dense:
+            return loss + told.sum() * 0  # a gradient for all weights in every step, as processes that share them need
+        return loss + self.dense_weight * self.dense_loss(told, hidden.mask.all(-1), batch, generator)
 
     def dense_loss(self, told: Tensor, hidden: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean loss of telling hidden items from others, as one number; 0 where none is hidden.
