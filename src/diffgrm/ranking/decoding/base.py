@@ -58,7 +58,7 @@ class PairScores:
 
     def of_all(self, items: Tensor) -> Tensor:
         """[B, D] of the same items at positions [D] for every user."""
-        return self.users @ self.items[items].T
+        return self.users @ self.items.index_select(0, items).T  # much faster than by brackets on the CPU
 
     def of_each(self, items: Tensor, user: Tensor) -> Tensor:
         """[P] of items at positions [P], each for the user [P]."""
