@@ -138,7 +138,11 @@ class AnyOrderBeam(Decoder):
         width = max(self.beam, task.k)
         if not self.constrained:
             return self._search(task, width)
-        return until_enough(task, width, self._search)
+        return until_enough(task, width, self._search, self.in_fixed_order())
+
+    def in_fixed_order(self) -> AnyOrderBeam:
+        """The search that completes lists which come short, digit after digit, by what the network says."""
+        return AnyOrderBeam(order="fixed")
 
     def log_p(self, task: Task, beams: Beams) -> Tensor:
         """[B, W, n, K] log-probabilities of the codes of every digit for the beams."""
