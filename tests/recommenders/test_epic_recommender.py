@@ -9,7 +9,7 @@ import torch
 import diffgrm
 from diffgrm import Recipe
 from diffgrm.foundation.registry import resolve
-from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError
+from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError, TrainingError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.epic import BACKBONE, EpicRecommender
 from diffgrm.recommenders.packing import packed
@@ -129,6 +129,10 @@ def test_a_run_goes_on_where_it_was(toy, tmp_path):
         ({"backbone": {"recommender": "nothing"}}, "(?s)model.backbone: .*unknown recommender 'nothing'"),
         ({"backbone": {"recipe": "worst"}}, "worst"),
         ({"backbone": {**TINY, "data": {"split": "temporal"}}}, r"model\.backbone: .* shares the split of the whole"),
+        (
+            {"transition": False, "attention_temperature": 1.0},
+            "model.attention_temperature = 1.0 does nothing with model.transition = False",
+        ),
         ({"name": "score_fusion"}, "needs a model with steered; 'score_fusion' has no steered"),
     ],
     ids=str,
@@ -146,6 +150,23 @@ def test_its_network_is_of_no_use_to_other_recommenders_and_objectives(toy):
         ).fit(toy, progress=False)  # fmt: skip
     with pytest.raises(RecipeError, match="answers as SteersDigits, which the objective 'diffusion' .* does not teach"):
         steered(toy, {}, objective={"name": "diffusion"}, decoding={"name": "any_order_beam"})
+
+
+def test_to_learn_what_validation_does_not_see_is_refused(toy):
+    with pytest.raises(RecipeError, match="decoding 'any_order_beam' ranks by the backbone alone, so that validation"):
+        steered(toy, {}, decoding={"name": "any_order_beam"})
+
+
+def test_a_run_does_not_go_on_with_another_backbone(backbone, toy, tmp_path):
+    model = {**SMALL_STEERING, "backbone": backbone[0]}
+    recipe = Recipe(recommender="epic", model=model, training=TRAINING)
+    EpicRecommender(recipe).fit(toy, run_folder=tmp_path / "run", progress=False)
+    other = diffgrm.load(backbone[0])
+    with torch.no_grad():
+        next(other.network.parameters()).mul_(1.01)
+    changed = recipe.override([f"model.backbone={other.save(tmp_path / 'other')}"])
+    with pytest.raises(TrainingError, match="cannot resume: the checkpoint belongs to other data"):
+        EpicRecommender(changed).fit(toy, run_folder=tmp_path / "run", resume=True, progress=False)
 
 
 def test_backbones_of_other_events_are_refused(backbone, toy, tmp_path):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from diffgrm.foundation.part_settings import Local
+from diffgrm.foundation.schema import OnlyWith
 from diffgrm.networks.contracts import DenoisesByStates, contract
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.networks.item_energy import ItemEnergy, Recent
@@ -29,6 +30,7 @@ from diffgrm.networks.item_posterior import (
     sum_of_rows,
 )
 
+BACKBONE = {"recipe": "llada-rec"}  # as in the paper
 FACTS = 5  # that a gate goes by besides the state
 
 
@@ -72,6 +74,7 @@ class Epic(nn.Module):
         RecipeError: a frozen network without states of digits.
     """
 
+    only_with: ClassVar[OnlyWith] = (("attention_temperature", "transition", (True,)),)
     causal = False
 
     def __init__(
@@ -86,7 +89,7 @@ class Epic(nn.Module):
             "the network that is steered: the folder of a fitted recommender (diffgrm), or its recipe as a mapping "
             "({recipe: NAME, section: settings} for a shipped one with changes), which is fitted first. A saved model "
             "holds it and has null here",
-        ] = {"recipe": "llada-rec"},  # noqa: B006
+        ] = BACKBONE,
         width: Annotated[int, Field(ge=1, le=2**14), "width of item vectors and of the layers over them"] = 128,
         candidates: Annotated[
             int, Field(ge=2, le=2**20), "M, most items looked at for a partial SID: those whose open digits are likeliest"
@@ -125,7 +128,7 @@ class Epic(nn.Module):
         return energy
 
     def _unit_items(self, codes: Tensor) -> Tensor:
-        """[M, e] vectors of items by their digits [M, n]."""
+        """[..., e] vectors of items by their digits [..., n]."""
         return self._energy.items(self._by_states.digits.rows(codes).detach())
 
     def item_vectors(self, items: ItemFeatures) -> Tensor:
@@ -139,12 +142,12 @@ class Epic(nn.Module):
     def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> SteeredMemory:
         """See :class:`diffgrm.networks.contracts.EncodesHistories`."""
         width = self._energy.history.hidden_size
-        own = vectors[:, :-width] if vectors.is_floating_point() else vectors
         place = valid.sum(1, keepdim=True) - 1 - torch.arange(min(self._energy.recent, valid.shape[1]), device=valid.device)
         newest = index.gather(1, place.clamp(min=0))  # [B, H]
-        units = vectors[newest][..., -width:] if vectors.is_floating_point() else None
-        if units is None:
-            units = self._unit_items(vectors[newest].flatten(0, 1)).view(*newest.shape, width)
+        if vectors.is_floating_point():
+            own, units = vectors[:, :-width], vectors[newest][..., -width:]
+        else:
+            own, units = vectors, self._unit_items(vectors[newest])
         return SteeredMemory(self._by_states.encode_history(own, index, valid), self._energy.remember(units, place >= 0))
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: SteeredMemory) -> Tensor:

@@ -71,11 +71,11 @@ class ItemEnergy(nn.Module):
             self.age_bias = nn.Parameter(torch.zeros(recent))
 
     def items(self, rows: Tensor) -> Tensor:
-        """[M, e] unit vectors of items, by the frozen vectors [M, n, d] of their codes."""
+        """[..., e] unit vectors of items, by the frozen vectors [..., n, d] of their codes."""
         x = rows.to(self.position.dtype) + self.position
-        u, n = self.digit(x), x.shape[1]
-        pairs = (u.sum(1) ** 2 - (u**2).sum(1)) / max(n * (n - 1), 1)  # mean of the products of two digits
-        return F.normalize(self.item(x.flatten(1)) + self.pair_gate.tanh() * self.pair(pairs), dim=-1)
+        u, n = self.digit(x), x.shape[-2]
+        pairs = (u.sum(-2) ** 2 - (u**2).sum(-2)) / max(n * (n - 1), 1)  # mean of the products of two digits
+        return F.normalize(self.item(x.flatten(-2)) + self.pair_gate.tanh() * self.pair(pairs), dim=-1)
 
     def remember(self, vectors: Tensor, seen: Tensor) -> Recent:
         """What the newest items [B, H, e] of histories make together."""

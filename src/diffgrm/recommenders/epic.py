@@ -17,8 +17,9 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import ModelFolderError, RecipeError
 from diffgrm.foundation.storage import State
-from diffgrm.networks.contracts import DenoisesByStates, lacks
+from diffgrm.networks.contracts import DenoisesByStates, SteersDigits, lacks
 from diffgrm.networks.epic import Epic
+from diffgrm.ranking.decoding.base import Decoder
 from diffgrm.recommenders import inner, packing
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe
@@ -27,6 +28,7 @@ from diffgrm.recommenders.generative import GenerativeRecommender
 from diffgrm.recommenders.neighbours import check_model
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, Parts, part_of
 from diffgrm.recommenders.trained_network import TrainedNetwork, network_of, planned_network
+from diffgrm.semantic_ids.semantic_ids import EXTRA
 
 BACKBONE = "backbone.safetensors"
 
@@ -109,11 +111,17 @@ class SteeringNetwork(TrainedNetwork):
         """See :meth:`LearntPart.check`."""
         backbone = _backbone(task.parts)
         n_digits = backbone.recipe.tokenizer.build(seed=task.recipe.seed).n_digits
-        n_digits += backbone.recipe.semantic_ids.collisions == "extra_digit"
+        n_digits += backbone.recipe.semantic_ids.collisions == EXTRA
         for check in self.checks:
             check(n_digits, task.split.dataset.n_items)
         self.given = {"frozen": planned_network(backbone.recipe)}
         super().check(replace(task, parts=_ingredients(task.parts, self)))
+        decoder: type[Decoder] = registry.resolve("decoding", task.recipe.decoding.name)
+        if SteersDigits not in decoder.needs:
+            raise RecipeError(
+                f"decoding {task.recipe.decoding.name!r} ranks by the backbone alone, so that validation could choose "
+                "nothing; fit with decoding.name=learnt_item_posterior, and change it afterwards"
+            )
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`; the backbone's network is not trained."""

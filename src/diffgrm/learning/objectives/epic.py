@@ -119,5 +119,7 @@ class EpicObjective(DiffusionObjective):
         return self._catalogue
 
     def identity(self) -> list[Any]:
-        """See :meth:`Objective.identity`."""
-        return ["epic", self.item_weight, self.spread_weight, self.spread_temperature, *super().identity()]
+        """See :meth:`Objective.identity`; with the weights of the frozen network, which no training gives."""
+        frozen = [weight.detach().cpu().numpy() for weight in self.network.get_submodule("backbone").parameters()]
+        mine = self.item_weight, self.spread_weight, self.spread_temperature
+        return ["epic", *mine, *frozen, *super().identity()]
