@@ -116,6 +116,10 @@ class MaskedHistory(nn.Module):
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
         """See :class:`diffgrm.networks.contracts.Denoises`; logits [B, Q, n, K] are 0 where a digit is known."""
+        return self.digit_logits(self.digit_states(codes, mask, memory)) * mask[..., None]
+
+    def digit_states(self, codes: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`; [B, Q, n, d]."""
         (batch, questions, n), length = codes.shape, memory.codes.shape[1]
         history = memory.codes[:, None].expand(-1, questions, -1, -1)
         sequences = torch.cat([history, codes[:, :, None]], 2).flatten(0, 1)  # [B Q, S + 1, n]
@@ -124,11 +128,11 @@ class MaskedHistory(nn.Module):
         at_once = len(sequences) if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // (n * (length + 1)))
         parts = zip(sequences.split(at_once), hidden.split(at_once), valid.split(at_once), strict=True)
         states = torch.cat([self._states(*part, last=n) for part in parts])  # [B Q, n, d]
-        return self._logits(states.view(batch, questions, n, -1)) * mask[..., None]
+        return states.view(batch, questions, n, -1)
 
     def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
         """See :class:`diffgrm.networks.contracts.DenoisesSequences`; logits [B, T, n, K] of all digits."""
-        return self._logits(self._states(codes, mask, valid).view(*codes.shape, -1))
+        return self.digit_logits(self._states(codes, mask, valid).view(*codes.shape, -1))
 
     def _states(self, codes: Tensor, mask: Tensor, valid: Tensor, last: int | None = None) -> Tensor:
         """[B, T n, d] what the layers make of sequences of items; or [B, last, d] of their last digits."""
@@ -147,7 +151,7 @@ class MaskedHistory(nn.Module):
             x = layer(x, seen, rotation, last if number == len(self.layers) else None)
         return self.norm(x)
 
-    def _logits(self, states: Tensor) -> Tensor:
-        """[..., n, K] of states [..., n, d]."""
+    def digit_logits(self, states: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`; [B, Q, n, K] of states [B, Q, n, d]."""
         tables = self.digits.tables if self.output is None else self.output.view(self.digits.tables.shape)
         return torch.einsum("bqnd,nkd->bqnk", states.float(), tables.float()) / self.temperature
