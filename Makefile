@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test check install format peers
 
@@ -9,13 +10,13 @@ demo: install  ## Fit on the generated storefront and show what comes out.
 	$(BIN)/diffgrm demo
 
 test: install  ## All tests; no network and no GPU needed.
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: install  ## Lint, format and types, then the tests.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 format: install  ## Put the code into its one format.
 	$(BIN)/ruff check --fix .

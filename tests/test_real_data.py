@@ -14,6 +14,7 @@ from diffgrm.semantic_ids.embeddings.base import embed_items
 from diffgrm.semantic_ids.embeddings.lsa import LSA
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
+from diffgrm.semantic_ids.tokenizers.from_file import FromFileTokenizer
 from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
 from helpers.recipes import TINY
 
@@ -79,3 +80,26 @@ def test_as_many_steps_to_test_events_were_seen_in_training_as_is_published(name
     """arXiv 2603.19809 has 8.6% and 5.1% of users."""
     split = leave_one_out(load(name))
     assert seen_steps(split.train, split.test, split.dataset.n_items).mean() == pytest.approx(share, abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("column", "sizes", "numbered", "colliding", "largest", "moved"),
+    [
+        ("letter", (256,) * 4, False, 24, 3, 13),
+        ("iba", (256,) * 4, False, 410, 9, 233),
+        ("unigenrec_opq32", (256,) * 32, False, 61, 5, 32),
+        ("unigenrec_rqkmeans4", (256, 256, 256, 256, 18), False, 0, 1, 0),
+        ("unigenrec_rqkmeans4", (256,) * 4, True, 1938, 18, 1164),
+        ("unigenrec_rqvae3", (256, 256, 256, 12), False, 0, 1, 0),
+        ("unigenrec_rqvae3", (256,) * 3, True, 3607, 12, 2171),
+    ],
+)
+def test_published_semantic_ids_are_read_and_told_apart(column, sizes, numbered, colliding, largest, moved):
+    items = load("amazon-beauty-titles").items.series
+    vectors = np.random.default_rng(0).normal(size=(len(items), 8)).astype(np.float32)
+    path = str(DATA / "amazon-beauty-titles" / "published_sids.parquet")
+    tokenizer = FromFileTokenizer(len(sizes), sizes, path, column, numbered).fit(TokenizerContext.of(vectors, items=items))
+    ids, report = SemanticIds.build(tokenizer, vectors, "reassign", items)
+    assert (report.colliding_items, report.largest_group, report.moved_items) == (colliding, largest, moved)
+    assert len(np.unique(ids.codes, axis=0)) == len(items) and ids.codebook_sizes == sizes
+    assert ((ids.codes != tokenizer.encode(vectors, items)).sum(1) > 0).sum() == moved

@@ -98,6 +98,26 @@ def test_a_run_may_start_from_a_recipe_file_beside_the_suite(tmp_path):
     assert options["neighbours"] == 7 and options["decay"] == 0.5
 
 
+def test_files_that_recipes_name_lie_where_the_suite_says_from_its_own_folder(tmp_path):
+    runs = {
+        "base": {"recommender": "diffgrm", "tokenizer": {"name": "from_file", "path": "../sids.json"}},
+        "both": {
+            "like": "base",
+            "embedding": {"name": "text_and_events", "text": {"name": "precomputed", "path": "/vectors.npy"}},
+            "tokenizer": {"path": "own.json"},
+        },
+        "hub": {"like": "base", "embedding": {"name": "sentence_transformer", "model": "org/name"}},
+        "sum": {"recommender": "ensemble", "model": {"members": ["fitted", {"recommender": "popularity"}]}},
+    }
+    found = suite(tmp_path, runs=runs)
+    options = {name: found.recipe(name, "toy", {}, 0) for name in runs}
+    assert options["base"].tokenizer.options["path"] == str(tmp_path / "../sids.json")
+    assert options["both"].tokenizer.options["path"] == str(tmp_path / "own.json")
+    assert options["both"].embedding.options["text"].options["path"] == "/vectors.npy"
+    assert options["hub"].embedding.options["model"] == "org/name"
+    assert options["sum"].model.options["members"] == (str(tmp_path / "fitted"), {"recommender": "popularity"})
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

@@ -8,7 +8,9 @@ import pytest
 from diffgrm import InteractionDataset, toy_world
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.recommenders.ensemble import member_file
+from diffgrm.recommenders.epic import BACKBONE
 from helpers.recipes import SMALL_SCORER, methods, small_generation, small_recipe, unfitted
+from helpers.sid_files import drawn_sids
 
 FUTURE = "item 479"  # the planted item
 SMALL_SIDS = ["tokenizer.n_digits=3", "tokenizer.codebook_size=16"]
@@ -34,8 +36,11 @@ def learnt(recommender, folder):
     """Every file that holds what a recommender has learnt; of those inside of it theirs, without their model cards."""
     recommender.save(folder)
     files = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    for number, member in enumerate(getattr(recommender, "members", [])):
-        files[member_file(number)] = learnt(member, folder.with_name(f"{folder.name}.{number}"))
+    inner = {member_file(number): member for number, member in enumerate(getattr(recommender, "members", []))}
+    if (backbone := getattr(recommender, "backbone", None)) is not None:
+        inner[BACKBONE] = backbone
+    for name, recommender in inner.items():
+        files[name] = learnt(recommender, folder.with_name(f"{folder.name}.{name}"))
     return files
 
 
@@ -74,6 +79,8 @@ def test_a_planted_validation_event_changes_no_semantic_id(name, world, tmp_path
     found = []
     for number, dataset in enumerate((world, planted(world, last=1))):
         recipe = small_recipe("hybrid").override([f"tokenizer.name={name}", "training.epochs=1", *SMALL_SIDS])
+        if name == "from_file":
+            recipe = recipe.override([f"tokenizer.path={drawn_sids(tmp_path, dataset.items.series, 3, 16)}"])
         recommender = resolve("recommender", "hybrid")(recipe).fit(dataset, progress=False)
         files = learnt(recommender, tmp_path / str(number))
         found.append({part: content for part, content in files.items() if part != "model.safetensors"})

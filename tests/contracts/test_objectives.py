@@ -19,7 +19,7 @@ from diffgrm.learning.batches import TrainingBatches
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.digits import DigitObjective
 from diffgrm.learning.objectives.next_item import NextItemObjective
-from diffgrm.networks.contracts import ScoresItems, lacks
+from diffgrm.networks.contracts import ScoresItems, SteersDigits, lacks
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.ranking.ranker import Ranker
@@ -85,6 +85,8 @@ CHANGED = {
     "user_alignment": 0.5,
     "hidden_share": 0.5,
     "alignment_temperature": 0.5,
+    "spread_weight": 0.5,
+    "spread_temperature": 0.5,
 }
 # Of networks that draw for themselves in training: nothing is drawn.
 STILL = {"guidance": 0.0, "noise_scale": 0.0, "steps": 1}
@@ -174,6 +176,8 @@ def test_the_loss_is_one_finite_number_and_everything_that_it_concerns_learns(ob
         idle |= {key for key in without if key.split(".")[0] == "pairs"}
     if ScoresItems not in needs(objective):  # as has what only serves scores of whole items
         idle |= {key for key in without if key.split(".")[0] == "user"}
+    frozen = "backbone" if SteersDigits in needs(objective) else "steering"  # of two parts, one learns
+    idle |= {key for key in without if key.split(".")[0] == frozen}
     assert without <= idle
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 
 from diffgrm.foundation.parts import check_options
@@ -11,6 +14,7 @@ from diffgrm.foundation.schema import DataError, TokenizerError
 from diffgrm.foundation.storage import State
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, tokenize_items
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
+from helpers.sid_files import drawn_sids
 
 GRADIENT = "parts.gradient_tokenizer:GradientTokenizer"
 NAMES = [*names("tokenizer"), GRADIENT]
@@ -21,11 +25,21 @@ ALL = pytest.mark.parametrize("name", NAMES)
 SIZES = [(name, size) for name in NAMES for size in (8, (8, 3, 16, 5)) if size == 8 or name in ANY_SIZES]
 ALL_SIZES = pytest.mark.parametrize(("name", "size"), SIZES)
 VECTORS = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
-WORLD = TokenizerContext.of(VECTORS)
+WORLD = TokenizerContext.of(VECTORS, items=pl.Series([f"item {row}" for row in range(200)]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _files(tmp_path_factory):
+    """Where the files lie that tokenizers read."""
+    global FOLDER
+    FOLDER = tmp_path_factory.mktemp("sids")
 
 
 def build(name, n_digits=4, codebook_size=8, seed=0):
-    return resolve("tokenizer", name)(n_digits=n_digits, codebook_size=codebook_size, seed=seed, **QUICK.get(name, {}))
+    more = QUICK.get(name, {})
+    if name == "from_file":
+        more = {"path": drawn_sids(FOLDER, WORLD.items, n_digits, codebook_size)}
+    return resolve("tokenizer", name)(n_digits=n_digits, codebook_size=codebook_size, seed=seed, **more)
 
 
 def fitted(name, n_digits=4, codebook_size=8, seed=0):
@@ -55,7 +69,7 @@ def test_the_same_seed_gives_the_same_codes(name, size):
 def test_nothing_is_learnt_from_items_outside_training(name):
     in_training = np.arange(200) % 2 > 0
     changed = np.where(in_training[:, None], VECTORS, 100 * VECTORS)
-    one, other = (build(name).fit(TokenizerContext(v, in_training)) for v in (VECTORS, changed))
+    one, other = (build(name).fit(replace(WORLD, embeddings=v, in_training=in_training)) for v in (VECTORS, changed))
     assert (one.encode(VECTORS) == other.encode(VECTORS)).all()
 
 
@@ -159,7 +173,7 @@ BAD_SIZES = [
 )
 def test_impossible_sizes_are_refused(name, n, size, text):
     with pytest.raises(TokenizerError, match=text):
-        build(name, n, size)
+        resolve("tokenizer", name)(n_digits=n, codebook_size=size)
 
 
 def test_a_recipe_takes_one_size_or_a_list_and_refuses_others_at_once():

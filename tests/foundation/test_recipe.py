@@ -44,8 +44,12 @@ def test_shipped_recipes_build_their_parts(name):
     tokenizer = recipe.tokenizer.build(seed=0)
     sizes = {"n_digits": tokenizer.n_digits, "codebook_size": tokenizer.codebook_size, "n_items": 5, "text_width": 7}
     known = inspect.signature(resolve("model", recipe.model.name)).parameters
-    network = recipe.model.build(**{size: value for size, value in sizes.items() if size in known})
-    assert network.max_len == recipe.model.options["max_len"]
+    given, first = {size: value for size, value in sizes.items() if size in known}, recipe
+    if "frozen" in known:  # what another recipe makes
+        first = Recipe.preset(recipe.model.options["backbone"]["recipe"])
+        given["frozen"] = first.model.build(n_digits=sizes["n_digits"], codebook_size=sizes["codebook_size"])
+    network = recipe.model.build(**given)
+    assert network.max_len == first.model.options["max_len"]
     recipe.noising.build()
     recipe.validation_decoder.build(seed=0)
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import os
 import pickle
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -122,11 +124,11 @@ def test_the_weights_of_the_best_validation_are_kept(toy, tiny_recipe, tmp_path)
     assert recommender.facts["validation"]["val_score"] == pytest.approx(max(scores))
 
 
-def task(steps=100, **settings):
+def task(steps=100, fingerprint="", **settings):
     training = TrainingSettings(**{"warmup_steps": 10, **settings})
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
     objective = DiffusionObjective(learning_task(network, torch.zeros(1, 1), noising=FullMaskNoising()))
-    return TrainingTask(objective, training, None, steps, 0)
+    return TrainingTask(objective, training, None, steps, 0, fingerprint)
 
 
 def test_the_learning_rate_warms_up_and_follows_the_cosine_to_zero():
@@ -185,11 +187,73 @@ def test_two_processes_see_the_same_data_and_come_to_the_same_result(toy, tiny_r
         assert (a - b).abs().mean() < 0.01
 
 
+def fit_on_two_nodes(folder: Path, *more: str) -> list[subprocess.Popen]:
+    """The command line as two machines run it, here on one: processes that find each other over the network."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    files = ["--recipe", "recipe.yaml", "--interactions", "i.parquet", "--items", "t.parquet", "--out", "model"]
+    command = [
+        sys.executable,
+        "-m",
+        "diffgrm",
+        "fit",
+        *files,
+        "--quiet",
+        "training.nodes=2",
+        "training.strategy=ddp",
+        *more,
+    ]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return [
+        subprocess.Popen(command, cwd=folder, env=os.environ | meeting | {"NODE_RANK": str(n)}, **piped) for n in (0, 1)
+    ]
+
+
+def test_two_nodes_share_a_run_that_goes_on_after_one_of_them_was_killed(toy, tiny_recipe, tmp_path):
+    toy.event_table().write_parquet(tmp_path / "i.parquet")
+    toy.item_table.write_parquet(tmp_path / "t.parquet")
+    settings = ["model.dropout=0", "training.accelerator=cpu", "training.epochs=6", "training.patience=9"]
+    (tmp_path / "recipe.yaml").write_text(tiny_recipe.override(settings).to_yaml())
+    nodes = fit_on_two_nodes(tmp_path)
+    last = tmp_path / "model.run" / "last.ckpt"
+    while not last.exists() and nodes[0].poll() is None:
+        time.sleep(0.05)
+    nodes[1].kill()
+    said = nodes[0].communicate(timeout=120)[0]
+    assert nodes[0].returncode != 0 and not (tmp_path / "model").exists(), said
+    nodes = fit_on_two_nodes(tmp_path, "--resume")
+    said = [node.communicate(timeout=120)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "Saved to model" in said[0] and "Saved to model" not in said[1]
+    one = DiffGRMRecommender(tiny_recipe.override(settings)).fit(toy, progress=False)
+    two = DiffGRMRecommender.load(tmp_path / "model")
+    assert one.facts["steps"] == two.facts["steps"] and one.facts["epochs"] == two.facts["epochs"]
+    assert two.facts["validation"]["val_score"] == pytest.approx(one.facts["validation"]["val_score"], abs=0.02)
+    for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True):
+        assert (a - b).abs().mean() < 0.01
+
+
+def test_processes_that_learnt_different_semantic_ids_do_not_train_together(monkeypatch):
+    mine = task(fingerprint="ab" * 32)
+    monkeypatch.setattr(TrainingTask, "all_gather", lambda self, tensor: torch.stack([tensor, tensor]))
+    mine.on_fit_start()
+    monkeypatch.setattr(TrainingTask, "all_gather", lambda self, tensor: torch.stack([tensor, tensor + 1]))
+    with pytest.raises(TrainingError, match="the processes have learnt different semantic IDs, or were given different"):
+        mine.on_fit_start()
+
+
 def test_a_run_is_not_resumed_with_other_data_or_settings(whole, toy, tiny_recipe, tmp_path):
     import shutil
 
     run = shutil.copytree(whole[1], tmp_path / "run")
-    for change in (["seed=5"], ["tokenizer.iterations=2"], ["training.learning_rate=0.02"], ["noising.order=most"]):
+    for change in (
+        ["seed=5"],
+        ["tokenizer.iterations=2"],
+        ["training.learning_rate=0.02"],
+        ["noising.order=most"],
+        ["model.dropout=0.4"],
+    ):
         other = DiffGRMRecommender(tiny_recipe.override([*EPOCHS, *change]))
         with pytest.raises(TrainingError, match="the checkpoint belongs to other data, semantic IDs or training settings"):
             other.fit(toy, run_folder=run, resume=True, progress=False)

@@ -46,6 +46,8 @@ class PartsOf(PartOf):
 class Local:
     """Marks a setting that means something on one machine only: model folders keep ``null`` instead.
 
+    Texts of it are paths; in a suite, relative ones are read from the folder of the suite file.
+
     Attributes:
         paths: only absolute paths do.
     """

@@ -18,14 +18,15 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from diffgrm.foundation import registry
 from diffgrm.foundation.moved import moved
+from diffgrm.foundation.part_settings import Local, PartsOf, Setting
 from diffgrm.foundation.part_settings import PartOf as PartOf  # named here for constructors
-from diffgrm.foundation.part_settings import PartsOf, Setting
 from diffgrm.foundation.schema import RecipeError, did_you_mean, ordinary, readable
 
 
@@ -73,20 +74,38 @@ class Part:
 
     def portable(self) -> Part:
         """The part without what means something on one machine only, nor of the parts that are nested in it."""
+        return self._changed(lambda local, value: None if local.holds(value) else value)
 
-        def kept(setting: Setting, value: Any) -> Any:
+    def located(self, folder: Path) -> Part:
+        """The part, and those nested in it, with paths that are relative to a folder.
+
+        A name that may be something else than a path (``Local(paths=True)``) is left as it is.
+        """
+        return self._changed(lambda local, value: value if local.paths else _in_folder(folder, value))
+
+    def _changed(self, change: Callable[[Local, Any], Any]) -> Part:
+        """The part with a change of every setting that means something on one machine only, and of nested parts."""
+
+        def changed(setting: Setting, value: Any) -> Any:
             if isinstance(value, Part):
-                return value.portable()
+                return value._changed(change)
             if isinstance(setting.nested, PartsOf):
-                return tuple(part.portable() for part in value)
-            return None if setting.local is not None and setting.local.holds(value) else value
+                return tuple(part._changed(change) for part in value)
+            return value if setting.local is None else change(setting.local, value)
 
         known = registry.settings(self.kind, self.name)
-        return replace(self, options={key: kept(known[key], value) for key, value in self.options.items()})
+        return replace(self, options={key: changed(known[key], value) for key, value in self.options.items()})
 
     def flat(self) -> dict[str, Any]:
         """Name and settings as one mapping, as YAML shows them; nested parts as short as they can be."""
         return {"name": self.name, **{key: plain(value) for key, value in self.options.items()}}
+
+
+def _in_folder(folder: Path, value: Any) -> Any:
+    """A path, or several, as they lie in a folder; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_in_folder(folder, entry) for entry in value)
+    return str(folder / value) if isinstance(value, str) else value
 
 
 PartLike = Part | str | Mapping[str, Any]  # what stands for a part: itself, its name, or a mapping with name and settings

@@ -8,7 +8,7 @@ again. ``item_scoring`` has one entry a scorer. No part is imported by reading a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -153,8 +153,15 @@ class Recipe(BaseModel):
 
     def portable(self) -> Self:
         """The recipe without what means something on this machine only, for model folders."""
+        return self._with_parts(Part.portable)
+
+    def located(self, folder: Path) -> Self:
+        """The recipe with the relative paths of its files taken from a folder, such as that of the file it stands in."""
+        return self._with_parts(lambda part: part.located(folder))
+
+    def _with_parts(self, change: Callable[[Part], Part]) -> Self:
         written = self.to_dict()
-        parts = {section: getattr(self, section).portable().flat() for section in PART_SECTIONS if section in written}
+        parts = {section: change(getattr(self, section)).flat() for section in PART_SECTIONS if section in written}
         return type(self).from_dict(written | parts)
 
     @property

@@ -105,7 +105,8 @@ class TrainingSettings(Section):
         False, description="run the network through torch.compile: faster steps after minutes of compiling (long runs)"
     )
     accelerator: str = Field("auto", description="Lightning accelerator: auto, cpu, gpu...")
-    devices: int = Field(1, ge=1, le=1024, description="number of devices (processes)")
+    devices: int = Field(1, ge=1, le=1024, description="number of devices (processes) of each machine")
+    nodes: int = Field(1, ge=1, le=1024, description="number of machines; all see the run folder (torchrun, SLURM)")
     strategy: str = Field("auto", description="Lightning strategy: auto, ddp...")
     loggers: tuple[Literal["csv", "tensorboard"], ...] = Field(
         ("csv",), description="where metrics of every epoch are written, in the run folder"
@@ -118,9 +119,15 @@ class TrainingSettings(Section):
                 f"training.epochs {self.epochs} is not a multiple of training.validate_every {self.validate_every}: the "
                 "last epochs would never be validated, so never kept"
             )
-        if self.batch_size < self.devices:
-            raise ValueError(f"training.batch_size {self.batch_size} is less than training.devices {self.devices}")
+        if self.batch_size < self.processes:
+            times = f" x training.nodes {self.nodes}" if self.nodes > 1 else ""
+            raise ValueError(f"training.batch_size {self.batch_size} is less than training.devices {self.devices}{times}")
         return self
+
+    @property
+    def processes(self) -> int:
+        """Over all machines together; each takes its share of every batch."""
+        return self.devices * self.nodes
 
 
 class EvaluationSettings(Section):

@@ -7,7 +7,7 @@ import math
 import pickle
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,19 @@ class TrainingTask(L.LightningModule):
         self.checked = 0  # losses that are known to be finite
         self.latest: dict[str, float] = {}
         self.started, self.earlier_seconds = time.perf_counter(), 0.0
+
+    def on_fit_start(self) -> None:
+        """Stop if processes are about to train on different semantic IDs, data or settings.
+
+        Each learns semantic IDs for itself, and processors of different makes may round differently.
+        """
+        mine = torch.tensor([int(self.fingerprint[:12] or "0", 16)], device=self.device)
+        gathered: Any = self.all_gather(mine)
+        if (gathered != mine).any():
+            raise TrainingError(
+                "the processes have learnt different semantic IDs, or were given different tables or settings; let all "
+                "machines read the same files, and the same cache (DIFFGRM_CACHE=a folder that all of them see)"
+            )
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -207,6 +220,7 @@ def train(
     settings: TrainingSettings,
     seed: int,
     run_folder: Path,
+    network_settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
@@ -216,6 +230,8 @@ def train(
         events: training events per user, oldest first.
         max_len: most items of a history.
         run_folder: gets ``last.ckpt`` and ``best.ckpt`` after every validation, and the logs.
+        network_settings: with which the network was made; a run does not go on with others, of which its weights' shapes
+            may say nothing (dropout, temperatures).
         resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted. Where only what is
             trained before the network has a checkpoint (in a folder below), the network's training begins.
         progress: show a progress bar.
@@ -229,11 +245,10 @@ def train(
     run_folder.mkdir(parents=True, exist_ok=True)
     validation = validation.sample(settings.validation_users, seed)
     data = _Data(events, max_len, settings, seed, objective)
-    kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "strategy"})
-    fingerprint = digest(
-        [*objective.identity(), objective.shared, max_len, seed, sorted(kept.items()), events.values, events.offsets]
-    )
-    steps = len(data.batches(rank=0, devices=settings.devices)) * settings.epochs
+    kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "nodes", "strategy"})
+    asked = [sorted(kept.items()), sorted((network_settings or {}).items())]
+    fingerprint = digest([*objective.identity(), objective.shared, max_len, seed, *asked, events.values, events.offsets])
+    steps = len(data.batches(rank=0, devices=settings.processes)) * settings.epochs
     task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
     resume = resume and (run_folder / LAST).is_file()
     with quiet_lightning(), _ended_as_asked():

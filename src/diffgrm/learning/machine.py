@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.utilities import rank_zero_only
 
 from diffgrm.foundation.schema import TrainingError
 from diffgrm.foundation.sections import TrainingSettings
@@ -25,6 +26,7 @@ def check_devices(settings: TrainingSettings) -> None:
         TrainingError: it has not, or nobody knows an accelerator or a strategy of that name.
     """
     asked = f"training.accelerator={settings.accelerator}, devices={settings.devices}, strategy={settings.strategy}"
+    asked += f", nodes={settings.nodes}" if settings.nodes > 1 else ""
     cores = os.cpu_count() or 1
     try:
         with quiet_lightning():
@@ -41,7 +43,13 @@ def check_devices(settings: TrainingSettings) -> None:
 def trainer_arguments(settings: TrainingSettings) -> dict[str, Any]:
     """What a trainer is told of the machine."""
     asked = {"accelerator": settings.accelerator, "devices": settings.devices, "strategy": settings.strategy}
-    return {**asked, "precision": _precision(settings)}
+    return {**asked, "num_nodes": settings.nodes, "precision": _precision(settings)}
+
+
+def is_first_process() -> bool:
+    """Whether this process saves and shows what several have learnt together."""
+    rank: int = getattr(rank_zero_only, "rank", 0)  # Lightning's own count, over all machines
+    return rank == 0
 
 
 def _precision(settings: TrainingSettings) -> Any:

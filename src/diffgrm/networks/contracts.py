@@ -11,10 +11,11 @@ from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.networks.item_posterior import Choose, Steered
 from diffgrm.networks.item_vectors import DigitEmbedding
 from diffgrm.networks.memory import Memory
 
@@ -56,6 +57,44 @@ class Denoises(EncodesHistories, Protocol):
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Any) -> Tensor:
         """Logits [B, Q, n, K] of every digit where mask [B, Q, n] is true, given the codes [B, Q, n] where it is not."""
+        ...
+
+
+class DenoisesByStates(Denoises, Protocol):
+    """Masked diffusion whose logits come of a state of each hidden digit, for a head that goes by states.
+
+    Attributes:
+        digits: tells n and K, and has the vectors of codes.
+    """
+
+    digits: DigitEmbedding
+
+    def digit_states(self, codes: Tensor, mask: Tensor, memory: Any) -> Tensor:
+        """[B, Q, n, d] what is made of every digit where mask [B, Q, n] is true; anything where it is not."""
+        ...
+
+    def digit_logits(self, states: Tensor) -> Tensor:
+        """[B, Q, n, K] of states [B, Q, n, d]; those of hidden digits are what ``denoise`` gives."""
+        ...
+
+
+class SteersDigits(Denoises, Protocol):
+    """Masked diffusion by a frozen network, with a learnt posterior over the items that digits lead to.
+
+    ``denoise`` is that of the frozen network alone.
+
+    Attributes:
+        backbone: the frozen network.
+    """
+
+    backbone: nn.Module
+
+    def steered(self, codes: Tensor, mask: Tensor, memory: Any, choose: Choose) -> Steered:
+        """Logits [B, Q, n, K] as of ``denoise``, to which the posterior over items is added, and the posterior.
+
+        Args:
+            choose: gives the items that fit each of the B Q partial SIDs.
+        """
         ...
 
 
@@ -227,8 +266,8 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
         raise RecipeError(
             f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. model.name=diffgrm denoises, "
             "model.name=masked_history denoises whole sequences, model.name=diqdiff vectors of items, "
-            "model.name=autoregressive predicts digits from left to right, and all of this library's but masked_history "
-            "score items"
+            "model.name=epic (recommender=epic) steers digits by items, model.name=autoregressive predicts digits from "
+            "left to right, and all of this library's but masked_history and epic score items"
         )
 
 

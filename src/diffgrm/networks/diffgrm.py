@@ -113,8 +113,15 @@ class DiffGRM(HistoryNetwork):
             wanted: [B, C] places among the Q n digits of every row where its mask is true, and where that are fewer than C
                 some more, each place once; None: all places.
         """
-        x = self.states(codes, mask, memory, wanted)
-        return torch.einsum("bqnd,nkd->bqnk", x.float(), self.digits.tables.float())
+        return self.digit_logits(self.states(codes, mask, memory, wanted))
+
+    def digit_states(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`; 0 for known digits."""
+        return self.states(codes, mask, memory, _places(mask.flatten(1)))
+
+    def digit_logits(self, states: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`."""
+        return torch.einsum("bqnd,nkd->bqnk", states.float(), self.digits.tables.float())
 
     def states(self, codes: Tensor, mask: Tensor, memory: Memory, wanted: Tensor | None) -> Tensor:
         """[B, Q, n, d] what the decoder makes of unknown digits, 0 for known ones; see :meth:`denoise_places`."""

@@ -136,6 +136,10 @@ class MaskedHistory(nn.Module):
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
         """See :class:`diffgrm.networks.contracts.Denoises`; logits [B, Q, n, K] are 0 where a digit is known."""
+        return self.digit_logits(self.digit_states(codes, mask, memory)) * mask[..., None]
+
+    def digit_states(self, codes: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`; [B, Q, n, d]."""
         (batch, questions, n), length = codes.shape, memory.valid.shape[1]
         target, hidden = codes.flatten(0, 1), F.pad(mask.flatten(0, 1)[:, None], (0, 0, length, 0))
         at_once = len(target) if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // (n * (length + 1)))
@@ -143,12 +147,12 @@ class MaskedHistory(nn.Module):
         for some in torch.arange(len(target), device=codes.device).split(at_once):
             asked = self._entered(target[some], hidden[some], memory.rows(some // questions))
             states.append(self.norm(self._through(asked, self.layers, last=n).x))  # [b, n, d]
-        return self._logits(torch.cat(states).view(batch, questions, n, -1)) * mask[..., None]
+        return torch.cat(states).view(batch, questions, n, -1)
 
     def denoise_sequence(self, target: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
         """See :class:`diffgrm.networks.contracts.DenoisesSequences`; logits [B, T, n, K] of all digits."""
         read = self._through(self._entered(target, mask, memory), self.layers)
-        return self._logits(self.norm(read.x).view(*mask.shape, -1))
+        return self.digit_logits(self.norm(read.x).view(*mask.shape, -1))
 
     def _entered(self, target: Tensor, mask: Tensor, memory: RawHistory) -> Stream:
         """Histories and the targets [B, n] after them, of which mask [B, T, n] hides digits, before the first layer."""
@@ -180,7 +184,7 @@ class MaskedHistory(nn.Module):
             x = layer(x, stream.seen, stream.rotation, last if number == len(stack) else None)
         return stream._replace(x=x)
 
-    def _logits(self, states: Tensor) -> Tensor:
-        """[..., n, K] of states [..., n, d]."""
+    def digit_logits(self, states: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`; [B, Q, n, K] of states [B, Q, n, d]."""
         tables = self.digits.tables if self.output is None else self.output.view(self.digits.tables.shape)
         return torch.einsum("bqnd,nkd->bqnk", states.float(), tables.float()) / self.temperature

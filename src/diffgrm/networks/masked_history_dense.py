@@ -154,7 +154,7 @@ class MaskedHistoryDense(MaskedHistory):
         middle = self._through(self._entered(target, mask, memory), self.layers[: self.text_layer])
         told = self.user(middle.x.view(*mask.shape[:2], -1)).float()  # before the next layers, which may overwrite x
         read = self._through(middle, self.layers[self.text_layer :])
-        return self._logits(self.norm(read.x).view(*mask.shape, -1)), told
+        return self.digit_logits(self.norm(read.x).view(*mask.shape, -1)), told
 
     def user_vectors(self, memory: TextHistory, history: Tensor | None = None, length: Tensor | None = None) -> Tensor:
         """See :class:`diffgrm.networks.contracts.ScoresItems`; [N, e] the vector that is told of the next item's text."""

@@ -14,6 +14,7 @@ from diffgrm.networks.contracts import (
     EncodesHistories,
     PredictsDigits,
     ScoresItems,
+    SteersDigits,
     check_network,
     lacks,
 )
@@ -116,7 +117,7 @@ def check_all_taught(recipe: Recipe) -> None:
     model, objective, who = recipe.model.name, recipe.objective.name, recipe.recommender
     parts = [part for part in recipe.objective.with_nested() if part.kind == "objective"]
     taught = {protocol for part in parts for need in _needs(part) for protocol in need.__mro__}
-    for head in (Denoises, PredictsDigits, DenoisesVectors):
+    for head in (Denoises, PredictsDigits, DenoisesVectors, SteersDigits):
         if head not in taught and not lacks(registry.resolve("model", model), head):
             raise RecipeError(
                 f"the model {model!r} answers as {head.__name__}, which the objective {objective!r} of the recommender "

@@ -39,8 +39,9 @@ class Identifiers(LearntPart):
         self.report: TokenizerReport | None = None
 
     def check(self, task: FitTask) -> None:
-        """See :meth:`LearntPart.check`; refuses sizes before anything is learnt for them."""
+        """See :meth:`LearntPart.check`; refuses sizes and files before anything is learnt for them."""
         tokenizer = task.recipe.tokenizer.build(seed=task.recipe.seed)
+        tokenizer.check(task.split.dataset.items.series)
         n_digits = tokenizer.n_digits + (task.recipe.semantic_ids.collisions == EXTRA)
         for check in self.checks:
             check(n_digits, task.split.dataset.n_items)
@@ -52,7 +53,8 @@ class Identifiers(LearntPart):
         assert vectors is not None
         self.tokenizer = tokenizer = recipe.tokenizer.build(seed=recipe.seed)
         folder = None if task.run_folder is None else task.run_folder / "tokenizer"
-        context = TokenizerContext(vectors, split.item_counts > 0, split.train, "cpu", folder, recipe.seed)
+        items = split.dataset.items.series
+        context = TokenizerContext(vectors, split.item_counts > 0, split.train, "cpu", folder, recipe.seed, items)
         collisions, options = recipe.semantic_ids.collisions, recipe.tokenizer.flat()
         self.semantic_ids, self.report = tokenize_items(tokenizer, context, collisions, options)
         task.facts["tokenizer_report"] = dict(self.report.rows())

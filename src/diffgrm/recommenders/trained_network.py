@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -41,12 +41,14 @@ class TrainedNetwork(LearntPart):
     Attributes:
         network: in 32 bits, as it is saved; there once it is fitted or loaded.
         sizes: what the data decided: arguments of networks that are no settings.
+        given: other arguments that are none.
     """
 
     network: nn.Module
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
+        self.given: dict[str, Any] = {}
         self._precision = "32"
         self._in_use: nn.Module | None = None
 
@@ -56,7 +58,7 @@ class TrainedNetwork(LearntPart):
         """See :meth:`LearntPart.check`."""
         if task.run_folder is not None:
             check_run_folder(task.run_folder, task.resume)
-        elif task.recipe.training.devices > 1:
+        elif task.recipe.training.processes > 1:
             raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
         check_devices(task.recipe.training)
         self._try_sizes(task)
@@ -90,6 +92,7 @@ class TrainedNetwork(LearntPart):
                 settings=recipe.training,
                 seed=recipe.seed,
                 run_folder=task.run_folder or Path(temporary) / "run",
+                network_settings=recipe.model.flat(),
                 resume=task.resume,
                 progress=task.progress,
             )
@@ -125,7 +128,7 @@ class TrainedNetwork(LearntPart):
         Raises:
             RecipeError: it needs one that the data do not decide here.
         """
-        model, sizes = recipe.model, self.sizes if sizes is None else sizes
+        model, sizes = recipe.model, {**(self.sizes if sizes is None else sizes), **self.given}
         known = inspect.signature(registry.resolve("model", model.name)).parameters.values()
         if missing := [p.name for p in known if p.default is p.empty and p.name not in {*sizes, *model.options}]:
             raise RecipeError(
@@ -179,7 +182,11 @@ class TrainedNetwork(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`; the sizes travel in the header."""
-        weights.save(self.network, folder / NETWORK, self.sizes)
+        weights.save(self._kept(self.network), folder / NETWORK, self.sizes)
+
+    def _kept(self, network: nn.Module) -> nn.Module:
+        """The part of the network that is saved here: all of it."""
+        return network
 
     def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
@@ -193,8 +200,9 @@ class TrainedNetwork(LearntPart):
                 f"{beside.n_items} items"
             )
         if recipe.model.name in registry.names("model"):  # a class of others is trusted, and may not be made without memory
-            weights.check_shapes(lambda: self._built(recipe), shapes, path)
-        self.network = weights.load(self._built(recipe), path).eval()
+            weights.check_shapes(lambda: self._kept(self._built(recipe)), shapes, path)
+        self.network = self._built(recipe).eval()
+        weights.load(self._kept(self.network), path)
 
 
 def planned_network(recipe: Recipe) -> nn.Module:

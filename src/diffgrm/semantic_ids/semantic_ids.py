@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import polars as pl
 
 from diffgrm.foundation.schema import ModelFolderError, TokenizerError, first_few
 from diffgrm.foundation.storage import State, cached, code_digests, digest
@@ -126,14 +127,17 @@ class SemanticIds:
     @classmethod
     @one_thread()
     def build(
-        cls, tokenizer: Tokenizer, embeddings: np.ndarray, collisions: str = "reassign"
+        cls, tokenizer: Tokenizer, embeddings: np.ndarray, collisions: str = "reassign", items: pl.Series | None = None
     ) -> tuple[SemanticIds, TokenizerReport]:
         """Encode all items with a fitted tokenizer, settle collisions, and report.
+
+        Args:
+            items: [I] their ids, for tokenizers that read items.
 
         Raises:
             TokenizerError: the code space is too small for distinct SIDs.
         """
-        found = tokenizer.encode(embeddings)
+        found = tokenizer.encode(embeddings, items)
         ids = cls._settled(tokenizer, embeddings, found, collisions)
         return ids, _report(tokenizer, embeddings, found, ids)
 
@@ -248,8 +252,9 @@ def tokenize_items(
 ) -> tuple[SemanticIds, TokenizerReport]:
     """Fit a tokenizer on the training items and give all items their SIDs, through the cache.
 
-    The key of the cache is all that decides the digits: the context (the events where the tokenizer reads them), the
-    settings, and the code: of the tokenizer and what it inherits from, of repair and keys. Other modules that a tokenizer
+    The key of the cache is all that decides the digits: the context (events and ids of items where the tokenizer reads
+    them), the settings, the tokenizer's own identity, and the code: of the tokenizer and what it inherits from, of repair
+    and keys. Other modules that a tokenizer
     of your own calls are not followed; nothing is cached of one that has no file.
 
     Args:
@@ -262,7 +267,7 @@ def tokenize_items(
     """
 
     def make() -> State:
-        ids, report = SemanticIds.build(tokenizer.fit(context), context.embeddings, collisions)
+        ids, report = SemanticIds.build(tokenizer.fit(context), context.embeddings, collisions, context.items)
         state = tokenizer.state()
         return State({**state.arrays, "semantic_ids": ids.codes}, {**state.facts, "report": report.to_dict()})
 
@@ -272,9 +277,11 @@ def tokenize_items(
     else:
         kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
         identity = [kind, *code, json.dumps(settings, sort_keys=True), tokenizer.seed, context.seed, collisions]
-        identity += [context.embeddings, context.in_training]
+        identity += [context.embeddings, context.in_training, *tokenizer.identity()]
         if tokenizer.reads_events and context.events is not None:
             identity += [context.events.values, context.events.offsets]
+        if tokenizer.reads_items and context.items is not None:
+            identity.append(context.items.to_list())
         stored = cached(cache, f"{digest(identity)}.safetensors", "semantic IDs", make)
     codes, report = stored.arrays.pop("semantic_ids"), stored.facts.pop("report")
     tokenizer.load_state(stored)

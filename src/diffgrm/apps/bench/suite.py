@@ -17,6 +17,7 @@ runs:
   narrow: {like: diffgrm, decoding: {beam: 16}}  # another run, changed; fitted again only if fitting changed
   other: {like: diffgrm, recommender: autoregressive, noising: null}  # null: without that section
   best: {recipe: best}
+  published: {like: diffgrm, tokenizer: {name: from_file, path: sids.parquet}}   # a file beside this one
   both: {recommender: ensemble, members: [sasrec, best]}   # the fits of other runs
   plain: {like: best, item_scoring: {co_occurrence: null}}  # changes reach as deep as settings are nested; the same fit
 """
@@ -163,9 +164,12 @@ class Suite(BaseModel):
         return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
 
     def recipe(self, name: str, dataset: str, choice: Mapping[str, Any], seed: int) -> Recipe:
-        """The recipe of a run on a dataset, with one of its choices (and, for runs like another, that one's)."""
+        """The recipe of a run on a dataset, with one of its choices (and, for runs like another, that one's).
+
+        Files that it names lie where the suite file says, from its own folder.
+        """
         raw = self._raw(name, dataset, choice)
-        return Recipe.from_dict({**raw, "seed": seed})
+        return Recipe.from_dict({**raw, "seed": seed}).located(self._home)
 
     def _raw(self, name: str, dataset: str, choice: Mapping[str, Any]) -> dict[str, Any]:
         run = self.runs[name]

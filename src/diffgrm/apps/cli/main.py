@@ -15,6 +15,7 @@ from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.plan import plan
 from diffgrm.apps.cli.results import bench, demo, export, report
+from diffgrm.apps.cli.semantic_ids import semantic_ids_app
 from diffgrm.apps.cli.shared import (
     Column,
     CommandWithSettings,
@@ -41,7 +42,7 @@ from diffgrm.apps.cli.shared import (
     write_table,
 )
 from diffgrm.foundation.outputs import check_folder
-from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
+from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
 app = typer.Typer(
@@ -51,11 +52,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(recipes)
-app.command()(datasets)
-for _command in (bench, report, demo, export, plan):
+for _command in (recipes, datasets, bench, report, demo, export, plan):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
+app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)
 
 
 @app.callback()
@@ -98,9 +98,11 @@ def fit(
     data = dataset_of(interactions, items, dataset, column, time_format)
     say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
-    with ends.hint(lambda: _how_to_go_on(run)):
+    with ends.hint(lambda: ends.how_to_go_on(run)):
         recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
-    if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
+    from diffgrm.learning.machine import is_first_process
+
+    if not is_first_process():
         return
     recommender.save(out)
     drop_checkpoints(run)
@@ -109,12 +111,6 @@ def fit(
     if validation := recommender.facts.get("validation"):
         show_metrics("Validation (by item, history filtered)", {"value": validation})
     say(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
-
-
-def _how_to_go_on(run: Path) -> str:
-    if holds_checkpoint(run):
-        return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
-    return "No model was saved, and there is no checkpoint yet to go on from."
 
 
 @app.command()
@@ -259,10 +255,10 @@ def tokenize(
         split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
         table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
         learnt_from = EventContext(split, settings.model_dump(), chosen.seed)
-    encoder = chosen.embedding.build(seed=chosen.seed)
-    embeddings = embed_items(encoder, table, in_training, context=learnt_from, given=given)
     tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
-    context = TokenizerContext(embeddings, in_training, events, seed=chosen.seed)
+    tokenizer.check(table[Columns.ITEM])
+    embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training, context=learnt_from, given=given)
+    context = TokenizerContext(embeddings, in_training, events, seed=chosen.seed, items=table[Columns.ITEM])
     sids, report = tokenize_items(tokenizer, context, collisions, chosen.tokenizer.options)
     digits = {f"digit_{j}": sids.codes[:, j] for j in range(sids.n_digits)}
     write_table(table.select(Columns.ITEM).with_columns(**{k: pl.Series(v) for k, v in digits.items()}), out)

@@ -151,4 +151,4 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def identity(self) -> list[Any]:
-        """Facts and arrays from which the losses follow, but for the network, whose shapes speak for themselves."""
+        """Facts and arrays from which the losses follow, but for the network, whose settings the training loop is told."""

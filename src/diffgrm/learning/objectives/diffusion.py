@@ -50,15 +50,20 @@ class DiffusionObjective(DigitObjective):
         self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext
     ) -> tuple[Views, Tensor]:
         """Masked views of a batch's targets, and the logits [N, V, n, K] of what they hide."""
-        target, denoise = self.codes[batch.target], contract(self.network, Denoises).denoise  # [N, n]
+        target, views = self.codes[batch.target], self.views(batch, generator, context)
+        questions = target[:, None].expand(views.mask.shape), views.mask
+        return views, ask_targets(contract(self.network, Denoises).denoise, questions, memory, batch)
+
+    def views(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Views:
+        """Masked views of a batch's targets."""
+        denoise = contract(self.network, Denoises).denoise
 
         def probe(codes: Tensor, mask: Tensor) -> Tensor:
             with torch.no_grad(), evaluating(self.network):
                 return ask_targets(denoise, (codes, mask), self.encode(batch), batch)
 
-        views = self.noising.views(target, NoisingContext(probe, generator, context, lambda: self._history(batch)))
-        questions = target[:, None].expand(views.mask.shape), views.mask
-        return views, ask_targets(denoise, questions, memory, batch)
+        noising = NoisingContext(probe, generator, context, lambda: self._history(batch))
+        return self.noising.views(self.codes[batch.target], noising)
 
     def _history(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Digits [N, S, n] of each target's history, and which of the S places it knows [N, S]."""

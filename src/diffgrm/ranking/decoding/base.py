@@ -151,7 +151,8 @@ class Decoder(ABC):
     """Finds the items of highest score. Sees the network only through one function.
 
     Attributes:
-        asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
+        asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``, and for
+            those whose digits items steer, ``steered``.
         needs: what the network must be able to do.
         uses_item_scores: whether it needs to be told the scores of all items.
         uses_code_tables: whether it needs to be told the vectors of codes.

@@ -1,1 +1,1 @@
-"""Vectors to digits: ``opq`` (PSE, the paper), ``residual_kmeans``, ``mh_vqvae``, ``rq_vae``, ``simhash``, ``random``."""
+"""Vectors to digits: ``opq`` (the paper), ``residual_kmeans``, autoencoders, ``simhash``, ``random``, ``from_file``."""

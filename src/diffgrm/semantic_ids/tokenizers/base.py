@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+import polars as pl
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from diffgrm.foundation.schema import DataError, TokenizerError
@@ -17,6 +18,7 @@ from diffgrm.semantic_ids.threads import one_thread
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 LARGEST = 65_536  # codes of a digit
+MOST_DIGITS = 64
 AT_ONCE = 2**22  # numbers of a block
 
 
@@ -27,7 +29,7 @@ def _whole_numbers(value: int | tuple[int, ...]) -> int | tuple[int, ...]:
     return value
 
 
-NDigits = Annotated[int, Field(ge=1, le=64), "n, digits of a semantic ID"]
+NDigits = Annotated[int, Field(ge=1, le=MOST_DIGITS), "n, digits of a semantic ID"]
 CodebookSize = Annotated[
     int | tuple[int, ...],
     AfterValidator(_whole_numbers),
@@ -55,13 +57,14 @@ PowerOfTwo = Annotated[int, BeforeValidator(power_of_two), "K, codes of a digit:
 class Tokenizer(ABC):
     """Item vectors [N, e] -> codes [N, n] int32, digit j in 0..K_j-1. Fitted on training items only.
 
-    A row's codes depend on that row alone, so an item that comes later gets its digits the same way. They do not depend
-    on the number of threads: see :func:`one_thread`.
+    A row's codes depend on that row alone (its vector, and which item it is for those that read items), so an item that
+    comes later gets its digits the same way. They do not depend on the number of threads: see :func:`one_thread`.
 
     Attributes:
         codebook_sizes: (K_0, ..., K_{n-1}), codes of each digit; ``codebook_size`` is the largest.
         needs_items_per_code: K-means needs at least as many items as codes.
         reads_events: training events decide the codes too; others are not shown them.
+        reads_items: which items the rows are decides the codes too; others are not shown their ids.
         costs_add: the error is a sum over digits, up to a constant of the item, so that the costs of changing single
             digits add up. Collision repair asks the others for the true error of every code that it considers.
 
@@ -72,11 +75,12 @@ class Tokenizer(ABC):
 
     needs_items_per_code: ClassVar[bool] = True
     reads_events: ClassVar[bool] = False
+    reads_items: ClassVar[bool] = False
     costs_add: ClassVar[bool] = False
 
     def __init__(self, n_digits: int, codebook_size: int | Sequence[int], seed: int) -> None:
-        if not 1 <= n_digits <= 64:
-            raise TokenizerError(f"n_digits: expected 1 to 64, found {n_digits}")
+        if not 1 <= n_digits <= MOST_DIGITS:
+            raise TokenizerError(f"n_digits: expected 1 to {MOST_DIGITS}, found {n_digits}")
         sizes = (codebook_size,) * n_digits if isinstance(codebook_size, int) else tuple(codebook_size)
         if len(sizes) != n_digits:
             raise TokenizerError(
@@ -109,13 +113,30 @@ class Tokenizer(ABC):
                 f"{type(self).__name__} learns from training events, and there are none; give interactions, or choose "
                 "another tokenizer.name"
             )
+        if self.reads_items and context.items is None:
+            raise TokenizerError(
+                f"{type(self).__name__} goes by the ids of items, and there are none; give TokenizerContext(items=...), or "
+                "choose another tokenizer.name"
+            )
         self.embedding_width = embeddings.shape[1]
-        self._fit(replace(context, embeddings=embeddings, events=context.events if self.reads_events else None))
+        events, items = context.events if self.reads_events else None, context.items if self.reads_items else None
+        self._fit(replace(context, embeddings=embeddings, events=events, items=items))
         return self
 
+    def check(self, items: pl.Series) -> None:
+        """Complain of what stands in the way of fitting on these items [I] (their ids), before vectors are made of them."""
+
+    def identity(self) -> list[str]:
+        """What decides the codes besides settings and context, such as the digest of a file; in the key of the cache."""
+        return []
+
     @one_thread()
-    def encode(self, embeddings: np.ndarray) -> np.ndarray:
-        """Nearest codes [N, n] int32 of vectors [N, e]; different items may get the same."""
+    def encode(self, embeddings: np.ndarray, items: pl.Series | None = None) -> np.ndarray:
+        """Nearest codes [N, n] int32 of vectors [N, e]; different items may get the same.
+
+        Args:
+            items: [N] their ids, for tokenizers that read items; None: of items that come later, which nothing is known of.
+        """
         return self._encode(self._checked(embeddings)).astype(np.int32)
 
     @one_thread()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import TokenizerError
@@ -25,9 +26,10 @@ class TokenizerContext:
         device: torch device of tokenizers that train.
         folder: where they keep checkpoints, see :meth:`working_folder`; None is a temporary folder.
         seed: of the run. Tokenizers that have a seed of their own go by that.
+        items: [I] their ids; None where they have none.
 
     Raises:
-        TokenizerError: ``in_training`` is not one truth value an item.
+        TokenizerError: ``in_training`` is not one truth value an item, or ``items`` not one id an item.
     """
 
     embeddings: np.ndarray
@@ -36,6 +38,7 @@ class TokenizerContext:
     device: str = "cpu"
     folder: Path | None = None
     seed: int = 0
+    items: pl.Series | None = None
 
     def __post_init__(self) -> None:
         shape, kind = np.shape(self.in_training), np.asarray(self.in_training).dtype
@@ -44,11 +47,15 @@ class TokenizerContext:
                 f"in_training has shape {shape} and type {kind}; expected ({len(self.embeddings)},) and bool, one value an "
                 "item: pass split.item_counts > 0"
             )
+        if self.items is not None and len(self.items) != len(self.embeddings):
+            raise TokenizerError(
+                f"items are {len(self.items)} ids for {len(self.embeddings)} vectors; expected one an item"
+            )
 
     @classmethod
-    def of(cls, embeddings: np.ndarray, seed: int = 0) -> TokenizerContext:
+    def of(cls, embeddings: np.ndarray, seed: int = 0, items: pl.Series | None = None) -> TokenizerContext:
         """All items [I, e] are in training, and there are no events."""
-        return cls(embeddings, np.ones(len(embeddings), dtype=bool), seed=seed)
+        return cls(embeddings, np.ones(len(embeddings), dtype=bool), seed=seed, items=items)
 
     @property
     def training_embeddings(self) -> np.ndarray:
