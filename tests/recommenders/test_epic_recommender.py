@@ -128,6 +128,18 @@ def test_a_run_goes_on_where_it_was(toy, tmp_path):
         ),
         ({"backbone": {"recommender": "nothing"}}, "(?s)model.backbone: .*unknown recommender 'nothing'"),
         ({"backbone": {"recipe": "worst"}}, "worst"),
+        (
+            {
+                "backbone": {
+                    **TINY,
+                    "model": {**TINY["model"], "pairwise_rank": 2},
+                    "objective": "catalogue_diffusion",
+                    "noising": "full_mask",
+                    "decoding": "one_pass",
+                }
+            },
+            "pairs of digits would be left out by what steers",
+        ),
         ({"backbone": {**TINY, "data": {"split": "temporal"}}}, r"model\.backbone: .* shares the split of the whole"),
         (
             {"transition": False, "attention_temperature": 1.0},

@@ -197,4 +197,6 @@ def _unsteerable(recommender: Recommender) -> str | None:
         return (
             f"the model {recipe.model.name!r} lacks {', '.join(missing)} (DenoisesByStates), by which it is steered; {can}"
         )
+    if recipe.model.options.get("pairwise_rank"):
+        return "its scores of pairs of digits would be left out by what steers; fit it with model.pairwise_rank=0"
     return None
