@@ -117,6 +117,9 @@ def test_a_run_goes_on_where_it_was(toy, tmp_path):
 # ---- what does not go together ---------------------------------------------------------------------------------------
 
 
+PAIRS = {"model": {"pairwise_rank": 2}, "objective": "catalogue_diffusion", "noising": "full_mask", "decoding": "one_pass"}
+
+
 @pytest.mark.parametrize(
     ("model", "text"),
     [
@@ -129,15 +132,7 @@ def test_a_run_goes_on_where_it_was(toy, tmp_path):
         ({"backbone": {"recommender": "nothing"}}, "(?s)model.backbone: .*unknown recommender 'nothing'"),
         ({"backbone": {"recipe": "worst"}}, "worst"),
         (
-            {
-                "backbone": {
-                    **TINY,
-                    "model": {**TINY["model"], "pairwise_rank": 2},
-                    "objective": "catalogue_diffusion",
-                    "noising": "full_mask",
-                    "decoding": "one_pass",
-                }
-            },
+            {"backbone": {"recommender": "diffgrm", **PAIRS}},
             "pairs of digits would be left out by what steers",
         ),
         ({"backbone": {**TINY, "data": {"split": "temporal"}}}, r"model\.backbone: .* shares the split of the whole"),
