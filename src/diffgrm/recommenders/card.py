@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.shown import fenced, markdown
 
+COUNTED = {"queries": ("queries", "documents", "judgements", "pairs of a query and a document")}  # by the split
+USUALLY = "users", "items", "events", "events"
 
-def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_item: object, reader: str = "load") -> str:
+
+def model_card(
+    method: str,
+    facts: Mapping[str, Any],
+    recipe: Recipe,
+    example_item: object,
+    reader: str = "load",
+    example: Sequence[str] | None = None,
+) -> str:
     """Markdown with the YAML header that the Hugging Face hub reads: data, metrics, sizes, versions, settings.
 
     Args:
@@ -18,8 +28,10 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
         facts: what ``fit`` noted: sizes, split, time, versions; validation metrics and tokeniser report where it has them.
         example_item: an item id for the example.
         reader: the function of diffgrm that reads the folder.
+        example: how the folder is loaded and asked, in Python; None: as a recommender is.
     """
     own = recipe.own_classes
+    users, items, events, learnt = COUNTED.get(facts["split"], USUALLY)
     lines = [
         "---",
         "library_name: diffgrm",
@@ -30,7 +42,7 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
         "",
         "Loads with [diffgrm](https://pypi.org/project/diffgrm/):",
         "",
-        *fenced(_example(reader, example_item, bool(own)), "python"),
+        *fenced(_example(reader, example_item, bool(own)) if example is None else "\n".join(example), "python"),
         "",
     ]
     if own:
@@ -43,8 +55,8 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
     lines += [
         "## Data",
         "",
-        f"- {facts['users']:,} users, {facts['items']:,} items, {facts['events']:,} events; split: "
-        f"{markdown(facts['split'])}, of which {facts['training_events']:,} events were trained on.",
+        f"- {facts['users']:,} {users}, {facts['items']:,} {items}, {facts['events']:,} {events}; split: "
+        f"{markdown(facts['split'])}, of which {facts['training_events']:,} {learnt} were trained on.",
         f"- Fitted at {markdown(facts['fitted_at'])} in {facts['fit_seconds']} s ({markdown(facts['machine'])}).",
         "",
     ]

@@ -11,6 +11,7 @@ import polars as pl
 import typer
 
 from diffgrm.apps.cli import ends
+from diffgrm.apps.cli.documents import documents_app
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.plan import plan
@@ -34,14 +35,15 @@ from diffgrm.apps.cli.shared import (
     check_outputs,
     dataset_of,
     events_of,
+    how_to_go_on,
     of_users,
     recipe_of,
     renamings,
+    run_folder_of,
     write_json,
     write_table,
 )
-from diffgrm.foundation.outputs import check_folder
-from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
+from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
 app = typer.Typer(
@@ -56,6 +58,7 @@ app.command()(datasets)
 for _command in (bench, report, demo, export, plan):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
+app.add_typer(documents_app, name="documents", no_args_is_help=True)
 
 
 @app.callback()
@@ -91,14 +94,11 @@ def fit(
 
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
-    run = run_folder or out.with_name(f"{out.name}.run")
-    if model_folder.place(run).is_relative_to(model_folder.place(out)):
-        raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
-    check_folder(run)
+    run = run_folder_of(out, run_folder)
     data = dataset_of(interactions, items, dataset, column, time_format)
     say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
-    with ends.hint(lambda: _how_to_go_on(run)):
+    with ends.hint(lambda: how_to_go_on(run)):
         recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
     if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
         return
@@ -109,12 +109,6 @@ def fit(
     if validation := recommender.facts.get("validation"):
         show_metrics("Validation (by item, history filtered)", {"value": validation})
     say(f"Saved to {out} after {recommender.facts['fit_seconds']} s.")
-
-
-def _how_to_go_on(run: Path) -> str:
-    if holds_checkpoint(run):
-        return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
-    return "No model was saved, and there is no checkpoint yet to go on from."
 
 
 @app.command()
