@@ -130,11 +130,11 @@ class JudgedQueries:
             documents.positions(judged[Columns.DOCUMENT]),
         )
         problems = [
-            f"{unknown.n_unique()} {what} of the qrels are in no row of the {what[:-1]} table: "
+            f"{unknown.n_unique()} {many} of the qrels are in no row of the {what} table: "
             f"{first_few(unknown.unique(maintain_order=True))}"
-            for what, positions, column in (
-                ("queries", row, Columns.QUERY),
-                ("documents", place, Columns.DOCUMENT),
+            for what, many, positions, column in (
+                ("query", "queries", row, Columns.QUERY),
+                ("document", "documents", place, Columns.DOCUMENT),
             )
             if len(unknown := judged[column].filter(pl.Series(positions < 0)))
         ]

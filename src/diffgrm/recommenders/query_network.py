@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import polars as pl
+import torch
 from torch import Tensor, nn
 
 from diffgrm.data.dataset import Ragged
@@ -15,11 +16,13 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns, DataError, RecipeError, bullet_list, first_few
 from diffgrm.learning.objectives.base import Ranking, TrainingItems
+from diffgrm.networks.history import HistoryNetwork
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.decoding.base import Decoder
 from diffgrm.ranking.query_ranker import QueryRanker
 from diffgrm.recommenders.parts import FitTask, part_of
 from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors
 from diffgrm.recommenders.trained_network import TrainedNetwork
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, ItemSpace
@@ -36,6 +39,12 @@ class QueryNetwork(TrainedNetwork):
     The vector of a query's text goes through the branch ``text`` and the history encoder's layers, which over a single
     place are layers of an MLP; the memory that they leave is the one that objectives and decoders know.
     """
+
+    def _start(self, task: FitTask) -> None:
+        """Begin where a query finds the documents of nearest text."""
+        assert isinstance(self.network, HistoryNetwork)
+        codes = part_of(task.parts, "sids", Identifiers).code_vectors()
+        self.network.start_at_texts(torch.from_numpy(codes))
 
     def _events(self, task: FitTask) -> Ragged:
         return _split(task).pairs

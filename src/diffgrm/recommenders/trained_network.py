@@ -80,7 +80,7 @@ class TrainedNetwork(LearntPart):
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.network = self._built(recipe)
-        if recipe.model.options.get("start") == "item_scorer":
+        if recipe.model.options.get("start", "drawn") != "drawn":
             self._start(task)
         objective, network = self._objective(task, self.network), self.network
         with tempfile.TemporaryDirectory() as temporary, compiled(network, recipe.training.compile):
