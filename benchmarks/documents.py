@@ -22,7 +22,7 @@ import polars as pl
 
 from diffgrm import DocumentRetriever, Recipe, evaluate_search
 from diffgrm.apps.machine import machine
-from diffgrm.evaluation.retrieval import SearchEvaluation, Searches
+from diffgrm.evaluation.retrieval import Searches, SearchEvaluation
 from diffgrm.evaluation.statistics import interval_of_difference
 from diffgrm.foundation.terminal import log_to_terminal
 from diffgrm.recommenders.searchers import BM25, DenseVectors

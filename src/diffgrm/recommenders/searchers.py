@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,6 +67,7 @@ class BM25(_Searcher):
             import bm25s
         except ImportError as error:
             raise MissingExtraError("bm25s", "documents", "BM25") from error
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index
         super().__init__(documents, columns)
         self._words = LSA().features
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
