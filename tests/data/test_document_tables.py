@@ -36,10 +36,10 @@ def test_what_is_judged_above_0_is_relevant_and_belongs_to_its_query():
 
 def test_tables_may_be_files_with_columns_of_other_names(tmp_path):
     QUERIES.rename({"query_id": "qid"}).write_csv(tmp_path / "q.csv")
-    QRELS.rename({"query_id": "qid", "doc_id": "pid"}).write_ndjson(tmp_path / "r.jsonl")
+    QRELS.rename({"query_id": "qid", "doc_id": "pid"}).write_csv(tmp_path / "r.csv")  # where all values are texts
     DOCUMENTS.rename({"doc_id": "pid"}).write_parquet(tmp_path / "d.parquet")
     columns = {"query_id": "qid", "doc_id": "pid"}
-    found = judged(tmp_path / "q.csv", tmp_path / "r.jsonl", columns=columns)
+    found = judged(tmp_path / "q.csv", tmp_path / "r.csv", columns=columns)
     assert rows(found.relevant) == rows(judged().relevant)
     assert read_documents(tmp_path / "d.parquet", columns)["doc_id"].to_list() == ["b", "a", "c"]
 
@@ -82,8 +82,10 @@ def test_queries_that_cannot_be_used_are_told():
 def test_qrels_that_cannot_be_used_are_told():
     with pytest.raises(DataError, match="2 rows judge a pair of query and document that another row judges too"):
         read_qrels(pl.DataFrame({"query_id": [1, 1], "doc_id": ["a", "a"]}))
-    with pytest.raises(DataError, match="relevance has type String; expected a number"):
-        read_qrels(pl.DataFrame({"query_id": [1], "doc_id": ["a"], "relevance": ["yes"]}))
+    with pytest.raises(DataError, match="relevance is 'yes' in row 1; expected a number"):
+        read_qrels(pl.DataFrame({"query_id": [1, 2], "doc_id": ["a", "a"], "relevance": ["1", "yes"]}))
+    with pytest.raises(DataError, match="relevance is None in row 0; expected a number"):
+        read_qrels(pl.DataFrame({"query_id": [1], "doc_id": ["a"], "relevance": [None]}))
     with pytest.raises(DataError) as error:
         judged(qrels=pl.DataFrame({"query_id": [9, 1, 8], "doc_id": ["a", "z", "a"]}))
     assert "2 queries of the qrels are in no row of the query table: 9, 8" in str(error.value)
@@ -97,6 +99,10 @@ def test_splits_and_renamings_that_are_not_there_are_told():
         judged(QUERIES.drop("split"), split="train")
     with pytest.raises(DataError, match="cannot rename to 'item_id': the columns of documents are query_id, doc_id"):
         judged(columns={"item_id": "x"})
+    with pytest.raises(DataError, match="the qrels table has no column 'relevanc' to rename to 'relevance'; did you mean"):
+        judged(columns={"relevance": "relevanc"})
+    with pytest.raises(DataError, match="the query table has no column 'part' to rename to 'split'"):
+        judged(columns={"split": "part"})
 
 
 def split_of(index_documents, qrels=QRELS.with_columns(relevance=pl.lit(1)), share=0.3):

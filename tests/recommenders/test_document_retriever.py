@@ -128,6 +128,15 @@ def test_what_is_saved_answers_the_same(retriever, tmp_path):
     assert DocumentRetriever.load(again).search("volcano", k=3).equals(retriever.search("volcano", k=3))
 
 
+def test_it_computes_in_half_precision_too(retriever, tmp_path):
+    half = DocumentRetriever.load(retriever.save(tmp_path / "model")).to("cpu", "bf16")
+    found = half.variant(["decoding.name=one_pass"]).search(ASKED, k=3)
+    exact = retriever.variant(["decoding.name=one_pass"]).search(ASKED, k=3)
+    assert np.allclose(found["score"], exact["score"], atol=0.5)
+    with pytest.raises(DiffGRMError, match="precision is '16'; expected '32' or 'bf16'"):
+        half.to("cpu", "16")
+
+
 def test_folders_of_something_else_and_of_strangers_are_refused(retriever, saved, tmp_path):
     folder = retriever.save(tmp_path / "model")
     with pytest.raises(ModelFolderError, match=r"a document retriever .* read it with diffgrm.DocumentRetriever.load"):

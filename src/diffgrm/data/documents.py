@@ -14,7 +14,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import IdMap, id_order
 from diffgrm.data.tables import read_table, read_texts, renamings_for, with_ids
-from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
+from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ def read_documents(source: Any, columns: Mapping[str, str] | None = None) -> pl.
     """
     frame = load_frame(source, "document table")
     mend = "leave them out, or give at least a title as text"
-    return read_texts(frame, _renamings(frame, columns), Columns.DOCUMENT, ("document", "documents"), mend)
+    names = _renamings(frame, columns, Columns.TITLE, "document table")
+    return read_texts(frame, names, Columns.DOCUMENT, ("document", "documents"), mend)
 
 
 def read_queries(source: Any, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
@@ -42,7 +43,8 @@ def read_queries(source: Any, columns: Mapping[str, str] | None = None) -> pl.Da
     """
     frame = load_frame(source, "query table")
     mend = "an empty query asks for nothing; leave it out"
-    return read_texts(frame, _renamings(frame, columns), Columns.QUERY, ("query", "queries"), mend)
+    names = _renamings(frame, columns, Columns.SPLIT, "query table")
+    return read_texts(frame, names, Columns.QUERY, ("query", "queries"), mend)
 
 
 def asked_queries(source: Any) -> pl.DataFrame:
@@ -73,24 +75,43 @@ def read_qrels(source: Any, columns: Mapping[str, str] | None = None) -> pl.Data
     """
     frame = load_frame(source, "qrels table")
     pair = (Columns.QUERY, Columns.DOCUMENT)
-    frame = read_table(frame, _renamings(frame, columns), required=pair, what="qrels table")
+    names = _renamings(frame, columns, Columns.RELEVANCE, "qrels table")
+    frame = read_table(frame, names, required=pair, what="qrels table")
     if Columns.RELEVANCE not in frame.columns:
         frame = frame.with_columns(pl.lit(1).alias(Columns.RELEVANCE))
     frame, problems = with_ids(frame.select(*pair, Columns.RELEVANCE), pair)
     if doubled := int(frame.select(pair).is_duplicated().sum()):
         problems.append(f"{doubled} rows judge a pair of query and document that another row judges too; keep one of each")
-    judged = frame[Columns.RELEVANCE]
-    if not judged.dtype.is_numeric() or judged.cast(pl.Float64).fill_nan(None).null_count():
-        problems.append(f"relevance has type {judged.dtype}; expected a number in every row, above 0 for what is relevant")
+    given = frame[Columns.RELEVANCE]
+    judged = pl.Series(Columns.RELEVANCE, [None] * frame.height, pl.Float64)
+    if given.dtype.is_numeric() or given.dtype == pl.String:  # text files hold texts
+        judged = given.cast(pl.Float64, strict=False).fill_nan(None)
+    if judged.null_count():
+        row = int(judged.is_null().arg_true()[0])
+        problems.append(
+            f"relevance is {given[row]!r} in row {row}; expected a number in every row, above 0 for what is relevant"
+        )
     if problems:
         raise DataError("the qrels table has problems:\n" + bullet_list(problems))
-    return frame
+    return frame.with_columns(judged)
 
 
-def _renamings(frame: pl.DataFrame, columns: Mapping[str, str] | None) -> dict[str, str]:
-    if unknown := sorted(set(columns or {}) - set(OURS)):
+def _renamings(frame: pl.DataFrame, columns: Mapping[str, str] | None, own: str, what: str) -> dict[str, str]:
+    """Those renamings whose column the table has.
+
+    Args:
+        own: a column that a table may lack, and that no other table has.
+
+    Raises:
+        DataError: names that are not ours, or the own column is to be another one that is not there.
+    """
+    columns = columns or {}
+    if unknown := sorted(set(columns) - set(OURS)):
         raise DataError(f"cannot rename to {unknown[0]!r}: the columns of documents are {', '.join(OURS)}")
-    return renamings_for(frame, columns or {})
+    if own in columns and columns[own] not in frame.columns:
+        hint = did_you_mean(columns[own], frame.columns)
+        raise DataError(f"the {what} has no column {columns[own]!r} to rename to {own!r}{hint}")
+    return renamings_for(frame, columns)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.shown import fenced, markdown
 
-COUNTED = {"queries": ("queries", "documents", "judgements", "pairs of a query and a document")}  # by the split
-USUALLY = "users", "items", "events", "events"
+# What is counted, and how it is validated, by the split.
+COUNTED = {"queries": ("queries", "documents", "judgements", "pairs of a query and a document", "queries held out")}
+USUALLY = "users", "items", "events", "events", "by item, history filtered"
 
 
 def model_card(
@@ -31,7 +32,7 @@ def model_card(
         example: how the folder is loaded and asked, in Python; None: as a recommender is.
     """
     own = recipe.own_classes
-    users, items, events, learnt = COUNTED.get(facts["split"], USUALLY)
+    users, items, events, learnt, validated = COUNTED.get(facts["split"], USUALLY)
     lines = [
         "---",
         "library_name: diffgrm",
@@ -61,7 +62,7 @@ def model_card(
         "",
     ]
     if validation := facts.get("validation"):
-        lines += ["## Validation (by item, history filtered)", "", "| metric | value |", "|---|---|"]
+        lines += [f"## Validation ({validated})", "", "| metric | value |", "|---|---|"]
         lines += [f"| {markdown(name)} | {value:.4f} |" for name, value in validation.items()] + [""]
     if report := facts.get("tokenizer_report"):
         lines += ["## Semantic IDs", "", "| | |", "|---|---|"]

@@ -202,8 +202,7 @@ class DocumentRetriever:
             features = item_features(self.parts, self.catalogue.counts, len(self.documents)).to(device)
             self._tables = Tables(self.recipe, self.parts, None).catalogue(features)
         decoder = self.recipe.decoding.build(seed=self.recipe.seed)
-        asked = torch.from_numpy(vectors).to(device, next(network.in_use.parameters()).dtype)
-        return QueryRanker.of(network.in_use, decoder, self._tables, asked)
+        return QueryRanker.of(network.in_use, decoder, self._tables, torch.from_numpy(vectors).to(device))
 
     def variant(self, overrides: Iterable[str]) -> Self:
         """The same retriever with other decoding settings, such as ``["decoding.name=one_pass"]``; this one stays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,6 +76,8 @@ def fit(
     with ends.hint(lambda: how_to_go_on(run)):
         options: dict[str, Any] = {"split": None if split is None else as_text(split), "columns": renamings(column)}
         retriever.fit(documents, queries, qrels, **options, run_folder=run, resume=resume, progress=not quiet)
+    if int(os.environ.get("LOCAL_RANK", 0)) != 0:  # with several devices, the first process saves
+        return
     retriever.save(out)
     drop_checkpoints(run)
     if retriever.report is not None:
