@@ -1,13 +1,13 @@
 """Documents by queries: BM25 and dense vectors beside semantic IDs, denoised in one pass and in several steps.
 
     python benchmarks/documents.py DATA/retrieval-cranfield tokenizer.codebook_size=64 --json cranfield.json
-    python benchmarks/documents.py DATA/retrieval-jaquad documents.index_documents=[sentences,text] --json jaquad.json
+    python benchmarks/documents.py DATA/retrieval-jaquad tokenizer.n_digits=32 --queries 1000 --json jaquad.json
 
 The folder has documents.parquet, queries.parquet and qrels.parquet. Where the queries have a split ``train``, the retriever
 learns from those and all others are the test; else a third of the queries, drawn by --seed, is the test. In both cases the
 recipe holds out a share of the training queries to choose by. Documents without text are left out, and judgements of them.
-All rows rank all documents for the same test queries; differences in NDCG@10 come with paired 95% intervals. ``--fitted``
-keeps the retriever there, or takes it from there.
+All rows rank all documents for the same test queries (--queries: so many, drawn by --seed); differences in NDCG@10 come
+with paired 95% intervals. One pass and several steps ask the same fit; ``--fitted`` keeps it there, or takes it from there.
 """
 
 from __future__ import annotations
@@ -62,12 +62,18 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings of the recipe, for example training.epochs=5")
     parser.add_argument("--recipe", default="diffugr")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--queries", type=int, help="test queries at most; without it all")
     parser.add_argument("--fitted", type=Path, help="folder of the retriever; fitted and kept there where it is not yet")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     log_to_terminal(False)
     started = time.perf_counter()
     documents, queries, qrels, bare = tables(arguments.data, arguments.seed)
+    training, asked = queries.filter(pl.col("split") == "train"), queries.filter(pl.col("split") == TEST)
+    if arguments.queries is not None and arguments.queries < asked.height:
+        asked = asked.sample(arguments.queries, seed=arguments.seed)
+    queries = pl.concat([training, asked])
+    qrels = qrels.join(queries.select("query_id"), on="query_id", how="semi")
     recipe = Recipe.from_yaml(arguments.recipe, [*arguments.overrides, f"seed={arguments.seed}"])
     if arguments.fitted is not None and arguments.fitted.is_dir():
         retriever = DocumentRetriever.load(arguments.fitted)
@@ -79,6 +85,7 @@ def main() -> None:
         "bm25": BM25(documents),
         "dense": DenseVectors(documents, recipe.embedding, seed=recipe.seed),
         "one pass": retriever.variant(["decoding.name=one_pass"]),
+        "2 steps": retriever.variant(["decoding.steps=2"]),
         f"{retriever.semantic_ids.n_digits} steps": retriever,
     }
     rows, references = {}, {}
@@ -92,9 +99,10 @@ def main() -> None:
     content = {
         "command": " ".join([f"python benchmarks/documents.py DATA/{arguments.data.name}", *arguments.overrides]),
         "seed": arguments.seed,
+        "recipe": recipe.to_dict(),
         "documents": documents.height,
         "documents_without_text": bare,
-        "training_queries": int((queries["split"] == "train").sum()),
+        "training_queries": training.height,
         "test_queries": found.n_queries,
         "fit": {key: retriever.facts[key] for key in ("fit_seconds", "epochs", "steps", "validation", "parameters")},
         "machine": machine(),
