@@ -225,6 +225,11 @@ class Split:
         """Training events of every item [I]."""
         return np.bincount(self.train.values, minlength=self.dataset.n_items)
 
+    @property
+    def learnable(self) -> np.ndarray:
+        """[I] bool, items whose texts may be learnt from: those with training events."""
+        return self.item_counts > 0
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of what was trained on: which items in which order, whoever the users are and however rows stand."""

@@ -14,11 +14,11 @@ from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import file_digest, regular
 
 MANIFEST = "manifest.json"
-MODEL, EXPORT = "diffgrm-model", "diffgrm-onnx"  # formats
+MODEL, EXPORT, DOCUMENTS = "diffgrm-model", "diffgrm-onnx", "diffgrm-documents"  # formats
 FORMAT_VERSION = 3  # 3: item scoring is a part of its own
-OLDEST_READ = {MODEL: 2, EXPORT: 3}  # 2: positions as strong as items, item vectors of several branches
-WHAT = {MODEL: "a diffgrm model", EXPORT: "an ONNX export of diffgrm"}
-READER = {MODEL: "diffgrm.load", EXPORT: "diffgrm.load_onnx"}
+OLDEST_READ = {MODEL: 2, EXPORT: 3, DOCUMENTS: 3}  # 2: positions as strong as items, item vectors of several branches
+WHAT = {MODEL: "a diffgrm model", EXPORT: "an ONNX export of diffgrm", DOCUMENTS: "a document retriever of diffgrm"}
+READER = {MODEL: "diffgrm.load", EXPORT: "diffgrm.load_onnx", DOCUMENTS: "diffgrm.DocumentRetriever.load"}
 LONGEST = 2**24  # bytes of a manifest; one has some thousand
 
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from diffgrm.foundation import manifest, registry
-from diffgrm.foundation.manifest import EXPORT as EXPORT  # named here for those who write and read
+from diffgrm.foundation.manifest import DOCUMENTS as DOCUMENTS  # named here for those who write and read
+from diffgrm.foundation.manifest import EXPORT as EXPORT
 from diffgrm.foundation.manifest import MANIFEST as MANIFEST
 from diffgrm.foundation.manifest import MODEL, WHAT
 from diffgrm.foundation.manifest import version as version

@@ -109,6 +109,9 @@ PARTS: dict[str, dict[str, str]] = {
         "popularity": "diffgrm.recommenders.popularity:PopularityRecommender",
         "random": "diffgrm.recommenders.random:RandomRecommender",
     },
+    "retriever": {
+        "documents": "diffgrm.recommenders.documents:DocumentRetriever",
+    },
 }
 
 Trust = bool | Collection[str]  # True: any code, False: none but ours; or the classes of others, as ``module:Class``
@@ -166,6 +169,11 @@ def names(kind: str) -> list[str]:
     return list(PARTS[kind])
 
 
+def door(name: str) -> str:
+    """The kind of what a whole recipe is for: a recommender, or a retriever."""
+    return "retriever" if name in PARTS["retriever"] else "recommender"
+
+
 def path_of(kind: str, name: str) -> tuple[str, str]:
     """Module and class behind a registered name or a ``module:Class`` path.
 
@@ -176,9 +184,9 @@ def path_of(kind: str, name: str) -> tuple[str, str]:
         guard.check(kind, name)
     module, _, class_name = PARTS[kind].get(name, name).partition(":")
     if not class_name:
-        raise RecipeError(
-            f"unknown {kind} {name!r}{did_you_mean(name, PARTS[kind])} (or give your own class as 'module:Class')"
-        )
+        other = next((other for other in PARTS if name in PARTS[other]), None)
+        hint = did_you_mean(name, PARTS[kind]) if other is None else f"; it is the name of a part of the kind {other!r}"
+        raise RecipeError(f"unknown {kind} {name!r}{hint} (or give your own class as 'module:Class')")
     return module, class_name
 
 

@@ -19,6 +19,10 @@ class Columns:
     TITLE = "title"
     SCORE = "score"
     RANK = "rank"
+    QUERY = "query_id"
+    DOCUMENT = "doc_id"
+    RELEVANCE = "relevance"
+    SPLIT = "split"
 
 
 class DiffGRMError(Exception):

@@ -100,11 +100,15 @@ class Ranker:
                 if exclude_seen or without is not None:
                     seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
                     excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
-                seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
+                seeds = torch.tensor([self.seed_of(histories[user]) for user in users], device=device)
                 scores = self._item_scores(memory, histories.rows(users)) if self.decoder.uses_item_scores else None
                 pairs = self._pair_scores(memory) if self.decoder.uses_pairs else None
                 task = Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores, tables, pairs)
                 yield users, self.decoder.decode(task)
+
+    def seed_of(self, history: np.ndarray) -> int:
+        """Where decoders that draw begin, by nothing but the user's history: the rest of the batch changes no answer."""
+        return zlib.crc32(history.tobytes())
 
     def _item_scores(self, memory: Any, histories: Ragged) -> ItemScores:
         """What the scorers say of all items for encoded users, and their second look at candidates."""

@@ -54,6 +54,13 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.model.options.get("start") == "item_scorer":
         _check_start(recipe)
     _check_pairs_rank(recipe)
+    if recipe.model.options.get("start") == "texts":
+        if recipe.recommender != "documents":
+            raise RecipeError(
+                "model.start=texts begins where a text is all that is asked, and the recommender "
+                f"{recipe.recommender!r} is asked by histories; choose model.start=drawn, or recommender=documents"
+            )
+        _check_codes(recipe)
     asked = [(EncodesHistories, "training"), *taught, *((need, who) for need in needs)]
     check_network(recipe.model.name, registry.resolve("model", recipe.model.name), asked)
     for need in ranks_by:
@@ -66,23 +73,28 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _check_start(recipe: Recipe) -> None:
     """Refuse to begin at an item scorer where there is none, or whose vectors codes do not add up to."""
-    encoder, tokenizer = recipe.embedding, recipe.tokenizer
+    encoder = recipe.embedding
     if not issubclass(registry.resolve("embedding", encoder.name), ItemSpace):
         raise RecipeError(
             f"model.start=item_scorer begins at an item scorer, but the embedding {encoder.name!r} is not made of one; "
             "choose embedding.name=item_scorer, or model.start=drawn"
         )
+    _check_codes(recipe)
+
+
+def _check_codes(recipe: Recipe) -> None:
+    """Refuse to begin with codes whose vectors do not add up to those of items, or behind layers that know nothing yet."""
+    tokenizer, start = recipe.tokenizer, recipe.model.options["start"]
     kind: type[Tokenizer] = registry.resolve("tokenizer", tokenizer.name)
     if kind.code_vectors is Tokenizer.code_vectors or tokenizer.options.get("unit"):
         raise RecipeError(
-            "model.start=item_scorer needs codes whose vectors add up to those of items; the tokenizer "
+            f"model.start={start} needs codes whose vectors add up to those of items; the tokenizer "
             f"{tokenizer.name!r} does not give them with these settings; choose tokenizer.name=opq with "
             "tokenizer.unit=false, or model.start=drawn"
         )
     if not recipe.model.options.get("skip"):
         raise RecipeError(
-            "model.start=item_scorer begins where digits are compared with the state of the newest item; set "
-            "model.skip=true"
+            f"model.start={start} begins where digits are compared with the state of the newest item; set model.skip=true"
         )
 
 

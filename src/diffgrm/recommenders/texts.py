@@ -51,7 +51,7 @@ class TextVectors(LearntPart):
         """See :meth:`LearntPart.fit`."""
         self.encoder, self._embedding = task.recipe.embedding.build(seed=task.recipe.seed), task.recipe.embedding
         split, seed = task.split, task.recipe.seed
-        data, in_training = split.dataset, split.item_counts > 0
+        data, in_training = split.dataset, split.learnable
         context = EventContext(split, task.recipe.data.model_dump(), seed, task.run_folder, task.resume, task.progress)
         self.vectors = embed_items(self.encoder, data.item_table, in_training, context=context, given=data.given)
 

@@ -242,6 +242,6 @@ def _content_hash(
     return found.hexdigest()
 
 
-def missing_rows_error(what: str, missing: list[Any]) -> DataError:
+def missing_rows_error(what: str, missing: list[Any], called: str = "items") -> DataError:
     """The error for items that an embedding file does not have."""
-    return DataError(f"{what}:\n" + bullet_list([f"{len(missing)} items have no vector: {first_few(missing)}"]))
+    return DataError(f"{what}:\n" + bullet_list([f"{len(missing)} {called} have no vector: {first_few(missing)}"]))

@@ -75,21 +75,44 @@ class Precomputed(ItemEncoder):
             raise DataError(f"{path} is not a parquet file that can be read: {error}") from error
         if missing := [c for c in (Columns.ITEM, self.column) if c not in table.columns]:
             raise DataError(f"{path} has columns {table.columns}; expected also {missing}")
-        if not isinstance(table.schema[self.column], pl.List | pl.Array):
-            raise DataError(
-                f"{path}: column {self.column!r} has type {table.schema[self.column]}; expected lists of numbers"
-            )
+        self._check_lists(table[self.column], str(path))
         ids = items.select(Columns.ITEM)
         table = table.with_columns(spelled(table[Columns.ITEM], ids[Columns.ITEM].dtype).alias(Columns.ITEM))
         table = table.unique(Columns.ITEM, keep="first", maintain_order=True)
         joined = ids.join(table, on=Columns.ITEM, how="left", maintain_order="left")[self.column]
         if joined.null_count():
             raise missing_rows_error(str(path), ids[Columns.ITEM].filter(joined.is_null()).to_list())
+        return self._matrix(joined, str(path))
+
+    def of_queries(self, queries: pl.DataFrame) -> np.ndarray:
+        """Vectors [N, e] of queries, which stand in their table in a column of their own.
+
+        Raises:
+            DataError: there is no such column, or it does not hold vectors that can be used.
+        """
+        where = "the query table"
+        if self.column not in queries.columns:
+            raise DataError(
+                f"a precomputed embedding knows no new texts: {where} needs the queries' vectors (lists of numbers, made "
+                f"as those of the documents) in a column {self.column!r}; it has {queries.columns}"
+            )
+        column = queries[self.column]
+        self._check_lists(column, where)
+        if column.null_count():
+            raise missing_rows_error(where, queries[Columns.ITEM].filter(column.is_null()).to_list(), "queries")
+        return normalise(check_embeddings(self._matrix(column, where), len(queries), queries[Columns.ITEM]))
+
+    def _check_lists(self, column: pl.Series, where: str) -> None:
+        if not isinstance(column.dtype, pl.List | pl.Array):
+            raise DataError(f"{where}: column {self.column!r} has type {column.dtype}; expected lists of numbers")
+
+    def _matrix(self, column: pl.Series, where: str) -> np.ndarray:
+        """A column of lists as a matrix."""
         try:
-            joined = joined.cast(pl.List(pl.Float32))
+            column = column.cast(pl.List(pl.Float32))
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"{path}: column {self.column!r} does not hold numbers: {error}") from error
-        widths = joined.list.len()
+            raise DataError(f"{where}: column {self.column!r} does not hold numbers: {error}") from error
+        widths = column.list.len()
         if widths.n_unique() > 1:
-            raise DataError(f"{path}: vectors have different widths, from {widths.min()!r} to {widths.max()!r}")
-        return joined.cast(pl.Array(pl.Float32, int(widths[0]))).to_numpy()
+            raise DataError(f"{where}: vectors have different widths, from {widths.min()!r} to {widths.max()!r}")
+        return column.cast(pl.Array(pl.Float32, int(widths[0]))).to_numpy()
