@@ -20,6 +20,7 @@ from diffgrm.foundation import manifest, registry
 from diffgrm.foundation.manifest import EXPORT as EXPORT  # named here for those who write and read
 from diffgrm.foundation.manifest import MANIFEST as MANIFEST
 from diffgrm.foundation.manifest import MODEL, WHAT
+from diffgrm.foundation.manifest import fingerprint as fingerprint
 from diffgrm.foundation.manifest import version as version
 from diffgrm.foundation.outputs import check_writable
 from diffgrm.foundation.registry import Trust
