@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from diffgrm.apps.batch_jobs.parquet import first_problems
 from diffgrm.foundation.outputs import check_folder
-from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list
+from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list, first_few
 from diffgrm.foundation.storage import atomic_file, write_parquet
 
 MANIFEST, JOB = "_manifest.json", "_job"
@@ -109,7 +109,10 @@ class JobFolder:
         """
         partitions = self.plan["partitions"]
         if missing := self.parts.missing(partitions):
-            told = first_problems([f"partition {number}: {problems[number]}" for number in sorted(problems)])
+            alike: dict[str, list[int]] = {}
+            for number in sorted(problems):
+                alike.setdefault(problems[number], []).append(number)
+            told = first_problems([f"partition {first_few(which)}: {why}" for why, which in alike.items()])
             raise DiffGRMError(
                 f"{len(missing)} of {partitions} partitions are not done; the others are kept in {self.folder}, and the "
                 f"same command goes on:\n{told}"

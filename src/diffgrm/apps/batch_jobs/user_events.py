@@ -125,5 +125,5 @@ def events_of_bucket(parts: Parts, pieces: int, bucket: int, as_text: bool) -> p
     if Columns.TIMESTAMP in events.columns:
         events = events.sort(Columns.TIMESTAMP, maintain_order=True)
     events = events.with_columns(pl.col(Columns.USER).cast(pl.String if as_text else pl.Int64))
-    first = pl.int_range(pl.len()).min().over(Columns.USER)
-    return events.sort(first, maintain_order=True).select(Columns.USER, Columns.ITEM)
+    rows = events.with_row_index("row")
+    return rows.sort(pl.col("row").min().over(Columns.USER), maintain_order=True).select(Columns.USER, Columns.ITEM)
