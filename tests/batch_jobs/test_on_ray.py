@@ -19,6 +19,7 @@ import diffgrm
 from diffgrm import Recipe
 from diffgrm.apps.batch_jobs import embed_batch, recommend_batch, recommending
 from diffgrm.apps.batch_jobs.engine import Pool
+from diffgrm.apps.batch_jobs.user_events import buckets_of
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from helpers.batch_jobs import check_same_lists, lists, write_parts
 from parts.fragile import Fragile
@@ -31,10 +32,13 @@ PATIENCE = 120  # seconds
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ray():
+def flags(tmp_path_factory):
+    """The folder of the files that tell :class:`Fragile` what to do; and a Ray."""
+    folder = tmp_path_factory.mktemp("flags")
     patch = pytest.MonkeyPatch()
     for name, value in QUIET.items():
         patch.setenv(name, value)
+    patch.setenv("FRAGILE", str(folder))
     patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]))  # of workers
     import ray
 
@@ -46,7 +50,7 @@ def _ray():
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    yield
+    yield folder
     ray.shutdown()
     patch.undo()
 
@@ -77,36 +81,37 @@ def test_two_workers_give_the_lists_of_one_process(toy, saved, tmp_path, monkeyp
         recommend_batch(saved, table, tmp_path / "new", 5, pool=Pool("auto"), progress=False)
 
 
-def test_dead_workers_are_replaced_and_a_partition_that_kills_them_is_given_up(toy, fragile, tmp_path):
-    out, once, later = tmp_path / "out", tmp_path / "once", tmp_path / "later"
-    events = with_users(toy.event_table(), f"die once: {once}", f"die until: {later}", f"no memory until: {later}")
+def test_dead_workers_are_replaced_and_a_partition_that_kills_them_is_given_up(toy, fragile, flags, tmp_path):
+    out, dangers = tmp_path / "out", ["die once: once", "die until: later", "no memory until: later"]
+    assert buckets_of(pl.Series(dangers), 12).n_unique() == 3
+    events = with_users(toy.event_table(), *dangers)
     events.write_parquet(tmp_path / "events.parquet")
 
-    def recommend():
-        pool = Pool(concurrency=2)
+    def recommend(workers):
+        pool = Pool(concurrency=workers)
         return recommend_batch(
             fragile, tmp_path / "events.parquet", out, 5, partitions=12, pool=pool, trust_code=TRUST, progress=False
         )
 
     with pytest.raises(DiffGRMError) as error:
-        recommend()
+        recommend(2)
     told = str(error.value)
-    assert once.exists(), told
+    assert (flags / "once").exists()
     assert "2 of 12 partitions are not done; the others are kept" in told
     assert "3 workers died at it, most likely for want of memory; lower --batch-size (it is 10,000)" in told
     assert "there was not memory enough (MemoryError)" in told and "or --concurrency (it is 2)" in told
     before = marks(out)
     assert len(before) == 10
-    later.touch()
-    assert recommend()["users"] == 123
+    (flags / "later").touch()
+    assert recommend(1)["users"] == 123
     assert before.items() <= marks(out).items() and len(marks(out)) == 12  # nothing was done twice
     check_same_lists(lists(out), diffgrm.load(fragile, trust_code=TRUST).recommend(events, 5))
 
 
-def test_a_command_that_is_killed_goes_on_where_it_stopped(toy, fragile, tmp_path):
+def test_a_command_that_is_killed_goes_on_where_it_stopped(toy, fragile, flags, tmp_path):
     """On a Ray of its own, as the command has without an address."""
-    out, gate = tmp_path / "out", tmp_path / "gate"
-    events = with_users(toy.event_table(), f"wait for: {gate}")
+    out = tmp_path / "out"
+    events = with_users(toy.event_table(), "wait for: gate")
     events.write_parquet(tmp_path / "events.parquet")
     arguments = ["recommend-batch", fragile, "--interactions", tmp_path / "events.parquet", "--out", out, "--k", 5]
     arguments += ["--partitions", 6, "--concurrency", 2, "--trust-code", "--quiet"]
@@ -132,7 +137,7 @@ def test_a_command_that_is_killed_goes_on_where_it_stopped(toy, fragile, tmp_pat
         command.stderr.close()
     before = marks(out)
     assert len(before) == 5
-    gate.touch()
+    (flags / "gate").touch()
     done = recommend_batch(
         fragile,
         tmp_path / "events.parquet",

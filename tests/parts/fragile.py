@@ -1,4 +1,4 @@
-"""A recommender that does what its users' ids say: ``die once: FILE``, ``wait for: FILE``, and so on."""
+"""A recommender that does what its users' ids say: ``die once: FILE``, ``wait for: FILE``...; files of $FRAGILE."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Fragile(PopularityRecommender):
     def recommend(self, histories, *arguments, **settings):
         for user in histories["user_id"].unique(maintain_order=True):
             what, _, path = user.partition(": ")
-            file = Path(path)
+            file = Path(os.environ["FRAGILE"], path)
             if what == "die once" and not file.exists():
                 file.touch()
                 os._exit(1)

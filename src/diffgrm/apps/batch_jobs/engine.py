@@ -154,6 +154,37 @@ class Work:
         return tries
 
 
+class Results:
+    """What a pool of workers hands back, in the order in which it is done.
+
+    Args:
+        task, numbers, notes, hint: see :class:`Work`.
+        size: of the pool; cpus, gpus: that each worker holds.
+    """
+
+    def __init__(
+        self, task: Task, numbers: Sequence[int], notes: Path, hint: str, size: int, cpus: float, gpus: float
+    ) -> None:
+        import ray.data
+
+        rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+        results = rows.map_batches(
+            Worker,
+            batch_size=1,
+            fn_constructor_args=(task, notes, hint),
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            num_cpus=cpus,
+            num_gpus=gpus,
+        )
+        results.context.enable_progress_bars = False  # there is one of ours
+        self._rows = iter(results.iter_rows())
+
+    def following(self) -> tuple[int, str] | None:
+        """The number of the next partition, and what went wrong with it; None after the last."""
+        row = next(self._rows, None)
+        return None if row is None else (int(row["number"]), str(row["problem"]))
+
+
 @dataclass(frozen=True)
 class Engine:
     """A Ray that this process is connected to.
@@ -194,35 +225,35 @@ class Engine:
         Raises:
             DiffGRMError: Ray could not go on.
         """
-        import ray.data
-
         if not work.numbers:
             return {}
         size, cpus = min(self.workers, len(work.numbers)), self._amount("CPU")
-        rows = ray.data.from_items([{"number": n} for n in work.numbers], override_num_blocks=len(work.numbers))
-        results = rows.map_batches(
-            Worker,
-            batch_size=1,
-            fn_constructor_args=(work.task, work.notes(), work.hint),
-            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
-            num_cpus=min(1.0, SHARE * cpus / size) if size <= cpus else 1.0,
-            num_gpus=self.pool.gpus_per_worker,
-        )
+        share = min(1.0, SHARE * cpus / size) if size <= cpus else 1.0
+        arguments = work.task, list(work.numbers), work.notes(), work.hint, size, share, self.pool.gpus_per_worker
         problems: dict[int, str] = {}
-        with _quiet("ray.data"), _without_bars(), work.bar() as progress:
+        with _quiet("ray.data"), work.bar() as progress:
             try:
-                for row in results.iter_rows():
+                following = self._results(arguments)
+                while len(problems) < FAILURES and (result := following()) is not None:
+                    number, problem = result
                     progress(1)
-                    if row["problem"]:
-                        problems[int(row["number"])] = row["problem"]
-                    if len(problems) >= FAILURES:
-                        break
+                    if problem:
+                        problems[number] = problem
             except Exception as error:
                 raise DiffGRMError(
                     f"Ray could not go on: {type(error).__name__}: {_first_line(error)}; what is done is kept, and the "
                     f"same command goes on. If workers died as they started, there was not memory enough; {work.hint}"
                 ) from error
         return problems
+
+    def _results(self, arguments: tuple[Any, ...]) -> Callable[[], tuple[int, str] | None]:
+        """What gives the next of :class:`Results`; Ray Data does not run in a client, so there they are an actor's."""
+        from ray.util.client import ray as client
+
+        if not client.is_connected():
+            return Results(*arguments).following
+        actor = self.ray.remote(num_cpus=0)(Results).remote(*arguments)
+        return lambda: self.ray.get(actor.following.remote())  # type: ignore[no-any-return]
 
     def _amount(self, resource: str) -> float:
         return float(self.ray.cluster_resources().get(resource, 0.0))
@@ -294,7 +325,7 @@ def _connect(ray: Any, address: str) -> None:
     except Exception as error:
         raise DataError(
             f"no Ray can be used at {address!r}: {type(error).__name__}: {_first_line(error)}; expected {ADDRESSES}. It "
-            "needs the Python and Ray that run here, and its token where it has one (RAY_AUTH_TOKEN)"
+            "needs the Python and Ray that run here, and its token where it has one (RAY_AUTH_MODE=token)"
         ) from error
 
 
@@ -322,19 +353,6 @@ def _quiet(name: str) -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Ray Data shows no progress of its own."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    before, context.enable_progress_bars = context.enable_progress_bars, False
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = before
 
 
 def _first_line(error: Exception) -> str:
