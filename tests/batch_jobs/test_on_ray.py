@@ -152,10 +152,10 @@ def test_a_command_that_is_killed_goes_on_where_it_stopped(toy, fragile, flags, 
     check_same_lists(lists(out), diffgrm.load(fragile, trust_code=TRUST).recommend(events, 5))
 
 
-def test_texts_are_embedded_by_two_workers(toy, tmp_path):
+def test_texts_are_embedded_by_workers(toy, tmp_path):
     recipe = Recipe.from_dict({"embedding": {"name": "lsa", "width": 16}})
     toy.item_table.write_parquet(tmp_path / "items.parquet")
-    pool = Pool(concurrency=2)
+    pool = Pool(concurrency=1)
     done = embed_batch(tmp_path / "items.parquet", tmp_path / "out", recipe=recipe, partitions=4, pool=pool, progress=False)
     assert done["rows"] == 480
     direct = recipe.embedding.build(seed=recipe.seed).fit(toy.item_table).encode(toy.item_table)

@@ -124,12 +124,15 @@ class JobFolder:
         return [counts for counts in found if counts is not None]
 
     def finished(self) -> dict[str, Any] | None:
-        """The manifest, where the job is over and all its parts are still there."""
+        """The manifest, where the job is over; where parts of it have gone since, the manifest goes too."""
         try:
             found: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return None if self.parts.missing(self.plan["partitions"]) else found
+        if self.parts.missing(self.plan["partitions"]):
+            (self.folder / MANIFEST).unlink()
+            return None
+        return found
 
     def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest; the job is over."""

@@ -122,7 +122,7 @@ class ParquetFiles:
         """What the files say of themselves.
 
         Raises:
-            DataError: not one of them can be read.
+            DataError: not one of them can be read, or there is no row.
         """
         rows: list[int] = []
         schemas: dict[str, pl.Schema] = {}
@@ -140,6 +140,8 @@ class ParquetFiles:
                 schemas[name] = empty.schema
         if not schemas:
             raise DataError(f"no file of the {self.what} {self.place} can be read:\n{first_problems(problems)}")
+        if not sum(rows):
+            raise DataError(f"the {self.what} {self.place} is empty: expected at least one row")
         return Footers(rows, schemas, problems)
 
     def unusable(self, problems: Sequence[str]) -> DataError:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -16,7 +16,9 @@ from diffgrm.apps.batch_jobs.user_events import events_of_bucket
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, ModelFolderError
-from diffgrm.recommenders import Recommender, load
+
+if TYPE_CHECKING:
+    from diffgrm.recommenders import Recommender
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Ranking:
 
     def ready(self) -> Callable[[int], None]:
         """See :class:`diffgrm.apps.batch_jobs.engine.Task`."""
+        from diffgrm.recommenders import load  # and PyTorch, which workers of other tasks need not wait for
+
         recommender = load(self.question.model, trust_code=self.question.trust_code).override(self.question.overrides)
         return partial(self._write, recommender.to(self.device, self.question.precision))
 

@@ -23,7 +23,6 @@ from diffgrm.foundation import model_folder
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.foundation.storage import atomic_file, digest, write_parquet
-from diffgrm.recommenders import load
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +85,8 @@ def recommend_batch(
         ModelFolderError: no model, or another one than the job began with.
         DiffGRMError: partitions failed; what is done is kept, and the same call goes on.
     """
+    from diffgrm.recommenders import load  # and PyTorch, which not all workers need
+
     require_ray("recommend_batch")
     check_arguments(on_error, batch_size=batch_size, partitions=partitions)
     folder, target, pool = Path(model).absolute(), Path(out).absolute(), pool or Pool()

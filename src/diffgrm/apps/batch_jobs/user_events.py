@@ -119,8 +119,8 @@ def events_of_bucket(parts: Parts, pieces: int, bucket: int, as_text: bool) -> p
     """
     frames = []
     for number in range(pieces):
-        with parts.path(number).open("rb") as file:
-            frames.append(pl.scan_parquet(file).filter(pl.col(BUCKET) == bucket).drop(BUCKET).collect())
+        scan = pl.scan_parquet(parts.path(number), glob=False)  # of a path, only the row groups that it needs are read
+        frames.append(scan.filter(pl.col(BUCKET) == bucket).drop(BUCKET).collect())
     events = pl.concat([frame for frame in frames if frame.width > 1], how="vertical_relaxed")
     if Columns.TIMESTAMP in events.columns:
         events = events.sort(Columns.TIMESTAMP, maintain_order=True)
