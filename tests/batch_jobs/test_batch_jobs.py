@@ -180,6 +180,7 @@ def test_a_folder_of_another_job_is_refused(models, table, tmp_path):
     with pytest.raises(DataError, match="holds files that are not of a batch job; choose a new or empty folder"):
         recommend_batch(model, table, foreign, 5, progress=False)
     assert [path.name for path in foreign.iterdir()] == ["letters.txt"]
+    FileLock(out / "_job" / "lock").acquire(timeout=0).lock.release()  # which the refusals above have given back
     with FileLock(out / "_job" / "lock"), pytest.raises(DataError, match="another process is at work in"):
         recommend_batch(model, table, out, 5, progress=False)
     (out / "_job" / "plan.json").write_text("{")

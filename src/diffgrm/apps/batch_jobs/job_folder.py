@@ -175,9 +175,8 @@ def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[s
         raise DataError(f"{out} holds files that are not of a batch job; choose a new or empty folder")
     own = out / JOB
     own.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(own / "lock", timeout=0)
     try:
-        lock.acquire()
+        lock = FileLock(own / "lock").acquire(timeout=0)
     except Timeout as error:
         raise DataError(f"another process is at work in {out}; wait until it ends, or choose another folder") from error
     with lock:
