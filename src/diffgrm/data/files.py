@@ -167,15 +167,18 @@ def _parsed(name: str, content: Callable[[], bytes], what: str) -> pl.DataFrame:
     return TEXTS[kind](found, f"the {what} file {name}")
 
 
-def _parts(folder: str | Path, entries: Mapping[str, Callable[[], pl.DataFrame] | None], what: str) -> pl.DataFrame:
-    """All parquet files of a folder as one table; files whose names begin with ``.`` or ``_`` are marks, not parts.
+def part_names(folder: str | Path, names: Mapping[str, bool], what: str) -> list[str]:
+    """The parquet files of a folder, in order; files whose names begin with ``.`` or ``_`` are marks, not parts.
 
     Args:
-        entries: how each file is read, by its name; None for folders.
+        names: whether each is a file.
+
+    Raises:
+        DataError: files of other kinds, folders, or no parquet file.
     """
-    entries = {name: entries[name] for name in sorted(entries) if not name.startswith((".", "_"))}
-    parts = {name: read for name, read in entries.items() if read is not None and name.lower().endswith(PARQUET)}
-    if others := [name for name in entries if name not in parts]:
+    names = {name: names[name] for name in sorted(names) if not name.startswith((".", "_"))}
+    parts = [name for name, is_file in names.items() if is_file and name.lower().endswith(PARQUET)]
+    if others := [name for name in names if name not in parts]:
         raise DataError(
             f"the {what} {folder} is a folder that holds not only parquet files: {first_few(others)}; name one file, put "
             "the parts into a folder of their own, or write one file, for example with "
@@ -183,7 +186,17 @@ def _parts(folder: str | Path, entries: Mapping[str, Callable[[], pl.DataFrame] 
         )
     if not parts:
         raise DataError(f"the {what} {folder} is a folder without parquet files; name a file")
-    tables = {name: read() for name, read in parts.items()}
+    return parts
+
+
+def _parts(folder: str | Path, entries: Mapping[str, Callable[[], pl.DataFrame] | None], what: str) -> pl.DataFrame:
+    """All parquet files of a folder as one table.
+
+    Args:
+        entries: how each file is read, by its name; None for folders.
+    """
+    parts = part_names(folder, {name: read is not None for name, read in entries.items()}, what)
+    tables = {name: read() for name in parts if (read := entries[name]) is not None}
     first, *more = tables.items()
     for name, table in more:
         if set(table.columns) != set(first[1].columns):

@@ -31,6 +31,15 @@ def version(folder: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
+def fingerprint(folder: Path) -> str:
+    """A short name of what a folder holds, equal for equal folders: its manifest names all files with their hashes.
+
+    Raises:
+        OSError: there is no manifest.
+    """
+    return file_digest(folder / MANIFEST)[:12]
+
+
 def check(folder: Path, kind: str) -> dict[str, Any]:
     """Check a folder by its manifest, and return that: it has ``files`` and the mapping ``facts``.
 

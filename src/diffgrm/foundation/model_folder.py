@@ -21,6 +21,7 @@ from diffgrm.foundation.manifest import DOCUMENTS as DOCUMENTS  # named here for
 from diffgrm.foundation.manifest import EXPORT as EXPORT
 from diffgrm.foundation.manifest import MANIFEST as MANIFEST
 from diffgrm.foundation.manifest import MODEL, WHAT
+from diffgrm.foundation.manifest import fingerprint as fingerprint
 from diffgrm.foundation.manifest import version as version
 from diffgrm.foundation.outputs import check_writable
 from diffgrm.foundation.registry import Trust

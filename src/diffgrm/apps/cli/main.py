@@ -11,6 +11,7 @@ import polars as pl
 import typer
 
 from diffgrm.apps.cli import ends
+from diffgrm.apps.cli.batch import embed_batch, recommend_batch
 from diffgrm.apps.cli.documents import documents_app
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
@@ -54,7 +55,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (recipes, datasets, bench, report, demo, export, plan):
+for _command in (recipes, datasets, bench, report, demo, export, plan, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)

@@ -78,6 +78,10 @@ class ItemEncoder(ABC):
     def encode(self, items: pl.DataFrame) -> np.ndarray:
         """Vectors [N, e] float32 of the rows of an item table with columns ``item_id`` and ``text``."""
 
+    def stay_loaded(self) -> Self:
+        """Keep in memory what :meth:`encode` loads, for those who call it for one table after the other."""
+        return self
+
     def documents(self, items: pl.DataFrame) -> list[str]:
         """What is read of each item; a change of it makes the cached vectors stale."""
         return items[Columns.TEXT].to_list()
