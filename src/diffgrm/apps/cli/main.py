@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import polars as pl
 import typer
@@ -35,15 +35,19 @@ from diffgrm.apps.cli.shared import (
     check_outputs,
     dataset_of,
     events_of,
-    of_users,
+    histories_of,
     recipe_of,
     renamings,
     write_json,
     write_table,
+    write_tables,
 )
 from diffgrm.foundation.outputs import check_folder
 from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
+
+if TYPE_CHECKING:
+    from diffgrm.data.coding import Events
 
 app = typer.Typer(
     name="diffgrm",
@@ -143,14 +147,16 @@ def recommend(
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
     check_outputs(out)
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    if history is not None:
-        table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: list(map(as_text, history))})
+    histories: pl.DataFrame | Events
+    if interactions is not None:
+        histories = histories_of(interactions, recommender.items, user, column, time_format)
+        users = len(histories.users)
     else:
-        assert interactions is not None
-        table = of_users(events_of(interactions, column, time_format), user)
-    with progress_bar("Recommending", table[Columns.USER].n_unique(), quiet) as progress:
-        found = recommender.recommend(
-            table,
+        ids = list(map(as_text, history or []))
+        histories, users = pl.DataFrame({Columns.USER: ["history"] * len(ids), Columns.ITEM: ids}), 1
+    with progress_bar("Recommending", users, quiet) as progress:
+        found = recommender.recommend_blocks(
+            histories,
             k,
             exclude_seen=not include_seen,
             only=only,
@@ -158,11 +164,14 @@ def recommend(
             on_empty="skip",
             progress=progress,
         )
+        if out is not None:
+            rows, users = write_tables(found, out)
+        else:
+            shown = pl.concat(found)
     if out is None:
-        show_recommendations(found, recommender.item_table, whose="User" if history is None else "For the")
+        show_recommendations(shown, recommender.item_table, whose="User" if history is None else "For the")
     else:
-        write_table(found, out)
-        say(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
+        say(f"{rows:,} rows for {users:,} users written to {out}")
 
 
 @app.command()
@@ -246,7 +255,7 @@ def tokenize(
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         frame = load_frame(items, "item table")
-        table = read_items(frame, renamings_for(frame, renamings(column)))
+        table = read_items(frame, renamings_for(frame.columns, renamings(column)))
         given = id_order(table[Columns.ITEM])
         table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:
