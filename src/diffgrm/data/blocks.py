@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from typing import Any, Protocol
 
@@ -29,8 +30,8 @@ class Rows(Protocol):
     """A table that is read a block at a time."""
 
     @property
-    def schema(self) -> pl.Schema:
-        """Its columns."""
+    def header(self) -> pl.DataFrame:
+        """Its columns, without rows."""
 
     @property
     def height(self) -> int:
@@ -50,9 +51,9 @@ class FrameRows:
     frame: pl.DataFrame
 
     @property
-    def schema(self) -> pl.Schema:
+    def header(self) -> pl.DataFrame:
         """See :class:`Rows`."""
-        return self.frame.schema
+        return self.frame.clear()
 
     @property
     def height(self) -> int:
@@ -86,17 +87,11 @@ class EventRows:
     Attributes:
         columns: what user_id, item_id and, if it is there, timestamp are called in the table.
         time_format: how times in text are written; None is numbers or ISO.
-        times: all times, where only all of them tell how they are written.
-        as_text: ids that are whole numbers in the table, too large ones among them, and so are text.
-        faults: what is wrong with the times, where all have been read.
     """
 
     rows: Rows
     columns: Mapping[str, str]
     time_format: str | None
-    times: pl.Series | None
-    as_text: tuple[str, ...]
-    faults: tuple[Fault, ...]
 
     @classmethod
     def of(cls, rows: Rows, columns: Mapping[str, str], time_format: str | None) -> EventRows:
@@ -105,19 +100,29 @@ class EventRows:
         Raises:
             DataError: missing columns, or no rows.
         """
-        header = pl.DataFrame(schema=rows.schema).clear(min(rows.height, 1))
-        kinds = read_table(header, columns, required=(Columns.USER, Columns.ITEM), what=WHAT).schema
-        ours = {name: columns.get(name, name) for name in (Columns.USER, Columns.ITEM, Columns.TIMESTAMP) if name in kinds}
-        as_text = tuple(n for n in (Columns.USER, Columns.ITEM) if kinds[n] in WIDE and not _all_fit(rows, ours[n]))
-        times: pl.Series | None = None
-        faults: list[Fault] = []
-        if Columns.TIMESTAMP in ours and whole_column(kinds[Columns.TIMESTAMP], time_format):
-            if rows.height > mapped.IN_MEMORY:
-                logger.info("All times are read at once, since they are texts; naming their format saves that memory.")
-            theirs = ours[Columns.TIMESTAMP]
-            column = pl.concat([block[theirs] for block in rows.blocks([theirs])]).alias(Columns.TIMESTAMP)
-            times, faults = read_times(column)
-        return cls(rows, ours, time_format, times, as_text, tuple(faults))
+        header = rows.header.clear(min(rows.height, 1))
+        known = read_table(header, columns, required=(Columns.USER, Columns.ITEM), what=WHAT).columns
+        ours = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP)
+        return cls(rows, {name: columns.get(name, name) for name in ours if name in known}, time_format)
+
+    def _kind(self, column: str) -> pl.DataType:
+        return self.rows.header.schema[self.columns[column]]
+
+    @cached_property
+    def _as_text(self) -> tuple[str, ...]:
+        """Ids that are whole numbers in the table, too large ones among them, and so are text."""
+        wide = [name for name in (Columns.USER, Columns.ITEM) if self._kind(name) in WIDE]
+        return tuple(n for n in wide if not all(fits(block.to_series()) for block in self.rows.blocks([self.columns[n]])))
+
+    @cached_property
+    def _times(self) -> tuple[pl.Series, list[Fault]] | None:
+        """All times, and what is wrong with them, where only all of them tell how they are written."""
+        if not self.timed or not whole_column(self._kind(Columns.TIMESTAMP), self.time_format):
+            return None
+        if self.height > mapped.IN_MEMORY:
+            logger.info("All times are read at once, since they are texts; naming their format saves that memory.")
+        blocks = self.rows.blocks([self.columns[Columns.TIMESTAMP]])
+        return read_times(pl.concat([block.to_series() for block in blocks]).alias(Columns.TIMESTAMP))
 
     @property
     def height(self) -> int:
@@ -135,14 +140,15 @@ class EventRows:
         Raises:
             DataError: after the last block, all that is wrong with the rows; nothing may be made of the blocks then.
         """
-        faults, first = list(self.faults), 0
-        skipped = (Columns.TIMESTAMP,) if self.times is not None else ()
-        for block in self.rows.blocks([theirs for ours, theirs in self.columns.items() if ours not in skipped]):
-            frame = block.select(pl.col(theirs).alias(ours) for ours, theirs in self.columns.items() if ours not in skipped)
-            frame, more = checked_events(frame, None if skipped else self.time_format, first, self.as_text)
+        times, faults = self._times or (None, [])
+        own = {ours: theirs for ours, theirs in self.columns.items() if times is None or ours != Columns.TIMESTAMP}
+        first, faults = 0, list(faults)
+        for block in self.rows.blocks(list(dict.fromkeys(own.values()))):
+            frame = block.select(pl.col(theirs).alias(ours) for ours, theirs in own.items())
+            frame, more = checked_events(frame, self.time_format if times is None else None, first, self._as_text)
             faults += more
-            if self.times is not None:
-                frame = frame.with_columns(self.times.slice(first, frame.height).alias(Columns.TIMESTAMP))
+            if times is not None:
+                frame = frame.with_columns(times.slice(first, frame.height).alias(Columns.TIMESTAMP))
             first += frame.height
             if not faults:
                 yield frame
@@ -152,8 +158,4 @@ class EventRows:
         """The ids of users or items of all rows, which are known to be sound."""
         theirs = self.columns[column]
         for block in self.rows.blocks([theirs]):
-            yield as_ids(block[theirs], column in self.as_text)
-
-
-def _all_fit(rows: Rows, column: str) -> bool:
-    return all(fits(block[column]) for block in rows.blocks([column]))
+            yield as_ids(block[theirs], column in self._as_text)

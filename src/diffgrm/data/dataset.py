@@ -163,15 +163,15 @@ class InteractionDataset:
         if unknown := sorted(set(columns) - set(OURS)):
             raise DataError(f"cannot rename to {unknown[0]!r}: the library's columns are {', '.join(OURS)}")
         rows, items = open_rows(interactions), load_frame(items, "item table")
-        known = [*rows.schema, *items.columns]
+        known = [*rows.header.columns, *items.columns]
         if missing := [old for old in columns.values() if old not in known]:
             hints = [f"{old!r}{did_you_mean(old, known)}" for old in missing]
             raise DataError("neither table has the column to rename:\n" + bullet_list(hints))
-        item_table = read_items(items, renamings_for(items.columns, columns))
+        item_table = read_items(items, renamings_for(items, columns))
         given = id_order(item_table[Columns.ITEM])
         item_table = item_table[given]
         item_ids = IdMap(item_table[Columns.ITEM])
-        found = read_events(rows, item_ids, renamings_for(rows.schema, columns), time_format)
+        found = read_events(rows, item_ids, renamings_for(rows.header, columns), time_format)
         events = Ragged(found.items, found.offsets)
         return cls(IdMap(found.users), item_ids, item_table, events, found.times, name, given, found.time_type)
 
@@ -251,6 +251,11 @@ class Split:
         """Training events of every item [I]."""
         return np.bincount(self.train.values, minlength=self.dataset.n_items)
 
+    @property
+    def learnable(self) -> np.ndarray:
+        """[I] bool, items whose texts may be learnt from: those with training events."""
+        return self.item_counts > 0
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of what was trained on: which items in which order, whoever the users are and however rows stand."""
@@ -314,11 +319,8 @@ def temporal(dataset: InteractionDataset, validation_share: float = 0.1, test_sh
         raise DataError("a temporal split needs a 'timestamp' column; use split='leave_one_out' without one")
     if validation_share + test_share >= 1:
         raise DataError(f"validation_share {validation_share} + test_share {test_share} leave nothing to train on")
-    first, second = _cuts(dataset.timestamps, validation_share + test_share, test_share)
-    before, earlier = (
-        _events_before(dataset, dataset.timestamps, first),
-        _events_before(dataset, dataset.timestamps, second),
-    )
+    cuts = _cuts(dataset.timestamps, validation_share + test_share, test_share)
+    before, earlier = (_events_before(dataset, dataset.timestamps, cut) for cut in cuts)
     train = dataset.events.part(0, before)
     if len(train.values) == 0:
         raise DataError("no event lies before the first cut in time: are all timestamps the same?")

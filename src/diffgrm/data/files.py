@@ -20,7 +20,7 @@ import polars as pl
 
 from diffgrm.data.delimited import read_delimited
 from diffgrm.data.json_rows import read_json_rows
-from diffgrm.data.parquet import ParquetFiles, check_same_columns
+from diffgrm.data.parquet import ParquetTable, check_same_columns
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, first_few
 
 PARQUET = ".parquet"
@@ -83,7 +83,7 @@ def read_file(source: str | PathLike[str], what: str) -> pl.DataFrame:
         raise DataError(f"the {what} file {source} could not be read: {error}") from error
 
 
-def parquet_files(source: str | PathLike[str], what: str) -> ParquetFiles | None:
+def parquet_files(source: str | PathLike[str], what: str) -> ParquetTable | None:
     """The parquet files of this machine that a path names; None where it names another format, or lies elsewhere.
 
     A path that is there means itself: a file, or a folder with nothing but parquet parts (see :func:`part_names`). One that
@@ -96,6 +96,8 @@ def parquet_files(source: str | PathLike[str], what: str) -> ParquetFiles | None
     try:
         place = _place(source)
         return None if isinstance(place, str) else _parquet_files(place, what)
+    except DiffGRMError:
+        raise
     except DAMAGE as error:
         raise DataError(f"the {what} file {source} could not be read: {error}") from error
 
@@ -108,13 +110,13 @@ def _place(source: str | PathLike[str]) -> Path | str:
     return Path("/", address[2]) if address[1] == "file" else f"{address[1]}://{address[2]}"
 
 
-def _parquet_files(path: Path, what: str) -> ParquetFiles | None:
+def _parquet_files(path: Path, what: str) -> ParquetTable | None:
     if path.is_dir():
         names = part_names(path, {entry.name: entry.is_file() for entry in path.iterdir()}, what)
-        return ParquetFiles(str(path), {name: path / name for name in names}, what)
+        return ParquetTable(str(path), {name: path / name for name in names}, what)
     is_parquet = path.name.lower().endswith(PARQUET)
     if path.is_file():
-        return ParquetFiles(str(path), {path.name: path}, what) if is_parquet else None
+        return ParquetTable(str(path), {path.name: path}, what) if is_parquet else None
     if not is_parquet or not glob.has_magic(str(path)):
         raise DataError(f"there is no {what} file {path}")
     root = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
@@ -126,7 +128,7 @@ def _parquet_files(path: Path, what: str) -> ParquetFiles | None:
             f"the pattern {path} of the {what} fits folders: {first_few(folders)}; let it fit the files, for example "
             f"{folders[0]}/*.parquet"
         )
-    return ParquetFiles(str(path), {str(match): match for match in found}, what)
+    return ParquetTable(str(path), {str(match): match for match in found}, what)
 
 
 def _at_address(address: str, what: str) -> pl.DataFrame:

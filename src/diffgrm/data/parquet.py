@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ParquetFiles:
+class ParquetTable:
     """Files of this machine, whose rows are those of one table, file after file.
 
     Columns may stand in another order in each file, and types may differ as far as one type holds them all.
@@ -35,8 +35,8 @@ class ParquetFiles:
     what: str
 
     @cached_property
-    def schema(self) -> pl.Schema:
-        """Columns of the first file, with types that hold those of all.
+    def header(self) -> pl.DataFrame:
+        """Columns of the first file, with types that hold those of all; without rows.
 
         Raises:
             DataError: a damaged file, or columns or types that differ.
@@ -44,7 +44,7 @@ class ParquetFiles:
         schemas = {name: self._of(name, pl.LazyFrame.collect_schema) for name in self.paths}
         check_same_columns(self.place, {name: schema.names() for name, schema in schemas.items()}, self.what)
         names = next(iter(schemas.values())).names()
-        return self._joined([pl.DataFrame(schema=schema).select(names) for schema in schemas.values()]).schema
+        return self._joined([pl.DataFrame(schema=schema).select(names) for schema in schemas.values()])
 
     @cached_property
     def heights(self) -> dict[str, int]:
@@ -65,7 +65,7 @@ class ParquetFiles:
         """The table, in memory.
 
         Raises:
-            DataError: see :attr:`schema`.
+            DataError: see :attr:`header`.
         """
         tables = {name: self._of(name, pl.LazyFrame.collect) for name in self.paths}
         check_same_columns(self.place, {name: table.columns for name, table in tables.items()}, self.what)
@@ -88,7 +88,7 @@ class ParquetFiles:
             yield pl.concat(waiting, rechunk=True)
 
     def _pieces(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        types = pl.Schema([(column, self.schema[column]) for column in columns])
+        types = pl.Schema([(column, self.header.schema[column]) for column in columns])
         for name, height in self.heights.items():
             for start in range(0, height, mapped.BLOCK):
 

@@ -61,13 +61,9 @@ def read_table(
     return frame
 
 
-def renamings_for(known: Collection[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Those renamings whose column a table has.
-
-    Args:
-        known: its columns.
-    """
-    return {ours: theirs for ours, theirs in columns.items() if theirs in known}
+def renamings_for(frame: pl.DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
+    """Those renamings whose column the table has."""
+    return {ours: theirs for ours, theirs in columns.items() if theirs in frame.columns}
 
 
 def read_interactions(
@@ -103,7 +99,7 @@ def checked_events(
     """
     timed = Columns.TIMESTAMP in frame.columns
     kept = [Columns.USER, Columns.ITEM, *([Columns.TIMESTAMP] if timed else [])]
-    frame, faults = _with_ids(frame.select(kept), (Columns.USER, Columns.ITEM), first_row, as_text)
+    frame, faults = _checked_ids(frame.select(kept), (Columns.USER, Columns.ITEM), first_row, as_text)
     if timed:
         times, more = read_times(frame[Columns.TIMESTAMP], time_format, first_row)
         frame, faults = frame.with_columns(times.alias(Columns.TIMESTAMP)), faults + more
@@ -132,34 +128,47 @@ def read_items(source: Any, columns: Mapping[str, str] | None = None) -> pl.Data
     Raises:
         DataError: see :func:`read_table`; also null, empty or repeated ids, and items without text.
     """
-    frame = read_table(source, columns, required=(Columns.ITEM, Columns.TEXT), what="item table")
-    frame, faults = _with_ids(_keepable(frame), (Columns.ITEM,))
-    problems, ids = [found.text(frame.height) for found in faults], frame[Columns.ITEM]
+    mend = "give them at least a title, a category or their id as text"
+    return read_texts(source, columns, Columns.ITEM, ("item", "items"), mend)
+
+
+def read_texts(
+    source: Any, columns: Mapping[str, str] | None, key: str, called: tuple[str, str], mend: str
+) -> pl.DataFrame:
+    """Rows that have an id and a text, as of items: see :func:`read_items`.
+
+    Args:
+        key: the column of the ids.
+        called: what a row is in messages, and several of them.
+        mend: what helps rows without text.
+    """
+    what, many = called
+    frame = read_table(source, columns, required=(key, Columns.TEXT), what=f"{what} table")
+    frame, problems = with_ids(_keepable(frame, key, what), (key,))
+    ids = frame[key]
     repeated = ids.filter(ids.is_duplicated() & ids.is_not_null()).unique(maintain_order=True)
     if repeated.len():
         problems.append(
-            f"{repeated.len()} item ids have more than one row (expected one each): {first_few(repeated)}; "
-            "keep one with .unique('item_id')"
+            f"{repeated.len()} {what} ids have more than one row (expected one each): {first_few(repeated)}; "
+            f"keep one with .unique('{key}')"
         )
-    texts = [clean_text(text) for text in _as_text(frame[Columns.TEXT])]
+    texts = [clean_text(text) for text in _as_text(frame[Columns.TEXT], what)]
     bare = [item for item, text in zip(ids, texts, strict=True) if not text]
     if bare:
-        problems.append(
-            f"{len(bare)} items have no text: {first_few(bare)}; give them at least a title, a category or their id as text"
-        )
+        problems.append(f"{len(bare)} {many} have no text: {first_few(bare)}; {mend}")
     if problems:
-        raise DataError("the item table has problems:\n" + bullet_list(problems))
+        raise DataError(f"the {what} table has problems:\n" + bullet_list(problems))
     return frame.with_columns(pl.Series(Columns.TEXT, texts, pl.String))
 
 
-def _keepable(frame: pl.DataFrame) -> pl.DataFrame:
-    """The item table without the columns that cannot be written with a model; categories and nothing but nulls as text."""
-    ours = (Columns.ITEM, Columns.TEXT)
+def _keepable(frame: pl.DataFrame, key: str, what: str) -> pl.DataFrame:
+    """A table without the columns that cannot be written with a model; categories and nothing but nulls as text."""
+    ours = (key, Columns.TEXT)
     left_out = {n: f"type {t}" for n, t in frame.schema.items() if n not in ours and not _is_keepable(t)}
     left_out |= {name: "a name of the library's own" for name in (COUNT, RECOMMENDABLE) if name in frame.columns}
     if left_out:
         told = ", ".join(f"{name!r} ({why})" for name, why in left_out.items())
-        logger.warning("columns of the item table that a model cannot keep are left out: %s", told)
+        logger.warning("columns of the %s table that a model cannot keep are left out: %s", what, told)
     as_text = [n for n, t in frame.schema.items() if n not in left_out and t in (pl.Categorical, pl.Enum, pl.Null)]
     return frame.drop(left_out).with_columns(pl.col(as_text).cast(pl.String))
 
@@ -172,13 +181,13 @@ def _is_keepable(kind: Any) -> bool:
     return kind != pl.Object
 
 
-def _as_text(column: pl.Series) -> Iterator[str | None]:
+def _as_text(column: pl.Series, what: str) -> Iterator[str | None]:
     """A column of texts, numbers, or (lists of) lists of them, as texts."""
     kind: Any = column.dtype
     while isinstance(kind, pl.List | pl.Array):
         kind = kind.inner
     if kind in (pl.Binary, pl.Object) or isinstance(kind, pl.Struct):
-        raise DataError(f"the item table's text has type {column.dtype}; expected text, or lists of texts")
+        raise DataError(f"the {what} table's text has type {column.dtype}; expected text, or lists of texts")
     if kind == column.dtype:
         yield from (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
     else:
@@ -206,7 +215,13 @@ def clean_text(text: str | None) -> str:
     return " ".join(text.split())
 
 
-def _with_ids(
+def with_ids(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> tuple[pl.DataFrame, list[str]]:
+    """The table with ids as Int64 or text, and what is wrong with them."""
+    frame, faults = _checked_ids(frame, id_columns)
+    return frame, [found.text(frame.height) for found in faults]
+
+
+def _checked_ids(
     frame: pl.DataFrame, id_columns: tuple[str, ...], first_row: int = 0, as_text: Collection[str] = ()
 ) -> tuple[pl.DataFrame, list[Fault]]:
     """The table with ids as Int64 or text, and what is wrong with them."""

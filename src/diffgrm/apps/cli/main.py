@@ -11,6 +11,8 @@ import polars as pl
 import typer
 
 from diffgrm.apps.cli import ends
+from diffgrm.apps.cli.batch import embed_batch, recommend_batch
+from diffgrm.apps.cli.documents import documents_app
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.plan import plan
@@ -36,13 +38,14 @@ from diffgrm.apps.cli.shared import (
     dataset_of,
     events_of,
     histories_of,
+    how_to_go_on,
     recipe_of,
     renamings,
+    run_folder_of,
     write_json,
     write_table,
     write_tables,
 )
-from diffgrm.foundation.outputs import check_folder
 from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
@@ -56,10 +59,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (recipes, datasets, bench, report, demo, export, plan):
+for _command in (recipes, datasets, bench, report, demo, export, plan, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)
+app.add_typer(documents_app, name="documents", no_args_is_help=True)
 
 
 @app.callback()
@@ -95,14 +99,11 @@ def fit(
 
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
-    run = run_folder or out.with_name(f"{out.name}.run")
-    if model_folder.place(run).is_relative_to(model_folder.place(out)):
-        raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
-    check_folder(run)
+    run = run_folder_of(out, run_folder)
     data = dataset_of(interactions, items, dataset, column, time_format)
     say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
-    with ends.hint(lambda: ends.how_to_go_on(run)):
+    with ends.hint(lambda: how_to_go_on(run)):
         recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
     from diffgrm.learning.machine import is_first_process
 
@@ -255,7 +256,7 @@ def tokenize(
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         frame = load_frame(items, "item table")
-        table = read_items(frame, renamings_for(frame.columns, renamings(column)))
+        table = read_items(frame, renamings_for(frame, renamings(column)))
         given = id_order(table[Columns.ITEM])
         table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:

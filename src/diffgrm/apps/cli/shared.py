@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import polars as pl
 import typer
 from typer.core import TyperCommand
 
-from diffgrm.foundation.outputs import check_file
+from diffgrm.foundation.outputs import check_file, check_folder
+from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import Columns, DataError, RecipeError, first_few
 from diffgrm.foundation.storage import write_parquet
 
@@ -74,20 +75,26 @@ _SINKS: dict[str, Callable[..., Any]] = {
 
 
 class CommandWithSettings(TyperCommand):
-    """A command whose help ends with a table of all recipe settings."""
+    """A command whose help ends with a table of all recipe settings.
+
+    Attributes:
+        recommender: whose settings; None: of the default.
+    """
+
+    recommender: ClassVar[str | None] = None
 
     def get_help(self, ctx: Any) -> str:
         """Help text, then every setting with its default."""
         text = super().get_help(ctx)
-        _show_settings()
+        _show_settings(self.recommender)
         return text
 
 
-def _show_settings() -> None:
+def _show_settings(recommender: str | None) -> None:
     from diffgrm.apps.console import show_settings
     from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
 
-    recipe = Recipe()
+    recipe = Recipe() if recommender is None else Recipe(recommender=recommender)
     show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
     show_settings("Settings of the other parts, with [the name that chooses the part]", rows_of_other_parts(recipe))
 
@@ -148,15 +155,41 @@ def write_tables(tables: Iterable[pl.DataFrame], path: Path) -> tuple[int, int]:
     return rows, users
 
 
-def recipe_of(path: Path | None, overrides: list[str] | None) -> Recipe:
-    """The recipe of a file (or one that ships with the package), with settings of the command line over it."""
+def run_folder_of(out: Path, given: Path | None) -> Path:
+    """The folder of a run's checkpoints and logs, which can be written to: as given, else beside the model.
+
+    Raises:
+        DataError: it lies in the folder of the model.
+    """
+    from diffgrm.foundation import model_folder
+
+    run = given or out.with_name(f"{out.name}.run")
+    if model_folder.place(run).is_relative_to(model_folder.place(out)):
+        raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
+    check_folder(run)
+    return run
+
+
+def how_to_go_on(run: Path) -> str:
+    """What is said where fitting is ended by a signal."""
+    if holds_checkpoint(run):
+        return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
+    return "No model was saved, and there is no checkpoint yet to go on from."
+
+
+def recipe_of(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of a file (or one that ships with the package), with settings of the command line over it.
+
+    Args:
+        usual: what it is without a file; None: the defaults.
+    """
     from diffgrm.foundation.overrides import apply_overrides
     from diffgrm.foundation.recipe import Recipe
 
     overrides = list(map(as_text, overrides or []))
     if path is not None:
         return Recipe.from_yaml(path, overrides)
-    return Recipe.from_dict(apply_overrides({}, overrides))
+    return Recipe.from_dict(apply_overrides(usual or {}, overrides))
 
 
 def renamings(column: list[str] | None) -> dict[str, str]:
@@ -173,7 +206,7 @@ def events_of(path: Path, column: list[str] | None, time_format: str | None) -> 
     from diffgrm.data.tables import read_interactions, renamings_for
 
     frame = load_frame(path, "interaction table")
-    return read_interactions(frame, renamings_for(frame.columns, renamings(column)), time_format)
+    return read_interactions(frame, renamings_for(frame, renamings(column)), time_format)
 
 
 def histories_of(
@@ -190,7 +223,7 @@ def histories_of(
     from diffgrm.data.tables import renamings_for
 
     rows = open_rows(path)
-    events = read_events(rows, items, renamings_for(rows.schema, renamings(column)), time_format, unknown="keep")
+    events = read_events(rows, items, renamings_for(rows.header, renamings(column)), time_format, unknown="keep")
     if users is None:
         return events
     users, known = list(map(as_text, users)), events.users.cast(pl.String)
