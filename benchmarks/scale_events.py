@@ -2,9 +2,9 @@
 
 Events of generated users (ten each on average, popular items more often, times at random) are written as a folder of
 parquet parts, and read in a process of its own for each size, with a cache folder of its own. Stages are ``read`` (two
-passes over the parts), ``read again`` (from the cache), ``split`` (leave one out, with its fingerprint), and for popularity
-and item_knn ``fit`` and ``recommend`` (lists of 10 for all users, by blocks). See ``workers/events.py`` for ``own_mb`` and
-``resident_mb``.
+passes over the parts), ``read again`` (large tables from the cache), ``split`` (leave one out, with its fingerprint), and
+for popularity and item_knn ``fit`` and ``recommend`` (lists of 10 for all users, by blocks). See ``workers/events.py`` for
+``own_mb`` and ``resident_mb``.
 """
 
 from __future__ import annotations

@@ -69,7 +69,6 @@ def _make(folder: Path, events: EventRows, items: IdMap, unknown: Unknown) -> Ev
     """Code the events, and keep them in a folder of the cache; where that cannot be written, only for now."""
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.tmp")
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, if it is there
         temporary.mkdir(parents=True)
     except OSError as error:
         logger.warning("The events could not be cached in %s: %s", folder.parent, error)
@@ -116,7 +115,7 @@ def _save(events: Events, folder: Path) -> None:
 
 
 def _load(folder: Path, items: IdMap) -> Events | None:
-    """What :func:`_make` kept; None where nothing is, or it is damaged."""
+    """What :func:`_make` kept; None where nothing is, or was, for it is damaged."""
     if not folder.is_dir():
         return None
     try:
@@ -136,4 +135,5 @@ def _load(folder: Path, items: IdMap) -> Events | None:
         )
     except (DataError, OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
         logger.warning("The cached events %s are damaged (%s); making them again.", folder, error)
+        shutil.rmtree(folder, ignore_errors=True)
         return None

@@ -214,9 +214,8 @@ def digest(facts: list[Any]) -> str:
     for fact in facts:
         if isinstance(fact, np.ndarray):
             found.update(f"{fact.dtype}{fact.shape}".encode())
-            found.update(
-                np.ascontiguousarray(fact).reshape(-1).view(np.uint8).data
-            )  # no copy: it may be larger than memory
+            # No copy of the bytes: they may be more than memory holds.
+            found.update(np.ascontiguousarray(fact).reshape(-1).view(np.uint8).data)
         else:
             found.update(repr(fact).encode() + b"\0")
     return found.hexdigest()

@@ -36,8 +36,8 @@ from diffgrm.apps.cli.shared import (
     as_text,
     check_outputs,
     dataset_of,
+    events_for,
     events_of,
-    histories_of,
     how_to_go_on,
     recipe_of,
     renamings,
@@ -150,7 +150,7 @@ def recommend(
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     histories: pl.DataFrame | Events
     if interactions is not None:
-        histories = histories_of(interactions, recommender.items, user, column, time_format)
+        histories = events_for(interactions, recommender.items, user, column, time_format)
         users = len(histories.users)
     else:
         ids = list(map(as_text, history or []))

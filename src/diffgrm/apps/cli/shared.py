@@ -209,7 +209,7 @@ def events_of(path: Path, column: list[str] | None, time_format: str | None) -> 
     return read_interactions(frame, renamings_for(frame, renamings(column)), time_format)
 
 
-def histories_of(
+def events_for(
     path: Path, items: IdMap, users: list[str] | None, column: list[str] | None, time_format: str | None
 ) -> Events:
     """The events of an interaction table as positions of a model's items; of some users, None is all.
