@@ -14,6 +14,7 @@ from diffgrm.data.dataset import InteractionDataset, Split, leave_one_out
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import resolve
 from diffgrm.recommenders.base import Recommender
+from diffgrm.recommenders.by_blocks import recommend_blocks
 
 STATUS = Path("/proc/self/status")
 EVERY = 0.02  # seconds between two looks at the memory
@@ -90,7 +91,7 @@ class Events:
         """Lists for all users of the folder, a block of users at a time."""
 
         def work() -> dict[str, Any]:
-            return {"rows": sum(table.height for table in self.recommender.recommend_blocks(self.folder / "events", k))}
+            return {"rows": sum(table.height for table in recommend_blocks(self.recommender, self.folder / "events", k))}
 
         return watched(work)
 

@@ -26,6 +26,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, OutputError
 from diffgrm.foundation.storage import cache_folder
+from diffgrm.recommenders.by_blocks import recommend_blocks
 
 N_ITEMS = 6
 ITEMS = pl.DataFrame({"item_id": [f"i{i}" for i in range(N_ITEMS)], "text": [f"thing {i}" for i in range(N_ITEMS)]})
@@ -163,7 +164,7 @@ def random_events(seed: int = 0, size: int = 400) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("name", ["item_knn", "popularity"])
-def test_what_is_fitted_and_recommended_is_the_same(name, tmp_path):
+def test_what_is_fitted_and_recommended_is_the_same(name, tmp_path, caplog):
     table = random_events()
 
     def answer(interactions):
@@ -177,10 +178,15 @@ def test_what_is_fitted_and_recommended_is_the_same(name, tmp_path):
     folder = written(tmp_path, table, [100, 101, 350])
     with small_memory(block=50, in_memory=20):
         print_of_files, lists_of_files, _ = answer(folder)
-        blocks = list(fitted.recommend_blocks(folder, k=4, exclude_seen=False, users_at_once=7))
+        blocks = list(recommend_blocks(fitted, folder, k=4, exclude_seen=False, users_at_once=7))
     assert print_of_files == fingerprint
     assert lists_of_files.equals(lists)
     assert len(blocks) == 6 and pl.concat(blocks).equals(lists)
+    some = {"only": ["i1", "i2", "i5", "x"], "without": ["i2"], "users": list(range(9))}
+    wanted = fitted.recommend(k=2, **some)
+    assert pl.concat(recommend_blocks(fitted, k=2, **some, users_at_once=4)).equals(wanted)
+    assert set(wanted["item_id"]) <= {"i1", "i5"}
+    assert caplog.text.count("'only' names 1 items that are not in the catalogue") == 2  # of each call, not of each block
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=8), st.integers(1, 9), st.data())

@@ -47,6 +47,11 @@ class Events:
     time_type: pl.DataType | None
     strange: pl.DataFrame
 
+    @classmethod
+    def known(cls, catalogue: IdMap, users: pl.Series, offsets: np.ndarray, items: np.ndarray) -> Events:
+        """Events of items that are all in the catalogue, without their times."""
+        return cls(catalogue, users, offsets, items, None, None, _FirstMet().table())
+
     def item(self, place: int) -> Any:
         """The id of the item of an event."""
         code = int(self.items[place])

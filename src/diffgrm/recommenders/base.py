@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -302,35 +302,10 @@ class Recommender(ABC):
         Raises:
             DataError: k out of range, unusable histories, unknown users, or filters that know or leave no item.
         """
-        filters: dict[str, Any] = {"only": only, "without": without}
-        asked: dict[str, Any] = {"users": users, "exclude_seen": exclude_seen, "on_empty": on_empty, "progress": progress}
-        return pl.concat(self.recommend_blocks(histories, k, **asked, **filters, users_at_once=None))
-
-    def recommend_blocks(
-        self,
-        histories: Any = None,
-        k: int = 10,
-        *,
-        users: Any = None,
-        exclude_seen: bool = True,
-        only: Any = None,
-        without: Any = None,
-        on_empty: Literal["error", "skip"] = "error",
-        progress: Callable[[int], None] | None = None,
-        users_at_once: int | None = 2**16,
-    ) -> Iterator[pl.DataFrame]:
-        """The rows of :meth:`recommend`, for answers larger than memory; arguments and errors as there.
-
-        Args:
-            users_at_once: users in each table; None is all in one.
-        """
         candidates = self.candidates(k, only, without)
         user_ids, positions = self.read_histories(histories, users, on_empty)
-        step = users_at_once or len(user_ids)
-        for start in range(0, len(user_ids), step):
-            rows = np.arange(start, min(start + step, len(user_ids)))
-            items, scores = self._rank(Query(positions.rows(rows), k, exclude_seen, candidates, progress))
-            yield answer_table(user_ids.gather(rows), self.items, items, scores)
+        items, scores = self._rank(Query(positions, k, exclude_seen, candidates, progress))
+        return answer_table(user_ids, self.items, items, scores)
 
     def similar_items(self, item: Any, k: int = 10) -> pl.DataFrame:
         """The items most similar to one, by the vectors the method has of items (cosine), best first.

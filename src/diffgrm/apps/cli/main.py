@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 import typer
@@ -48,9 +48,6 @@ from diffgrm.apps.cli.shared import (
 )
 from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
-
-if TYPE_CHECKING:
-    from diffgrm.data.coding import Events
 
 app = typer.Typer(
     name="diffgrm",
@@ -143,28 +140,19 @@ def recommend(
     from diffgrm.apps.console import show_recommendations
     from diffgrm.foundation.terminal import progress_bar, say
     from diffgrm.recommenders import load
+    from diffgrm.recommenders.by_blocks import recommend_blocks
 
     if (interactions is None) == (history is None):
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
     check_outputs(out)
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    histories: pl.DataFrame | Events
+    histories: Any = {"history": list(map(as_text, history or []))}
     if interactions is not None:
         histories = events_for(interactions, recommender.items, user, column, time_format)
-        users = len(histories.users)
-    else:
-        ids = list(map(as_text, history or []))
-        histories, users = pl.DataFrame({Columns.USER: ["history"] * len(ids), Columns.ITEM: ids}), 1
+    users = 1 if interactions is None else len(histories.users)
+    asked: dict[str, Any] = {"exclude_seen": not include_seen, "only": only, "without": without, "on_empty": "skip"}
     with progress_bar("Recommending", users, quiet) as progress:
-        found = recommender.recommend_blocks(
-            histories,
-            k,
-            exclude_seen=not include_seen,
-            only=only,
-            without=without,
-            on_empty="skip",
-            progress=progress,
-        )
+        found = recommend_blocks(recommender, histories, k, progress=progress, **asked)
         if out is not None:
             rows, users = write_tables(found, out)
         else:
