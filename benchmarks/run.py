@@ -2,10 +2,10 @@
 
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
-QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling, serve, onnx. Each
-side lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
-neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peers`` makes one,
-``--peer-python`` names it; without it only we are measured.
+QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling, serve, onnx, or
+``scale`` and what grows (``scale events``, see ``scale_events.py``). Each side lives in a process of its own with the same
+threads; they take turns, and the ratio is the median of the ratios of neighbouring turns (the peer's time over ours). The
+peer runs in its own environment: ``make peers`` makes one, ``--peer-python`` names it; without it only we are measured.
 
 Nothing measured here depends on the weights but how early the last digit of a constrained search stops asking. ``--model``
 takes semantic IDs, sizes and (for us) weights from a fitted model; without it weights are random and the sizes the paper's.
@@ -32,6 +32,7 @@ import diffgrm
 from diffgrm import leave_one_out
 from diffgrm.apps.machine import machine
 from diffgrm.recommenders.trained_network import NETWORK
+from scale_events import GROWS, scale_events
 from serve import serve
 from turns import Worker, close, how_alike, keep, matrix_speed
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
@@ -326,7 +327,7 @@ class Bench:
 
 
 QUESTIONS = ("train", "history", "compile", "decode", "bf16", "latency", "evaluate", "memory")
-QUESTIONS += ("tokenise", "scaling", "serve", "onnx")
+QUESTIONS += ("tokenise", "scaling", "serve", "onnx", "scale")
 
 
 def compared(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -351,6 +352,7 @@ def compared(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("grows", nargs="?", choices=GROWS, help="what grows, of scale")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, help="dataset folder; without it the toy storefront")
     parser.add_argument("--model", type=Path, help="fitted DiffGRM of that dataset: semantic IDs, sizes and weights")
@@ -363,12 +365,15 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="*", default=[20.0], help="requests a second of open loops of serve")
     parser.add_argument("--beams", type=int, nargs="*", default=[32, 128, 256, 512])
     parser.add_argument("--users", type=int, help="test users; 512, or all of them for onnx")
+    parser.add_argument("--events", type=int, nargs="*", default=[1_000_000, 10_000_000], help="of scale events")
     arguments = parser.parse_args()
     if arguments.question == "onnx" and not arguments.model:
         parser.error("onnx needs --model")
+    if (arguments.question == "scale") != (arguments.grows is not None):
+        parser.error(f"scale, and nothing else, needs what grows: {', '.join(GROWS)}")
     given = [f"--data DATA/{arguments.data.name}"] if arguments.data else []
     given += ["--model MODEL"] if arguments.model else []
-    for name in ("repeats", "seconds", "clients", "rates", "beams", "users"):
+    for name in ("repeats", "seconds", "clients", "rates", "beams", "users", "events"):
         value = getattr(arguments, name)
         if value != parser.get_default(name):
             given.append(f"--{name} " + " ".join(map(str, value if isinstance(value, list) else [value])))
@@ -376,11 +381,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.question == "serve":  # as the command serves: any recommender, its own threads, no peer
             facts, cases = {}, serve(arguments, Path(folder))
+        elif arguments.question == "scale":
+            facts, cases = scale_events(arguments, Path(folder))
         else:
             facts, cases = compared(arguments, Path(folder))
     content = {
         "question": arguments.question,
-        "command": " ".join([f"python benchmarks/run.py {arguments.question}", *given]),
+        "command": " ".join(["python benchmarks/run.py", arguments.question, *filter(None, [arguments.grows]), *given]),
         **facts,
         "weights": "fitted" if arguments.model else "random",
         "machine": machine(),

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffgrm.apps.batch_jobs.job_folder import Parts
-from diffgrm.apps.batch_jobs.parquet import cut, planned
+from diffgrm.apps.batch_jobs.parquet import ParquetFiles, cut, planned
 from diffgrm.apps.batch_jobs.user_events import BringTogether, EventTable, buckets_of, events_of_bucket
 from diffgrm.data.tables import read_interactions
 from helpers.batch_jobs import write_parts
@@ -53,3 +53,11 @@ def test_buckets_are_the_same_on_every_machine_and_for_numbers_and_texts():
     assert buckets_of(pl.Series(["user 1", "ü", ""]), 1000).to_list() == [18, 525, 756]  # for jobs that go on later
     many = buckets_of(pl.Series(range(10_000)), 10).value_counts()["count"]
     assert many.len() == 10 and many.min() > 900  # about 1000 each
+
+
+def test_a_pattern_is_the_files_that_it_fits(tmp_path):
+    write_parts(tmp_path / "parts", pl.DataFrame({"user_id": range(9)}), [4])
+    (tmp_path / "parts" / "_mark.parquet").touch()
+    files = ParquetFiles.at(tmp_path / "par*" / "*.parquet", "table")
+    assert files.names == ParquetFiles.at(tmp_path / "parts", "table").names
+    assert sum(files.footers().rows) == 9

@@ -160,12 +160,15 @@ def switched_off(
     ]
 
 
-def first_few(values: Iterable[object], limit: int = 5) -> str:
+def first_few(values: Iterable[object], limit: int = 5, count: int | None = None) -> str:
     """The first values of a long list, for messages.
+
+    Args:
+        count: how many there are, where ``values`` are only the first of them.
 
     >>> first_few(range(100), 3)
     '0, 1, 2, ... (100 in all)'
     """
     items = list(values)
-    shown = ", ".join(str(v) for v in items[:limit])
-    return shown if len(items) <= limit else f"{shown}, ... ({len(items)} in all)"
+    shown, count = ", ".join(str(v) for v in items[:limit]), len(items) if count is None else count
+    return shown if count <= limit else f"{shown}, ... ({count} in all)"

@@ -213,7 +213,9 @@ def digest(facts: list[Any]) -> str:
     found = hashlib.sha256()
     for fact in facts:
         if isinstance(fact, np.ndarray):
-            found.update(f"{fact.dtype}{fact.shape}".encode() + np.ascontiguousarray(fact).tobytes())
+            found.update(f"{fact.dtype}{fact.shape}".encode())
+            # No copy of the bytes: they may be more than memory holds.
+            found.update(np.ascontiguousarray(fact).reshape(-1).view(np.uint8).data)
         else:
             found.update(repr(fact).encode() + b"\0")
     return found.hexdigest()

@@ -46,11 +46,13 @@ class ItemKNN:
         Args:
             train: training events of every user.
         """
-        user = np.repeat(np.arange(len(train)), train.lengths)
-        met = sp.coo_array((np.ones(len(user)), (user, train.values)), shape=(len(train), n_items)).tocsr()
-        met.data[:] = 1.0  # however often
-        together = sp.coo_array(met.T @ met)
-        norm = np.sqrt(np.asarray(met.sum(0)).ravel())
+        together, users = sp.csr_array((n_items, n_items)), np.zeros(n_items)
+        for _, block in train.blocks():
+            user = np.repeat(np.arange(len(block)), block.lengths)
+            met = sp.coo_array((np.ones(len(user)), (user, block.values)), shape=(len(block), n_items)).tocsr()
+            met.data[:] = 1.0  # however often
+            together, users = together + met.T @ met, users + np.asarray(met.sum(0)).ravel()
+        together, norm = sp.coo_array(together), np.sqrt(users)
         row, column = together.coords
         value = together.data / (norm[row] * norm[column] + self.shrink)
         keep = row != column

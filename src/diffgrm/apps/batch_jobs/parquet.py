@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import polars as pl
 
-from diffgrm.data.files import ADDRESS, PARQUET, part_names
+from diffgrm.data.files import ADDRESS, PARQUET, parquet_files, part_names
 from diffgrm.foundation.schema import DataError, bullet_list
 
 SHOWN = 5  # problems that a message names
@@ -35,7 +35,8 @@ class Slice:
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """A parquet file, or a folder of them, at a path or at an address of fsspec; workers need to reach it too.
+    """A parquet file, a folder of them or a pattern (see :func:`diffgrm.data.files.parquet_files`), or an address of a file
+    or folder for fsspec; workers need to reach it too.
 
     Attributes:
         place: the path, absolute, or the address.
@@ -55,16 +56,17 @@ class ParquetFiles:
             DataError: nothing is there, other files than parquet, or whatever the file system says.
         """
         address = ADDRESS.fullmatch(str(source))
-        remote = address is not None and not Path(source).exists()
-        place = f"{address[1]}://{address[2]}" if remote and address else str(Path(source).absolute())
+        if address is None or address[1] == "file" or Path(source).exists():
+            if (table := parquet_files(source, what)) is None:
+                raise _other_format(source)
+            paths = [str(path.absolute()) for path in table.paths.values()]
+            return cls(str(Path(source).absolute()), tuple(paths), what)
+        place = f"{address[1]}://{address[2]}"
         try:
-            system, path = fsspec.url_to_fs(place) if remote else (fsspec.filesystem("file"), place)
+            system, path = fsspec.url_to_fs(place)
             if system.isfile(path):
                 if not path.lower().endswith(PARQUET):
-                    raise DataError(
-                        f"batch jobs read parquet files, found {source}; write it as parquet, for example with "
-                        'polars.scan_csv("x.csv").sink_parquet("x.parquet")'
-                    )
+                    raise _other_format(source)
                 return cls(place, (path,), what)
             if not system.isdir(path):
                 raise DataError(f"there is no {what} {source}; give a parquet file, or a folder of them")
@@ -249,6 +251,13 @@ def read_slices(
                 raise
             skipped.append((part.rows, str(error)))
     return frames, skipped
+
+
+def _other_format(source: str | Path) -> DataError:
+    return DataError(
+        f"batch jobs read parquet files, found {source}; write it as parquet, for example with "
+        'polars.scan_csv("x.csv").sink_parquet("x.parquet")'
+    )
 
 
 def first_problems(problems: Sequence[str]) -> str:

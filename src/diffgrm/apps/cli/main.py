@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 import typer
@@ -36,14 +36,15 @@ from diffgrm.apps.cli.shared import (
     as_text,
     check_outputs,
     dataset_of,
+    events_for,
     events_of,
     how_to_go_on,
-    of_users,
     recipe_of,
     renamings,
     run_folder_of,
     write_json,
     write_table,
+    write_tables,
 )
 from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
@@ -139,31 +140,27 @@ def recommend(
     from diffgrm.apps.console import show_recommendations
     from diffgrm.foundation.terminal import progress_bar, say
     from diffgrm.recommenders import load
+    from diffgrm.recommenders.by_blocks import recommend_blocks
 
     if (interactions is None) == (history is None):
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
     check_outputs(out)
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    if history is not None:
-        table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: list(map(as_text, history))})
-    else:
-        assert interactions is not None
-        table = of_users(events_of(interactions, column, time_format), user)
-    with progress_bar("Recommending", table[Columns.USER].n_unique(), quiet) as progress:
-        found = recommender.recommend(
-            table,
-            k,
-            exclude_seen=not include_seen,
-            only=only,
-            without=without,
-            on_empty="skip",
-            progress=progress,
-        )
+    histories: Any = {"history": list(map(as_text, history or []))}
+    if interactions is not None:
+        histories = events_for(interactions, recommender.items, user, column, time_format)
+    users = 1 if interactions is None else len(histories.users)
+    asked: dict[str, Any] = {"exclude_seen": not include_seen, "only": only, "without": without, "on_empty": "skip"}
+    with progress_bar("Recommending", users, quiet) as progress:
+        found = recommend_blocks(recommender, histories, k, progress=progress, **asked)
+        if out is not None:
+            rows, users = write_tables(found, out)
+        else:
+            shown = pl.concat(found)
     if out is None:
-        show_recommendations(found, recommender.item_table, whose="User" if history is None else "For the")
+        show_recommendations(shown, recommender.item_table, whose="User" if history is None else "For the")
     else:
-        write_table(found, out)
-        say(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
+        say(f"{rows:,} rows for {users:,} users written to {out}")
 
 
 @app.command()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import polars as pl
@@ -18,10 +20,17 @@ from diffgrm.foundation.schema import Columns, DataError, RecipeError, first_few
 from diffgrm.foundation.storage import write_parquet
 
 if TYPE_CHECKING:
+    from diffgrm.data.coding import Events
     from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.data.ids import IdMap
     from diffgrm.foundation.recipe import Recipe
 
-Interactions = Annotated[Path | None, typer.Option(help="Events: user_id, item_id, timestamp (parquet, csv, jsonl...).")]
+Interactions = Annotated[
+    Path | None,
+    typer.Option(
+        help="Events: user_id, item_id, timestamp (parquet, csv, jsonl..., a folder or a pattern of parquet files)."
+    ),
+]
 Items = Annotated[Path | None, typer.Option(help="Items: item_id, text (parquet, csv, jsonl...).")]
 Dataset = Annotated[str | None, typer.Option(help="A public dataset instead of two tables; see 'diffgrm datasets'.")]
 Column = Annotated[
@@ -57,6 +66,11 @@ _WRITERS = {
     ".parquet": write_parquet,
     ".csv": lambda frame, path: frame.write_csv(path),
     ".jsonl": lambda frame, path: frame.write_ndjson(path),
+}
+_SINKS: dict[str, Callable[..., Any]] = {
+    ".parquet": pl.LazyFrame.sink_parquet,
+    ".csv": pl.LazyFrame.sink_csv,
+    ".jsonl": pl.LazyFrame.sink_ndjson,
 }
 
 
@@ -118,6 +132,29 @@ def write_table(table: pl.DataFrame, path: Path) -> None:
         _WRITERS[path.suffix](table, temporary)
 
 
+def write_tables(tables: Iterable[pl.DataFrame], path: Path) -> tuple[int, int]:
+    """Write tables, which may be larger than memory together, as one; returns how many rows and users it has.
+
+    Args:
+        tables: with different users.
+        path: see :func:`write_table`.
+    """
+    from diffgrm.foundation.storage import atomic_file
+
+    rows, users = 0, 0
+    with atomic_file(path) as temporary, TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
+        parts: list[Path] = []
+        for table in tables:
+            rows, users = rows + table.height, users + table[Columns.USER].n_unique()
+            parts.append(Path(folder) / f"{len(parts)}.parquet")
+            write_parquet(table, parts[-1])
+        try:
+            _SINKS[path.suffix](pl.scan_parquet(parts, glob=False), temporary.absolute())
+        except pl.exceptions.ComputeError as error:  # polars' word for what the disk says
+            raise OSError(f"{path.name}: {error}") from error
+    return rows, users
+
+
 def run_folder_of(out: Path, given: Path | None) -> Path:
     """The folder of a run's checkpoints and logs, which can be written to: as given, else beside the model.
 
@@ -172,19 +209,29 @@ def events_of(path: Path, column: list[str] | None, time_format: str | None) -> 
     return read_interactions(frame, renamings_for(frame, renamings(column)), time_format)
 
 
-def of_users(events: pl.DataFrame, users: list[str] | None) -> pl.DataFrame:
-    """The events of some users; None is all.
+def events_for(
+    path: Path, items: IdMap, users: list[str] | None, column: list[str] | None, time_format: str | None
+) -> Events:
+    """The events of an interaction table as positions of a model's items; of some users, None is all.
 
     Raises:
         DataError: users without an event.
     """
+    from diffgrm.data.blocks import open_rows
+    from diffgrm.data.dataset import Ragged
+    from diffgrm.data.events import read_events
+    from diffgrm.data.tables import renamings_for
+
+    rows = open_rows(path)
+    events = read_events(rows, items, renamings_for(rows.header, renamings(column)), time_format, unknown="keep")
     if users is None:
         return events
-    users = list(map(as_text, users))
-    known = events[Columns.USER].cast(pl.String)
+    users, known = list(map(as_text, users)), events.users.cast(pl.String)
     if unknown := sorted(set(users) - set(known)):
         raise DataError(f"{len(unknown)} users have no event in the interaction table: {first_few(unknown)}")
-    return events.filter(known.is_in(users))
+    chosen = known.is_in(users).arg_true().to_numpy()
+    theirs = Ragged(events.items, events.offsets).rows(chosen)
+    return replace(events, users=events.users.gather(chosen), offsets=theirs.offsets, items=theirs.values, times=None)
 
 
 def dataset_of(
