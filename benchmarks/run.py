@@ -3,9 +3,10 @@
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
 QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling, serve, onnx, or
-``scale`` and what grows (``scale catalogue``, see ``scale_catalogue.py``). Each side lives in a process of its own with the same
-threads; they take turns, and the ratio is the median of the ratios of neighbouring turns (the peer's time over ours). The
-peer runs in its own environment: ``make peers`` makes one, ``--peer-python`` names it; without it only we are measured.
+``scale`` and what grows (``scale events``, ``scale catalogue``; see ``scale_events.py``, ``scale_catalogue.py``). Each side
+lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
+neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peers`` makes one,
+``--peer-python`` names it; without it only we are measured.
 
 Nothing measured here depends on the weights but how early the last digit of a constrained search stops asking. ``--model``
 takes semantic IDs, sizes and (for us) weights from a fitted model; without it weights are random and the sizes the paper's.
@@ -32,7 +33,8 @@ import diffgrm
 from diffgrm import leave_one_out
 from diffgrm.apps.machine import machine
 from diffgrm.recommenders.trained_network import NETWORK
-from scale import GROWS, scale
+from scale_catalogue import scale_catalogue
+from scale_events import scale_events
 from serve import serve
 from turns import Worker, close, how_alike, keep, matrix_speed
 from workload import dataset_of, real_workload, semantic_ids, synthetic_workload
@@ -328,6 +330,7 @@ class Bench:
 
 QUESTIONS = ("train", "history", "compile", "decode", "bf16", "latency", "evaluate", "memory")
 QUESTIONS += ("tokenise", "scaling", "serve", "onnx", "scale")
+GROWS = {"events": scale_events, "catalogue": scale_catalogue}
 
 
 def compared(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -367,6 +370,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, help="test users; 512, or all of them for onnx")
     parser.add_argument("--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="of scale catalogue")
     parser.add_argument("--work", type=Path, help="folder where scale keeps what stages make; a temporary one")
+    parser.add_argument("--events", type=int, nargs="*", default=[1_000_000, 10_000_000], help="of scale events")
     arguments = parser.parse_args()
     if arguments.question == "onnx" and not arguments.model:
         parser.error("onnx needs --model")
@@ -374,7 +378,7 @@ def main() -> None:
         parser.error(f"scale, and nothing else, needs what grows: {', '.join(GROWS)}")
     given = [f"--data DATA/{arguments.data.name}"] if arguments.data else []
     given += ["--model MODEL"] if arguments.model else []
-    for name in ("repeats", "seconds", "clients", "rates", "beams", "users", "items"):
+    for name in ("repeats", "seconds", "clients", "rates", "beams", "users", "events", "items"):
         value = getattr(arguments, name)
         if value != parser.get_default(name):
             given.append(f"--{name} " + " ".join(map(str, value if isinstance(value, list) else [value])))
@@ -383,7 +387,7 @@ def main() -> None:
         if arguments.question == "serve":  # as the command serves: any recommender, its own threads, no peer
             facts, cases = {}, serve(arguments, Path(folder))
         elif arguments.question == "scale":
-            facts, cases = scale(arguments, Path(folder))
+            facts, cases = GROWS[arguments.grows](arguments, Path(folder))
         else:
             facts, cases = compared(arguments, Path(folder))
     content = {

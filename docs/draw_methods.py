@@ -28,10 +28,12 @@ from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.base import NoisingContext, Views
 from diffgrm.learning.noising.confidence import confidence
 from diffgrm.learning.noising.sequence import hide
+from diffgrm.networks.item_posterior import Steered, log_marginals
 from diffgrm.ranking.decoding.base import Task
 from diffgrm.ranking.decoding.beams import Beams
 from diffgrm.ranking.decoding.group_sizes import digits_per_step, divergence, planned_sizes
 from diffgrm.ranking.decoding.item_posterior import ItemPosterior
+from diffgrm.ranking.decoding.learnt_item_posterior import LearntItemPosterior
 from diffgrm.ranking.digit_sums import sum_of_digits
 from diffgrm.ranking.score_fusion import SHARPNESS, ScoreFusion, highest_probability
 from diffgrm.semantic_ids.embeddings.base import EventContext
@@ -381,6 +383,14 @@ def llada_rec() -> Figure:
     return figure
 
 
+def codes_of_digit(axis: Axes, digit: int, shown: Sequence[tuple[Tensor, str, str]]) -> None:
+    """What three say of the codes [K] of a digit: probabilities, colour and name of each."""
+    place = np.arange(len(shown[0][0]))
+    for number, (p, colour, label) in enumerate(shown):
+        axis.bar(place + 0.27 * (number - 1), p.numpy(), 0.27, color=colour, label=label)
+    axis.set(title=f"digit {digit}", xticks=place[::5], xlabel="code")
+
+
 class Noted(ItemPosterior):
     """Remembers the questions of a search, and the marginals of their answers."""
 
@@ -403,18 +413,57 @@ def item_posterior() -> Figure:
     open_ = [digit for digit, told in enumerate(known) if not told]
     figure, axes = panels(*[2.9] * len(open_), height=2.2)
     for digit, axis in zip(open_, axes, strict=True):
-        place = np.arange(log_p.shape[3])
         shown = (
             (log_p.exp(), GREY, "network"),
             (marginal.exp(), SECOND, "items that fit"),
             (both.softmax(-1), ACCENT, "both"),
         )
-        for number, (p, colour, label) in enumerate(shown):
-            axis.bar(place + 0.27 * (number - 1), p[0, 0, digit].numpy(), 0.27, color=colour, label=label)
-        axis.set(title=f"digit {digit}", xticks=place[::5], xlabel="code")
+        codes_of_digit(axis, digit, [(p[0, 0, digit], colour, label) for p, colour, label in shown])
     axes[0].set_ylabel("probability")
     axes[1].set_title(f"digit {open_[1]}, of a semantic ID whose digit {known.index(True)} is {code[known.index(True)]}")
     axes[-1].legend(frameon=False, fontsize=7)
+    return figure
+
+
+class Steering(LearntItemPosterior):
+    """Remembers the questions of a search, and their answers."""
+
+    def _steered(self, task: Task, beams: Beams) -> Steered:
+        self.notes = [*getattr(self, "notes", []), (beams, told := super()._steered(task, beams))]
+        return told
+
+
+def epic() -> Figure:
+    """What a frozen network, the learnt posterior and both say of a partial semantic ID, and the items behind it."""
+    first = Recipe(recommender="diffgrm").override((*DIGITS, "training.epochs=4", "training.validate_every=4"))
+    backbone = {section: settings for section, settings in first.to_dict().items() if section != "data"}
+    training = {"batch_size": 64, "epochs": 10, "validate_every": 10, "learning_rate": 0.01, "warmup_steps": 20}
+    model = fit(Recipe(recommender="epic", model={"backbone": backbone, "width": 32}, training=training))
+    noted, (ranker, memory, _) = Steering(beam=8), asked(model)
+    next(replace(ranker, decoder=noted).decode(model.read_histories([HISTORY])[1], 5, exclude_seen=True))
+    partial, told = noted.notes[1]  # one digit is known
+    with torch.no_grad():
+        frozen = model.network.denoise(partial.codes, ~partial.known, memory)[0, 0].log_softmax(-1)
+    found, here, both = told.candidates, told.candidates.row == 0, told.logits[0, 0].softmax(-1)
+    marginal = log_marginals(told.log_share, found, len(frozen[0]))[0].exp()
+    known, code = partial.known[0, 0].tolist(), partial.codes[0, 0].tolist()
+    open_, given = [digit for digit, is_known in enumerate(known) if not is_known], known.index(True)
+    figure, axes = panels(2.9, 2.9, 3.2, height=2.2)
+    for digit, axis in zip(open_[:2], axes[:2], strict=True):
+        shown = (frozen[digit].exp(), GREY, "frozen network"), (marginal[digit], SECOND, "learnt posterior")
+        codes_of_digit(axis, digit, (*shown, (both[digit], ACCENT, "both")))
+    axes[0].set(ylabel="probability", title=f"digit {open_[0]}, where digit {given} is {code[given]}")
+    axes[1].legend(frameon=False, fontsize=7)
+    by_digits = frozen.masked_fill(partial.known[0, 0, :, None], 0)
+    by_digits = by_digits[torch.arange(len(frozen)), found.codes[found.place[here]]].sum(1).softmax(0)
+    share = told.log_share[here].exp()
+    best = share.argsort(descending=True)[:8]
+    for number, (p, colour, label) in enumerate(((by_digits, GREY, "by their digits"), (share, SECOND, "posterior"))):
+        axes[2].bar(np.arange(len(best)) + 0.4 * (number - 0.5), p[best].numpy(), 0.4, color=colour, label=label)
+    names = [name.removeprefix("item ") for name in model.items.ids(found.item[here][best].numpy())]
+    axes[2].set_xticks(np.arange(len(best)), names, fontsize=7)
+    axes[2].set(title=f"the best of {int(found.fitting[0])} items that fit", xlabel="item")
+    axes[2].legend(frameon=False, fontsize=7)
     return figure
 
 
@@ -535,6 +584,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "maskgr": maskgr,
     "llada-rec": llada_rec,
     "item-posterior": item_posterior,
+    "epic": epic,
     "ensemble": ensemble,
     "fewer-steps": fewer_steps,
     "tokenizers": tokenizers,

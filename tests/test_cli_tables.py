@@ -7,11 +7,15 @@ import json
 import zipfile
 
 import fsspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
 import diffgrm
+from diffgrm.apps.cli.shared import write_table, write_tables
+from diffgrm.data import mapped
+from diffgrm.foundation.schema import DataError
 from helpers.commands import caller
 
 ITEMS = range(1, 13)
@@ -167,3 +171,51 @@ def test_parse_trouble_is_told_with_its_line(run, model, tmp_path):
     (tmp_path / "e.csv").write_text('user_id,item_id\nu,1\nu\nu,"2\n')
     code, _, err = run("recommend", model, "--interactions", tmp_path / "e.csv")
     assert code == 2 and "line 3 has 1 fields; expected 2" in err and "line 4 begins a field with a quotation mark" in err
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_lists_that_are_written_by_blocks_are_one_table(tmp_path, suffix):
+    tables = [
+        pl.DataFrame({"user_id": [f"u{n}", f"u{n}"], "item_id": ["a", "b"], "score": [0.1 + n, 1e-9], "rank": [1, 2]})
+        for n in range(3)
+    ]
+    assert write_tables(iter(tables), tmp_path / f"blocks[1]{suffix}") == (6, 3)
+    write_table(pl.concat(tables), tmp_path / f"whole{suffix}")
+    assert diffgrm.read_table(tmp_path / f"blocks[1]{suffix}").equals(diffgrm.read_table(tmp_path / f"whole{suffix}"))
+    with pytest.raises(DataError, match="second"):
+        write_tables(broken(tables[0]), tmp_path / f"half{suffix}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"blocks[1]{suffix}", f"whole{suffix}"]
+
+
+def broken(table):
+    yield table
+    raise DataError("the second block cannot be had")
+
+
+def test_tables_larger_than_memory_give_the_same_on_the_command_line(run, tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    users, items, times = (draw.integers(0, most, 300) for most in (30, 12, 50))
+    events = pl.DataFrame({"user_id": users, "item_id": 1 + items, "timestamp": times})
+    (tmp_path / "events").mkdir()
+    for number, rows in enumerate(events.iter_slices(70)):
+        rows.write_parquet(tmp_path / "events" / f"{number}.parquet")
+    events.write_csv(tmp_path / "events.csv")
+    pl.DataFrame({"item_id": ITEMS, "text": [f"thing {i}" for i in ITEMS]}).write_parquet(tmp_path / "items.parquet")
+    found = []
+    for source in ("events.csv", "events/*.parquet"):
+        if source.startswith("events/"):
+            monkeypatch.setattr(mapped, "BLOCK", 40)
+            monkeypatch.setattr(mapped, "IN_MEMORY", 20)
+        tables, model = ("--interactions", tmp_path / source, "--items", tmp_path / "items.parquet"), tmp_path / "model"
+        assert run("fit", *tables, "--out", model, "--quiet", "recommender=item_knn")[0] == 0
+        assert run("evaluate", model, *tables, "--json", tmp_path / "e.json", "--quiet")[0] == 0
+        ask = "recommend", model, *tables[:2], "--out", tmp_path / "r.csv", "--quiet"
+        assert run(*ask)[0] == 0
+        lists = pl.read_csv(tmp_path / "r.csv")
+        assert run(*ask, "--user", 3, "--user", 17)[0] == 0
+        assert pl.read_csv(tmp_path / "r.csv").equals(lists.filter(pl.col("user_id").is_in([3, 17])))
+        code, _, err = run(*ask, "--user", 99)
+        assert code == 2 and "1 users have no event in the interaction table: 99" in err
+        facts = diffgrm.load(model).facts
+        found.append((lists.rows(), json.loads((tmp_path / "e.json").read_text()), facts["training_fingerprint"]))
+    assert found[0] == found[1]

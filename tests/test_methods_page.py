@@ -59,7 +59,8 @@ def test_every_setting_that_is_named_can_be_made(section):
 
 
 def test_everything_else_that_is_named_is_there():
-    paths = {row.path for row in Recipe().table()} | {row.path for row in rows_of_other_parts(Recipe())}
+    whole = [*Recipe().table(), *Recipe(recommender="documents").table(), *rows_of_other_parts(Recipe())]
+    paths = {row.path for row in whole}
     known = {f"{kind}.{key}" for kind in PARTS for name in names(kind) for key in settings(kind, name)}
     known |= paths | {name for kind in PARTS for name in names(kind)} | set(preset_names())
     for section in SECTIONS:

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from diffgrm.data.tables import read_table
     from diffgrm.data.toy import toy_world
     from diffgrm.evaluation.metrics import Evaluation, evaluate
+    from diffgrm.evaluation.retrieval import evaluate_search
     from diffgrm.foundation.recipe import Recipe
     from diffgrm.recommenders.base import Recommender, load
     from diffgrm.recommenders.diffgrm import DiffGRMRecommender
+    from diffgrm.recommenders.documents import DocumentRetriever
     from diffgrm.recommenders.hybrid import HybridRecommender
     from diffgrm.recommenders.popularity import PopularityRecommender
     from diffgrm.recommenders.random import RandomRecommender
@@ -48,6 +50,7 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "toy_world": "data.toy",
     "Evaluation": "evaluation.metrics",
     "evaluate": "evaluation.metrics",
+    "evaluate_search": "evaluation.retrieval",
     "export_onnx": "runtime_onnx.export",
     "OnnxRecommender": "runtime_onnx",
     "load_onnx": "runtime_onnx",
@@ -55,6 +58,7 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "Recommender": "recommenders.base",
     "load": "recommenders.base",
     "DiffGRMRecommender": "recommenders.diffgrm",
+    "DocumentRetriever": "recommenders.documents",
     "HybridRecommender": "recommenders.hybrid",
     "PopularityRecommender": "recommenders.popularity",
     "RandomRecommender": "recommenders.random",
@@ -63,6 +67,7 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
 }
 __all__ = [
     "DiffGRMRecommender",
+    "DocumentRetriever",
     "Evaluation",
     "EvaluationSet",
     "HybridRecommender",
@@ -77,6 +82,7 @@ __all__ = [
     "Split",
     "amazon_reviews_2014",
     "evaluate",
+    "evaluate_search",
     "export_onnx",
     "leave_one_out",
     "load",

@@ -11,7 +11,9 @@ from diffgrm.foundation.registry import names, resolve
 from diffgrm.networks.autoregressive import Autoregressive
 from diffgrm.networks.contracts import lacks
 from diffgrm.networks.diffgrm import DiffGRM
+from diffgrm.networks.epic import Epic
 from diffgrm.ranking.catalogue import Catalogue
+from helpers.networks import begin
 from helpers.tiny_catalogues import scoring_ranker
 
 ALL = pytest.mark.parametrize("name", names("decoding"))
@@ -24,7 +26,10 @@ HISTORIES = Ragged.from_lists([GENERATOR.integers(0, 50, size) for size in (1, 4
 def network():
     """By the function that a decoder asks of it."""
     torch.manual_seed(1)
-    return {"denoise": DiffGRM(3, 4, width=16, heads=2), "next_digit": Autoregressive(3, 4, width=16, heads=2)}
+    denoising = DiffGRM(3, 4, width=16, heads=2)
+    steered = Epic(3, 4, n_items=50, frozen=denoising, width=8, candidates=16)
+    begin(steered)
+    return {"denoise": denoising, "next_digit": Autoregressive(3, 4, width=16, heads=2), "steered": steered}
 
 
 def ranker(network, name, catalogue):

@@ -8,6 +8,7 @@ import pytest
 from diffgrm import InteractionDataset, toy_world
 from diffgrm.foundation.registry import names, resolve
 from diffgrm.recommenders.ensemble import member_file
+from diffgrm.recommenders.epic import BACKBONE
 from helpers.recipes import SMALL_SCORER, methods, small_generation, small_recipe, unfitted
 from helpers.sid_files import drawn_sids
 
@@ -35,8 +36,11 @@ def learnt(recommender, folder):
     """Every file that holds what a recommender has learnt; of those inside of it theirs, without their model cards."""
     recommender.save(folder)
     files = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    for number, member in enumerate(getattr(recommender, "members", [])):
-        files[member_file(number)] = learnt(member, folder.with_name(f"{folder.name}.{number}"))
+    inner = {member_file(number): member for number, member in enumerate(getattr(recommender, "members", []))}
+    if (backbone := getattr(recommender, "backbone", None)) is not None:
+        inner[BACKBONE] = backbone
+    for name, recommender in inner.items():
+        files[name] = learnt(recommender, folder.with_name(f"{folder.name}.{name}"))
     return files
 
 

@@ -12,8 +12,10 @@ from diffgrm.learning.objectives.base import Objective
 from diffgrm.networks.contracts import (
     Denoises,
     EncodesHistories,
+    PairsDigits,
     PredictsDigits,
     ScoresItems,
+    compared,
     contract,
     lacks,
 )
@@ -86,6 +88,8 @@ def answers(network, memory, codes, mask):
         found["second digit"], _ = network.next_digit(codes[..., 0], prefix.take(first), memory)
     if not lacks(kind, ScoresItems):
         found["user_vectors"] = network.user_vectors(memory)
+    if not lacks(kind, PairsDigits) and (users := network.pair_users(memory)) is not None:
+        found["pair scores"] = users[:, 0] @ network.pair_vectors(FEATURES.codes).T
     return found
 
 
@@ -126,8 +130,9 @@ def test_what_it_can_do_it_can_do_whole(network):
 def test_answers_have_their_shapes_and_differ_from_user_to_user(network):
     codes, mask = questions(6, 4)
     found = answers(network, remember(network, *some_histories(6)), codes, mask)
-    width = network.item_vectors(FEATURES).shape[-1]
+    width = compared(network, network.item_vectors(FEATURES)).shape[-1]
     shapes = {"denoise": (6, 4, N, K), "predict": (6, 4, N, K), "next_digit": (6, 1, K), "second digit": (6, 4, K)}
+    shapes["pair scores"] = (6, ITEMS)
     for name, answer in found.items():
         assert answer.shape == shapes.get(name, (6, width)) and answer.isfinite().all()
         assert answer.std(0).max() > 1e-3
@@ -265,6 +270,8 @@ def test_a_slot_knows_nothing_of_the_items_after_it(causal):
             slots["predict"] = causal.predict(codes, memory.slots(length))
         if not lacks(type(causal), ScoresItems):
             slots["user_vectors"] = causal.user_vectors(memory, history, places).view(3, S, -1)
+        if not lacks(type(causal), PairsDigits) and (users := causal.pair_users(memory.slots(length))) is not None:
+            slots["pair_users"] = users
         return slots
 
     before = asked(index)

@@ -19,7 +19,7 @@ from diffgrm.learning.batches import TrainingBatches
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.digits import DigitObjective
 from diffgrm.learning.objectives.next_item import NextItemObjective
-from diffgrm.networks.contracts import ScoresItems, lacks
+from diffgrm.networks.contracts import ScoresItems, SteersDigits, lacks
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.ranking.ranker import Ranker
@@ -73,6 +73,8 @@ CHANGED = {
     "history_weight": 3.0,
     "last_phase": 0.25,
     "targets": "newest",
+    "dense_every": 3,
+    "dense_weight": 0.5,
     "context_decay": 0.5,
     "hidden_first": "random",
     "all_masked": 0.5,
@@ -83,6 +85,8 @@ CHANGED = {
     "user_alignment": 0.5,
     "hidden_share": 0.5,
     "alignment_temperature": 0.5,
+    "spread_weight": 0.5,
+    "spread_temperature": 0.5,
 }
 # Of networks that draw for themselves in training: nothing is drawn.
 STILL = {"guidance": 0.0, "noise_scale": 0.0, "steps": 1}
@@ -136,9 +140,9 @@ def make(objective, network, noising="full_mask", items=FEATURES, counts=COUNTS,
 
 def undrawn(objective):
     """The objective without what it draws itself, whatever the schedule, and without what compares targets."""
-    known = settings("objective", objective["name"])
     weights = "history_weight", "contrast_weight", "item_alignment", "user_alignment"
-    return objective | {key: 0 for key in weights if key in known}
+    found = objective | {key: 0 for key in weights if key in settings("objective", objective["name"])}
+    return found | {"digits": undrawn({"name": objective["digits"]})} if "digits" in objective else found
 
 
 def loss_of(objective, batch=None, seed=0, context=START):
@@ -164,10 +168,16 @@ def test_the_loss_is_one_finite_number_and_everything_that_it_concerns_learns(ob
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
     idle = set()
     if all(ScoresItems in need.__mro__ for need in needs(objective)):  # what only serves digits has nothing to learn
-        idle = {key for key in without if key.split(".")[0] in ("decoder", "masked", "start", "heads")}
+        digits_only = ("decoder", "masked", "start", "heads", "norm", "output")
+        idle = {key for key in without if key.split(".")[0] in digits_only}
         idle |= set() if hasattr(getattr(network, "item", None), "sid") else {"digits.codes"}
+    parts = [resolve("objective", objective[key]) for key in ("name", "digits") if key in objective]
+    if not any(part.teaches_pairs for part in parts):
+        idle |= {key for key in without if key.split(".")[0] == "pairs"}
     if ScoresItems not in needs(objective):  # as has what only serves scores of whole items
         idle |= {key for key in without if key.split(".")[0] == "user"}
+    frozen = "backbone" if SteersDigits in needs(objective) else "steering"  # of two parts, one learns
+    idle |= {key for key in without if key.split(".")[0] == frozen}
     assert without <= idle
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe, load_onnx
 from diffgrm.runtime_onnx.export import export_onnx
@@ -49,6 +50,16 @@ def fitted_by_shared(toy):
 
 
 @pytest.fixture(scope="module")
+def paired(toy):
+    """In one pass, with scores of every two digits that count as much as those of single ones."""
+    recipe = small_generation("embedding.measure=vectors", "model.pairwise_rank=4", "training.epochs=1")
+    made = DiffGRMRecommender(recipe).fit(toy, progress=False)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(made.network.pairs.user.weight, std=0.2)
+    return made
+
+
+@pytest.fixture(scope="module")
 def generation(toy):
     """In one pass, from the state of the newest item; in a space without directions that hardly any user asks about, in
     which rounding would show."""
@@ -88,6 +99,8 @@ MADE = {
     "one pass": lambda use, toy: use("generation"),
     "one pass, a catalogue that changed": lambda use, toy: changed(use("generation")).variant(["decoding.new_items=1.5"]),
     "one pass, shared semantic IDs": lambda use, toy: use("fitted_by_shared").variant(["decoding.name=one_pass"]),
+    "pairs of digits": lambda use, toy: use("paired"),
+    "pairs of digits, a catalogue that changed": lambda use, toy: changed(use("paired")),
     "newest state, by a beam": lambda use, toy: use("generation").variant(["decoding.name=any_order_beam"]),
 }
 

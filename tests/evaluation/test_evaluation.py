@@ -11,6 +11,7 @@ from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, evaluate
 from diffgrm.data.dataset import EvaluationSet, Ragged, leave_one_out
 from diffgrm.data.ids import IdMap
 from diffgrm.evaluation.metrics import accuracy, gini, long_tail, ndcg, recall, selection_score
+from diffgrm.evaluation.retrieval import hit
 from diffgrm.foundation.schema import DataError
 
 ITEMS = IdMap(pl.Series(["a", "b", "c", "d", "e"]))
@@ -131,7 +132,7 @@ def test_an_independent_library_agrees():
     lists = [generator.permutation(50)[: generator.integers(5, k + 1)] for _ in range(users)]
     qrels = Qrels({f"u{u}": {f"i{i}": 1 for i in t} for u, t in enumerate(targets)})
     run = Run({f"u{u}": {f"i{i}": float(k - r) for r, i in enumerate(row)} for u, row in enumerate(lists)})
-    names = ["recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10"]
+    names = ["recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10", "hit_rate@10"]
     wanted = ranx_evaluate(qrels, run, names)
     ranks = [
         [(np.flatnonzero(row == t)[0] + 1 if (row == t).any() else 0) for t in ts]
@@ -139,6 +140,7 @@ def test_an_independent_library_agrees():
     ]
     mine = accuracy(Ragged.from_lists(ranks), (5, 10))
     assert mine == pytest.approx({n: wanted[n] for n in mine}, abs=1e-9)
+    assert hit(Ragged.from_lists(ranks), 10).mean() == pytest.approx(wanted["hit_rate@10"], abs=1e-9)
 
 
 def test_the_selection_score_weighs_ndcg_and_recall():

@@ -39,9 +39,9 @@ def test_the_source_of_a_part_tells_what_the_class_does(kind, name):
             assert setting.adapter.json_schema() == other.adapter.json_schema()
 
 
-@pytest.mark.parametrize("name", names("recommender"))
-def test_the_sections_of_a_recommender_are_read_off_its_source(name):
-    assert constant_of_source(*path_of("recommender", name), "sections") == resolve("recommender", name).sections
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in ALL if pair[0] in ("recommender", "retriever")])
+def test_the_sections_of_a_recommender_are_read_off_its_source(kind, name):
+    assert constant_of_source(*path_of(kind, name), "sections") == resolve(kind, name).sections
 
 
 @pytest.mark.parametrize("name", names("objective"))

@@ -24,14 +24,15 @@ def test_every_shipped_recipe_is_valid_and_survives_the_round_trip(name):
     assert len(preset_summary(name)) > 20
 
 
-@pytest.mark.parametrize("name", names("recommender"))
+@pytest.mark.parametrize("name", [*names("recommender"), *names("retriever")])
 def test_the_defaults_of_every_recommender_are_valid_and_survive_the_round_trip(name):
     recipe = Recipe(recommender=name)
     assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
-def test_there_are_defaults_for_recommenders_only():
-    assert {path.stem for path in (FOLDER / "defaults").glob("*.yaml")} <= set(names("recommender"))
+def test_there_are_defaults_for_recommenders_and_retrievers_only():
+    doors = {*names("recommender"), *names("retriever")}
+    assert {path.stem for path in (FOLDER / "defaults").glob("*.yaml")} <= doors
 
 
 def test_the_best_recipe_is_the_default():
@@ -44,8 +45,12 @@ def test_shipped_recipes_build_their_parts(name):
     tokenizer = recipe.tokenizer.build(seed=0)
     sizes = {"n_digits": tokenizer.n_digits, "codebook_size": tokenizer.codebook_size, "n_items": 5, "text_width": 7}
     known = inspect.signature(resolve("model", recipe.model.name)).parameters
-    network = recipe.model.build(**{size: value for size, value in sizes.items() if size in known})
-    assert network.max_len == recipe.model.options["max_len"]
+    given, first = {size: value for size, value in sizes.items() if size in known}, recipe
+    if "frozen" in known:  # what another recipe makes
+        first = Recipe.preset(recipe.model.options["backbone"]["recipe"])
+        given["frozen"] = first.model.build(n_digits=sizes["n_digits"], codebook_size=sizes["codebook_size"])
+    network = recipe.model.build(**given)
+    assert network.max_len == first.model.options["max_len"]
     recipe.noising.build()
     recipe.validation_decoder.build(seed=0)
 
@@ -234,7 +239,7 @@ def test_what_is_idle_beside_what_is_said_of_settings_that_a_part_has(kind, name
     assert named <= set(settings(kind, name))
 
 
-@pytest.mark.parametrize("name", [*names("recommender"), *preset_names()])
+@pytest.mark.parametrize("name", [*names("recommender"), *names("retriever"), *preset_names()])
 def test_no_recipe_of_ours_has_settings_that_do_nothing(name):
     recipe = Recipe.preset(name) if name in preset_names() else Recipe(recommender=name)
     assert recipe.refuse_idle() is None

@@ -28,6 +28,7 @@ ITEMS, TEXT = 12, 6
 SIZES = {"n_digits": N, "codebook_size": K, "n_items": ITEMS, "text_width": TEXT}  # what the data decide
 SMALL = {"width": 16, "heads": 2, "max_len": S, "dropout": 0.0}
 START = LearningContext.start()
+FROZEN = "masked_history"  # the network that another one steers
 
 
 def trainable() -> list[tuple[str, dict]]:
@@ -45,22 +46,39 @@ def trainable() -> list[tuple[str, dict]]:
                 found.append((name, {"positions": "rotary", "norm": "rms", "tied": False, "temperature": 0.5}))
             if "skip" in known:
                 found.append((name, {"skip": True, "history": "causal"}))
+            if "pairwise_rank" in known:
+                found.append((name, {"pairwise_rank": 2, "history": "causal"}))
     return found
 
 
 def build(name: str, **options) -> nn.Module:
     """A registered network over the items of :func:`features`; settings that it does not have are left out.
 
-    A decoder past which the newest state goes has begun to add something to it.
+    A decoder past which the newest state goes has begun to add something to it, and so has what steers a frozen network;
+    pairs of digits have begun to say something.
     """
     network = resolve("model", name)
     known, supplied = settings("model", name), inspect.signature(network).parameters
     sizes = {key: value for key, value in SIZES.items() if key in supplied}
+    if "frozen" in supplied:
+        sizes["frozen"] = build(FROZEN, **options)
     torch.manual_seed(0)
     built = network(**sizes, **{key: value for key, value in options.items() if key in known})
     if options.get("skip") and "skip" in known:
         nn.init.ones_(built.decoder.gate)
+    if options.get("pairwise_rank") and "pairwise_rank" in known:
+        nn.init.normal_(built.pairs.user.weight, std=0.5)
+    if "frozen" in supplied:
+        begin(built)
     return built
+
+
+def begin(steering: nn.Module) -> None:
+    """Give some value to the gates that are 0 at the start of a network that steers another one."""
+    with torch.no_grad():
+        for name, weight in steering.named_parameters():
+            if ".gate." in name or name.endswith("_gate"):
+                weight.copy_(torch.linspace(-0.1, 0.2, weight.numel() + 2)[1:-1].view(weight.shape))
 
 
 def features(items: int = ITEMS, seed: int = 0) -> ItemFeatures:

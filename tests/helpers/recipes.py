@@ -24,6 +24,11 @@ TINY: dict[str, Any] = {  # the paper's method: digits only
     "decoding": {"name": "any_order_beam", "beam": 16},
 }
 
+SMALL_STEERING: dict[str, Any] = {  # a backbone that is fitted first, and what steers it
+    "backbone": {**TINY, "training": TINY["training"] | {"epochs": 1}},
+    "width": 16,
+    "candidates": 32,
+}
 SMALL_MEMBERS: list[dict[str, Any]] = [  # of an ensemble, each by a recipe that is fitted first
     {
         "recommender": "sasrec",
@@ -70,8 +75,10 @@ SMALL_SIDES = (
     *SMALL_STREAM[:-2],
     "item_loss.negatives=32",
 )
+SMALL_DENSE = (*SMALL_STREAM[:-2], "model.text_rank=8", "objective.dense_every=2")
 SMALL_PRESETS = {  # other methods than those that recommenders stand for
     "maskgr": SMALL_STREAM,
+    "maskgr-dense": SMALL_DENSE,
     "llada-rec": SMALL_STREAM,
     "diqdiff": SMALL_VECTORS,
     "h2rec": SMALL_SIDES,
@@ -102,6 +109,8 @@ def small_recipe(name: str) -> Recipe:
             raw[section] = {key: value for key, value in TINY[section].items() if key in settings(section, part.name)}
     if name == "ensemble":
         raw["model"] = {"members": SMALL_MEMBERS}
+    if name == "epic":
+        raw["model"] = SMALL_STEERING
     if "beam" not in raw.get("decoding", {}):
         raw.get("training", {}).pop("validation_decoding", None)
     return Recipe.from_dict(raw)

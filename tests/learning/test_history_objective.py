@@ -17,7 +17,7 @@ from diffgrm.learning.noising.sequence import closeness, hide
 from diffgrm.learning.noising.uniform import RandomNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from diffgrm.learning.objectives.history import HistoryDiffusionObjective
-from diffgrm.networks.masked_history import MaskedHistory
+from diffgrm.networks.masked_history import MaskedHistory, RawHistory
 from helpers.networks import START, learning_task, noising_context, one_batch
 from helpers.recipes import small_recipe
 
@@ -53,7 +53,8 @@ def surprise(network, mask):
     """[4] negative log-probability of each digit of item 0, then item 1, that mask [4] hides; 0 of the others."""
     mask = torch.tensor(mask).bool().view(1, 2, 2)
     with torch.no_grad():
-        logits = network.denoise_sequence(CODES[None], mask, torch.ones(1, 2, dtype=torch.bool))
+        history = RawHistory(CODES[None, :1], torch.ones(1, 1, dtype=torch.bool))
+        logits = network.denoise_sequence(CODES[None, 1], mask, history)
     nll = -logits.log_softmax(-1).gather(3, CODES[None, ..., None])[..., 0]
     return (nll * mask).flatten()
 
@@ -179,19 +180,20 @@ def test_padding_is_never_hidden_and_counts_nothing(network):
     wider = MaskedHistory(2, 3, width=8, heads=2, layers=1, feed_forward=16, dropout=0.0, max_len=4).eval()
     asked = []
 
-    def recording(codes, mask, valid):
-        asked.append((codes, mask, valid))
-        return original(codes, mask, valid)
+    def recording(target, mask, memory):
+        asked.append((target, mask, memory))
+        return original(target, mask, memory)
 
     original = wider.denoise_sequence
     wider.denoise_sequence = recording
     objective = made(wider, stream="joint", history_noise="uniform_t")
     batch = one_batch(Ragged.from_lists([[0, 1], [1, 0, 1, 0]]), shared=False, max_len=4)
     found = objective.loss(batch, generator(1), START)
-    codes, mask, valid = asked[0]
+    target, mask, memory = asked[0]
+    codes, valid = torch.cat([memory.codes, target[:, None]], 1), torch.cat([memory.valid, torch.ones(4, 1).bool()], 1)
     assert not (mask & ~valid[..., None]).any() and valid.sum(1).tolist() == [2, 2, 3, 4]
     rate = hide("uniform_t", codes.shape[:2], 2, generator(1)).rate
-    nll = -original(codes, mask, valid).log_softmax(-1).gather(3, codes[..., None])[..., 0]
+    nll = -original(target, mask, memory).log_softmax(-1).gather(3, codes[..., None])[..., 0]
     wanted = (nll * mask / rate[..., None]).sum() / (2 * valid.sum())
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
 

@@ -11,12 +11,13 @@ from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.item_losses import draw, item_loss
 from diffgrm.learning.noising.confidence import ConfidenceNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.learning.objectives.history import HistoryDiffusionObjective
 from diffgrm.learning.objectives.joint import JointObjective
 from diffgrm.learning.objectives.left_to_right import LeftToRightObjective
 from diffgrm.networks.autoregressive import Autoregressive
 from diffgrm.networks.diffgrm import DiffGRM
 from diffgrm.networks.inputs import ItemFeatures
-from helpers.networks import START, K, N, S, learning_task, one_batch
+from helpers.networks import SMALL, START, K, N, S, build, features, learning_task, one_batch
 
 GENERATOR = torch.Generator().manual_seed(0)
 EVENTS = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 0]])
@@ -98,3 +99,18 @@ def test_digits_can_be_learnt_from_left_to_right(history):
     memory = network.encode_history(vectors[batch.histories.items], batch.histories.item_index, batch.histories.valid)
     users = network.user_vectors(memory, batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot])
     assert items.item() == pytest.approx(F.cross_entropy(users @ vectors.T, batch.target).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("targets", ["all", "newest"])
+def test_targets_are_those_of_the_digits(targets):
+    """Items are compared with what users are compared with, not with what stands in histories."""
+    network = build("masked_history_dense", **SMALL).eval()
+    of_network = learning_task(network, None, ConfidenceNoising(), items=features())
+    digits = {"name": "history_diffusion", "targets": targets, "history_weight": 0}
+    both, alone = JointObjective(of_network, digits=digits), HistoryDiffusionObjective(of_network, history_weight=0)
+    assert both.newest_only == (targets == "newest") and not both.shared
+    batch = one_batch(EVENTS, shared=False)
+    vectors = network.item_vectors(features())
+    memory = network.encode_history(vectors[batch.histories.items], batch.histories.item_index, batch.histories.valid)
+    items = F.cross_entropy(network.user_vectors(memory) @ features().text.T, batch.target)
+    assert loss(both, batch).item() == pytest.approx((loss(alone, batch) + items).item(), rel=1e-5)

@@ -49,6 +49,11 @@ def sequences(batch=6):
     return torch.cat([codes, target], 1), torch.cat([valid, torch.ones(batch, 1, dtype=torch.bool)], 1)
 
 
+def whole(network, codes, mask, valid):
+    """Logits [B, S + 1, n, K] of histories and the targets behind them."""
+    return network.denoise_sequence(codes[:, -1], mask, RawHistory(codes[:, :-1], valid[:, :-1]))
+
+
 def some_hidden(codes, valid, seed=0):
     return hide("uniform_t", codes.shape[:2], N, torch.Generator().manual_seed(seed)).mask & valid[..., None]
 
@@ -61,36 +66,36 @@ def test_a_question_about_the_target_is_a_sequence_whose_history_is_clean(networ
     codes, valid = sequences()
     mask = torch.zeros_like(codes, dtype=torch.bool)
     mask[:, -1] = torch.rand(len(codes), N) < 0.6
-    whole = network.denoise_sequence(codes, mask, valid)[:, -1]
+    together = whole(network, codes, mask, valid)[:, -1]
     asked = network.denoise(codes[:, -1:], mask[:, -1:], RawHistory(codes[:, :-1], valid[:, :-1]))[:, 0]
-    assert whole.shape == (6, N, K) and close(whole[mask[:, -1]], asked[mask[:, -1]])
+    assert together.shape == (6, N, K) and close(together[mask[:, -1]], asked[mask[:, -1]])
 
 
 def test_what_is_hidden_is_not_looked_at_and_what_is_known_is(network):
     codes, valid = sequences()
     mask = some_hidden(codes, valid)
-    logits = network.denoise_sequence(codes, mask, valid)[valid]
-    assert close(network.denoise_sequence(torch.where(mask, 0, codes), mask, valid)[valid], logits)
-    assert not close(network.denoise_sequence(torch.where(mask, codes, (codes + 1) % K), mask, valid)[valid], logits)
+    logits = whole(network, codes, mask, valid)[valid]
+    assert close(whole(network, torch.where(mask, 0, codes), mask, valid)[valid], logits)
+    assert not close(whole(network, torch.where(mask, codes, (codes + 1) % K), mask, valid)[valid], logits)
 
 
 def test_masks_on_the_history_of_one_user_change_no_logit_of_another(network):
     codes, valid = sequences()
     mask, other = (some_hidden(codes, valid, seed) for seed in (0, 1))
     other[0] = mask[0]
-    before, after = (network.denoise_sequence(codes, hidden, valid) for hidden in (mask, other))
+    before, after = (whole(network, codes, hidden, valid) for hidden in (mask, other))
     assert close(before[0], after[0]) and not close(before[1:][valid[1:]], after[1:][valid[1:]])
 
 
 def test_padding_in_the_midst_of_a_sequence_changes_no_logit(network):
     codes, valid = sequences()
     mask = some_hidden(codes, valid)
-    together = network.denoise_sequence(codes, mask, valid)
+    together = whole(network, codes, mask, valid)
     garbage = torch.where(valid[..., None], codes, (codes + 3) % K)
-    assert close(network.denoise_sequence(garbage, mask, valid)[valid], together[valid])
+    assert close(whole(network, garbage, mask, valid)[valid], together[valid])
     for row in range(len(codes)):
         real = valid[row]
-        alone = network.denoise_sequence(codes[row : row + 1, real], mask[row : row + 1, real], valid[row : row + 1, real])
+        alone = whole(network, codes[row : row + 1, real], mask[row : row + 1, real], valid[row : row + 1, real])
         assert close(alone[0], together[row, real])
 
 
@@ -98,11 +103,11 @@ def test_every_digit_of_the_history_sees_both_sides(network):
     codes, valid = (torch.randint(0, K, (1, S + 1, N)), torch.ones(1, S + 1, dtype=torch.bool))
     mask = torch.zeros_like(codes, dtype=torch.bool)
     mask[:, 2] = True
-    before = network.denoise_sequence(codes, mask, valid)[:, 2]
+    before = whole(network, codes, mask, valid)[:, 2]
     for place in (0, S):
         other = codes.clone()
         other[:, place] = (other[:, place] + 1) % K
-        assert not torch.allclose(network.denoise_sequence(other, mask, valid)[:, 2], before, atol=1e-5)
+        assert not torch.allclose(whole(network, other, mask, valid)[:, 2], before, atol=1e-5)
 
 
 # ---- settings ---------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class MaskedHistory(nn.Module):
     def encode_history(self, vectors: Tensor, index: Tensor, valid: Tensor) -> RawHistory:
         return RawHistory(vectors[index], valid)
 
-    def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    def denoise_stream(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
         """Logits [B, S + 1, n, K] of histories and targets, oldest first, the target at the end of all places."""
         batch, items, n = codes.shape
         digit = torch.arange(n, device=codes.device)
@@ -85,7 +85,7 @@ class MaskedHistory(nn.Module):
         valid = F.pad(memory.valid.repeat_interleave(questions, dim=0), (0, 1), value=True)
         stream = torch.cat([history, codes.reshape(-1, 1, n)], 1)
         hidden = torch.cat([torch.zeros_like(history, dtype=torch.bool), mask.reshape(-1, 1, n)], 1)
-        logits = self.denoise_sequence(stream, hidden, valid)[:, -1]
+        logits = self.denoise_stream(stream, hidden, valid)[:, -1]
         return logits.view(batch, questions, n, -1) * mask[..., None]
 
 
@@ -108,7 +108,7 @@ class MaskedHistoryObjective(DigitObjective):
         valid = F.pad(memory.valid, (0, 1), value=True)
         t = 1 - torch.rand(len(codes), 1, 1, generator=generator, device=codes.device)
         mask = (torch.rand(codes.shape, generator=generator, device=codes.device) < t) & valid[..., None]
-        logits = self.network.denoise_sequence(codes, mask, valid)
+        logits = self.network.denoise_stream(codes, mask, valid)
         loss = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(codes.shape)
         weight = loss.new_full((codes.shape[1],), self.history_weight)
         weight[-1] = 1.0

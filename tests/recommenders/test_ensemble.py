@@ -177,7 +177,7 @@ def test_members_by_recipe_are_fitted_first_with_the_seed_and_split_of_the_ensem
         ({"threshold": 0.3}, "model.threshold = 0.3 does nothing with model.weighting = constant"),
         ({"members": [{"recommender": "random"}] * 3, "weighting": "certainty"}, "is between two members, found 3"),
         ({"members": [{"recommender": "random"}, {"recommender": "nothing"}]}, "unknown recommender 'nothing'"),
-        ({"members": [{"recommender": "random"}, {"recommender": "random", "data": {}}]}, "share its split"),
+        ({"members": [{"recommender": "random"}, {"recommender": "random", "data": {}}]}, "shares the split of the whole"),
         ({"members": [{"recommender": "random"}, {"recipe": "worst"}]}, "worst"),
         ({"name": "item_knn"}, "needs a model with scaled, choices; 'item_knn' has no scaled"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,18 +11,24 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from diffgrm.data import mapped
+from diffgrm.data.blocks import open_rows
+from diffgrm.data.events import read_events
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import IdMap, id_order
-from diffgrm.data.tables import read_interactions, read_items, renamings_for
+from diffgrm.data.tables import read_items, renamings_for
 from diffgrm.foundation import forks
-from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
+from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean
 
 OURS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP, Columns.TEXT, Columns.TITLE)
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of different lengths: row r is ``values[offsets[r]:offsets[r + 1]]``."""
+    """Rows of different lengths: row r is ``values[offsets[r]:offsets[r + 1]]``.
+
+    Values may lie in a file, and what is made of many lies in one too; see :mod:`diffgrm.data.mapped`.
+    """
 
     values: np.ndarray
     offsets: np.ndarray
@@ -40,15 +46,42 @@ class Ragged:
 
     def rows(self, chosen: np.ndarray) -> Ragged:
         """The chosen rows, in the order given."""
-        lengths = self.lengths[chosen]
+        return self.part(0, self.lengths[chosen], chosen)
+
+    def part(self, start: np.ndarray | int, stop: np.ndarray, chosen: np.ndarray | None = None) -> Ragged:
+        """Of every row the values from ``start`` to before ``stop``, as counted in the row.
+
+        Args:
+            chosen: the rows that the two are of, in the order given; None is all.
+        """
+        begin = (self.offsets[:-1] if chosen is None else self.offsets[chosen]) + start
+        lengths = stop - start
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        index = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Ragged(self.values[index], offsets)
+        values = mapped.room(int(offsets[-1]), self.values.dtype)
+        for first, last in mapped.row_blocks(offsets):
+            now = slice(offsets[first], offsets[last])
+            shift = np.repeat(begin[first:last] - offsets[first:last], lengths[first:last])
+            values[now] = self.values[shift + np.arange(now.start, now.stop)]
+        return Ragged(values, offsets)
 
     def drop_last(self, count: np.ndarray) -> Ragged:
         """Every row without its last ``count[row]`` values."""
-        keep = self.row_index_from_end() >= np.repeat(count, self.lengths)
-        return Ragged(self.values[keep], np.concatenate([[0], np.cumsum(self.lengths - count)]))
+        return self.part(0, self.lengths - count)
+
+    def blocks(self) -> Iterator[tuple[slice, Ragged]]:
+        """Neighbouring rows, some :data:`diffgrm.data.mapped.BLOCK` values each time, and which rows they are."""
+        for first, last in mapped.row_blocks(self.offsets):
+            begin, end = self.offsets[first], self.offsets[last]
+            yield slice(first, last), Ragged(self.values[begin:end], self.offsets[first : last + 1] - begin)
+
+    def by_blocks(self, change: Callable[[Ragged], Ragged]) -> Ragged:
+        """What ``change`` makes of the rows, each of which it may shorten; a block of rows at a time."""
+        values, offsets = mapped.room(len(self.values), self.values.dtype), np.zeros(len(self.offsets), dtype=np.int64)
+        for rows, block in self.blocks():
+            new, end = change(block), offsets[rows.start]
+            offsets[rows.start + 1 : rows.stop + 1] = end + new.offsets[1:]
+            values[end : end + len(new.values)] = new.values
+        return Ragged(values[: offsets[-1]], offsets)
 
     def row_index_from_end(self) -> np.ndarray:
         """For every value, how many values of its row come after it."""
@@ -93,7 +126,8 @@ class InteractionDataset:
             what is learnt does not depend on the order of the rows.
         item_table: the item table, row i is item i; has ``item_id`` and ``text``.
         events: item positions of every user, oldest first.
-        timestamps: the time of every event, aligned with ``events.values``; None without the column.
+        timestamps: the time of every event as a number, aligned with ``events.values``; None without the column.
+        time_type: what those numbers are of.
         given: [I] the row of each item in the table as it was given; None: the same.
     """
 
@@ -101,9 +135,10 @@ class InteractionDataset:
     items: IdMap
     item_table: pl.DataFrame
     events: Ragged
-    timestamps: pl.Series | None = None
+    timestamps: np.ndarray | None = None
     name: str = "dataset"
     given: np.ndarray | None = None
+    time_type: pl.DataType | None = None
 
     @classmethod
     def from_tables(
@@ -127,30 +162,18 @@ class InteractionDataset:
         columns = dict(columns or {})
         if unknown := sorted(set(columns) - set(OURS)):
             raise DataError(f"cannot rename to {unknown[0]!r}: the library's columns are {', '.join(OURS)}")
-        interactions, items = load_frame(interactions, "interaction table"), load_frame(items, "item table")
-        known = [*interactions.columns, *items.columns]
+        rows, items = open_rows(interactions), load_frame(items, "item table")
+        known = [*rows.header.columns, *items.columns]
         if missing := [old for old in columns.values() if old not in known]:
             hints = [f"{old!r}{did_you_mean(old, known)}" for old in missing]
             raise DataError("neither table has the column to rename:\n" + bullet_list(hints))
         item_table = read_items(items, renamings_for(items, columns))
         given = id_order(item_table[Columns.ITEM])
         item_table = item_table[given]
-        event_table = read_interactions(interactions, renamings_for(interactions, columns), time_format)
         item_ids = IdMap(item_table[Columns.ITEM])
-        item_positions = item_ids.positions(event_table[Columns.ITEM])
-        if (item_positions < 0).any():
-            strange = event_table[Columns.ITEM].filter(pl.Series(item_positions < 0))
-            raise DataError(
-                f"{len(strange)} events are of {strange.n_unique()} items that the item table does not have: "
-                f"{first_few(strange.unique(maintain_order=True))}; add them to the item table or drop the events"
-            )
-        user_ids = IdMap(event_table[Columns.USER].unique(maintain_order=True))
-        user_positions = user_ids.positions(event_table[Columns.USER])
-        order = np.argsort(user_positions, kind="stable")  # events are in order of time already
-        counts = np.bincount(user_positions, minlength=len(user_ids))
-        events = Ragged(item_positions[order], np.concatenate([[0], np.cumsum(counts)]))
-        timestamps = event_table[Columns.TIMESTAMP].gather(order) if Columns.TIMESTAMP in event_table.columns else None
-        return cls(user_ids, item_ids, item_table, events, timestamps, name, given)
+        found = read_events(rows, item_ids, renamings_for(rows.header, columns), time_format)
+        events = Ragged(found.items, found.offsets)
+        return cls(IdMap(found.users), item_ids, item_table, events, found.times, name, given, found.time_type)
 
     @property
     def n_users(self) -> int:
@@ -166,7 +189,9 @@ class InteractionDataset:
         """All events as user_id, item_id and, where known, timestamp; a user's rows stand together, oldest first."""
         user = np.repeat(np.arange(self.n_users), self.events.lengths)
         table = pl.DataFrame({Columns.USER: self.users.gather(user), Columns.ITEM: self.items.gather(self.events.values)})
-        return table if self.timestamps is None else table.with_columns(self.timestamps.alias(Columns.TIMESTAMP))
+        if self.timestamps is None or self.time_type is None:
+            return table
+        return table.with_columns(pl.Series(Columns.TIMESTAMP, self.timestamps).cast(self.time_type))
 
     def __repr__(self) -> str:
         return (
@@ -199,7 +224,8 @@ class EvaluationSet:
 
     def known_to(self, known: IdMap, items: IdMap) -> EvaluationSet:
         """The users with a history item that ``known`` has; ``items`` are those that the histories are positions of."""
-        theirs = self.histories.filter((known.positions(items.series) >= 0)[self.histories.values])
+        is_known = known.positions(items.series) >= 0
+        theirs = self.histories.by_blocks(lambda block: block.filter(is_known[block.values]))
         return self.rows(np.flatnonzero(theirs.lengths))
 
     def rows(self, chosen: np.ndarray) -> EvaluationSet:
@@ -225,34 +251,40 @@ class Split:
         """Training events of every item [I]."""
         return np.bincount(self.train.values, minlength=self.dataset.n_items)
 
+    @property
+    def learnable(self) -> np.ndarray:
+        """[I] bool, items whose texts may be learnt from: those with training events."""
+        return self.item_counts > 0
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of what was trained on: which items in which order, whoever the users are and however rows stand."""
         ids = self.dataset.items.series.cast(pl.String)
         number = ids.rank("ordinal").to_numpy().astype(np.uint64)  # of an item, by its spelling
-        place = (np.arange(len(self.train.values)) - np.repeat(self.train.offsets[:-1], self.train.lengths)).astype(
-            np.uint64
-        )
-        with np.errstate(over="ignore"):
-            mixed = (number[self.train.values] + (place << np.uint64(40))) * np.uint64(0x9E3779B97F4A7C15)
-            mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-            mixed ^= mixed >> np.uint64(32)
-            sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed, dtype=np.uint64)])
-            users = np.sort(sums[self.train.offsets[1:]] - sums[self.train.offsets[:-1]])
+        users = np.sort(np.concatenate([_mixed(number, block) for _, block in self.train.blocks()]))
         found = hashlib.sha256("\n".join(ids.sort()).encode())
         found.update(users.astype("<u8").tobytes())
         return found.hexdigest()
 
 
-def _held_out(dataset: InteractionDataset, users: np.ndarray, after: np.ndarray) -> EvaluationSet:
+def _mixed(number: np.ndarray, rows: Ragged) -> np.ndarray:
+    """[rows] a number of each row that follows from its items, by their ``number``, and their order."""
+    place = (np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths)).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        mixed = (number[rows.values] + (place << np.uint64(40))) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed ^= mixed >> np.uint64(32)
+        sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed, dtype=np.uint64)])
+        users: np.ndarray = sums[rows.offsets[1:]] - sums[rows.offsets[:-1]]
+    return users
+
+
+def _held_out(dataset: InteractionDataset, users: np.ndarray, after: int) -> EvaluationSet:
     """For each user, the event that has ``after`` events behind it is the target, those before it the history."""
-    rows = dataset.events.rows(users)
-    targets = rows.values[rows.offsets[1:] - 1 - after]
-    return EvaluationSet(
-        dataset.users.gather(users),
-        rows.drop_last(after + 1),
-        Ragged(targets, np.arange(len(users) + 1)),
-    )
+    events = dataset.events
+    place = events.lengths[users] - 1 - after
+    targets = Ragged(events.values[events.offsets[users] + place], np.arange(len(users) + 1))
+    return EvaluationSet(dataset.users.gather(users), events.part(0, place, users), targets)
 
 
 def leave_one_out(dataset: InteractionDataset) -> Split:
@@ -263,8 +295,7 @@ def leave_one_out(dataset: InteractionDataset) -> Split:
     lengths = dataset.events.lengths
     users = np.flatnonzero(lengths >= 3)
     train = dataset.events.drop_last(np.where(lengths >= 3, 2, 0))
-    zero = np.zeros(len(users), dtype=np.int64)
-    return Split(dataset, train, _held_out(dataset, users, zero + 1), _held_out(dataset, users, zero), "leave_one_out")
+    return Split(dataset, train, _held_out(dataset, users, 1), _held_out(dataset, users, 0), "leave_one_out")
 
 
 def validation_only(dataset: InteractionDataset) -> Split:
@@ -272,9 +303,7 @@ def validation_only(dataset: InteractionDataset) -> Split:
     lengths = dataset.events.lengths
     users = np.flatnonzero(lengths >= 2)
     train = dataset.events.drop_last((lengths >= 2).astype(np.int64))
-    validation = _held_out(dataset, users, np.zeros(len(users), dtype=np.int64))
-    none = _held_out(dataset, users[:0], np.zeros(0, dtype=np.int64))
-    return Split(dataset, train, validation, none, "validation_only")
+    return Split(dataset, train, _held_out(dataset, users, 0), _held_out(dataset, users[:0], 0), "validation_only")
 
 
 def temporal(dataset: InteractionDataset, validation_share: float = 0.1, test_share: float = 0.1) -> Split:
@@ -290,28 +319,40 @@ def temporal(dataset: InteractionDataset, validation_share: float = 0.1, test_sh
         raise DataError("a temporal split needs a 'timestamp' column; use split='leave_one_out' without one")
     if validation_share + test_share >= 1:
         raise DataError(f"validation_share {validation_share} + test_share {test_share} leave nothing to train on")
-    times = dataset.timestamps.to_physical().cast(pl.Float64).to_numpy()
-    ordered = np.sort(times)
-    first, second = (
-        ordered[min(round(len(times) * (1 - share)), len(times) - 1)]
-        for share in (validation_share + test_share, test_share)
-    )
-    train = dataset.events.filter(times < first)
+    cuts = _cuts(dataset.timestamps, validation_share + test_share, test_share)
+    before, earlier = (_events_before(dataset, dataset.timestamps, cut) for cut in cuts)
+    train = dataset.events.part(0, before)
     if len(train.values) == 0:
         raise DataError("no event lies before the first cut in time: are all timestamps the same?")
-    return Split(
-        dataset,
-        train,
-        _window(dataset, times < first, (times >= first) & (times < second)),
-        _window(dataset, times < second, times >= second),
-        "temporal",
-    )
+    validation, test = _window(dataset, before, earlier), _window(dataset, earlier, dataset.events.lengths)
+    return Split(dataset, train, validation, test, "temporal")
 
 
-def _window(dataset: InteractionDataset, before: np.ndarray, inside: np.ndarray) -> EvaluationSet:
-    histories, targets = dataset.events.filter(before), dataset.events.filter(inside).distinct()
-    users = np.flatnonzero((histories.lengths > 0) & (targets.lengths > 0))
-    return EvaluationSet(dataset.users.gather(users), histories.rows(users), targets.rows(users))
+def _cuts(times: np.ndarray, *shares: float) -> list[float]:
+    """The times from which on some shares of all events lie."""
+    places = [min(round(len(times) * (1 - share)), len(times) - 1) for share in shares]
+    ordered = mapped.room(len(times), np.float64)
+    for start in range(0, len(times), mapped.BLOCK):
+        ordered[start : start + mapped.BLOCK] = times[start : start + mapped.BLOCK]
+    ordered.partition(places)
+    return [float(ordered[place]) for place in places]
+
+
+def _events_before(dataset: InteractionDataset, times: np.ndarray, cut: float) -> np.ndarray:
+    """[U] events of each user before a time: the first ones, since they are in order."""
+    counts = np.zeros(dataset.n_users, dtype=np.int64)
+    for rows, block in Ragged(times, dataset.events.offsets).blocks():
+        owner = np.repeat(np.arange(len(block)), block.lengths)
+        counts[rows] = np.bincount(owner[block.values.astype(np.float64) < cut], minlength=len(block))
+    return counts
+
+
+def _window(dataset: InteractionDataset, start: np.ndarray, stop: np.ndarray) -> EvaluationSet:
+    """Users with events before the window of their events from ``start`` to before ``stop``, and in it."""
+    users = np.flatnonzero((start > 0) & (stop > start))
+    histories = dataset.events.part(0, start[users], users)
+    targets = dataset.events.part(start[users], stop[users], users).by_blocks(Ragged.distinct)
+    return EvaluationSet(dataset.users.gather(users), histories, targets)
 
 
 SPLITS: dict[str, Callable[..., Split]] = {

@@ -1,8 +1,9 @@
-"""Files as frames: every known format, and a path that means itself, whatever ``[ ] ? *`` are in it."""
+"""Files as frames: every known format, and a path that means itself, whatever ``[ ] ? *`` are in it, if it is there."""
 
 from __future__ import annotations
 
 import bz2
+import glob
 import gzip
 import io
 import lzma
@@ -19,6 +20,7 @@ import polars as pl
 
 from diffgrm.data.delimited import read_delimited
 from diffgrm.data.json_rows import read_json_rows
+from diffgrm.data.parquet import ParquetTable, check_same_columns
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, first_few
 
 PARQUET = ".parquet"
@@ -56,7 +58,8 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 
 def read_file(source: str | PathLike[str], what: str) -> pl.DataFrame:
-    """A table from a file, a folder of parquet parts (in order of their names), or an address of either for fsspec.
+    """A table from a file, a folder of parquet parts (in order of their names), an address of either for fsspec, or a
+    pattern of parquet files.
 
     Text formats give texts only, so ``007`` keeps its zeros; in JSON, values have their own types.
 
@@ -67,24 +70,65 @@ def read_file(source: str | PathLike[str], what: str) -> pl.DataFrame:
         DataError: no such file, unknown format, or a damaged file, with the lines that cannot be read.
         MissingExtraError: a packing that needs a package.
     """
-    path, address = Path(source), ADDRESS.fullmatch(str(source))
     try:
-        if address is not None and not path.exists():
-            if address[1] != "file":
-                return _at_address(f"{address[1]}://{address[2]}", what)
-            path = Path("/", address[2])
-        if path.is_dir():
-            entries = {entry.name: partial(read_parquet, entry) if entry.is_file() else None for entry in path.iterdir()}
-            return _parts(path, entries, what)
-        if not path.is_file():
-            raise DataError(f"there is no {what} file {path}")
-        if path.name.lower().endswith(PARQUET):
-            return read_parquet(path)
-        return _parsed(path.name, path.read_bytes, what)
+        place = _place(source)
+        if isinstance(place, str):
+            return _at_address(place, what)
+        if (files := _parquet_files(place, what)) is not None:
+            return files.frame()
+        return _parsed(place.name, place.read_bytes, what)
     except DiffGRMError:
         raise
     except DAMAGE as error:
         raise DataError(f"the {what} file {source} could not be read: {error}") from error
+
+
+def parquet_files(source: str | PathLike[str], what: str) -> ParquetTable | None:
+    """The parquet files of this machine that a path names; None where it names another format, or lies elsewhere.
+
+    A path that is there means itself: a file, or a folder with nothing but parquet parts (see :func:`part_names`). One that
+    is not there and ends in ``.parquet`` may be a pattern with ``* ? [ ]`` and ``**`` for any folders, of which files are
+    taken in order of their paths, marks left out as in folders.
+
+    Raises:
+        DataError: nothing is there, or a folder that holds other things.
+    """
+    try:
+        place = _place(source)
+        return None if isinstance(place, str) else _parquet_files(place, what)
+    except DiffGRMError:
+        raise
+    except DAMAGE as error:
+        raise DataError(f"the {what} file {source} could not be read: {error}") from error
+
+
+def _place(source: str | PathLike[str]) -> Path | str:
+    """The path of something here, or the address of something elsewhere."""
+    path, address = Path(source), ADDRESS.fullmatch(str(source))
+    if address is None or path.exists():
+        return path
+    return Path("/", address[2]) if address[1] == "file" else f"{address[1]}://{address[2]}"
+
+
+def _parquet_files(path: Path, what: str) -> ParquetTable | None:
+    if path.is_dir():
+        names = part_names(path, {entry.name: entry.is_file() for entry in path.iterdir()}, what)
+        return ParquetTable(str(path), {name: path / name for name in names}, what)
+    is_parquet = path.name.lower().endswith(PARQUET)
+    if path.is_file():
+        return ParquetTable(str(path), {path.name: path}, what) if is_parquet else None
+    if not is_parquet or not glob.has_magic(str(path)):
+        raise DataError(f"there is no {what} file {path}")
+    root = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+    found = sorted(match for match in root.glob(str(path.relative_to(root))) if not match.name.startswith((".", "_")))
+    if not found:
+        raise DataError(f"there is no {what} file {path}, and as a pattern it fits no file")
+    if folders := [match for match in found if not match.is_file()]:
+        raise DataError(
+            f"the pattern {path} of the {what} fits folders: {first_few(folders)}; let it fit the files, for example "
+            f"{folders[0]}/*.parquet"
+        )
+    return ParquetTable(str(path), {str(match): match for match in found}, what)
 
 
 def _at_address(address: str, what: str) -> pl.DataFrame:
@@ -167,15 +211,18 @@ def _parsed(name: str, content: Callable[[], bytes], what: str) -> pl.DataFrame:
     return TEXTS[kind](found, f"the {what} file {name}")
 
 
-def _parts(folder: str | Path, entries: Mapping[str, Callable[[], pl.DataFrame] | None], what: str) -> pl.DataFrame:
-    """All parquet files of a folder as one table; files whose names begin with ``.`` or ``_`` are marks, not parts.
+def part_names(folder: str | Path, names: Mapping[str, bool], what: str) -> list[str]:
+    """The parquet files of a folder, in order; files whose names begin with ``.`` or ``_`` are marks, not parts.
 
     Args:
-        entries: how each file is read, by its name; None for folders.
+        names: whether each is a file.
+
+    Raises:
+        DataError: files of other kinds, folders, or no parquet file.
     """
-    entries = {name: entries[name] for name in sorted(entries) if not name.startswith((".", "_"))}
-    parts = {name: read for name, read in entries.items() if read is not None and name.lower().endswith(PARQUET)}
-    if others := [name for name in entries if name not in parts]:
+    names = {name: names[name] for name in sorted(names) if not name.startswith((".", "_"))}
+    parts = [name for name, is_file in names.items() if is_file and name.lower().endswith(PARQUET)]
+    if others := [name for name in names if name not in parts]:
         raise DataError(
             f"the {what} {folder} is a folder that holds not only parquet files: {first_few(others)}; name one file, put "
             "the parts into a folder of their own, or write one file, for example with "
@@ -183,15 +230,20 @@ def _parts(folder: str | Path, entries: Mapping[str, Callable[[], pl.DataFrame] 
         )
     if not parts:
         raise DataError(f"the {what} {folder} is a folder without parquet files; name a file")
-    tables = {name: read() for name, read in parts.items()}
-    first, *more = tables.items()
-    for name, table in more:
-        if set(table.columns) != set(first[1].columns):
-            raise DataError(
-                f"the parts of the {what} {folder} differ: {first[0]} has the columns {first[1].columns}, "
-                f"{name} has {table.columns}; give them the same"
-            )
-    return pl.concat([table.select(first[1].columns) for table in tables.values()], how="vertical_relaxed")
+    return parts
+
+
+def _parts(folder: str | Path, entries: Mapping[str, Callable[[], pl.DataFrame] | None], what: str) -> pl.DataFrame:
+    """All parquet files of a folder as one table.
+
+    Args:
+        entries: how each file is read, by its name; None for folders.
+    """
+    parts = part_names(folder, {name: read is not None for name, read in entries.items()}, what)
+    tables = {name: read() for name in parts if (read := entries[name]) is not None}
+    check_same_columns(folder, {name: table.columns for name, table in tables.items()}, what)
+    first = next(iter(tables.values()))
+    return pl.concat([table.select(first.columns) for table in tables.values()], how="vertical_relaxed")
 
 
 def _only_member(content: bytes) -> tuple[str, bytes]:

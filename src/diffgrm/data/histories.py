@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from diffgrm.data.blocks import open_rows
+from diffgrm.data.coding import Events
 from diffgrm.data.dataset import InteractionDataset, Ragged
+from diffgrm.data.events import read_events
 from diffgrm.data.frames import is_frame, is_list
 from diffgrm.data.ids import IdMap, is_id, known_positions, values
-from diffgrm.data.tables import read_interactions
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
@@ -26,9 +28,9 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
     """User ids [U] and item positions of every user, oldest first.
 
     Args:
-        source: a table (path or frame) of user_id, item_id and perhaps timestamp; a mapping user -> item ids; a list of
-            item-id lists (users are then numbered from 0); or one list of item ids (one user, number 0). Lists may be
-            tuples, arrays and series too.
+        source: a table (path or frame) of user_id, item_id and perhaps timestamp, or the :class:`Events` of one; a mapping
+            user -> item ids; a list of item-id lists (users are then numbered from 0); or one list of item ids (one user,
+            number 0). Lists may be tuples, arrays and series too.
         on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
 
     Raises:
@@ -54,7 +56,7 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     given = [item for row in rows for item in values(row)]
     positions = Ragged(items.positions(given), np.concatenate([[0], np.cumsum(lengths)]))
-    return _known_only(user_ids, positions, given, on_empty)
+    return _known_only(user_ids, positions, given.__getitem__, on_empty)
 
 
 def histories_of(dataset: InteractionDataset, users: Any) -> tuple[pl.Series, Ragged]:
@@ -82,30 +84,28 @@ def _user_ids(users: list[Any]) -> pl.Series:
 
 
 def _from_table(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
-    if not isinstance(source, str | Path) and not is_frame(source):
+    if not isinstance(source, str | Path | Events) and not is_frame(source):
         raise DataError(
             f"cannot read histories from {type(source).__name__}; give a table, a mapping user -> items, or lists of items"
         )
-    table = read_interactions(source)
-    user_ids = table[Columns.USER].unique(maintain_order=True)
-    user = IdMap(user_ids).positions(table[Columns.USER])
-    order = np.argsort(user, kind="stable")
-    positions = items.positions(table[Columns.ITEM])[order]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(user_ids)))])
-    return _known_only(user_ids, Ragged(positions, offsets), table[Columns.ITEM].gather(order), on_empty)
+    events = source if isinstance(source, Events) else read_events(open_rows(source), items, unknown="keep")
+    if events.catalogue is not items:
+        raise DataError("these events were read for another catalogue; read them with the items of this one")
+    return _known_only(events.users, Ragged(events.items, events.offsets), events.item, on_empty)
 
 
 def _known_only(
-    user_ids: pl.Series, positions: Ragged, given: Sequence[Any] | pl.Series, on_empty: str
+    user_ids: pl.Series, positions: Ragged, given: Callable[[int], Any], on_empty: str
 ) -> tuple[pl.Series, Ragged]:
-    """The known part of histories; ``given`` are the ids as they came, aligned with the positions."""
-    known = positions.filter(positions.values >= 0)
+    """The known part of histories; ``given`` tells the item that stood at a place of the positions."""
+    known = (
+        positions.by_blocks(lambda block: block.filter(block.values >= 0)) if _first_unknown(positions, 1) else positions
+    )
     if dropped := len(positions.values) - len(known.values):
-        unknown = [given[int(place)] for place in np.flatnonzero(positions.values < 0)[:SHOWN]]
         logger.warning(
             "%d history items are not in the catalogue and are passed over: %s%s",
             dropped,
-            ", ".join(map(repr, unknown)),
+            ", ".join(repr(given(place)) for place in _first_unknown(positions, SHOWN)),
             ", ..." if dropped > SHOWN else "",
         )
     empty = known.lengths == 0
@@ -122,3 +122,13 @@ def _known_only(
     logger.warning("%d users have no known item and get no recommendations", len(bare))
     keep = np.flatnonzero(~empty)
     return user_ids.gather(keep), known.rows(keep)
+
+
+def _first_unknown(positions: Ragged, count: int) -> list[int]:
+    """Places of the first unknown items, at most ``count``."""
+    found: list[int] = []
+    for rows, block in positions.blocks():
+        found += (positions.offsets[rows.start] + np.flatnonzero(block.values < 0)[:count]).tolist()
+        if len(found) >= count:
+            break
+    return found[:count]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
 
+from diffgrm.data.faults import Fault, fault, together
 from diffgrm.data.frames import load_frame
-from diffgrm.data.ids import whole
+from diffgrm.data.ids import SPELLABLE, whole
 from diffgrm.data.times import read_times
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 
@@ -81,17 +82,41 @@ def read_interactions(
             two ways.
     """
     frame = read_table(source, columns, required=(Columns.USER, Columns.ITEM), what="interaction table")
+    frame, faults = checked_events(frame, time_format)
+    refuse(faults, frame.height, "interaction table")
+    return frame.sort(Columns.TIMESTAMP, maintain_order=True) if Columns.TIMESTAMP in frame.columns else frame
+
+
+def checked_events(
+    frame: pl.DataFrame, time_format: str | None, first_row: int = 0, as_text: Collection[str] = ()
+) -> tuple[pl.DataFrame, list[Fault]]:
+    """``user_id, item_id[, timestamp]`` in types of ours, and what is wrong with them.
+
+    Args:
+        frame: has the first two of these columns.
+        first_row: number of its first row, where it is a block of a longer table.
+        as_text: ids that are text though all of these are whole numbers.
+    """
     timed = Columns.TIMESTAMP in frame.columns
     kept = [Columns.USER, Columns.ITEM, *([Columns.TIMESTAMP] if timed else [])]
-    frame, problems = _with_ids(frame.select(kept), (Columns.USER, Columns.ITEM))
+    frame, faults = _checked_ids(frame.select(kept), (Columns.USER, Columns.ITEM), first_row, as_text)
     if timed:
-        times, more = read_times(frame[Columns.TIMESTAMP], time_format)
-        frame, problems = frame.with_columns(times.alias(Columns.TIMESTAMP)), problems + more
+        times, more = read_times(frame[Columns.TIMESTAMP], time_format, first_row)
+        frame, faults = frame.with_columns(times.alias(Columns.TIMESTAMP)), faults + more
     elif time_format is not None:
-        problems.append(f"time_format is {time_format!r}, but there is no column {Columns.TIMESTAMP!r}")
-    if problems:
-        raise DataError("the interaction table has problems:\n" + bullet_list(problems))
-    return frame.sort(Columns.TIMESTAMP, maintain_order=True) if timed else frame
+        says = f"time_format is {time_format!r}, but there is no column {Columns.TIMESTAMP!r}"
+        faults.append(Fault(says, name=says))
+    return frame, faults
+
+
+def refuse(faults: Iterable[Fault], height: int, what: str) -> None:
+    """Tell all that is wrong with a table of ``height`` rows.
+
+    Raises:
+        DataError: there is something.
+    """
+    if problems := [found.text(height) for found in together(faults)]:
+        raise DataError(f"the {what} has problems:\n" + bullet_list(problems))
 
 
 def read_items(source: Any, columns: Mapping[str, str] | None = None) -> pl.DataFrame:
@@ -103,34 +128,47 @@ def read_items(source: Any, columns: Mapping[str, str] | None = None) -> pl.Data
     Raises:
         DataError: see :func:`read_table`; also null, empty or repeated ids, and items without text.
     """
-    frame = read_table(source, columns, required=(Columns.ITEM, Columns.TEXT), what="item table")
-    frame, problems = _with_ids(_keepable(frame), (Columns.ITEM,))
-    ids = frame[Columns.ITEM]
+    mend = "give them at least a title, a category or their id as text"
+    return read_texts(source, columns, Columns.ITEM, ("item", "items"), mend)
+
+
+def read_texts(
+    source: Any, columns: Mapping[str, str] | None, key: str, called: tuple[str, str], mend: str
+) -> pl.DataFrame:
+    """Rows that have an id and a text, as of items: see :func:`read_items`.
+
+    Args:
+        key: the column of the ids.
+        called: what a row is in messages, and several of them.
+        mend: what helps rows without text.
+    """
+    what, many = called
+    frame = read_table(source, columns, required=(key, Columns.TEXT), what=f"{what} table")
+    frame, problems = with_ids(_keepable(frame, key, what), (key,))
+    ids = frame[key]
     repeated = ids.filter(ids.is_duplicated() & ids.is_not_null()).unique(maintain_order=True)
     if repeated.len():
         problems.append(
-            f"{repeated.len()} item ids have more than one row (expected one each): {first_few(repeated)}; "
-            "keep one with .unique('item_id')"
+            f"{repeated.len()} {what} ids have more than one row (expected one each): {first_few(repeated)}; "
+            f"keep one with .unique('{key}')"
         )
-    texts = [clean_text(text) for text in _as_text(frame[Columns.TEXT])]
+    texts = [clean_text(text) for text in _as_text(frame[Columns.TEXT], what)]
     bare = [item for item, text in zip(ids, texts, strict=True) if not text]
     if bare:
-        problems.append(
-            f"{len(bare)} items have no text: {first_few(bare)}; give them at least a title, a category or their id as text"
-        )
+        problems.append(f"{len(bare)} {many} have no text: {first_few(bare)}; {mend}")
     if problems:
-        raise DataError("the item table has problems:\n" + bullet_list(problems))
+        raise DataError(f"the {what} table has problems:\n" + bullet_list(problems))
     return frame.with_columns(pl.Series(Columns.TEXT, texts, pl.String))
 
 
-def _keepable(frame: pl.DataFrame) -> pl.DataFrame:
-    """The item table without the columns that cannot be written with a model; categories and nothing but nulls as text."""
-    ours = (Columns.ITEM, Columns.TEXT)
+def _keepable(frame: pl.DataFrame, key: str, what: str) -> pl.DataFrame:
+    """A table without the columns that cannot be written with a model; categories and nothing but nulls as text."""
+    ours = (key, Columns.TEXT)
     left_out = {n: f"type {t}" for n, t in frame.schema.items() if n not in ours and not _is_keepable(t)}
     left_out |= {name: "a name of the library's own" for name in (COUNT, RECOMMENDABLE) if name in frame.columns}
     if left_out:
         told = ", ".join(f"{name!r} ({why})" for name, why in left_out.items())
-        logger.warning("columns of the item table that a model cannot keep are left out: %s", told)
+        logger.warning("columns of the %s table that a model cannot keep are left out: %s", what, told)
     as_text = [n for n, t in frame.schema.items() if n not in left_out and t in (pl.Categorical, pl.Enum, pl.Null)]
     return frame.drop(left_out).with_columns(pl.col(as_text).cast(pl.String))
 
@@ -143,13 +181,13 @@ def _is_keepable(kind: Any) -> bool:
     return kind != pl.Object
 
 
-def _as_text(column: pl.Series) -> Iterator[str | None]:
+def _as_text(column: pl.Series, what: str) -> Iterator[str | None]:
     """A column of texts, numbers, or (lists of) lists of them, as texts."""
     kind: Any = column.dtype
     while isinstance(kind, pl.List | pl.Array):
         kind = kind.inner
     if kind in (pl.Binary, pl.Object) or isinstance(kind, pl.Struct):
-        raise DataError(f"the item table's text has type {column.dtype}; expected text, or lists of texts")
+        raise DataError(f"the {what} table's text has type {column.dtype}; expected text, or lists of texts")
     if kind == column.dtype:
         yield from (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
     else:
@@ -177,35 +215,54 @@ def clean_text(text: str | None) -> str:
     return " ".join(text.split())
 
 
-def _with_ids(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> tuple[pl.DataFrame, list[str]]:
+def with_ids(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> tuple[pl.DataFrame, list[str]]:
     """The table with ids as Int64 or text, and what is wrong with them."""
-    problems: list[str] = []
+    frame, faults = _checked_ids(frame, id_columns)
+    return frame, [found.text(frame.height) for found in faults]
+
+
+def _checked_ids(
+    frame: pl.DataFrame, id_columns: tuple[str, ...], first_row: int = 0, as_text: Collection[str] = ()
+) -> tuple[pl.DataFrame, list[Fault]]:
+    """The table with ids as Int64 or text, and what is wrong with them."""
+    faults: list[Fault] = []
     for name in id_columns:
-        column, more = _ids(frame[name])
-        frame, problems = frame.with_columns(column), problems + more
-    return frame, problems
+        column, more = _ids(frame[name], first_row, name in as_text)
+        frame, faults = frame.with_columns(column), faults + more
+    return frame, faults
 
 
-def _ids(column: pl.Series) -> tuple[pl.Series, list[str]]:
-    name, problems = column.name, []
-    if column.dtype.is_float() and whole(column.fill_nan(None)):  # pandas makes floats of whole numbers with gaps
-        column = column.fill_nan(None).cast(pl.Int64)
-    if nulls := column.null_count():
-        rows = first_few(column.is_null().arg_true())
-        problems.append(f"{name} is null in {nulls} rows (rows {rows}); drop or fill them")
-    if column.dtype.is_integer():
-        fits = column.cast(pl.Int64, strict=False).null_count() == nulls
-        return column.cast(pl.Int64 if fits else pl.String), problems
-    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
-        column = column.cast(pl.String)
+def _ids(column: pl.Series, first_row: int, as_text: bool) -> tuple[pl.Series, list[Fault]]:
+    name, faults, remedy = column.name, [], "drop or fill them"
+    column = as_ids(column, as_text)
+    if column.null_count():
+        faults.append(fault(f"{name} is null", remedy, column.is_null(), first_row))
+    if column.dtype == pl.String:
         empty = (column.str.strip_chars() == "").fill_null(False)
         if empty.any():
-            rows = first_few(empty.arg_true())
-            problems.append(f"{name} is empty in {empty.sum()} rows (rows {rows}); drop or fill them")
-    elif column.dtype != pl.Null:
-        bad = column.is_not_null() & (column != column.round() if column.dtype.is_float() else True)
-        row = int(bad.arg_true()[0]) if bad.any() else 0
-        expected = f"expected text or whole numbers (row {row} holds {column[row]!r}; cast it first)"
-        problems.append(f"{name} has type {column.dtype}; {expected}")
+            faults.append(fault(f"{name} is empty", remedy, empty, first_row))
+    elif column.dtype != pl.Int64:
+        if column.dtype != pl.Null:
+            odd = column.is_not_null()
+            if column.dtype.is_float():
+                odd &= (column != column.round()) | (column.is_not_nan() & (column.abs() >= SPELLABLE))
+            row = int(odd.arg_true().head(1).sum())
+            expected = f"expected text or whole numbers (row {row + first_row} holds {column[row]!r}; cast it first)"
+            says = f"{name} has type {column.dtype}"
+            faults.append(Fault(f"{says}; {expected}", name=says))
         column = pl.Series(name, [None] * len(column), pl.String)
-    return column, problems
+    return column, faults
+
+
+def as_ids(column: pl.Series, as_text: bool = False) -> pl.Series:
+    """A column of ids as Int64 or text; one of other things as it is."""
+    if column.dtype.is_float() and whole(column.fill_nan(None)):  # pandas makes floats of whole numbers with gaps
+        return column.fill_nan(None).cast(pl.Int64)
+    if column.dtype.is_integer():
+        return column.cast(pl.String if as_text or not fits(column) else pl.Int64)
+    return column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
+
+
+def fits(numbers: pl.Series) -> bool:
+    """Whether whole numbers fit into Int64."""
+    return numbers.cast(pl.Int64, strict=False).null_count() == numbers.null_count()

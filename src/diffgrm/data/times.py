@@ -6,7 +6,7 @@ import logging
 
 import polars as pl
 
-from diffgrm.foundation.schema import first_few
+from diffgrm.data.faults import Fault, fault
 
 logger = logging.getLogger(__name__)
 
@@ -27,46 +27,49 @@ REMEDY = (
 )
 
 
-def read_times(column: pl.Series, time_format: str | None = None) -> tuple[pl.Series, list[str]]:
+def read_times(column: pl.Series, time_format: str | None = None, first_row: int = 0) -> tuple[pl.Series, list[Fault]]:
     """Times that can be put in order, and what is wrong with the column.
 
     Args:
         column: numbers of any unit, dates, date-times, or texts: numbers, ISO, or days and months in an order that the
             column itself shows (a 31 can only be a day).
         time_format: how texts (or whole numbers such as 20240131) are written, in the directives of ``strftime``.
+        first_row: number of the first row, where the column is a block of a longer one; see :func:`whole_column`.
     """
     if column.dtype == pl.Null:
-        return column, [_unreadable(column, column.is_null())]
+        return column, [_unreadable(column, column.is_null(), first_row)]
     if column.dtype in (pl.Categorical, pl.Enum) or (time_format is not None and column.dtype.is_integer()):
         column = column.cast(pl.String)
     if column.dtype == pl.String:
         texts = column.str.strip_chars()
-        found, problem = _in_format(texts, time_format) if time_format is not None else _from_texts(texts)
-        if problem is None and found.null_count():
-            problem = _unreadable(column, found.is_null())
+        found, problem = (_parsed(texts, time_format), None) if time_format is not None else _from_texts(texts)
         if problem is not None:
-            return found, [problem]
+            return found, [Fault(problem, name=problem)]
+        if found.null_count():
+            return found, [_unreadable(column, found.is_null(), first_row, time_format)]
     elif time_format is not None:
-        return column, [f"time_format is {time_format!r}, but timestamp has type {column.dtype} already; leave it out"]
+        says = f"time_format is {time_format!r}, but timestamp has type {column.dtype} already; leave it out"
+        return column, [Fault(says, name=says)]
     else:
         found = column
     if not (found.dtype.is_numeric() or found.dtype in (pl.Date, pl.Datetime, pl.Duration)):
-        return found, [f"timestamp has type {found.dtype}; expected numbers, dates or date-times"]
+        says = f"timestamp has type {found.dtype}; expected numbers, dates or date-times"
+        return found, [Fault(says, name=says)]
     bad = found.is_null() | (~found.is_finite() if found.dtype.is_float() else False)
-    return found, [_unreadable(column, bad)] if bad.any() else []
+    return found, [_unreadable(column, bad, first_row)] if bad.any() else []
 
 
-def _unreadable(column: pl.Series, bad: pl.Series) -> str:
-    rows = bad.arg_true()
-    values = first_few(repr(value) for value in column.filter(bad).unique(maintain_order=True))
-    return f"timestamp is null or unreadable in {rows.len()} rows (rows {first_few(rows)}): {values}; {REMEDY}"
+def whole_column(kind: pl.DataType, time_format: str | None) -> bool:
+    """Whether how times are written is only told by all of them: texts without a format."""
+    return time_format is None and kind in (pl.String, pl.Categorical, pl.Enum)
 
 
-def _in_format(texts: pl.Series, time_format: str) -> tuple[pl.Series, str | None]:
-    found, rows = _parsed(texts, time_format), texts.drop_nulls()
-    if found.null_count() == len(found) and len(rows):
-        return found, f"no timestamp reads as time_format={time_format!r}: the first is {rows[0]!r}; {REMEDY}"
-    return found, None
+def _unreadable(column: pl.Series, bad: pl.Series, first_row: int, time_format: str | None = None) -> Fault:
+    values, if_all = column.filter(bad).unique(maintain_order=True), ""
+    if time_format is not None and len(given := values.drop_nulls()):
+        first = given[0].strip()
+        if_all = f"no timestamp reads as time_format={time_format!r}: the first is {first!r}; {REMEDY}"
+    return fault("timestamp is null or unreadable", REMEDY, bad, first_row, map(repr, values), if_all)
 
 
 def _parsed(texts: pl.Series, time_format: str) -> pl.Series:

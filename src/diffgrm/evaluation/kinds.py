@@ -29,16 +29,26 @@ def seen_steps(train: Ragged, evaluation_set: EvaluationSet, n_items: int) -> np
     Args:
         train: item positions of every user's training events, in order.
     """
-    inside = np.ones(max(len(train.values) - 1, 0), dtype=bool)
-    borders = train.offsets[1:-1]
-    inside[borders[(borders > 0) & (borders < len(train.values))] - 1] = False
-    steps = (train.values[:-1].astype(np.int64) * n_items + train.values[1:])[inside]
     histories, targets = evaluation_set.histories, evaluation_set.targets
     newest = np.full(len(histories), -1, dtype=np.int64)
     met = histories.lengths > 0
     newest[met] = histories.values[histories.offsets[1:][met] - 1]
     before = np.repeat(newest, targets.lengths)
-    return (before >= 0) & np.isin(before * n_items + targets.values, steps)
+    wanted = before * n_items + targets.values
+    different = np.unique(wanted[before >= 0])
+    found = np.zeros(len(different), dtype=bool)
+    for _, block in train.blocks():
+        found |= np.isin(different, _steps(block, n_items))
+    return (before >= 0) & np.isin(wanted, different[found])
+
+
+def _steps(rows: Ragged, n_items: int) -> np.ndarray:
+    """A number of every step from an item to the next one of its row."""
+    inside = np.ones(max(len(rows.values) - 1, 0), dtype=bool)
+    borders = rows.offsets[1:-1]
+    inside[borders[(borders > 0) & (borders < len(rows.values))] - 1] = False
+    steps: np.ndarray = (rows.values[:-1].astype(np.int64) * n_items + rows.values[1:])[inside]
+    return steps
 
 
 def with_kinds(

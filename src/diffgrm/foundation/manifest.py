@@ -14,11 +14,11 @@ from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import file_digest, regular
 
 MANIFEST = "manifest.json"
-MODEL, EXPORT = "diffgrm-model", "diffgrm-onnx"  # formats
+MODEL, EXPORT, DOCUMENTS = "diffgrm-model", "diffgrm-onnx", "diffgrm-documents"  # formats
 FORMAT_VERSION = 3  # 3: item scoring is a part of its own
-OLDEST_READ = {MODEL: 2, EXPORT: 3}  # 2: positions as strong as items, item vectors of several branches
-WHAT = {MODEL: "a diffgrm model", EXPORT: "an ONNX export of diffgrm"}
-READER = {MODEL: "diffgrm.load", EXPORT: "diffgrm.load_onnx"}
+OLDEST_READ = {MODEL: 2, EXPORT: 3, DOCUMENTS: 3}  # 2: positions as strong as items, item vectors of several branches
+WHAT = {MODEL: "a diffgrm model", EXPORT: "an ONNX export of diffgrm", DOCUMENTS: "a document retriever of diffgrm"}
+READER = {MODEL: "diffgrm.load", EXPORT: "diffgrm.load_onnx", DOCUMENTS: "diffgrm.DocumentRetriever.load"}
 LONGEST = 2**24  # bytes of a manifest; one has some thousand
 
 
@@ -29,6 +29,15 @@ def version(folder: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def fingerprint(folder: Path) -> str:
+    """A short name of what a folder holds, equal for equal folders: its manifest names all files with their hashes.
+
+    Raises:
+        OSError: there is no manifest.
+    """
+    return file_digest(folder / MANIFEST)[:12]
 
 
 def check(folder: Path, kind: str) -> dict[str, Any]:

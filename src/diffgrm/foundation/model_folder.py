@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from diffgrm.foundation import manifest, registry
-from diffgrm.foundation.manifest import EXPORT as EXPORT  # named here for those who write and read
+from diffgrm.foundation.manifest import DOCUMENTS as DOCUMENTS  # named here for those who write and read
+from diffgrm.foundation.manifest import EXPORT as EXPORT
 from diffgrm.foundation.manifest import MANIFEST as MANIFEST
 from diffgrm.foundation.manifest import MODEL, WHAT
+from diffgrm.foundation.manifest import fingerprint as fingerprint
 from diffgrm.foundation.manifest import version as version
 from diffgrm.foundation.outputs import check_writable
 from diffgrm.foundation.registry import Trust

@@ -24,6 +24,7 @@ from diffgrm.foundation.presets import defaults_of, is_preset, preset_names, pre
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, idle, readable
 from diffgrm.foundation.sections import (
     DataSettings,
+    DocumentSettings,
     EvaluationSettings,
     ItemLossSettings,
     RetrievalSettings,
@@ -55,7 +56,7 @@ def _part(kind: str, default: str) -> PlainValidator:
 
 
 def _is_recommender(name: str) -> str:
-    registry.constant("recommender", name, "sections", ())
+    registry.constant(registry.door(name), name, "sections", ())
     return name
 
 
@@ -75,7 +76,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     recommender: Annotated[str, AfterValidator(_is_recommender)] = Field(
-        "hybrid", description="which recommender the recipe is for"
+        "hybrid", description="which recommender the recipe is for; documents: a retriever of documents"
     )
     seed: Seed = Field(0, description="seed of everything that is drawn at random")
     data: DataSettings = DataSettings()  # type: ignore[call-arg]
@@ -91,6 +92,7 @@ class Recipe(BaseModel):
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
     decoding: Annotated[Part, _part("decoding", "any_order_beam")] = "any_order_beam"  # type: ignore[assignment]
     evaluation: EvaluationSettings = EvaluationSettings()  # type: ignore[call-arg]
+    documents: DocumentSettings = DocumentSettings()  # type: ignore[call-arg]
 
     def __init__(self, **values: Any) -> None:
         values = {section: value for section, value in values.items() if value is not None}
@@ -145,8 +147,9 @@ class Recipe(BaseModel):
     @property
     def sections(self) -> tuple[str, ...]:
         """The top-level settings that this recipe's recommender, objective and model use."""
-        chosen = registry.constant("recommender", self.recommender, "sections", ())
-        used = {"recommender", "seed", "data", "evaluation", *chosen}
+        door = registry.door(self.recommender)
+        used = {"recommender", "seed", *registry.constant(door, self.recommender, "sections", ())}
+        used |= {"data", "evaluation"} if door == "recommender" else set()
         for part in (self.model, self.objective):
             if part.kind in used:
                 for inner in part.with_nested():
@@ -171,7 +174,7 @@ class Recipe(BaseModel):
         """What the recipe names as ``module:Class``, outside the registry; reading the recipe imports it."""
         used = [getattr(self, section) for section in self.sections]
         named = {(part.kind, part.name) for value in used for part in _parts_in(value)} | {
-            ("recommender", self.recommender)
+            (registry.door(self.recommender), self.recommender)
         }
         return tuple(sorted(name for kind, name in named if name not in registry.names(kind)))
 

@@ -39,6 +39,8 @@ PARTS: dict[str, dict[str, str]] = {
         "diffgrm": "diffgrm.networks.diffgrm:DiffGRM",
         "autoregressive": "diffgrm.networks.autoregressive:Autoregressive",
         "masked_history": "diffgrm.networks.masked_history:MaskedHistory",
+        "masked_history_dense": "diffgrm.networks.masked_history_dense:MaskedHistoryDense",
+        "epic": "diffgrm.networks.epic:Epic",
         "rpg": "diffgrm.networks.rpg:RPG",
         "sprint": "diffgrm.networks.sprint:Sprint",
         "sasrec": "diffgrm.networks.sasrec:SASRec",
@@ -57,7 +59,9 @@ PARTS: dict[str, dict[str, str]] = {
     "objective": {
         "diffusion": "diffgrm.learning.objectives.diffusion:DiffusionObjective",
         "history_diffusion": "diffgrm.learning.objectives.history:HistoryDiffusionObjective",
+        "history_diffusion_dense": "diffgrm.learning.objectives.history_dense:HistoryDiffusionDenseObjective",
         "catalogue_diffusion": "diffgrm.learning.objectives.catalogue:CatalogueDiffusionObjective",
+        "epic": "diffgrm.learning.objectives.epic:EpicObjective",
         "token_contrast": "diffgrm.learning.objectives.token_contrast:TokenContrastObjective",
         "left_to_right": "diffgrm.learning.objectives.left_to_right:LeftToRightObjective",
         "next_item": "diffgrm.learning.objectives.next_item:NextItemObjective",
@@ -81,6 +85,7 @@ PARTS: dict[str, dict[str, str]] = {
         "any_order_beam": "diffgrm.ranking.decoding.any_order_beam:AnyOrderBeam",
         "catalogue_beam": "diffgrm.ranking.decoding.catalogue_beam:CatalogueBeam",
         "item_posterior": "diffgrm.ranking.decoding.item_posterior:ItemPosterior",
+        "learnt_item_posterior": "diffgrm.ranking.decoding.learnt_item_posterior:LearntItemPosterior",
         "item_proposals": "diffgrm.ranking.decoding.item_proposals:ItemProposals",
         "digits_and_items": "diffgrm.ranking.decoding.digits_and_items:DigitsAndItems",
         "one_pass": "diffgrm.ranking.decoding.one_pass:OnePass",
@@ -93,6 +98,7 @@ PARTS: dict[str, dict[str, str]] = {
     "recommender": {
         "hybrid": "diffgrm.recommenders.hybrid:HybridRecommender",
         "diffgrm": "diffgrm.recommenders.diffgrm:DiffGRMRecommender",
+        "epic": "diffgrm.recommenders.epic:EpicRecommender",
         "autoregressive": "diffgrm.recommenders.autoregressive:AutoregressiveRecommender",
         "one_pass": "diffgrm.recommenders.one_pass:OnePassRecommender",
         "sasrec": "diffgrm.recommenders.sasrec:SASRecRecommender",
@@ -102,6 +108,9 @@ PARTS: dict[str, dict[str, str]] = {
         "ensemble": "diffgrm.recommenders.ensemble:EnsembleRecommender",
         "popularity": "diffgrm.recommenders.popularity:PopularityRecommender",
         "random": "diffgrm.recommenders.random:RandomRecommender",
+    },
+    "retriever": {
+        "documents": "diffgrm.recommenders.documents:DocumentRetriever",
     },
 }
 
@@ -160,6 +169,11 @@ def names(kind: str) -> list[str]:
     return list(PARTS[kind])
 
 
+def door(name: str) -> str:
+    """The kind of what a whole recipe is for: a recommender, or a retriever."""
+    return "retriever" if name in PARTS["retriever"] else "recommender"
+
+
 def path_of(kind: str, name: str) -> tuple[str, str]:
     """Module and class behind a registered name or a ``module:Class`` path.
 
@@ -170,9 +184,9 @@ def path_of(kind: str, name: str) -> tuple[str, str]:
         guard.check(kind, name)
     module, _, class_name = PARTS[kind].get(name, name).partition(":")
     if not class_name:
-        raise RecipeError(
-            f"unknown {kind} {name!r}{did_you_mean(name, PARTS[kind])} (or give your own class as 'module:Class')"
-        )
+        other = next((other for other in PARTS if name in PARTS[other]), None)
+        hint = did_you_mean(name, PARTS[kind]) if other is None else f"; it is the name of a part of the kind {other!r}"
+        raise RecipeError(f"unknown {kind} {name!r}{hint} (or give your own class as 'module:Class')")
     return module, class_name
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-OnlyWith = tuple[tuple[str, str, tuple[str, ...]], ...]  # a setting, another one, and the values of that
+OnlyWith = tuple[tuple[str, str, tuple[str | bool, ...]], ...]  # a setting, another one, and the values of that
 
 
 class Columns:
@@ -19,6 +19,10 @@ class Columns:
     TITLE = "title"
     SCORE = "score"
     RANK = "rank"
+    QUERY = "query_id"
+    DOCUMENT = "doc_id"
+    RELEVANCE = "relevance"
+    SPLIT = "split"
 
 
 class DiffGRMError(Exception):
@@ -127,7 +131,7 @@ def idle(path: str, rules: OnlyWith, values: Mapping[str, Any], *usual: Mapping[
     """
     return [
         f"{path}.{key} = {values[key]} does nothing with {path}.{other} = {values[other]}; leave it out, or set "
-        f"{path}.{other} to {' or '.join(wanted)}"
+        f"{path}.{other} to {' or '.join(map(str, wanted))}"
         for key, other, wanted in rules
         if values[other] not in wanted and all(values[key] != known[key] for known in usual if key in known)
     ]
@@ -156,12 +160,15 @@ def switched_off(
     ]
 
 
-def first_few(values: Iterable[object], limit: int = 5) -> str:
+def first_few(values: Iterable[object], limit: int = 5, count: int | None = None) -> str:
     """The first values of a long list, for messages.
+
+    Args:
+        count: how many there are, where ``values`` are only the first of them.
 
     >>> first_few(range(100), 3)
     '0, 1, 2, ... (100 in all)'
     """
     items = list(values)
-    shown = ", ".join(str(v) for v in items[:limit])
-    return shown if len(items) <= limit else f"{shown}, ... ({len(items)} in all)"
+    shown, count = ", ".join(str(v) for v in items[:limit]), len(items) if count is None else count
+    return shown if count <= limit else f"{shown}, ... ({count} in all)"

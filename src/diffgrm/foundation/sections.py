@@ -145,6 +145,19 @@ class TrainingSettings(Section):
         return self.devices * self.nodes
 
 
+class DocumentSettings(Section):
+    """What a retriever of documents learns from besides queries, and is chosen by."""
+
+    index_documents: tuple[Literal["title", "first_sentence", "sentences", "text"], ...] = Field(
+        ("first_sentence", "text"),
+        description="what of each document is asked with in training, beside the queries, to find it: its title, its first "
+        "sentence, each of its sentences, its whole text; []: nothing, so that only documents with queries are learnt",
+    )
+    validation_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the queries that is held out of training to choose by, drawn by the seed"
+    )
+
+
 class EvaluationSettings(Section):
     """What ``diffgrm evaluate`` reports."""
 

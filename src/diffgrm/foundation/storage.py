@@ -103,15 +103,18 @@ def read_parquet(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} is not a parquet file that can be read: {error}") from error
 
 
-def write_parquet(table: pl.DataFrame, path: Path) -> None:
+def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None) -> None:
     """Write a parquet file of this very name; see :func:`read_parquet`.
+
+    Args:
+        group: rows of a row group; None: polars chooses.
 
     Raises:
         OSError: it cannot be written.
     """
     try:
         with path.open("wb") as file:
-            table.write_parquet(file)
+            table.write_parquet(file, row_group_size=group)
     except pl.exceptions.ComputeError as error:  # polars' word for what the disk says
         raise OSError(f"{path.name}: {error}") from error
 
@@ -210,7 +213,9 @@ def digest(facts: list[Any]) -> str:
     found = hashlib.sha256()
     for fact in facts:
         if isinstance(fact, np.ndarray):
-            found.update(f"{fact.dtype}{fact.shape}".encode() + np.ascontiguousarray(fact).tobytes())
+            found.update(f"{fact.dtype}{fact.shape}".encode())
+            # No copy of the bytes: they may be more than memory holds.
+            found.update(np.ascontiguousarray(fact).reshape(-1).view(np.uint8).data)
         else:
             found.update(repr(fact).encode() + b"\0")
     return found.hexdigest()

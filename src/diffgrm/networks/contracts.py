@@ -11,16 +11,19 @@ from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.networks.item_posterior import Choose, Steered
 from diffgrm.networks.item_vectors import DigitEmbedding
 from diffgrm.networks.memory import Memory
 
 
 class EncodesHistories(Protocol):
     """Every network that is trained: items to vectors, histories of such vectors to a memory.
+
+    A network that reads texts itself, not by a branch of its item vectors, says so (``reads_texts = True``).
 
     Attributes:
         max_len: most recent items of a history that are looked at.
@@ -57,14 +60,53 @@ class Denoises(EncodesHistories, Protocol):
         ...
 
 
+class DenoisesByStates(Denoises, Protocol):
+    """Masked diffusion whose logits come of a state of each hidden digit, for a head that goes by states.
+
+    Attributes:
+        digits: tells n and K, and has the vectors of codes.
+    """
+
+    digits: DigitEmbedding
+
+    def digit_states(self, codes: Tensor, mask: Tensor, memory: Any) -> Tensor:
+        """[B, Q, n, d] what is made of every digit where mask [B, Q, n] is true; anything where it is not."""
+        ...
+
+    def digit_logits(self, states: Tensor) -> Tensor:
+        """[B, Q, n, K] of states [B, Q, n, d]; those of hidden digits are what ``denoise`` gives."""
+        ...
+
+
+class SteersDigits(Denoises, Protocol):
+    """Masked diffusion by a frozen network, with a learnt posterior over the items that digits lead to.
+
+    ``denoise`` is that of the frozen network alone.
+
+    Attributes:
+        backbone: the frozen network.
+    """
+
+    backbone: nn.Module
+
+    def steered(self, codes: Tensor, mask: Tensor, memory: Any, choose: Choose) -> Steered:
+        """Logits [B, Q, n, K] as of ``denoise``, to which the posterior over items is added, and the posterior.
+
+        Args:
+            choose: gives the items that fit each of the B Q partial SIDs.
+        """
+        ...
+
+
 class DenoisesSequences(Denoises, Protocol):
     """Masked diffusion of history and target in one stream: digits of past items may be unknown too."""
 
-    def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
-        """Logits [B, T, n, K] of every digit where mask [B, T, n] is true, given the codes [B, T, n] where it is not.
+    def denoise_sequence(self, target: Tensor, mask: Tensor, memory: Any) -> Tensor:
+        """Logits [B, S + 1, n, K] of every digit where mask [B, S + 1, n] is true, given those where it is not.
 
         Args:
-            valid: [B, T] bool, which items are real: the first ones of each history, and the target, which stands last.
+            target: [B, n] codes of the item that stands last, behind the S places of its history.
+            memory: of the histories; of their padding, mask is false.
         """
         ...
 
@@ -74,6 +116,21 @@ class GivesCodeTables(EncodesHistories, Protocol):
 
     def code_tables(self) -> Tensor:
         """[n, K, d] the vectors that what is predicted of each digit is compared with."""
+        ...
+
+
+class PairsDigits(Denoises, Protocol):
+    """Whole semantic IDs have a score for every two of their digits, beside the logits of single ones while all are hidden.
+
+    It is the product of what a user and a semantic ID have.
+    """
+
+    def pair_users(self, memory: Any) -> Tensor | None:
+        """[B, T, r] of what each of T slots of B users knows; None: there are no such scores."""
+        ...
+
+    def pair_vectors(self, codes: Tensor) -> Tensor | None:
+        """[M, r] of the semantic IDs [M, n]; None: there are no such scores."""
         ...
 
 
@@ -137,6 +194,22 @@ class ScoresItems(EncodesHistories, Protocol):
         ...
 
 
+class ComparesApart(ScoresItems, Protocol):
+    """Users are compared with something else of items than what stands for them in histories."""
+
+    def compared(self, vectors: Tensor) -> Tensor:
+        """[M, d] what users are compared with, of ``item_vectors`` [M, ...]."""
+        ...
+
+
+class DenoisesItems(DenoisesSequences, ScoresItems, Protocol):
+    """Of items all of whose digits are hidden, the vector that users are compared with is told too."""
+
+    def denoise_items(self, target: Tensor, mask: Tensor, memory: Any) -> tuple[Tensor, Tensor]:
+        """What ``denoise_sequence`` returns; and [B, S + 1, d] the vectors of the items of which mask hides all digits."""
+        ...
+
+
 class DenoisesVectors(ScoresItems, Protocol):
     """Gaussian diffusion over the vectors of items: what ``user_vectors`` says is what noise is denoised to."""
 
@@ -160,6 +233,12 @@ class ItemsInBranches(ScoresItems, Protocol):
 
 
 P = TypeVar("P")
+
+
+def compared(network: object, vectors: Tensor) -> Tensor:
+    """[M, d] what users are compared with, of what a network says of items: the same, unless it tells them apart."""
+    kind: type = type(network)
+    return vectors if lacks(kind, ComparesApart) else contract(network, ComparesApart).compared(vectors)
 
 
 @lru_cache
@@ -188,8 +267,8 @@ def check_network(name: str, network: type, needs: Iterable[tuple[type, str]]) -
         raise RecipeError(
             f"the model {name!r} lacks what this recipe asks of it: {'; '.join(problems)}. model.name=diffgrm denoises, "
             "model.name=masked_history denoises whole sequences, model.name=diqdiff vectors of items, "
-            "model.name=autoregressive predicts digits from left to right, and all of this library's but masked_history "
-            "score items"
+            "model.name=epic (recommender=epic) steers digits by items, model.name=autoregressive predicts digits from "
+            "left to right, and all of this library's but masked_history and epic score items"
         )
 
 

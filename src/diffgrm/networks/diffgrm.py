@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder, Skip
+from diffgrm.networks.digit_pairs import DigitPairs, PairwiseRank
 from diffgrm.networks.history import (
     DropoutRate,
     EncoderSettings,
@@ -65,6 +66,7 @@ class DiffGRM(HistoryNetwork):
         skip: Skip = False,
         positions: Positions = None,
         start: Start = "drawn",
+        pairwise_rank: PairwiseRank = 0,
     ) -> None:
         causal = history == "causal"
         from_start = causal if positions is None else positions == "first"
@@ -76,10 +78,19 @@ class DiffGRM(HistoryNetwork):
         self.mask_token: Tensor  # rows of codes and masked, one after the other
         self.register_buffer("mask_token", n_digits * codebook_size + torch.arange(n_digits), persistent=False)
         self.initialise([(self.digits.codes, 1), (self.encoder.position, 1), *self.branch_tables(), (self.masked, 1)])
+        self.pairs = DigitPairs(n_digits, codebook_size, pairwise_rank, width) if pairwise_rank else None
 
     def _table(self) -> Tensor:
         """[n K + n, d] what enters the decoder for every code, and for every masked digit."""
         return torch.cat([self.digits.codes, self.masked]) * self.digits.scale
+
+    def pair_users(self, memory: Memory) -> Tensor | None:
+        """See :class:`diffgrm.networks.contracts.PairsDigits`; by the state of the newest item that each slot knows."""
+        return None if self.pairs is None else self.pairs.users(memory.newest_of_slots())
+
+    def pair_vectors(self, codes: Tensor) -> Tensor | None:
+        """See :class:`diffgrm.networks.contracts.PairsDigits`."""
+        return None if self.pairs is None else self.pairs.of(codes)
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:
         """Logits of every digit, given the digits that are known. Used alike by probing, loss and decoding.
@@ -102,8 +113,15 @@ class DiffGRM(HistoryNetwork):
             wanted: [B, C] places among the Q n digits of every row where its mask is true, and where that are fewer than C
                 some more, each place once; None: all places.
         """
-        x = self.states(codes, mask, memory, wanted)
-        return torch.einsum("bqnd,nkd->bqnk", x.float(), self.digits.tables.float())
+        return self.digit_logits(self.states(codes, mask, memory, wanted))
+
+    def digit_states(self, codes: Tensor, mask: Tensor, memory: Memory) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`; 0 for known digits."""
+        return self.states(codes, mask, memory, _places(mask.flatten(1)))
+
+    def digit_logits(self, states: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`."""
+        return torch.einsum("bqnd,nkd->bqnk", states.float(), self.digits.tables.float())
 
     def states(self, codes: Tensor, mask: Tensor, memory: Memory, wanted: Tensor | None) -> Tensor:
         """[B, Q, n, d] what the decoder makes of unknown digits, 0 for known ones; see :meth:`denoise_places`."""

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from diffgrm.foundation.parts import PartsLike
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.networks.blocks import Dropout, EncoderLayer, scale_by_fan_in
+from diffgrm.networks.blocks import Attention, Dropout, EncoderLayer, scale_by_fan_in
+from diffgrm.networks.blocks import FeedForward as FeedForwardLayers
 from diffgrm.networks.decoder import DigitDecoder
 from diffgrm.networks.inputs import ItemFeatures
-from diffgrm.networks.item_vectors import DigitEmbedding, ItemVectors, Sizes
+from diffgrm.networks.item_vectors import DigitEmbedding, ItemVectors, Sizes, TextBranch
 from diffgrm.networks.memory import Memory
 
 Width = Annotated[int, Field(ge=1, le=2**14), "d, width of the network"]
@@ -36,8 +37,9 @@ Positions = Annotated[
     "from where the places of a history are counted; null: from the first item where causal, else from the newest",
 ]
 Start = Annotated[
-    Literal["drawn", "item_scorer"],
-    "drawn: at random; item_scorer: encoder and code vectors of the item scorer that the embedding is made of",
+    Literal["drawn", "item_scorer", "texts"],
+    "drawn: at random; item_scorer: encoder and code vectors of the item scorer that the embedding is made of; texts: code "
+    "vectors are the tokenizer's, so that a query finds what has the nearest text (documents)",
 ]
 
 
@@ -188,6 +190,28 @@ class HistoryNetwork(nn.Module):
         self.encoder.load_state_dict(encoder.state_dict())
         with torch.no_grad():
             self.digits.codes.copy_(code_vectors.flatten(0, 1))
+
+    def start_at_texts(self, code_vectors: Tensor) -> None:
+        """Begin where a history of one text scores items by its inner product with the sums of their codes' vectors.
+
+        The branch projects texts on the d leading directions of the code vectors, the layers of the encoder add nothing
+        yet, and codes are their own vectors. It needs ``skip``; only the normalisation of states stands between.
+
+        Args:
+            code_vectors: [n, K, e] centroids, of which the vectors of texts are sums.
+        """
+        branch, width = self.item.branches[0], self.encoder.position.shape[1]
+        assert self.digits is not None and isinstance(branch, TextBranch)
+        rows = code_vectors.flatten(0, 1).double()
+        directions = torch.linalg.svd(rows, full_matrices=False).Vh[:width]  # [at most d, e]
+        with torch.no_grad():
+            for parameter in (branch.linear.weight, branch.linear.bias, self.encoder.position, self.digits.codes):
+                parameter.zero_()
+            branch.linear.weight[: len(directions)] = directions
+            self.digits.codes[:, : len(directions)] = (rows @ directions.T).to(self.digits.codes)
+            for part in self.encoder.layers.modules():
+                if isinstance(part, Attention | FeedForwardLayers):
+                    part.out.weight.zero_()
 
     def item_vectors(self, items: ItemFeatures) -> Tensor:
         """The vectors [M, d] of items. They stand in histories, and a user's vector is compared with them."""

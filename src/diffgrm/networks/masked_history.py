@@ -8,8 +8,9 @@ Letters: B histories, S history length, T = S + 1 items of a sequence, n digits,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,15 @@ from diffgrm.networks.history import DropoutRate, FeedForward, Heads, MaxLen, Wi
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.networks.item_vectors import DigitEmbedding
 from diffgrm.networks.stream import Norm, Rotation, StreamLayer, norm_of
+
+Layers = Annotated[int, Field(ge=1, le=1024), "layers over the digits of history and target"]
+StreamPositions = Annotated[
+    Literal["learned", "rotary"],
+    "learned: a vector for each place in a history, counted from the target, and one for each digit; rotary: attention "
+    "knows how far apart two digits of the sequence stand",
+]
+Tied = Annotated[bool, "logits compare with the vectors of codes that enter; else with others"]
+Temperature = Annotated[float, Field(gt=0), "logits are divided by it"]
 
 TOKENS_AT_ONCE = 2**15  # of sequences that are read together where nothing is learnt, which bounds memory
 
@@ -46,6 +56,20 @@ class RawHistory:
         return RawHistory(self.codes[chosen], self.valid[chosen])
 
 
+class Stream(NamedTuple):
+    """Sequences on their way through the layers.
+
+    Attributes:
+        x: [B, T n, d] their tokens.
+        seen: [B, T n] bool, which of them are real.
+        rotation: of their places, where those are not in x.
+    """
+
+    x: Tensor
+    seen: Tensor
+    rotation: Rotation | None
+
+
 class MaskedHistory(nn.Module):
     """Tokens are digits: a row for each code of each digit, and one for all that is hidden.
 
@@ -64,18 +88,14 @@ class MaskedHistory(nn.Module):
         codebook_size: int,
         width: Width = 128,
         heads: Heads = 4,
-        layers: Annotated[int, Field(ge=1, le=1024), "layers over the digits of history and target"] = 2,
+        layers: Layers = 2,
         feed_forward: FeedForward = 512,
         dropout: DropoutRate = 0.1,
         max_len: MaxLen = 20,
-        positions: Annotated[
-            Literal["learned", "rotary"],
-            "learned: a vector for each place in a history, counted from the target, and one for each digit; rotary: "
-            "attention knows how far apart two digits of the sequence stand",
-        ] = "learned",
+        positions: StreamPositions = "learned",
         norm: Norm = "layer",
-        tied: Annotated[bool, "logits compare with the vectors of codes that enter; else with others"] = True,
-        temperature: Annotated[float, Field(gt=0), "logits are divided by it"] = 1.0,
+        tied: Tied = True,
+        temperature: Temperature = 1.0,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -116,25 +136,29 @@ class MaskedHistory(nn.Module):
 
     def denoise(self, codes: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
         """See :class:`diffgrm.networks.contracts.Denoises`; logits [B, Q, n, K] are 0 where a digit is known."""
-        (batch, questions, n), length = codes.shape, memory.codes.shape[1]
-        history = memory.codes[:, None].expand(-1, questions, -1, -1)
-        sequences = torch.cat([history, codes[:, :, None]], 2).flatten(0, 1)  # [B Q, S + 1, n]
-        hidden = F.pad(mask[:, :, None], (0, 0, length, 0)).flatten(0, 1)
-        valid = F.pad(memory.valid, (0, 1), value=True).repeat_interleave(questions, dim=0)
-        at_once = len(sequences) if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // (n * (length + 1)))
-        parts = zip(sequences.split(at_once), hidden.split(at_once), valid.split(at_once), strict=True)
-        states = torch.cat([self._states(*part, last=n) for part in parts])  # [B Q, n, d]
-        return self._logits(states.view(batch, questions, n, -1)) * mask[..., None]
+        return self.digit_logits(self.digit_states(codes, mask, memory)) * mask[..., None]
 
-    def denoise_sequence(self, codes: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    def digit_states(self, codes: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`; [B, Q, n, d]."""
+        (batch, questions, n), length = codes.shape, memory.valid.shape[1]
+        target, hidden = codes.flatten(0, 1), F.pad(mask.flatten(0, 1)[:, None], (0, 0, length, 0))
+        at_once = len(target) if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // (n * (length + 1)))
+        states = []
+        for some in torch.arange(len(target), device=codes.device).split(at_once):
+            asked = self._entered(target[some], hidden[some], memory.rows(some // questions))
+            states.append(self.norm(self._through(asked, self.layers, last=n).x))  # [b, n, d]
+        return torch.cat(states).view(batch, questions, n, -1)
+
+    def denoise_sequence(self, target: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
         """See :class:`diffgrm.networks.contracts.DenoisesSequences`; logits [B, T, n, K] of all digits."""
-        return self._logits(self._states(codes, mask, valid).view(*codes.shape, -1))
+        read = self._through(self._entered(target, mask, memory), self.layers)
+        return self.digit_logits(self.norm(read.x).view(*mask.shape, -1))
 
-    def _states(self, codes: Tensor, mask: Tensor, valid: Tensor, last: int | None = None) -> Tensor:
-        """[B, T n, d] what the layers make of sequences of items; or [B, last, d] of their last digits."""
-        n = codes.shape[2]
-        token = torch.where(mask, len(self.digits.codes), codes + self.digits.digit_start)
-        x = F.embedding(token, torch.cat([self.digits.codes, self.masked]))  # [B, T, n, d]
+    def _entered(self, target: Tensor, mask: Tensor, memory: RawHistory) -> Stream:
+        """Histories and the targets [B, n] after them, of which mask [B, T, n] hides digits, before the first layer."""
+        codes, n = torch.cat([memory.codes, target[:, None]], 1), target.shape[1]
+        valid = F.pad(memory.valid, (0, 1), value=True)
+        x = self._tokens(codes, mask, memory)
         age = (valid.flip(1).cumsum(1).flip(1) - 1).clamp(min=0)  # real items after each item
         rotation = None
         if self.item_position is not None and self.digit_position is not None:
@@ -142,12 +166,25 @@ class MaskedHistory(nn.Module):
         else:
             place = torch.arange(n, device=codes.device) - age[..., None] * n
             rotation = Rotation.of(place.flatten(1), x.shape[-1] // self.heads)
-        x, seen = self.drop(x * self.digits.scale).flatten(1, 2), valid.repeat_interleave(n, dim=1)
-        for number, layer in enumerate(self.layers, start=1):
-            x = layer(x, seen, rotation, last if number == len(self.layers) else None)
-        return self.norm(x)
+        return Stream(self.drop(x * self.digits.scale).flatten(1, 2), valid.repeat_interleave(n, dim=1), rotation)
 
-    def _logits(self, states: Tensor) -> Tensor:
-        """[..., n, K] of states [..., n, d]."""
+    def _tokens(self, codes: Tensor, mask: Tensor, memory: RawHistory) -> Tensor:
+        """[B, T, n, d] what stands for the digits of sequences, each of norm about 1, before their places are added."""
+        token = torch.where(mask, len(self.digits.codes), codes + self.digits.digit_start)
+        return F.embedding(token, torch.cat([self.digits.codes, self.masked]))
+
+    def _through(self, stream: Stream, layers: Iterable[nn.Module], last: int | None = None) -> Stream:
+        """Sequences after some layers.
+
+        Args:
+            last: only so many tokens at their end come out.
+        """
+        x, stack = stream.x, list(layers)
+        for number, layer in enumerate(stack, start=1):
+            x = layer(x, stream.seen, stream.rotation, last if number == len(stack) else None)
+        return stream._replace(x=x)
+
+    def digit_logits(self, states: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.DenoisesByStates`; [B, Q, n, K] of states [B, Q, n, d]."""
         tables = self.digits.tables if self.output is None else self.output.view(self.digits.tables.shape)
         return torch.einsum("bqnd,nkd->bqnk", states.float(), tables.float()) / self.temperature

@@ -119,6 +119,11 @@ class Catalogue:
         return self._here(self.tables.distinct_codes)
 
     @cached_property
+    def distinct_items(self) -> Tensor:
+        """[D] int64, the position of an item of each of the different SIDs."""
+        return self._here(self.tables.distinct_items)
+
+    @cached_property
     def new_sids(self) -> Tensor:
         """[D] bool, the different SIDs of which no recommendable item has training events."""
         return self._here(self.tables.new_sids)

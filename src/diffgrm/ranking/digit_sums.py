@@ -23,17 +23,19 @@ def sum_of_digits(logits: Tensor, codes: Tensor) -> Tensor:
     return F.embedding_bag(places, logits.flatten(1).T.contiguous(), mode="sum").T
 
 
-def log_mass_of_fitting(logits: Tensor, codes: Tensor, row: Tensor) -> Tensor:
+def log_mass_of_fitting(logits: Tensor, codes: Tensor, row: Tensor, beside: Tensor | None = None) -> Tensor:
     """[R] log of the summed exponentials of the scores of items, each of which belongs to one row.
 
     Args:
         logits: [R, n, K], 0 where a digit is known.
         codes: [P, n] of the items.
         row: [P] which of the rows each belongs to; a row without items gets -inf.
+        beside: [P] what each scores beside its digits; None: nothing.
     """
     R, n, K = logits.shape
     places = codes.long() + torch.arange(n, device=codes.device) * K + row[:, None] * (n * K)
     score = logits.flatten()[places].sum(1)
+    score = score if beside is None else score + beside
     highest = torch.full((R,), -torch.inf, device=row.device).scatter_reduce(0, row, score.detach(), "amax")
     total = torch.zeros(R, device=row.device).index_add(0, row, (score - highest[row]).exp())
     return total.log() + highest

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
-from diffgrm.networks.contracts import BorrowsVectors, EncodesHistories, contract, lacks
+from diffgrm.networks.contracts import BorrowsVectors, EncodesHistories, PairsDigits, compared, contract, lacks
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 
@@ -50,8 +50,20 @@ class ItemTable:
 
     @cached_property
     def comparable(self) -> Tensor:
-        """[I, d] the vectors, ready to be multiplied with those of users."""
-        return self.comparison.items(self.vectors)
+        """[I, d] what users are compared with, ready to be multiplied with their vectors."""
+        return self.comparison.items(compared(self.network, self.vectors))
+
+    @cached_property
+    def pair_vectors(self) -> Tensor | None:
+        """[I, r] what the pairs of digits of all items say, made when first asked for and kept; None: nothing."""
+        kind: type = type(self.network)
+        if lacks(kind, PairsDigits) or self.features.codes is None:
+            return None
+        network = contract(self.network, PairsDigits)
+        with torch.no_grad(), evaluating(self.network):
+            parts = [network.pair_vectors(codes) for codes in self.features.codes.long().split(ITEMS_AT_ONCE)]
+        made = [part for part in parts if part is not None]
+        return torch.cat(made) if made else None
 
     def of(self, items: Tensor) -> Tensor:
         """[M, d] vectors of items; where none borrows, those of all others are not needed for it."""

@@ -47,14 +47,16 @@ class ItemKNN:
         Args:
             train: training events of every user.
         """
-        user = np.repeat(np.arange(len(train)), train.lengths)
-        met = sp.coo_array((np.ones(len(user)), (user, train.values)), shape=(len(train), n_items)).tocsr()
-        met.data[:] = 1.0  # however often
-        met_by = met.T.tocsr()
-        norm = np.sqrt(np.asarray(met.sum(0)).ravel())
-        pairs = met_by @ np.diff(met.indptr)  # [I] at most so many items beside each, if no two users met the same
-        blocks = np.split(np.arange(n_items), np.flatnonzero(np.diff(np.cumsum(pairs) // PAIRS_AT_ONCE)) + 1)
-        found = [self._nearest(items, sp.coo_array(met_by[items] @ met), norm) for items in blocks]
+        together, users = sp.csr_array((n_items, n_items)), np.zeros(n_items)
+        for _, block in train.blocks():
+            user = np.repeat(np.arange(len(block)), block.lengths)
+            met = sp.coo_array((np.ones(len(user)), (user, block.values)), shape=(len(block), n_items)).tocsr()
+            met.data[:] = 1.0  # however often
+            together, users = together + met.T @ met, users + np.asarray(met.sum(0)).ravel()
+        together, norm = together.tocsr(), np.sqrt(users)
+        cuts = np.flatnonzero(np.diff(together.indptr[1:] // PAIRS_AT_ONCE)) + 1
+        blocks = np.split(np.arange(n_items), cuts)
+        found = [self._nearest(items, sp.coo_array(together[items]), norm) for items in blocks]
         row, column, value = map(np.concatenate, zip(*found, strict=True))
         return sp.coo_array((value, (row, column)), shape=(n_items, n_items)).tocsr()
 

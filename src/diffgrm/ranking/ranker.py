@@ -14,10 +14,10 @@ from torch import nn
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
-from diffgrm.networks.contracts import EncodesHistories, GivesCodeTables, ScoresItems, contract
+from diffgrm.networks.contracts import EncodesHistories, GivesCodeTables, PairsDigits, ScoresItems, contract
 from diffgrm.networks.inputs import Histories, ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue, Excluded
-from diffgrm.ranking.decoding.base import Decoded, Decoder, ItemScores, Task, Watch
+from diffgrm.ranking.decoding.base import Decoded, Decoder, ItemScores, PairScores, Task, Watch
 from diffgrm.ranking.first_stage import FirstStage, LookUp
 from diffgrm.ranking.item_scoring.base import ItemScoring, SecondLook, Users
 from diffgrm.ranking.item_table import ItemTable
@@ -104,9 +104,10 @@ class Ranker:
                 if exclude_seen or without is not None:
                     seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
                     excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
-                seeds = torch.tensor([zlib.crc32(histories[user].tobytes()) for user in users], device=device)
+                seeds = torch.tensor([self.seed_of(histories[user]) for user in users], device=device)
                 scores = self._item_scores(memory, histories.rows(users)) if self.decoder.uses_item_scores else None
-                task = Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores, tables)
+                pairs = self._pair_scores(memory) if self.decoder.uses_pairs else None
+                task = Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores, tables, pairs)
                 yield users, self.decoder.decode(task)
 
     @property
@@ -114,6 +115,10 @@ class Ranker:
         """The first stage, where it serves this decoder and catalogue."""
         serves = self.first_stage is not None and self.decoder.looks_up and self.first_stage.serves(len(self.catalogue))
         return self.first_stage if serves else None
+
+    def seed_of(self, history: np.ndarray) -> int:
+        """Where decoders that draw begin, by nothing but the user's history: the rest of the batch changes no answer."""
+        return zlib.crc32(history.tobytes())
 
     def _item_scores(self, memory: Any, histories: Ragged) -> ItemScores:
         """What the scorers say of all items, or of the best, for encoded users, and their second look at candidates."""
@@ -124,6 +129,14 @@ class Ranker:
         if self._first_stage is not None:
             return ItemScores(None, scoring.candidates, second_look, LookUp(self._first_stage, users))
         return ItemScores(scoring.scores(users), scoring.candidates, second_look)
+
+    def _pair_scores(self, memory: Any) -> PairScores | None:
+        """What the network says of every two digits for encoded users, where it says something."""
+        if (items := self.items.pair_vectors) is None:
+            return None
+        users = contract(self.network, PairsDigits).pair_users(memory)
+        assert users is not None
+        return PairScores(users[:, 0], items)
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:
         """Batches of users of similar history length: their row numbers, and their encoded histories.

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.shown import fenced, markdown
 
+# What is counted, and how it is validated, by the split.
+COUNTED = {"queries": ("queries", "documents", "judgements", "pairs of a query and a document", "queries held out")}
+USUALLY = "users", "items", "events", "events", "by item, history filtered"
 
-def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_item: object, reader: str = "load") -> str:
+
+def model_card(
+    method: str,
+    facts: Mapping[str, Any],
+    recipe: Recipe,
+    example_item: object,
+    reader: str = "load",
+    example: Sequence[str] | None = None,
+) -> str:
     """Markdown with the YAML header that the Hugging Face hub reads: data, metrics, sizes, versions, settings.
 
     Args:
@@ -18,8 +29,10 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
         facts: what ``fit`` noted: sizes, split, time, versions; validation metrics and tokeniser report where it has them.
         example_item: an item id for the example.
         reader: the function of diffgrm that reads the folder.
+        example: how the folder is loaded and asked, in Python; None: as a recommender is.
     """
     own = recipe.own_classes
+    users, items, events, learnt, validated = COUNTED.get(facts["split"], USUALLY)
     lines = [
         "---",
         "library_name: diffgrm",
@@ -30,7 +43,7 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
         "",
         "Loads with [diffgrm](https://pypi.org/project/diffgrm/):",
         "",
-        *fenced(_example(reader, example_item, bool(own)), "python"),
+        *fenced(_example(reader, example_item, bool(own)) if example is None else "\n".join(example), "python"),
         "",
     ]
     if own:
@@ -43,13 +56,13 @@ def model_card(method: str, facts: Mapping[str, Any], recipe: Recipe, example_it
     lines += [
         "## Data",
         "",
-        f"- {facts['users']:,} users, {facts['items']:,} items, {facts['events']:,} events; split: "
-        f"{markdown(facts['split'])}, of which {facts['training_events']:,} events were trained on.",
+        f"- {facts['users']:,} {users}, {facts['items']:,} {items}, {facts['events']:,} {events}; split: "
+        f"{markdown(facts['split'])}, of which {facts['training_events']:,} {learnt} were trained on.",
         f"- Fitted at {markdown(facts['fitted_at'])} in {facts['fit_seconds']} s ({markdown(facts['machine'])}).",
         "",
     ]
     if validation := facts.get("validation"):
-        lines += ["## Validation (by item, history filtered)", "", "| metric | value |", "|---|---|"]
+        lines += [f"## Validation ({validated})", "", "| metric | value |", "|---|---|"]
         lines += [f"| {markdown(name)} | {value:.4f} |" for name, value in validation.items()] + [""]
     if report := facts.get("tokenizer_report"):
         lines += ["## Semantic IDs", "", "| | |", "|---|---|"]

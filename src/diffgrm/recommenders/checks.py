@@ -15,6 +15,7 @@ from diffgrm.networks.contracts import (
     EncodesHistories,
     PredictsDigits,
     ScoresItems,
+    SteersDigits,
     check_network,
     lacks,
 )
@@ -55,6 +56,14 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.model.options.get("start") == "item_scorer":
         _check_start(recipe)
     _check_index(recipe)
+    _check_pairs_rank(recipe)
+    if recipe.model.options.get("start") == "texts":
+        if recipe.recommender != "documents":
+            raise RecipeError(
+                "model.start=texts begins where a text is all that is asked, and the recommender "
+                f"{recipe.recommender!r} is asked by histories; choose model.start=drawn, or recommender=documents"
+            )
+        _check_codes(recipe)
     asked = [(EncodesHistories, "training"), *taught, *((need, who) for need in needs)]
     check_network(recipe.model.name, registry.resolve("model", recipe.model.name), asked)
     for need in ranks_by:
@@ -81,24 +90,48 @@ def _check_index(recipe: Recipe) -> None:
 
 def _check_start(recipe: Recipe) -> None:
     """Refuse to begin at an item scorer where there is none, or whose vectors codes do not add up to."""
-    encoder, tokenizer = recipe.embedding, recipe.tokenizer
+    encoder = recipe.embedding
     if not issubclass(registry.resolve("embedding", encoder.name), ItemSpace):
         raise RecipeError(
             f"model.start=item_scorer begins at an item scorer, but the embedding {encoder.name!r} is not made of one; "
             "choose embedding.name=item_scorer, or model.start=drawn"
         )
+    _check_codes(recipe)
+
+
+def _check_codes(recipe: Recipe) -> None:
+    """Refuse to begin with codes whose vectors do not add up to those of items, or behind layers that know nothing yet."""
+    tokenizer, start = recipe.tokenizer, recipe.model.options["start"]
     kind: type[Tokenizer] = registry.resolve("tokenizer", tokenizer.name)
     if kind.code_vectors is Tokenizer.code_vectors or tokenizer.options.get("unit"):
         raise RecipeError(
-            "model.start=item_scorer needs codes whose vectors add up to those of items; the tokenizer "
+            f"model.start={start} needs codes whose vectors add up to those of items; the tokenizer "
             f"{tokenizer.name!r} does not give them with these settings; choose tokenizer.name=opq with "
             "tokenizer.unit=false, or model.start=drawn"
         )
     if not recipe.model.options.get("skip"):
         raise RecipeError(
-            "model.start=item_scorer begins where digits are compared with the state of the newest item; set "
-            "model.skip=true"
+            f"model.start={start} begins where digits are compared with the state of the newest item; set model.skip=true"
         )
+
+
+def _check_pairs_rank(recipe: Recipe) -> None:
+    """Refuse scores of pairs where there are none, and to rank without those that a network has."""
+    rank = recipe.model.options.get("pairwise_rank")
+    if not rank or "decoding" not in recipe.sections:
+        return
+    if recipe.tokenizer.options.get("n_digits") == 1 and recipe.semantic_ids.collisions != "extra_digit":
+        raise RecipeError(
+            f"model.pairwise_rank = {rank} scores pairs of digits, but tokenizer.n_digits is 1; set it to 2 or more, or "
+            "model.pairwise_rank to 0"
+        )
+    for part in (recipe.decoding, recipe.validation_decoder):
+        if not registry.constant("decoding", part.name, "uses_pairs", False):
+            able = [name for name in registry.names("decoding") if registry.constant("decoding", name, "uses_pairs", False)]
+            raise RecipeError(
+                f"decoding {part.name!r} leaves out the scores of pairs of digits (model.pairwise_rank = {rank}); choose "
+                f"one of {', '.join(able)}, or set model.pairwise_rank to 0"
+            )
 
 
 def check_all_taught(recipe: Recipe) -> None:
@@ -113,7 +146,7 @@ def check_all_taught(recipe: Recipe) -> None:
     model, objective, who = recipe.model.name, recipe.objective.name, recipe.recommender
     parts = [part for part in recipe.objective.with_nested() if part.kind == "objective"]
     taught = {protocol for part in parts for need in _needs(part) for protocol in need.__mro__}
-    for head in (Denoises, PredictsDigits, DenoisesVectors):
+    for head in (Denoises, PredictsDigits, DenoisesVectors, SteersDigits):
         if head not in taught and not lacks(registry.resolve("model", model), head):
             raise RecipeError(
                 f"the model {model!r} answers as {head.__name__}, which the objective {objective!r} of the recommender "
@@ -123,13 +156,19 @@ def check_all_taught(recipe: Recipe) -> None:
     if getattr(registry.resolve("model", model), "user_head", False) and ScoresItems not in taught:
         raise RecipeError(
             f"the model {model!r} has weights for scores of items, which the objective {objective!r} does not teach; set "
-            "recommender=hybrid, whose objective joint does, or model.name=diffgrm"
+            "recommender=hybrid, whose objective joint does, or a model without them (diffgrm, masked_history)"
         )
     independent = getattr(registry.resolve("model", model), "independent_digits", False)
     if independent and "noising" in recipe.sections and recipe.noising.name != "full_mask":
         raise RecipeError(
             f"the digits of the model {model!r} are independent, so that noising {recipe.noising.name!r} shows it digits "
             "for nothing; set noising.name=full_mask"
+        )
+    rank = recipe.model.options.get("pairwise_rank")
+    if rank and not any(registry.constant("objective", part.name, "teaches_pairs", False) for part in parts):
+        raise RecipeError(
+            f"model.pairwise_rank = {rank} gives weights to pairs of digits, which the objective {objective!r} does not "
+            "teach; choose objective.name=catalogue_diffusion, or set model.pairwise_rank to 0"
         )
     _check_alignment(recipe)
     looks_up = "decoding" not in recipe.sections or registry.constant("decoding", recipe.decoding.name, "looks_up", False)

@@ -94,7 +94,8 @@ class DiffGRMRecommender(GenerativeRecommender):
         """How the k best items of one history were found: which digit was filled when, and how sure the network was.
 
         Where item scores choose the list (decoding by ``item_proposals`` with ``weight`` 0), digits have no say in it; they
-        show how the network would fill in each item of the list.
+        show how the network would fill in each item of the list. Scores of pairs of digits (``model.pairwise_rank``) have a
+        say in the list, and none in these confidences.
 
         Args:
             history: item ids, oldest first, in any form that ``only`` of :meth:`recommend` has.

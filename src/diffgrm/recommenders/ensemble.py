@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from diffgrm.data.dataset import EvaluationSet, Ragged, Split
+from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import accuracy, selection_score
 from diffgrm.foundation import registry
-from diffgrm.foundation.parts import merge
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import holds_checkpoint
-from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
+from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.ranking.score_fusion import ScoreFusion, highest_probability
-from diffgrm.recommenders import packing
-from diffgrm.recommenders.base import Recommender, load
+from diffgrm.recommenders import inner, packing
+from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.neighbours import check_model
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, part_of
 
@@ -53,7 +51,9 @@ class Members(LearntPart):
             )
         fusion(task.recipe).check(len(named))
         self.recommenders = [
-            _read(Path(member), task.split) if isinstance(member, str) else _planned(member, task.recipe)
+            inner.read(Path(member), task.split, "model.members")
+            if isinstance(member, str)
+            else inner.planned(member, task.recipe, "model.members")
             for member in named
         ]
 
@@ -216,50 +216,6 @@ def member_file(number: int) -> str:
     'member-0.safetensors'
     """
     return f"member-{number}.safetensors"
-
-
-def _read(folder: Path, split: Split) -> Recommender:
-    """A member from its folder.
-
-    Raises:
-        DataError: see :meth:`Members.check`.
-    """
-    try:
-        member = load(folder)
-    except DiffGRMError as error:
-        raise DataError(f"model.members: {error}") from error
-    if not member.items.series.equals(ids := split.dataset.items.series):
-        strange = first_few(sorted({*map(str, member.items.series)} ^ {*map(str, ids)}))
-        raise DataError(
-            f"model.members: {folder} knows other items than this dataset has (one of both has {strange}); fit it on the "
-            "same tables"
-        )
-    if member.facts.get("training_fingerprint") != split.fingerprint:
-        raise DataError(
-            f"model.members: {folder} was not fitted on the training events of this split, so it may have learnt from "
-            "those that are to be predicted; fit it on the same tables with the same data.split"
-        )
-    return member
-
-
-def _planned(member: Mapping[str, Any], recipe: Recipe) -> Recommender:
-    """A member that is fitted first, by a recipe in which the ensemble's seed and split stand where it has none.
-
-    Raises:
-        RecipeError: a wrong recipe, or one with a split of its own.
-    """
-    if "data" in member:
-        raise RecipeError("model.members: the members of an ensemble share its split; say data of the ensemble only")
-    changes = {key: value for key, value in member.items() if key != "recipe"}
-    raw = Recipe.preset(str(member["recipe"])).to_dict() if "recipe" in member else {}
-    try:
-        found = Recipe.from_dict(merge({**raw, "seed": recipe.seed, "data": recipe.data.model_dump()}, changes))
-        found.refuse_idle()
-        recommender = registry.resolve("recommender", found.recommender)(found)
-        recommender.new_parts()
-    except RecipeError as error:
-        raise RecipeError(f"model.members: {error}") from error
-    return recommender
 
 
 def _lists(how: ScoreFusion, members: list[Recommender], histories: Ragged, k: int) -> list[tuple[np.ndarray, np.ndarray]]:

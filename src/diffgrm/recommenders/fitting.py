@@ -27,8 +27,14 @@ def learn(
     recipe: Recipe, parts: Parts, dataset: InteractionDataset, run_folder: Path | None, resume: bool, progress: bool
 ) -> Learnt:
     """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
-    started, data = time.perf_counter(), recipe.data
+    data = recipe.data
     split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
+    return learn_from(split, recipe, parts, run_folder, resume, progress)
+
+
+def learn_from(split: Split, recipe: Recipe, parts: Parts, run_folder: Path | None, resume: bool, progress: bool) -> Learnt:
+    """The same from a split that is made already."""
+    started, dataset = time.perf_counter(), split.dataset
     facts: dict[str, Any] = {
         "dataset": dataset.name,
         "users": dataset.n_users,

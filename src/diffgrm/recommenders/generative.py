@@ -17,7 +17,7 @@ from diffgrm.ranking.query import Query
 from diffgrm.ranking.ranker import Ranker
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe
-from diffgrm.recommenders.parts import LearntPart, part_of
+from diffgrm.recommenders.parts import LearntPart, Parts, part_of
 from diffgrm.recommenders.rankers import Tables, first_stage, item_features
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
@@ -64,24 +64,29 @@ class GenerativeRecommender(Recommender):
     # ---- what has been learnt -----------------------------------------------------------------------------------
 
     @property
+    def ingredients(self) -> Parts:
+        """What is learnt of texts, semantic IDs and network, by name, wherever it is kept."""
+        return self.parts
+
+    @property
     def encoder(self) -> ItemEncoder:
         """The encoder of item texts."""
-        return part_of(self.parts, "texts", TextVectors).encoder
+        return part_of(self.ingredients, "texts", TextVectors).encoder
 
     @property
     def tokenizer(self) -> Tokenizer:
         """What makes semantic IDs of text vectors."""
-        return part_of(self.parts, "sids", Identifiers).tokenizer
+        return part_of(self.ingredients, "sids", Identifiers).tokenizer
 
     @property
     def semantic_ids(self) -> SemanticIds:
         """Of all items."""
-        return part_of(self.parts, "sids", Identifiers).semantic_ids
+        return part_of(self.ingredients, "sids", Identifiers).semantic_ids
 
     @property
     def report(self) -> TokenizerReport | None:
         """On the health of the semantic IDs, after fit."""
-        return part_of(self.parts, "sids", Identifiers).report
+        return part_of(self.ingredients, "sids", Identifiers).report
 
     @property
     def network(self) -> torch.nn.Module:
@@ -100,8 +105,8 @@ class GenerativeRecommender(Recommender):
         device = next(network.parameters()).device
         if self._ranker is None:
             n_fitted = network_of(self.parts).sizes["n_items"]
-            features = item_features(self.parts, self.item_counts, n_fitted).to(device)
-            tables = Tables(self.recipe, self.parts, recommendable)
+            features = item_features(self.ingredients, self.item_counts, n_fitted).to(device)
+            tables = Tables(self.recipe, self.ingredients, recommendable)
             self._ranker = self._looking_up(tables.ranker(network, features, self._decoder()))
         if candidates is None or candidates is recommendable:
             return self._ranker
@@ -119,7 +124,7 @@ class GenerativeRecommender(Recommender):
         return self.ranker(query.candidates).rank(*asked)
 
     def _similarity(self, position: int) -> np.ndarray:
-        return part_of(self.parts, "texts", TextVectors).similarity(self.item_table, position)
+        return part_of(self.ingredients, "texts", TextVectors).similarity(self.item_table, position)
 
     def sid_numbers(self, item_ids: pl.Series) -> np.ndarray:
         """[N] the number of each item's SID; items that share one have equal numbers, unknown items get -2."""
@@ -167,7 +172,7 @@ class GenerativeRecommender(Recommender):
         before, decoder = self._ranker, self._decoder()
         self._forget()
         if before is not None:
-            tables = Tables(self.recipe, self.parts, self.catalogue.recommendable, before.catalogue)
+            tables = Tables(self.recipe, self.ingredients, self.catalogue.recommendable, before.catalogue)
             self._ranker = self._looking_up(tables.ranker(before.network, before.items.features, decoder, before.items))
 
     def _looking_up(self, exact: Ranker) -> Ranker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -45,25 +45,32 @@ class Saved(Protocol):
 R = TypeVar("R", bound=Saved)
 
 
-def write(recommender: Saved, folder: Path) -> Path:
-    """Write a fitted recommender to a model folder, whole or not at all; see ``Recommender.save``."""
+def write(recommender: Saved, folder: Path, kind: str = model_folder.MODEL, example: Sequence[str] | None = None) -> Path:
+    """Write a fitted recommender to a model folder, whole or not at all; see ``Recommender.save``.
+
+    Args:
+        kind: format of the folder.
+        example: how its card tells to use it; None: as a recommender.
+    """
     catalogue, recipe = recommender.catalogue, recommender.recipe.portable()
     facts = {"recommender": recipe.recommender, "facts": recommender.facts}
-    with model_folder.writing(folder, facts) as new:
+    with model_folder.writing(folder, facts, kind) as new:
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         catalogue.save(new)
         for part in recommender.parts.values():
             part.save(new)
-        card = model_card(type(recommender).__name__, recommender.facts, recipe, catalogue.ids.ids([0])[0])
+        item = catalogue.ids.ids([0])[0]
+        card = model_card(type(recommender).__name__, recommender.facts, recipe, item, example=example)
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust) -> R:
+def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust, kind: str = model_folder.MODEL) -> R:
     """Read a model folder of this format or the one before; see ``Recommender.load``.
 
     Args:
         make: gives a recommender without what it has learnt.
+        kind: format that the folder must have.
     """
 
     def take(manifest: dict[str, Any]) -> R:
@@ -78,7 +85,7 @@ def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust) -> R:
             recommender.take(loaded, catalogue, manifest["facts"])
             return recommender
 
-    return model_folder.read(folder, take, trust_code=trust_code)
+    return model_folder.read(folder, take, kind, trust_code)
 
 
 def download(name: str, revision: str | None, token: str | None) -> Path:

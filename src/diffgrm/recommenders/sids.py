@@ -54,7 +54,7 @@ class Identifiers(LearntPart):
         self.tokenizer = tokenizer = recipe.tokenizer.build(seed=recipe.seed)
         folder = None if task.run_folder is None else task.run_folder / "tokenizer"
         items = split.dataset.items.series
-        context = TokenizerContext(vectors, split.item_counts > 0, split.train, "cpu", folder, recipe.seed, items)
+        context = TokenizerContext(vectors, split.learnable, split.train, "cpu", folder, recipe.seed, items)
         collisions, options = recipe.semantic_ids.collisions, recipe.tokenizer.flat()
         self.semantic_ids, self.report = tokenize_items(tokenizer, context, collisions, options)
         task.facts["tokenizer_report"] = dict(self.report.rows())

@@ -51,7 +51,7 @@ class TextVectors(LearntPart):
         """See :meth:`LearntPart.fit`."""
         self.encoder, self._embedding = task.recipe.embedding.build(seed=task.recipe.seed), task.recipe.embedding
         split, seed = task.split, task.recipe.seed
-        data, in_training = split.dataset, split.item_counts > 0
+        data, in_training = split.dataset, split.learnable
         context = EventContext(split, task.recipe.data.model_dump(), seed, task.run_folder, task.resume, task.progress)
         self.vectors = embed_items(self.encoder, data.item_table, in_training, context=context, given=data.given)
 
@@ -141,8 +141,9 @@ def all_text_vectors(change: ItemChange) -> np.ndarray:
 
 
 def reads_texts(recipe: Recipe) -> bool:
-    """Whether the vectors of items in a recipe's model need those of texts."""
-    return any(registry.constant("branch", name, "reads_texts", False) for name in branch_names(recipe))
+    """Whether a recipe's model, or the vectors of its items, need those of texts."""
+    named = [("model", recipe.model.name), *(("branch", name) for name in branch_names(recipe))]
+    return any(registry.constant(kind, name, "reads_texts", False) for kind, name in named)
 
 
 def branch_names(recipe: Recipe) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 
+from diffgrm.data.dataset import Ragged
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError, RecipeError, TrainingError
@@ -23,6 +24,7 @@ from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.networks.contracts import EncodesHistories, contract
 from diffgrm.networks.history import HistoryNetwork
 from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.ranking.decoding.base import Decoder
 from diffgrm.recommenders import weights
 from diffgrm.recommenders.checks import check_all_taught, usable_device
 from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, Parts, part_of
@@ -41,12 +43,14 @@ class TrainedNetwork(LearntPart):
     Attributes:
         network: in 32 bits, as it is saved; there once it is fitted or loaded.
         sizes: what the data decided: arguments of networks that are no settings.
+        given: other arguments that are none.
     """
 
     network: nn.Module
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
+        self.given: dict[str, Any] = {}
         self._precision = "32"
         self._in_use: nn.Module | None = None
 
@@ -78,13 +82,13 @@ class TrainedNetwork(LearntPart):
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.network = self._built(recipe)
-        if recipe.model.options.get("start") == "item_scorer":
+        if recipe.model.options.get("start", "drawn") != "drawn":
             self._start(task)
         objective, network = self._objective(task, self.network), self.network
         with tempfile.TemporaryDirectory() as temporary, compiled(network, recipe.training.compile):
             result = train(
                 objective,
-                events=task.split.train,
+                events=self._events(task),
                 validation=task.split.validation,
                 max_len=contract(network, EncodesHistories).max_len,
                 settings=recipe.training,
@@ -103,6 +107,10 @@ class TrainedNetwork(LearntPart):
             validation=result.validation,
             earlier_seconds=result.earlier_seconds,
         )
+
+    def _events(self, task: FitTask) -> Ragged:
+        """What is learnt from: histories, each with what followed it."""
+        return task.split.train
 
     def _try_sizes(self, task: FitTask) -> None:
         """Make the network once, with small sizes in place of what is not learnt yet, so that it is refused early.
@@ -126,7 +134,7 @@ class TrainedNetwork(LearntPart):
         Raises:
             RecipeError: it needs one that the data do not decide here.
         """
-        model, sizes = recipe.model, self.sizes if sizes is None else sizes
+        model, sizes = recipe.model, {**(self.sizes if sizes is None else sizes), **self.given}
         known = inspect.signature(registry.resolve("model", model.name)).parameters.values()
         if missing := [p.name for p in known if p.default is p.empty and p.name not in {*sizes, *model.options}]:
             raise RecipeError(
@@ -143,16 +151,25 @@ class TrainedNetwork(LearntPart):
         self.network.start_from(encoder.history_encoder(), torch.from_numpy(codes))
 
     def _objective(self, task: FitTask, network: nn.Module) -> Objective:
-        recipe, counts = task.recipe, task.split.item_counts
-        items = TrainingItems(item_features(task.parts, counts, len(counts)), counts)
+        recipe, items = task.recipe, self._items(task)
         ranking: Callable[[nn.Module, ItemFeatures], Ranking] = partial(item_ranker, recipe)
-        if "decoding" in recipe.sections:  # the tables of the catalogue serve all validations
-            decoder = recipe.validation_decoder.build(seed=recipe.seed)
-            ranking = partial(Tables(recipe, task.parts, None).ranker, decoder=decoder)
+        if "decoding" in recipe.sections:
+            ranking = self._ranking(task, items, recipe.validation_decoder.build(seed=recipe.seed))
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
         encoder = part_of(task.parts, "texts", TextVectors).encoder if "texts" in task.parts else None
         teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
         return recipe.objective.build(task=LearningTask(network, items, ranking, recipe.item_loss, noising, teacher))
+
+    def _items(self, task: FitTask) -> TrainingItems:
+        """All items as the objective sees them."""
+        counts = task.split.item_counts
+        return TrainingItems(item_features(task.parts, counts, len(counts)), counts)
+
+    def _ranking(
+        self, task: FitTask, items: TrainingItems, decoder: Decoder
+    ) -> Callable[[nn.Module, ItemFeatures], Ranking]:
+        """Makes a network as it is ready to rank; the tables of the catalogue serve all validations."""
+        return partial(Tables(task.recipe, task.parts, None).ranker, decoder=decoder)
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
@@ -180,7 +197,11 @@ class TrainedNetwork(LearntPart):
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`; the sizes travel in the header."""
-        weights.save(self.network, folder / NETWORK, self.sizes)
+        weights.save(self._kept(self.network), folder / NETWORK, self.sizes)
+
+    def _kept(self, network: nn.Module) -> nn.Module:
+        """The part of the network that is saved here: all of it."""
+        return network
 
     def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
@@ -194,14 +215,15 @@ class TrainedNetwork(LearntPart):
                 f"{beside.n_items} items"
             )
         if recipe.model.name in registry.names("model"):  # a class of others is trusted, and may not be made without memory
-            weights.check_shapes(lambda: self._built(recipe), shapes, path)
-        self.network = weights.load(self._built(recipe), path).eval()
+            weights.check_shapes(lambda: self._kept(self._built(recipe)), shapes, path)
+        self.network = self._built(recipe).eval()
+        weights.load(self._kept(self.network), path)
 
 
 def planned_network(recipe: Recipe) -> nn.Module:
     """The recipe's network without weights, over one item, before the data decide its sizes."""
     part = TrainedNetwork()
-    part.sizes = {"n_items": 1, "n_digits": 1, "codebook_size": 1, "text_width": 1}
+    part.sizes = {"n_items": 1, "n_digits": 2, "codebook_size": 1, "text_width": 1}
     with torch.device("meta"):
         return part._built(recipe)
 

@@ -21,7 +21,15 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError, bullet_list
 from diffgrm.foundation.storage import State, write_parquet
 from diffgrm.networks.comparison import Comparison
-from diffgrm.networks.contracts import Denoises, DenoisesPlaces, EncodesHistories, ScoresItems, contract, lacks
+from diffgrm.networks.contracts import (
+    Denoises,
+    DenoisesPlaces,
+    EncodesHistories,
+    PairsDigits,
+    ScoresItems,
+    contract,
+    lacks,
+)
 from diffgrm.networks.memory import Memory
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.ranking.ranker import Ranker
@@ -35,7 +43,7 @@ from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import SIDS, Identifiers
 from diffgrm.recommenders.trained_network import network_of
 from diffgrm.runtime_onnx.network import DENOISE, ENCODE_HISTORY, Network
-from diffgrm.runtime_onnx.recommender import COMPARABLE, ITEM_VECTORS, VECTORS
+from diffgrm.runtime_onnx.recommender import COMPARABLE, ITEM_VECTORS, PAIRS, VECTORS
 
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights that a single ONNX file holds; more go into a file beside it
 # What the NumPy decoders of diffgrm.runtime_onnx do; steps may also be the number of digits.
@@ -57,22 +65,31 @@ class EncodeHistory(nn.Module):
     """``encode_history`` with the memory as arrays.
 
     Args:
-        newest: whether ``denoise`` needs the states of newest items.
+        more: what else is asked for: ``newest``, the states of newest items, where ``denoise`` needs them; ``pairs``, what
+            users are multiplied with the pairs of digits of items by, where the network has some.
     """
 
-    def __init__(self, network: nn.Module, comparison: Comparison, newest: bool) -> None:
+    def __init__(self, network: nn.Module, comparison: Comparison, more: tuple[str, ...]) -> None:
         super().__init__()
-        self.network, self.comparison, self.newest = network, comparison, newest
+        self.network, self.comparison, self.more = network, comparison, more
         self.encode = contract(network, EncodesHistories).encode_history
         self.user_vectors = contract(network, ScoresItems).user_vectors
 
     def forward(self, vectors: Tensor, places: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
         """Vectors [M, d], places [B, S], valid [B, S] -> keys and values [L, B, heads, S, d/heads] of L layers, the
-        vectors [B, d] of users, ready to be multiplied with those of items, and where needed the newest states [B, d]."""
+        vectors [B, d] of users, ready to be multiplied with those of items; and ``more``, the newest states [B, d] and
+        numbers [B, r] for pairs of digits."""
         memory: Memory = self.encode(vectors, places, valid)
-        users = self.comparison.users(self.user_vectors(memory))
-        newest = [memory.newest()] if self.newest else []
-        return torch.stack(memory.keys), torch.stack(memory.values), users, *newest
+        users, further = self.comparison.users(self.user_vectors(memory)), {"newest": self._newest, "pairs": self._pairs}
+        return torch.stack(memory.keys), torch.stack(memory.values), users, *(further[name](memory) for name in self.more)
+
+    def _newest(self, memory: Memory) -> Tensor:
+        return memory.newest()
+
+    def _pairs(self, memory: Memory) -> Tensor:
+        users = contract(self.network, PairsDigits).pair_users(memory)
+        assert users is not None
+        return users[:, 0]
 
 
 class Denoise(nn.Module):
@@ -115,12 +132,14 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
     model_folder.check_target(folder, model_folder.EXPORT)
     recipe, catalogue = recommender.recipe.portable(), recommender.catalogue
     settings = {"max_len": contract(ranker.network, EncodesHistories).max_len}
-    newest = bool(recipe.model.options.get("skip"))
+    more = _asked_of_encoder(recipe, ranker.items)
     facts = {"recommender": recipe.recommender, "facts": recommender.facts, "onnx": settings}
     with model_folder.writing(folder, facts, model_folder.EXPORT) as new:
-        _write_graphs(ranker.items, new, newest)
-        _check_graphs(ranker.items, new, newest)
+        _write_graphs(ranker.items, new, more)
+        _check_graphs(ranker.items, new, more)
         vectors = {VECTORS: ranker.items.vectors.numpy()}
+        if (pairs := ranker.items.pair_vectors) is not None:
+            vectors[PAIRS] = pairs.numpy()
         if ranker.scoring is not None:
             part_of(recommender.parts, "scorers", ItemScorers).save(new)
             if ranker.items.comparable is not ranker.items.vectors:
@@ -135,6 +154,12 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
         card = model_card(name, recommender.facts, recipe, catalogue.ids.ids([0])[0], reader="load_onnx")
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _asked_of_encoder(recipe: Recipe, items: ItemTable) -> tuple[str, ...]:
+    """What else than keys, values and users' vectors the encoder is asked for, in order."""
+    asked = {"newest": bool(recipe.model.options.get("skip")), "pairs": items.pair_vectors is not None}
+    return tuple(name for name, wanted in asked.items() if wanted)
 
 
 def _ranker_of(recommender: Recommender) -> Ranker:
@@ -212,31 +237,27 @@ def _check_installed() -> None:
             raise MissingExtraError(package, "onnx", "diffgrm export") from error
 
 
-def _write_graphs(items: ItemTable, folder: Path, newest: bool) -> None:
+def _write_graphs(items: ItemTable, folder: Path, more: tuple[str, ...]) -> None:
     """Trace both functions with every size left open that a question decides.
 
     Args:
-        newest: whether ``denoise`` needs the states of newest items.
+        more: see :class:`EncodeHistory`.
     """
     network = contract(items.network, EncodesHistories)
     users, distinct, questions, unknown = Dim("users"), Dim("items"), Dim("questions"), Dim("unknown")
     length = Dim("length", max=network.max_len) if network.max_len > 1 else None
     example = _question(items, users=2, distinct=4, length=min(3, network.max_len), questions=3)
-    encode_history, denoise = EncodeHistory(items.network, items.comparison, newest), Denoise(items.network)
+    encode_history, denoise = EncodeHistory(items.network, items.comparison, more), Denoise(items.network)
     with torch.no_grad():
-        keys, values, _, *states = encode_history(**example.history)
-    memory = {
-        "keys": keys,
-        "values": values,
-        "valid": example.history["valid"],
-        **dict(zip(["newest"], states, strict=False)),
-    }
+        keys, values, _, *found = encode_history(**example.history)
+    newest = {"newest": found[0]} if "newest" in more else {}
+    memory = {"keys": keys, "values": values, "valid": example.history["valid"], **newest}
     one_row_a_user = {0: users, 1: length}
     _write_graph(
         encode_history,
         example.history,
         {"vectors": {0: distinct}, "places": one_row_a_user, "valid": one_row_a_user},
-        ["keys", "values", "users", *["newest"] * newest],
+        ["keys", "values", "users", *more],
         folder / ENCODE_HISTORY,
     )
     _write_graph(
@@ -316,24 +337,26 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_graphs(items: ItemTable, folder: Path, newest: bool) -> None:
+def _check_graphs(items: ItemTable, folder: Path, more: tuple[str, ...]) -> None:
     """Make sure that the graphs say what the network says, for sizes that they were not traced with.
 
     Raises:
         DiffGRMError: they do not.
     """
     graphs, network = Network(folder, threads=1), items.network
-    denoise, encode = contract(network, Denoises).denoise, EncodeHistory(network, items.comparison, newest)
+    denoise, encode = contract(network, Denoises).denoise, EncodeHistory(network, items.comparison, more)
     longest = contract(network, EncodesHistories).max_len
     for users, distinct, length, questions in ((1, 1, 1, 5), (3, 5, min(2, longest), 1)):
         history, partial = _question(items, users, distinct, length, questions)
         codes, mask = partial["codes"], partial["mask"]
         with torch.no_grad():
             memory = encode.encode(*history.values())
-            wanted = {"users' vectors": encode(**history)[2], "logits": denoise(codes, mask, memory)}
+            _, _, users, *rest = encode(**history)
+            wanted = {"users' vectors": users, "logits": denoise(codes, mask, memory), **dict(zip(more, rest, strict=True))}
         try:
             encoded = graphs.encode_history(*(part.numpy() for part in history.values()))
             found = {"users' vectors": encoded.users, "logits": graphs.denoise(codes.numpy(), mask.numpy(), encoded)}
+            found |= {name: getattr(encoded, name) for name in more}
         except ModelFolderError as error:
             raise _differ(str(error)) from error
         for name, values in found.items():

@@ -26,6 +26,7 @@ class Memory:
         valid: [B, S] bool, which places are real.
         users: [B, d] the users' vectors, ready to be multiplied with those of items.
         newest: [B, d] the states of the newest items; None: ``denoise`` does without.
+        pairs: [B, r] what users are multiplied with the pairs of digits of items by; None: pairs say nothing.
     """
 
     keys: np.ndarray
@@ -33,14 +34,15 @@ class Memory:
     valid: np.ndarray
     users: np.ndarray
     newest: np.ndarray | None = None
+    pairs: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.valid)
 
     def rows(self, users: np.ndarray) -> Memory:
         """The chosen users [b]."""
-        newest = None if self.newest is None else self.newest[users]
-        return Memory(self.keys[:, users], self.values[:, users], self.valid[users], self.users[users], newest)
+        newest, pairs = (None if part is None else part[users] for part in (self.newest, self.pairs))
+        return Memory(self.keys[:, users], self.values[:, users], self.valid[users], self.users[users], newest, pairs)
 
 
 class Network:
@@ -67,8 +69,8 @@ class Network:
             valid: [B, S] bool, true for the first places of each row, at least one a row.
         """
         given = {"vectors": vectors, "places": places, "valid": valid}
-        keys, values, users, *newest = _run(self._encode_history, given)
-        return Memory(keys, values, valid, users, *newest)
+        found = _run(self._encode_history, given, ("keys", "values", "users"))
+        return Memory(found["keys"], found["values"], valid, found["users"], found.get("newest"), found.get("pairs"))
 
     def denoise(self, codes: np.ndarray, mask: np.ndarray, memory: Memory) -> np.ndarray:
         """Logits [B, Q, n, K] of every digit, given those that are known; 0 for known digits.
@@ -81,8 +83,8 @@ class Network:
         wanted = np.argsort(~unknown, axis=1, kind="stable")[:, : int(unknown.sum(1).max())]
         given = {"codes": codes, "mask": mask, "wanted": wanted}
         given |= {"keys": memory.keys, "values": memory.values, "valid": memory.valid}
-        (logits,) = _run(self._denoise, given if memory.newest is None else given | {"newest": memory.newest})
-        return logits
+        given = given if memory.newest is None else given | {"newest": memory.newest}
+        return _run(self._denoise, given, ("logits",))["logits"]
 
 
 def _session(path: Path, threads: int | None) -> Any:
@@ -100,9 +102,13 @@ def _session(path: Path, threads: int | None) -> Any:
         raise ModelFolderError(f"ONNX Runtime cannot read {path}: {error}") from error
 
 
-def _run(session: Any, given: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs of a graph, which may do without some of the inputs."""
+def _run(session: Any, given: dict[str, np.ndarray], wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The outputs of a graph by their names, those wanted and perhaps more; it may do without some of the inputs."""
+    outputs = [one.name for one in session.get_outputs()]
+    if missing := [name for name in wanted if name not in outputs]:
+        raise ModelFolderError(f"the graph of the export does not give {', '.join(missing)}; export the model again")
     try:
-        return session.run(None, {one.name: given[one.name] for one in session.get_inputs()})
+        found = session.run(None, {one.name: given[one.name] for one in session.get_inputs()})
     except Exception as error:  # as above
         raise ModelFolderError(f"the graph of the export does not take what it is given: {error}") from error
+    return dict(zip(outputs, found, strict=True))

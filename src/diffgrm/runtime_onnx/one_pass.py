@@ -1,4 +1,4 @@
-"""The whole catalogue in one pass: the sum of the digits' log-probabilities when all are masked, in NumPy.
+"""The whole catalogue in one pass: the sum of the digits' log-probabilities when all are masked, and of pairs, in NumPy.
 
 What :mod:`diffgrm.ranking.decoding.one_pass` does.
 """
@@ -10,18 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.runtime_onnx.search import Task, best_of, items_from_sids, log_softmax
 
 
 @dataclass(frozen=True)
 class OnePass:
-    """Exact top-k under independent digits.
+    """Exact top-k under digits that are independent, or that depend on each other by twos.
 
     Attributes:
         new_items: added to the scores of items without training events.
+        pairs: [I, r] what the pairs of digits of all items say; None: nothing.
     """
 
     new_items: float
+    pairs: np.ndarray | None = None
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`diffgrm.runtime_onnx.decoding.Decoding.rows`; scores weigh as 1024 logits do."""
@@ -35,8 +38,24 @@ class OnePass:
         for digit, codes in enumerate(tables.distinct_codes.T):
             score += log_p[:, digit, codes]
         score += np.float32(self.new_items) * tables.new_sids
+        if (pairs := self._checked_pairs(task)) is not None:
+            score += task.memory.pairs @ pairs[tables.distinct_items].T
         # Every excluded item can spoil one SID at most.
         best = best_of(score, task.k + (histories.lengths.max(initial=0) if task.excluded is not None else 0))
         items, scores = items_from_sids(task, tables.distinct_codes[best], np.take_along_axis(score, best, 1))
         short = ((0, 0), (0, task.k - items.shape[1]))
         return np.pad(items, short, constant_values=-1), np.pad(scores, short, constant_values=-np.inf)
+
+    def _checked_pairs(self, task: Task) -> np.ndarray | None:
+        """``pairs``, if what the graph says of users goes with it.
+
+        Raises:
+            ModelFolderError: it does not.
+        """
+        items, users = (None if part is None else part.shape[1:] for part in (self.pairs, task.memory.pairs))
+        if items != users or (items is not None and len(items) != 1):
+            raise ModelFolderError(
+                f"scores of pairs of digits do not go together: items have {items or 'none'}, users {users or 'none'}; "
+                "export the model again"
+            )
+        return self.pairs

@@ -39,6 +39,7 @@ from diffgrm.runtime_onnx.search import Task
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
 
 VECTORS, COMPARABLE = "vectors", "comparable"  # [I, d] as they stand in histories, and where others are compared, those
+PAIRS = "pairs"  # [I, r] what pairs of digits say, where there are such scores
 ITEM_VECTORS = "item_vectors.safetensors"
 LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more would leave the cache
 LARGEST = {"threads": 1024, "beam": 2**16, "candidates": 2**31 - 1}
@@ -182,7 +183,7 @@ def _decoding(
     part = as_part("decoding", recipe["decoding"])
     count = chosen_width(part.name, part.options, width)
     if part.name == "one_pass":
-        return OnePass(part.options["new_items"])
+        return OnePass(part.options["new_items"], arrays.get(PAIRS))
     if part.name != "item_proposals":
         return BeamSearch(count, part.options["order"])
     learnt = ItemScorers()

@@ -196,6 +196,11 @@ class CatalogueTables:
         return self.codes[self.sid_rows[self._first_rows]].astype(np.int64)
 
     @cached_property
+    def distinct_items(self) -> np.ndarray:
+        """[D] int64, the position of an item of each of the different SIDs."""
+        return self.items[self.sid_rows[self._first_rows]].astype(np.int64)
+
+    @cached_property
     def new_sids(self) -> np.ndarray:
         """[D] bool, the different SIDs of which no recommendable item has training events."""
         if self.trained is None or not len(self):

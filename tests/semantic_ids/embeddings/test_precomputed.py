@@ -118,6 +118,18 @@ def test_files_that_are_something_else_are_an_error(tmp_path, name, message):
         Precomputed(str(tmp_path / name)).encode(THREE)
 
 
+def test_a_folder_of_parquet_files_is_one_file(tmp_path):
+    vectors = tmp_path / "vectors"
+    vectors.mkdir()
+    for number, (item, vector) in enumerate([("c", [5.0, 0.0]), ("a", [3.0, 4.0]), ("b", [0.0, 2.0])]):
+        pl.DataFrame({"item_id": [item], "embedding": [vector]}).write_parquet(vectors / f"part-{number}.parquet")
+    (vectors / "_manifest.json").write_text("{}")
+    assert Precomputed(str(vectors)).encode(THREE) == pytest.approx(np.array([[0.6, 0.8], [0, 1], [1, 0]]))
+    (vectors / "notes.txt").write_text("to be read")
+    with pytest.raises(DataError, match=r"holds not only parquet files: notes\.txt"):
+        Precomputed(str(vectors)).encode(THREE)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=f"there is no embedding file {tmp_path}/none.npy"):
         Precomputed(str(tmp_path / "none.npy")).encode(THREE)

@@ -74,6 +74,19 @@ def test_sentence_vectors_come_from_the_cache_until_the_folder_changes(sentence_
     assert np.array_equal(embed(), vectors) and len(loads) == 1
 
 
+def test_a_sentence_encoder_is_loaded_for_every_table_unless_it_is_to_stay(sentence_model, monkeypatch):
+    import sentence_transformers
+
+    loads, load = [], sentence_transformers.SentenceTransformer
+    monkeypatch.setattr(
+        sentence_transformers, "SentenceTransformer", lambda *args, **more: loads.append(args) or load(*args, **more)
+    )
+    for encoder, count in ((SentenceTransformer(str(sentence_model), device="cpu"), 2), (None, 3)):
+        encoder = encoder or SentenceTransformer(str(sentence_model), device="cpu").stay_loaded()
+        first, again = encoder.encode(table(*TEXTS)), encoder.encode(table(*TEXTS))
+        assert np.array_equal(first, again) and len(loads) == count
+
+
 def test_without_sentence_transformers_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'diffgrm\[sentence\]'"):

@@ -6,10 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-
-from diffgrm.foundation.run_folder import holds_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -46,13 +43,6 @@ def hint(words: Callable[[], str]) -> Iterator[None]:
     except Ended as end:
         end.hint = words()
         raise
-
-
-def how_to_go_on(run: Path) -> str:
-    """What is said where a fit is ended whose checkpoints lie in a run folder."""
-    if holds_checkpoint(run):
-        return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
-    return "No model was saved, and there is no checkpoint yet to go on from."
 
 
 def leave_to_others() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 import typer
 
 from diffgrm.apps.cli import ends
+from diffgrm.apps.cli.batch import embed_batch, recommend_batch
+from diffgrm.apps.cli.documents import documents_app
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.plan import plan
@@ -34,14 +36,16 @@ from diffgrm.apps.cli.shared import (
     as_text,
     check_outputs,
     dataset_of,
+    events_for,
     events_of,
-    of_users,
+    how_to_go_on,
     recipe_of,
     renamings,
+    run_folder_of,
     write_json,
     write_table,
+    write_tables,
 )
-from diffgrm.foundation.outputs import check_folder
 from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
@@ -52,10 +56,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (recipes, datasets, bench, report, demo, export, plan):
+for _command in (recipes, datasets, bench, report, demo, export, plan, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)
+app.add_typer(documents_app, name="documents", no_args_is_help=True)
 
 
 @app.callback()
@@ -91,14 +96,11 @@ def fit(
 
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
-    run = run_folder or out.with_name(f"{out.name}.run")
-    if model_folder.place(run).is_relative_to(model_folder.place(out)):
-        raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
-    check_folder(run)
+    run = run_folder_of(out, run_folder)
     data = dataset_of(interactions, items, dataset, column, time_format)
     say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
-    with ends.hint(lambda: ends.how_to_go_on(run)):
+    with ends.hint(lambda: how_to_go_on(run)):
         recommender.fit(data, run_folder=run, resume=resume, progress=not quiet)
     from diffgrm.learning.machine import is_first_process
 
@@ -138,31 +140,27 @@ def recommend(
     from diffgrm.apps.console import show_recommendations
     from diffgrm.foundation.terminal import progress_bar, say
     from diffgrm.recommenders import load
+    from diffgrm.recommenders.by_blocks import recommend_blocks
 
     if (interactions is None) == (history is None):
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
     check_outputs(out)
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    if history is not None:
-        table = pl.DataFrame({Columns.USER: ["history"] * len(history), Columns.ITEM: list(map(as_text, history))})
-    else:
-        assert interactions is not None
-        table = of_users(events_of(interactions, column, time_format), user)
-    with progress_bar("Recommending", table[Columns.USER].n_unique(), quiet) as progress:
-        found = recommender.recommend(
-            table,
-            k,
-            exclude_seen=not include_seen,
-            only=only,
-            without=without,
-            on_empty="skip",
-            progress=progress,
-        )
+    histories: Any = {"history": list(map(as_text, history or []))}
+    if interactions is not None:
+        histories = events_for(interactions, recommender.items, user, column, time_format)
+    users = 1 if interactions is None else len(histories.users)
+    asked: dict[str, Any] = {"exclude_seen": not include_seen, "only": only, "without": without, "on_empty": "skip"}
+    with progress_bar("Recommending", users, quiet) as progress:
+        found = recommend_blocks(recommender, histories, k, progress=progress, **asked)
+        if out is not None:
+            rows, users = write_tables(found, out)
+        else:
+            shown = pl.concat(found)
     if out is None:
-        show_recommendations(found, recommender.item_table, whose="User" if history is None else "For the")
+        show_recommendations(shown, recommender.item_table, whose="User" if history is None else "For the")
     else:
-        write_table(found, out)
-        say(f"{found.height:,} rows for {found[Columns.USER].n_unique():,} users written to {out}")
+        say(f"{rows:,} rows for {users:,} users written to {out}")
 
 
 @app.command()

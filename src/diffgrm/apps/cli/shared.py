@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import polars as pl
 import typer
 from typer.core import TyperCommand
 
-from diffgrm.foundation.outputs import check_file
+from diffgrm.foundation.outputs import check_file, check_folder
+from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import Columns, DataError, RecipeError, first_few
 from diffgrm.foundation.storage import write_parquet
 
 if TYPE_CHECKING:
+    from diffgrm.data.coding import Events
     from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.data.ids import IdMap
     from diffgrm.foundation.recipe import Recipe
 
-Interactions = Annotated[Path | None, typer.Option(help="Events: user_id, item_id, timestamp (parquet, csv, jsonl...).")]
+Interactions = Annotated[
+    Path | None,
+    typer.Option(
+        help="Events: user_id, item_id, timestamp (parquet, csv, jsonl..., a folder or a pattern of parquet files)."
+    ),
+]
 Items = Annotated[Path | None, typer.Option(help="Items: item_id, text (parquet, csv, jsonl...).")]
 Dataset = Annotated[str | None, typer.Option(help="A public dataset instead of two tables; see 'diffgrm datasets'.")]
 Column = Annotated[
@@ -56,23 +67,34 @@ _WRITERS = {
     ".csv": lambda frame, path: frame.write_csv(path),
     ".jsonl": lambda frame, path: frame.write_ndjson(path),
 }
+_SINKS: dict[str, Callable[..., Any]] = {
+    ".parquet": pl.LazyFrame.sink_parquet,
+    ".csv": pl.LazyFrame.sink_csv,
+    ".jsonl": pl.LazyFrame.sink_ndjson,
+}
 
 
 class CommandWithSettings(TyperCommand):
-    """A command whose help ends with a table of all recipe settings."""
+    """A command whose help ends with a table of all recipe settings.
+
+    Attributes:
+        recommender: whose settings; None: of the default.
+    """
+
+    recommender: ClassVar[str | None] = None
 
     def get_help(self, ctx: Any) -> str:
         """Help text, then every setting with its default."""
         text = super().get_help(ctx)
-        _show_settings()
+        _show_settings(self.recommender)
         return text
 
 
-def _show_settings() -> None:
+def _show_settings(recommender: str | None) -> None:
     from diffgrm.apps.console import show_settings
     from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
 
-    recipe = Recipe()
+    recipe = Recipe() if recommender is None else Recipe(recommender=recommender)
     show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
     show_settings("Settings of the other parts, with [the name that chooses the part]", rows_of_other_parts(recipe))
 
@@ -110,15 +132,64 @@ def write_table(table: pl.DataFrame, path: Path) -> None:
         _WRITERS[path.suffix](table, temporary)
 
 
-def recipe_of(path: Path | None, overrides: list[str] | None) -> Recipe:
-    """The recipe of a file (or one that ships with the package), with settings of the command line over it."""
+def write_tables(tables: Iterable[pl.DataFrame], path: Path) -> tuple[int, int]:
+    """Write tables, which may be larger than memory together, as one; returns how many rows and users it has.
+
+    Args:
+        tables: with different users.
+        path: see :func:`write_table`.
+    """
+    from diffgrm.foundation.storage import atomic_file
+
+    rows, users = 0, 0
+    with atomic_file(path) as temporary, TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
+        parts: list[Path] = []
+        for table in tables:
+            rows, users = rows + table.height, users + table[Columns.USER].n_unique()
+            parts.append(Path(folder) / f"{len(parts)}.parquet")
+            write_parquet(table, parts[-1])
+        try:
+            _SINKS[path.suffix](pl.scan_parquet(parts, glob=False), temporary.absolute())
+        except pl.exceptions.ComputeError as error:  # polars' word for what the disk says
+            raise OSError(f"{path.name}: {error}") from error
+    return rows, users
+
+
+def run_folder_of(out: Path, given: Path | None) -> Path:
+    """The folder of a run's checkpoints and logs, which can be written to: as given, else beside the model.
+
+    Raises:
+        DataError: it lies in the folder of the model.
+    """
+    from diffgrm.foundation import model_folder
+
+    run = given or out.with_name(f"{out.name}.run")
+    if model_folder.place(run).is_relative_to(model_folder.place(out)):
+        raise DataError(f"the run folder {run} lies in {out}, which the model replaces; give another --run-folder")
+    check_folder(run)
+    return run
+
+
+def how_to_go_on(run: Path) -> str:
+    """What is said where fitting is ended by a signal."""
+    if holds_checkpoint(run):
+        return f"No model was saved; go on from the last checkpoint in {run} with the same command and --resume."
+    return "No model was saved, and there is no checkpoint yet to go on from."
+
+
+def recipe_of(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of a file (or one that ships with the package), with settings of the command line over it.
+
+    Args:
+        usual: what it is without a file; None: the defaults.
+    """
     from diffgrm.foundation.overrides import apply_overrides
     from diffgrm.foundation.recipe import Recipe
 
     overrides = list(map(as_text, overrides or []))
     if path is not None:
         return Recipe.from_yaml(path, overrides)
-    return Recipe.from_dict(apply_overrides({}, overrides))
+    return Recipe.from_dict(apply_overrides(usual or {}, overrides))
 
 
 def renamings(column: list[str] | None) -> dict[str, str]:
@@ -138,19 +209,29 @@ def events_of(path: Path, column: list[str] | None, time_format: str | None) -> 
     return read_interactions(frame, renamings_for(frame, renamings(column)), time_format)
 
 
-def of_users(events: pl.DataFrame, users: list[str] | None) -> pl.DataFrame:
-    """The events of some users; None is all.
+def events_for(
+    path: Path, items: IdMap, users: list[str] | None, column: list[str] | None, time_format: str | None
+) -> Events:
+    """The events of an interaction table as positions of a model's items; of some users, None is all.
 
     Raises:
         DataError: users without an event.
     """
+    from diffgrm.data.blocks import open_rows
+    from diffgrm.data.dataset import Ragged
+    from diffgrm.data.events import read_events
+    from diffgrm.data.tables import renamings_for
+
+    rows = open_rows(path)
+    events = read_events(rows, items, renamings_for(rows.header, renamings(column)), time_format, unknown="keep")
     if users is None:
         return events
-    users = list(map(as_text, users))
-    known = events[Columns.USER].cast(pl.String)
+    users, known = list(map(as_text, users)), events.users.cast(pl.String)
     if unknown := sorted(set(users) - set(known)):
         raise DataError(f"{len(unknown)} users have no event in the interaction table: {first_few(unknown)}")
-    return events.filter(known.is_in(users))
+    chosen = known.is_in(users).arg_true().to_numpy()
+    theirs = Ragged(events.items, events.offsets).rows(chosen)
+    return replace(events, users=events.users.gather(chosen), offsets=theirs.offsets, items=theirs.values, times=None)
 
 
 def dataset_of(

@@ -22,7 +22,6 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.schema import Columns, DiffGRMError
-from diffgrm.foundation.storage import file_digest
 from diffgrm.recommenders import Recommender, load
 
 logger = logging.getLogger(__name__)
@@ -136,7 +135,7 @@ class LiveModel:
         def save(made: tuple[Recommender, Snapshot]) -> None:
             made[0].save(folder)
             self._seen = model_folder.version(folder)
-            self.current = replace(made[1], version=_name(folder))
+            self.current = replace(made[1], version=model_folder.fingerprint(folder))
             logger.info("The catalogue changed; now serving model %s", self.current.version)
 
         with self._changes:  # one at a time, lest each makes the others begin again
@@ -153,7 +152,7 @@ class LiveModel:
         with self._lock:
             while True:
                 seen = model_folder.version(self.folder)
-                recommender, name = load(self.folder, trust_code=self.trust_code), _name(self.folder)
+                recommender, name = load(self.folder, trust_code=self.trust_code), model_folder.fingerprint(self.folder)
                 if model_folder.version(self.folder) == seen:
                     break
             snapshot = self._snapshot(recommender.to(self.device, self.precision), name)
@@ -188,11 +187,6 @@ class _Failure:
         self._version, self._pause = version, FIRST_PAUSE if first else min(2 * self._pause, LONGEST_PAUSE)
         self._next = time.monotonic() + self._pause
         return first
-
-
-def _name(folder: Path) -> str:
-    """The model's version; it names all files with their hashes."""
-    return file_digest(folder / model_folder.MANIFEST)[:12]
 
 
 class UserHistories:

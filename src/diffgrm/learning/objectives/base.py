@@ -33,11 +33,13 @@ class TrainingItems(nn.Module):
     Args:
         features: of all items.
         counts: [I] training events of every item.
+        queries: [Q, e] vectors of the queries that histories hold in place of items; None: they hold items.
     """
 
-    def __init__(self, features: ItemFeatures, counts: np.ndarray) -> None:
+    def __init__(self, features: ItemFeatures, counts: np.ndarray, queries: np.ndarray | None = None) -> None:
         super().__init__()
         self.counts: Tensor
+        self.queries: Tensor | None
         self.codes: Tensor | None
         self.text: Tensor | None
         self.row: Tensor | None
@@ -45,15 +47,21 @@ class TrainingItems(nn.Module):
         for name, part in zip(("codes", "text", "row", "trained"), features.parts, strict=True):
             self.register_buffer(name, part, persistent=False)
         self.register_buffer("counts", torch.from_numpy(counts.astype(np.int64)), persistent=False)
+        self.register_buffer("queries", None if queries is None else torch.from_numpy(queries), persistent=False)
 
     @property
     def features(self) -> ItemFeatures:
         """Of all items."""
         return ItemFeatures(self.codes, self.text, self.row, self.trained)
 
+    @property
+    def in_histories(self) -> ItemFeatures:
+        """Of what histories hold: the items, or queries."""
+        return self.features if self.queries is None else ItemFeatures(text=self.queries)
+
     def identity(self) -> list[np.ndarray | None]:
         """The same as arrays."""
-        parts = (*self.features.parts[:3], self.counts)
+        parts = (*self.features.parts[:3], self.counts, *([] if self.queries is None else [self.queries]))
         return [None if part is None else part.cpu().numpy() for part in parts]
 
 
@@ -96,10 +104,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         needs: what the network must be able to do, and learns by this objective.
         sections: recipe sections that the objective reads.
+        teaches_pairs: whether scores of every two digits, where the network has some, are learnt by it.
     """
 
     needs: ClassVar[tuple[type, ...]] = (EncodesHistories,)
     sections: ClassVar[tuple[str, ...]] = ()
+    teaches_pairs: ClassVar[bool] = False
 
     def __init__(self, task: LearningTask) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Masked diffusion that knows the catalogue: a masked view is a question about the items that still fit it.
 
-Letters: N targets, V views, n digits, K codes, I items, m drawn items, P pairs of a view and an item that fits it.
+Letters: N targets, V views, n digits, K codes, I items, m drawn items, P pairs of a view and an item that fits it, r rank
+of the scores of every two digits.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from diffgrm.learning.losses import masked_cross_entropy
 from diffgrm.learning.noising.base import Views
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoothing
+from diffgrm.networks.contracts import PairsDigits, contract, lacks
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.digit_sums import log_mass_of_fitting, sum_of_digits
 
@@ -34,13 +36,15 @@ class CatalogueDiffusionObjective(DiffusionObjective):
     Given the digits that a view shows, an item that has them scores the sum of the logits of its hidden digits. The loss is
     the cross-entropy of the target among the items that fit; of a view that hides all digits that is every item, or some
     drawn for the batch (``item_loss``). Items that share the target's semantic ID score as it does and are no rivals: what
-    is learnt is the probability of all of them together.
+    is learnt is the probability of all of them together. Where the network scores every two digits
+    (``model.pairwise_rank``), that is part of an item's score, whatever is shown.
 
     Raises:
         RecipeError: ``item_loss.kind`` is not one of ``kinds``.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("noising", "item_loss")
+    teaches_pairs: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("softmax", "sampled_softmax")  # of item_loss
 
     def __init__(
@@ -97,18 +101,27 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         """See :meth:`DigitObjective.digit_loss`."""
         target = self.codes[batch.target]
         views, logits = self.asked(batch, memory, generator, context)
-        loss = (self.item_losses(logits, batch, views, generator) * views.view_weight).mean()
+        users = self._pair_users(batch, memory)
+        loss = (self.item_losses(logits, batch, views, generator, users) * views.view_weight).mean()
         if self.digit_weight:
             loss = loss + self.digit_weight * masked_cross_entropy(
                 logits, target, views, label_smoothing=self.label_smoothing
             )
         return loss
 
-    def item_losses(self, logits: Tensor, batch: Batch, views: Views, generator: torch.Generator) -> Tensor:
-        """[N, V] cross-entropy of a batch's targets among the items that fit views of them; 0 where a view shows all."""
+    def item_losses(
+        self, logits: Tensor, batch: Batch, views: Views, generator: torch.Generator, users: Tensor | None = None
+    ) -> Tensor:
+        """[N, V] cross-entropy of a batch's targets among the items that fit views of them; 0 where a view shows all.
+
+        Args:
+            users: [N, r] what the users are multiplied with the pairs of digits of items by; None: pairs say nothing.
+        """
         known, target = ~views.mask, batch.target
         codes = self.codes[target][:, None].expand(known.shape)
         own = logits.float().gather(3, codes[..., None])[..., 0].sum(-1)  # [N, V]; logits of known digits are 0
+        if users is not None:
+            own = own + (users * self._pair_vectors(target)).sum(-1, keepdim=True)
         shown, losses, tables = known.sum(-1), torch.zeros_like(own), self._looked_up(logits.shape[3])
         for count in range(known.shape[2]):
             row, view = (shown == count).nonzero(as_tuple=True)
@@ -117,20 +130,45 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             asked, scores = logits[row, view].float(), own[row, view]
             scores = scores + tables.sharing[target[row]]
             if count == 0:
-                losses[row, view] = self._among_all(asked, scores, tables.sid, batch, row, generator)
+                losses[row, view] = self._among_all(asked, scores, tables.sid, batch, row, generator, users)
             else:
                 pair, item = tables.catalogue.fitting(codes[row, view], known[row, view])
-                losses[row, view] = log_mass_of_fitting(asked, self.codes[item], pair) - scores
+                beside = None if users is None else (users[row[pair]] * self._pair_vectors(item)).sum(-1)
+                losses[row, view] = log_mass_of_fitting(asked, self.codes[item], pair, beside) - scores
         return losses
 
+    def _pair_users(self, batch: Batch, memory: Any) -> Tensor | None:
+        """[N, r] what the users of a batch's targets are multiplied with pairs of digits by, where the network has some."""
+        kind: type = type(self.network)
+        if lacks(kind, PairsDigits):
+            return None
+        slots = memory if batch.length.shape[1] == 1 else memory.slots(batch.length)
+        users = contract(self.network, PairsDigits).pair_users(slots)
+        return None if users is None else users.flatten(0, 1)[batch.slot]
+
+    def _pair_vectors(self, items: Tensor) -> Tensor:
+        """[..., r] of items at positions [...], made once for each."""
+        distinct, place = items.unique(return_inverse=True)
+        vectors = contract(self.network, PairsDigits).pair_vectors(self.codes[distinct])
+        assert vectors is not None
+        return vectors[place]
+
     def _among_all(
-        self, logits: Tensor, own: Tensor, sid: Tensor, batch: Batch, row: Tensor, generator: torch.Generator
+        self,
+        logits: Tensor,
+        own: Tensor,
+        sid: Tensor,
+        batch: Batch,
+        row: Tensor,
+        generator: torch.Generator,
+        users: Tensor | None,
     ) -> Tensor:
         """[R] cross-entropy of the targets at rows [R] among all items, or those that are drawn, by logits [R, n, K].
 
         Args:
             own: [R] scores of the targets' semantic IDs, which may stand for several items.
             sid: [I] numbers of the semantic IDs.
+            users: [N, r] see :meth:`item_losses`.
         """
         target = batch.target[row]
         sample = draw(self.task.item_loss, self.items.counts, len(target), generator)
@@ -142,7 +180,10 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             """[R, 1 + m] scores of the target and of the other items."""
             return torch.cat([own[:, None], (others - less).masked_fill(same, -torch.inf)], 1)
 
-        log_p = beside(own, sum_of_digits(logits, self.codes[items])).log_softmax(1)
+        scores = sum_of_digits(logits, self.codes[items])
+        if users is not None:
+            scores = scores + users[row] @ self._pair_vectors(items).T
+        log_p = beside(own, scores).log_softmax(1)
         if not self.teacher_weight or self.task.teacher is None:
             return -log_p[:, 0]
         teacher, warmth = self.task.teacher, self.teacher_temperature

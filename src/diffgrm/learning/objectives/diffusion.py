@@ -50,22 +50,32 @@ class DiffusionObjective(DigitObjective):
         self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext
     ) -> tuple[Views, Tensor]:
         """Masked views of a batch's targets, and the logits [N, V, n, K] of what they hide."""
-        target, denoise = self.codes[batch.target], contract(self.network, Denoises).denoise  # [N, n]
+        target, views = self.codes[batch.target], self.views(batch, generator, context)
+        questions = target[:, None].expand(views.mask.shape), views.mask
+        return views, ask_targets(contract(self.network, Denoises).denoise, questions, memory, batch)
+
+    def views(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Views:
+        """Masked views of a batch's targets."""
+        denoise = contract(self.network, Denoises).denoise
 
         def probe(codes: Tensor, mask: Tensor) -> Tensor:
             with torch.no_grad(), evaluating(self.network):
                 return ask_targets(denoise, (codes, mask), self.encode(batch), batch)
 
-        views = self.noising.views(target, NoisingContext(probe, generator, context, lambda: self._history(batch)))
-        questions = target[:, None].expand(views.mask.shape), views.mask
-        return views, ask_targets(denoise, questions, memory, batch)
+        noising = NoisingContext(probe, generator, context, lambda: self._history(batch))
+        return self.noising.views(self.codes[batch.target], noising)
 
     def _history(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Digits [N, S, n] of each target's history, and which of the S places it knows [N, S]."""
+        items, known = self._history_items(batch)
+        return self.codes[items], known
+
+    def _history_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Positions [N, S] of the items of each target's history, and which of the S places it knows [N, S]."""
         items, index, _ = batch.histories
         stretch, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
         known = torch.arange(index.shape[1], device=index.device) < length[:, None]
-        return self.codes[items[index]][stretch], known
+        return items[index][stretch], known
 
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:
         """See :meth:`DigitObjective.log_likelihood`; every digit while all are masked."""

@@ -54,7 +54,7 @@ class DigitObjective(Objective):
         """Memory of a batch's histories."""
         items, index, valid = batch.histories
         network = contract(self.network, EncodesHistories)
-        return network.encode_history(network.item_vectors(self.items.features.of(items)), index, valid)
+        return network.encode_history(network.item_vectors(self.items.in_histories.of(items)), index, valid)
 
     def observe(self, ranking: Ranking, validation: EvaluationSet) -> dict[str, float]:
         """How hard each digit is: its negative log-likelihood in nats, mean over users and targets."""

@@ -5,7 +5,7 @@ Letters: N sequences (a history and its target), T items of each, n digits, K co
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,55 @@ from diffgrm.learning.noising.sequence import closeness, hide
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoothing
 from diffgrm.networks.contracts import DenoisesSequences, contract
+
+Reduction = Annotated[
+    Literal["view_mean", "token_mean"],
+    "view_mean: mean inside a view, then over views; token_mean: all masked digits by their weights (MaskGR)",
+]
+Passes = Annotated[
+    Literal["two_passes", "joint"],
+    "two_passes: the target after a clean history by noising, then the whole sequence by history_noise (LLaDA-Rec); joint: "
+    "the whole sequence by history_noise only (MaskGR)",
+]
+HistoryNoise = Annotated[
+    Literal["uniform_t", "k_of_n", "whole_items"],
+    "which digits of a sequence are hidden; uniform_t: each with probability t, uniform in (0, 1] for each sequence "
+    "(MaskGR); k_of_n: each with probability k/n, k uniform in 0..n for each item (LLaDA-Rec); whole_items: all digits of "
+    "an item or none, with probability t",
+]
+HistoryWeight = Annotated[
+    float, Field(ge=0), "two_passes: weight of the second pass; joint: weight of a digit of the history; 0: none"
+]
+LastPhase = Annotated[float, Field(ge=0, lt=1), "share of training, at its end, in which nothing of the history is hidden"]
+Targets = Annotated[
+    Literal["all", "newest"],
+    "all: every event after a user's first is a target, each with the history before it; newest: a user's newest event "
+    "only, one sequence a user (MaskGR)",
+]
+ContextDecay = Annotated[
+    float | None,
+    Field(gt=0, lt=1),
+    "hidden digits of a sequence that stand close to known ones count more: a known digit adds this to the power of its "
+    "distance (ANR-DiffRec); null: all count alike",
+]
+
+
+class HiddenSequences(NamedTuple):
+    """A batch's sequences, of which digits are hidden.
+
+    Attributes:
+        codes: [N, T, n] digits of histories and then targets.
+        mask: [N, T, n] bool, true where a digit is hidden and has to be predicted; of real items only.
+        weight: [N, T] what each hidden digit of an item counts for.
+        learnt: how many items may be hidden.
+        valid: [N, T] bool, which items are real.
+    """
+
+    codes: Tensor
+    mask: Tensor
+    weight: Tensor
+    learnt: Tensor
+    valid: Tensor
 
 
 class HistoryDiffusionObjective(DiffusionObjective):
@@ -42,39 +91,14 @@ class HistoryDiffusionObjective(DiffusionObjective):
     def __init__(
         self,
         task: LearningTask,
-        reduction: Annotated[
-            Literal["view_mean", "token_mean"],
-            "view_mean: mean inside a view, then over views; token_mean: all masked digits by their weights (MaskGR)",
-        ] = "view_mean",
+        reduction: Reduction = "view_mean",
         label_smoothing: LabelSmoothing = 0.1,
-        stream: Annotated[
-            Literal["two_passes", "joint"],
-            "two_passes: the target after a clean history by noising, then the whole sequence by history_noise "
-            "(LLaDA-Rec); joint: the whole sequence by history_noise only (MaskGR)",
-        ] = "two_passes",
-        history_noise: Annotated[
-            Literal["uniform_t", "k_of_n", "whole_items"],
-            "which digits of a sequence are hidden; uniform_t: each with probability t, uniform in (0, 1] for each "
-            "sequence (MaskGR); k_of_n: each with probability k/n, k uniform in 0..n for each item (LLaDA-Rec); "
-            "whole_items: all digits of an item or none, with probability t",
-        ] = "k_of_n",
-        history_weight: Annotated[
-            float, Field(ge=0), "two_passes: weight of the second pass; joint: weight of a digit of the history; 0: none"
-        ] = 1.0,
-        last_phase: Annotated[
-            float, Field(ge=0, lt=1), "share of training, at its end, in which nothing of the history is hidden"
-        ] = 0.0,
-        targets: Annotated[
-            Literal["all", "newest"],
-            "all: every event after a user's first is a target, each with the history before it; newest: a user's newest "
-            "event only, one sequence a user (MaskGR)",
-        ] = "all",
-        context_decay: Annotated[
-            float | None,
-            Field(gt=0, lt=1),
-            "hidden digits of a sequence that stand close to known ones count more: a known digit adds this to the power "
-            "of its distance (ANR-DiffRec); null: all count alike",
-        ] = None,
+        stream: Passes = "two_passes",
+        history_noise: HistoryNoise = "k_of_n",
+        history_weight: HistoryWeight = 1.0,
+        last_phase: LastPhase = 0.0,
+        targets: Targets = "all",
+        context_decay: ContextDecay = None,
     ) -> None:
         super().__init__(task, reduction, label_smoothing)
         self.stream, self.history_noise, self.targets = stream, history_noise, targets
@@ -83,23 +107,27 @@ class HistoryDiffusionObjective(DiffusionObjective):
     @classmethod
     def check(cls, part: Part, recipe: Recipe) -> None:
         """See :meth:`Objective.check`."""
+        if problems := cls.problems(part, recipe):
+            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+
+    @classmethod
+    def problems(cls, part: Part, recipe: Recipe) -> list[str]:
+        """Settings of the objective that do nothing, a line each."""
         options, usual = part.options, as_part(part.kind, part.name).options
-        problems = []
         if not options["history_weight"]:
-            problems += [
+            return [
                 f"objective.{key} = {options[key]} does nothing with objective.history_weight = 0, by which histories are "
                 "neither hidden nor learnt; leave it out, or raise the weight"
                 for key in ("stream", "history_noise", "last_phase", "context_decay")
                 if options[key] != usual[key]
             ]
-        elif options["stream"] == "joint" and recipe.noising != Recipe(recommender=recipe.recommender).noising:
-            problems.append(
+        if options["stream"] == "joint" and recipe.noising != Recipe(recommender=recipe.recommender).noising:
+            return [
                 f"noising.name = {recipe.noising.name} does nothing with objective.stream = joint, where "
                 "objective.history_noise says what is hidden of history and target; leave the section noising out, or set "
                 "objective.stream to two_passes"
-            )
-        if problems:
-            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+            ]
+        return []
 
     @property
     def shared(self) -> bool:
@@ -115,32 +143,47 @@ class HistoryDiffusionObjective(DiffusionObjective):
         """See :meth:`DigitObjective.digit_loss`."""
         hides_history = self.history_weight > 0 and context.progress < 1 - self.last_phase
         if self.stream == "joint":
-            return self.sequence_loss(batch, generator, self.history_weight if hides_history else 0.0)
+            weight = self.history_weight if hides_history else 0.0
+            return self.sequence_loss(batch, memory, generator, context, weight)
         loss = super().digit_loss(batch, memory, generator, context)
-        return loss + self.history_weight * self.sequence_loss(batch, generator) if hides_history else loss
+        if not hides_history:
+            return loss
+        return loss + self.history_weight * self.sequence_loss(batch, memory, generator, context)
 
-    def sequence_loss(self, batch: Batch, generator: torch.Generator, history_weight: float = 1.0) -> Tensor:
+    def sequence_loss(
+        self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext, history_weight: float = 1.0
+    ) -> Tensor:
         """The loss of the hidden digits of a batch's sequences, as one number in nats.
 
         Args:
+            memory: of the batch's histories.
             generator: draws which are hidden.
             history_weight: of a digit of the history beside 1 of the target; 0: none of it is hidden.
         """
+        hidden = self.hidden(self.history_noise, batch, generator, history_weight)
+        denoise = contract(self.network, DenoisesSequences).denoise_sequence
+        return self.loss_of_hidden(denoise(hidden.codes[:, -1], hidden.mask, memory), hidden)
+
+    def hidden(self, noise: str, batch: Batch, generator: torch.Generator, history_weight: float) -> HiddenSequences:
+        """A batch's sequences, of which ``noise`` hides digits; see :meth:`sequence_loss`."""
         (history, known), target = self._history(batch), self.codes[batch.target]
         codes = torch.cat([history, target[:, None]], 1)  # [N, T, n]
         valid = F.pad(known, (0, 1), value=True)
         counted = valid.float() * history_weight
         counted[:, -1] = 1.0
         learnt = counted > 0  # [N, T] items that may be hidden
-        hidden = hide(self.history_noise, (len(codes), codes.shape[1]), codes.shape[2], generator)
-        mask = hidden.mask & learnt[..., None]
-        logits = contract(self.network, DenoisesSequences).denoise_sequence(codes, mask, valid)
-        weight = (counted / hidden.rate)[..., None].expand(mask.shape)
+        hidden = hide(noise, (len(codes), codes.shape[1]), codes.shape[2], generator)
+        return HiddenSequences(codes, hidden.mask & learnt[..., None], counted / hidden.rate, learnt.sum(), valid)
+
+    def loss_of_hidden(self, logits: Tensor, hidden: HiddenSequences) -> Tensor:
+        """The weighted cross-entropy of hidden digits by logits [N, T, n, K], as one number."""
+        codes, mask = hidden.codes, hidden.mask
+        weight = hidden.weight[..., None].expand(mask.shape)
         if self.context_decay is not None:
-            weight = weight * closeness(mask, valid, self.context_decay)
+            weight = weight * closeness(mask, hidden.valid, self.context_decay)
         weight = weight[mask]
         losses = F.cross_entropy(logits[mask].float(), codes[mask], label_smoothing=self.label_smoothing, reduction="none")
-        total = weight.sum() if self.reduction == "token_mean" else learnt.sum() * codes.shape[2]
+        total = weight.sum() if self.reduction == "token_mean" else hidden.learnt * codes.shape[2]
         return (losses * weight).sum() / total.clamp(min=1e-9)
 
     def identity(self) -> list[Any]:

@@ -48,6 +48,16 @@ class JointObjective(Objective):
             )
         self.item_weight, self.digit_fraction = item_weight, digit_fraction
 
+    @property
+    def shared(self) -> bool:
+        """See :meth:`Objective.shared`; as digits are learnt."""
+        return self.digits.shared
+
+    @property
+    def newest_only(self) -> bool:
+        """See :meth:`Objective.newest_only`; as digits are learnt."""
+        return self.digits.newest_only
+
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`Objective.loss`."""
         everyone = self.digit_fraction == 1

@@ -12,7 +12,7 @@ from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw, item_loss
 from diffgrm.learning.objectives.base import LearningTask, Objective
-from diffgrm.networks.contracts import AlignsTexts, ScoresItems, contract
+from diffgrm.networks.contracts import AlignsTexts, ScoresItems, compared, contract
 
 TextAlignment = Annotated[
     float,
@@ -62,8 +62,8 @@ class NextItemObjective(Objective):
             seen = features.of(asked)
             items, target = (torch.searchsorted(asked, part) for part in (items, target))
             sample = sample._replace(items=torch.searchsorted(asked, sample.items))
-        vectors = network.item_vectors(seen)  # [M, d], of all items or of those asked for
-        memory = network.encode_history(vectors[items], index, valid)
+        vectors = network.item_vectors(seen)  # [M, ...], of all items or of those asked for
+        memory, vectors = network.encode_history(vectors[items], index, valid), compared(network, vectors)
         length = batch.length.flatten()[batch.slot]  # [N] items that each target's history knows
         users = self.users(memory, batch.slot // batch.length.shape[1], length, vectors[target], generator)
         loss = item_loss(users, target, vectors, settings, sample, len(features))

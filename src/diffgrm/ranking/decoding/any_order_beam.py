@@ -138,7 +138,11 @@ class AnyOrderBeam(Decoder):
         width = max(self.beam, task.k)
         if not self.constrained:
             return self._search(task, width)
-        return until_enough(task, width, self._search)
+        return until_enough(task, width, self._search, self.in_fixed_order())
+
+    def in_fixed_order(self) -> AnyOrderBeam:
+        """The search that completes lists which come short, digit after digit, by what the network says."""
+        return AnyOrderBeam(order="fixed")
 
     def log_p(self, task: Task, beams: Beams) -> Tensor:
         """[B, W, n, K] log-probabilities of the codes of every digit for the beams."""
@@ -318,12 +322,17 @@ def _sum_over_equal(score: Tensor, key: Tensor) -> Tensor:
     return top + total.gather(1, number).log()
 
 
-def until_enough(task: Task, width: int, search: Callable[[Task, int], Decoded]) -> Decoded:
+def until_enough(
+    task: Task, width: int, search: Callable[[Task, int], Decoded], in_order: AnyOrderBeam | None = None
+) -> Decoded:
     """What a constrained search finds, made as wide as it takes for every user to get k items, if so many are possible.
 
     A beam may end in fewer, since many partial SIDs lead to one item. It is doubled for the users it fails; who is still
     short then (long SIDs, of which one item has very many partial ones) gets the list completed by a search in fixed
     order, where every beam leads to items of its own.
+
+    Args:
+        in_order: the search in fixed order; None: the plain one.
     """
     decoded = search(task, width)
     wanted = task.catalogue.possible(task.excluded, len(task.memory)).clamp(max=task.k)
@@ -333,7 +342,7 @@ def until_enough(task: Task, width: int, search: Callable[[Task, int], Decoded])
             break
         some = some_users(task, short)
         if remedy == "fixed order":
-            found = _completed(decoded.rows(short), AnyOrderBeam(order="fixed")._search(some, width))
+            found = _completed(decoded.rows(short), (in_order or AnyOrderBeam(order="fixed"))._search(some, width))
         else:
             found = search(some, 2 * width)
         logger.debug("%d users had fewer items than possible: %s", len(short), remedy)

@@ -51,6 +51,30 @@ class ItemScores:
 
 
 @dataclass(frozen=True)
+class PairScores:
+    """Scores of semantic IDs by every two of their digits, as products of vectors of B users and of all I items.
+
+    Attributes:
+        users: [B, r]; items: [I, r].
+    """
+
+    users: Tensor
+    items: Tensor
+
+    def of_all(self, items: Tensor) -> Tensor:
+        """[B, D] of the same items at positions [D] for every user."""
+        return self.users @ self.items.index_select(0, items).T  # much faster than by brackets on the CPU
+
+    def of_each(self, items: Tensor, user: Tensor) -> Tensor:
+        """[P] of items at positions [P], each for the user [P]."""
+        return (self.users[user] * self.items[items]).sum(-1)
+
+    def rows(self, chosen: Tensor) -> PairScores:
+        """Those of some users [b]."""
+        return replace(self, users=self.users[chosen])
+
+
+@dataclass(frozen=True)
 class Task:
     """What to decode for a batch of B users.
 
@@ -65,6 +89,8 @@ class Task:
         watch: told the partial SIDs after each step; None for nobody to tell. A search that comes short starts again.
         item_scores: of all items; only for decoders that use them (:attr:`Decoder.uses_item_scores`).
         code_tables: [n, K, d] vectors of codes; only for decoders that use them (:attr:`Decoder.uses_code_tables`).
+        pairs: scores by every two digits, where the network has some; only for decoders that use them
+            (:attr:`Decoder.uses_pairs`).
     """
 
     ask: Any
@@ -76,6 +102,7 @@ class Task:
     watch: Watch | None = None
     item_scores: ItemScores | None = None
     code_tables: Tensor | None = None
+    pairs: PairScores | None = None
 
     @property
     def denoise(self) -> Denoise:
@@ -129,11 +156,13 @@ class Decoder(ABC):
     """Finds the items of highest score. Sees the network only through one function.
 
     Attributes:
-        asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``.
+        asks: the name of that function, ``denoise`` or, for networks that go from left to right, ``next_digit``, and for
+            those whose digits items steer, ``steered``.
         needs: what the network must be able to do.
         uses_item_scores: whether it needs to be told the scores of all items.
         looks_up: whether those of the best items are enough.
         uses_code_tables: whether it needs to be told the vectors of codes.
+        uses_pairs: whether scores by every two digits, where the network has some, count in its list.
     """
 
     asks: ClassVar[str] = "denoise"
@@ -141,6 +170,7 @@ class Decoder(ABC):
     uses_item_scores: ClassVar[bool] = False
     looks_up: ClassVar[bool] = False
     uses_code_tables: ClassVar[bool] = False
+    uses_pairs: ClassVar[bool] = False
 
     def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the decoder cannot work with, before anything is trained for it.
@@ -181,8 +211,14 @@ def some_users(task: Task, chosen: Tensor) -> Task:
     """The task of some users [b]."""
     excluded = None if task.excluded is None else task.excluded.rows(chosen)
     item_scores = None if task.item_scores is None else task.item_scores.rows(chosen)
+    pairs = None if task.pairs is None else task.pairs.rows(chosen)
     return replace(
-        task, memory=task.memory.rows(chosen), excluded=excluded, seeds=task.seeds[chosen], item_scores=item_scores
+        task,
+        memory=task.memory.rows(chosen),
+        excluded=excluded,
+        seeds=task.seeds[chosen],
+        item_scores=item_scores,
+        pairs=pairs,
     )
 
 

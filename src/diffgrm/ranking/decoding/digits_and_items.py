@@ -21,6 +21,7 @@ class DigitsAndItems(Decoder):
     """
 
     uses_item_scores: ClassVar[bool] = True
+    uses_pairs: ClassVar[bool] = True
     needs: ClassVar[tuple[type, ...]] = (Denoises, ScoresItems)
 
     def __init__(
@@ -42,5 +43,6 @@ class DigitsAndItems(Decoder):
         log_p = task.denoise(hidden.long(), hidden, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]
         everything = torch.arange(catalogue.n_items, device=task.seeds.device)
         digits = sum_of_digits(log_p, catalogue.codes_of(everything))  # [B, I]
+        digits = digits if task.pairs is None else digits + task.pairs.of_all(everything)
         scores = replace(task.item_scores, all=task.item_scores.all + self.weight * digits)
         return self.by_item.decode(replace(task, item_scores=scores))

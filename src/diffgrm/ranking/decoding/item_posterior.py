@@ -5,15 +5,16 @@ gives each code of an open digit in sum (its marginal) is added to the logits, c
 
     logits + gate * clip(log marginal - log p, -c, c)
 
-In EPIC, items are scored by a small network that is trained for it, and the gate is learnt. Here the scores are those of
-``item_scoring``, and gate, clip and temperature are settings: the fusion is EPIC's, what is fused is ours.
+In EPIC, items are scored by a small network that is trained for it, and the gate is learnt: ``learnt_item_posterior``.
+Here the scores are those of ``item_scoring``, and gate, clip and temperature are settings: the fusion is EPIC's, what is
+fused is ours.
 
-Letters: B users, W beams, R = B W partial SIDs, n digits, K codes, M items looked at, P pairs of a partial SID and an item.
+Letters: B users, W beams, n digits, K codes.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -21,34 +22,11 @@ from torch import Tensor
 
 from diffgrm.foundation.schema import OnlyWith, RecipeError
 from diffgrm.networks.contracts import Denoises, ScoresItems
+from diffgrm.networks.item_posterior import Candidates, fused, log_marginals, log_shares
+from diffgrm.ranking.candidates import candidates
 from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.ranking.decoding.base import Decoded, Task
 from diffgrm.ranking.decoding.beams import Beams
-from diffgrm.ranking.digit_sums import sum_of_digits
-
-
-class Pairs(NamedTuple):
-    """Partial SIDs and items that fit them.
-
-    Attributes:
-        row: [P] which of the R partial SIDs, in order; item: [P] position.
-        score: [P] log-probability of the item's open digits by the network.
-    """
-
-    row: Tensor
-    item: Tensor
-    score: Tensor
-
-    def best(self, count: int) -> Pairs:
-        """The best ``count`` items of every partial SID; of equal ones the first."""
-        if not len(self.row) or self.row.bincount().max() <= count:
-            return self
-        order = self.score.argsort(descending=True, stable=True)
-        order = order[self.row[order].argsort(stable=True)]
-        ordered = self.row[order]
-        place = torch.arange(len(ordered), device=ordered.device) - torch.searchsorted(ordered, ordered)
-        order = order[place < count]
-        return Pairs(*(part[order] for part in self))
 
 
 class ItemPosterior(AnyOrderBeam):
@@ -96,8 +74,7 @@ class ItemPosterior(AnyOrderBeam):
         if not self.gate:
             return logits.log_softmax(-1)
         log_p = logits.log_softmax(-1)
-        change = (self.log_marginals(task, beams, log_p) - log_p).clamp(-self.clip, self.clip)
-        return (logits + self.gate * change).log_softmax(-1)
+        return fused(logits, log_p, self.log_marginals(task, beams, log_p), self.gate, self.clip).log_softmax(-1)
 
     def log_marginals(self, task: Task, beams: Beams, log_p: Tensor) -> Tensor:
         """[B, W, n, K] log of what the posterior gives each code of each digit: -inf where no item looked at has it.
@@ -106,40 +83,19 @@ class ItemPosterior(AnyOrderBeam):
         """
         assert task.item_scores is not None and task.item_scores.all is not None
         batch, width, n, K = log_p.shape
-        pairs = (_fitting(task, beams, log_p) if beams.known.any() else _all_items(task, log_p, self.items)).best(
-            self.items
-        )
-        score = task.item_scores.all[pairs.row // width, pairs.item].float() / self.temperature
-        highest = score.new_full((batch * width,), -torch.inf).scatter_reduce(0, pairs.row, score, "amax")
-        mass = (score - highest[pairs.row]).exp()
-        total = mass.new_zeros(batch * width).index_add(0, pairs.row, mass)
-        share = mass / total[pairs.row]
-        digits = torch.arange(n, device=share.device) * K + pairs.row[:, None] * (n * K)
-        places = (digits + task.catalogue.codes_of(pairs.item)).flatten()
-        marginal = share.new_zeros(batch * width * n * K).index_add(0, places, share.repeat_interleave(n))
-        return marginal.view(batch, width, n, K).log()
+        found = fitting_beams(task, beams, log_p, self.items)
+        score = task.item_scores.all[found.row // width, found.item].float() / self.temperature
+        log_share = log_shares(score, found.row, batch * width)
+        return log_marginals(log_share, found, K).view(batch, width, n, K)
 
 
-def _fitting(task: Task, beams: Beams, log_p: Tensor) -> Pairs:
-    """Every item that fits a partial SID in which something is known, and that its user may get."""
-    batch, width, n, _ = log_p.shape
-    user = torch.arange(batch, device=log_p.device).repeat_interleave(width)
+def fitting_beams(task: Task, beams: Beams, log_p: Tensor, most: int) -> Candidates:
+    """The items that fit the B W partial SIDs and that their users may get, see :func:`candidates`.
+
+    Args:
+        log_p: [B, W, n, K].
+    """
+    user = torch.arange(len(beams.codes), device=log_p.device).repeat_interleave(beams.codes.shape[1])
     excluded = None if task.excluded is None else task.excluded.rows(user)
-    row, item = task.catalogue.fitting(beams.codes.flatten(0, 1), beams.known.flatten(0, 1), excluded)
-    open_ = log_p.masked_fill(beams.known[..., None], 0).flatten(0, 1)  # [R, n, K]
-    digit = torch.arange(n, device=row.device)
-    return Pairs(row, item, open_[row[:, None], digit, task.catalogue.codes_of(item)].sum(1))
-
-
-def _all_items(task: Task, log_p: Tensor, count: int) -> Pairs:
-    """The likeliest ``count`` items that each user may get, where nothing is known yet."""
-    catalogue = task.catalogue
-    score = sum_of_digits(log_p[:, 0], catalogue.codes)  # [B, I']
-    score, place = score.sort(dim=1, descending=True, stable=True)
-    item = catalogue.items.long()[place]
-    user = torch.arange(len(item), device=item.device)[:, None].expand_as(item)
-    may = torch.ones_like(item, dtype=torch.bool)
-    if task.excluded is not None:
-        may = ~task.excluded.contains(user, item)
-    may &= may.cumsum(1) <= count
-    return Pairs(user[may], item[may], score[may])
+    codes, known, log_p = (part.flatten(0, 1) for part in (beams.codes, beams.known, log_p))
+    return candidates(task.catalogue, codes, known, log_p, most, excluded)

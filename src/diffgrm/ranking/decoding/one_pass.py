@@ -1,8 +1,12 @@
-"""Score the whole catalogue in one pass: the sum of the digits' log-probabilities when all are masked."""
+"""Score the whole catalogue in one pass: the sum of the digits' log-probabilities when all are masked.
+
+Where the network scores every two digits too, that is added; the sum is then the log-probability of an item among all of
+the catalogue but for a number that is the same for all items of a user.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -12,7 +16,9 @@ from diffgrm.ranking.digit_sums import sum_of_digits
 
 
 class OnePass(Decoder):
-    """Exact top-k under independent digits; no beam. Items that share a SID tie."""
+    """Exact top-k under digits that are independent, or that depend on each other by twos. Items that share a SID tie."""
+
+    uses_pairs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -42,9 +48,10 @@ class OnePass(Decoder):
         scores, indices = log_p.new_empty(batch, 0), masked.new_empty(batch, 0, dtype=torch.long)
         for start in range(0, len(sids), self.block):
             block = slice(start, start + self.block)
-            score, index = (sum_of_digits(log_p, sids[block]) + lift[block]).topk(
-                min(wanted, len(sids) - start, self.block), dim=1
-            )
+            score = sum_of_digits(log_p, sids[block]) + lift[block]
+            if task.pairs is not None:
+                score = score + task.pairs.of_all(catalogue.distinct_items[block])
+            score, index = score.topk(min(wanted, len(sids) - start, self.block), dim=1)
             scores, indices = torch.cat([scores, score], 1), torch.cat([indices, index + start], 1)
             scores, keep = scores.topk(min(wanted, scores.shape[1]), dim=1)
             indices = indices.gather(1, keep)

@@ -10,7 +10,7 @@ Letters: B users, C candidates, n digits, K codes, D semantic IDs of the catalog
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -23,6 +23,8 @@ from diffgrm.ranking.digit_sums import log_mass_of_fitting, sum_of_digits
 
 class Refined(Decoder):
     """One pass over the catalogue, and a second look at the best of it, by what ``catalogue_diffusion`` teaches."""
+
+    uses_pairs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Refined(Decoder):
         log_p = task.denoise(masked.long(), masked, task.memory)[:, 0].float().log_softmax(-1)
         codes = catalogue.codes.long()
         score = sum_of_digits(log_p, codes)  # [B, R]
+        score = score if task.pairs is None else score + task.pairs.of_all(catalogue.items.long())
         if task.excluded is not None and task.excluded.padded.shape[1]:
             place = torch.full((catalogue.n_items + 1,), -1, device=score.device)
             place[catalogue.items.long()] = torch.arange(len(codes), device=score.device)
@@ -86,5 +89,11 @@ class Refined(Decoder):
         user = torch.arange(batch, device=codes.device).repeat_interleave(count)
         excluded = None if task.excluded is None else task.excluded.rows(user)
         row, item = task.catalogue.fitting(codes.flatten(0, 1), known.flatten(0, 1), excluded)
-        fitting = log_mass_of_fitting(logits.flatten(0, 1), task.catalogue.codes_of(item), row).view(batch, count)
+        of_fitting = None
+        if task.pairs is not None:
+            candidates = task.catalogue.items_of(codes)[..., 0].clamp(min=0)  # an item of each; -1 where there is no SID
+            own = own + task.pairs.of_each(candidates.flatten(), user).view(batch, count)
+            of_fitting = task.pairs.of_each(item, user[row])
+        fitting = log_mass_of_fitting(logits.flatten(0, 1), task.catalogue.codes_of(item), row, of_fitting)
+        fitting = fitting.view(batch, count)
         return of_codes.gather(1, codes[..., digit]) + own - fitting

@@ -78,6 +78,10 @@ class ItemEncoder(ABC):
     def encode(self, items: pl.DataFrame) -> np.ndarray:
         """Vectors [N, e] float32 of the rows of an item table with columns ``item_id`` and ``text``."""
 
+    def stay_loaded(self) -> Self:
+        """Keep in memory what :meth:`encode` loads, for those who call it for one table after the other."""
+        return self
+
     def documents(self, items: pl.DataFrame) -> list[str]:
         """What is read of each item; a change of it makes the cached vectors stale."""
         return items[Columns.TEXT].to_list()
@@ -242,6 +246,6 @@ def _content_hash(
     return found.hexdigest()
 
 
-def missing_rows_error(what: str, missing: list[Any]) -> DataError:
+def missing_rows_error(what: str, missing: list[Any], called: str = "items") -> DataError:
     """The error for items that an embedding file does not have."""
-    return DataError(f"{what}:\n" + bullet_list([f"{len(missing)} items have no vector: {first_few(missing)}"]))
+    return DataError(f"{what}:\n" + bullet_list([f"{len(missing)} {called} have no vector: {first_few(missing)}"]))

@@ -103,12 +103,12 @@ class LSA(ItemEncoder):
     def _new_vectorizer(self, **more: Any) -> TfidfVectorizer:
         weights: dict[str, Any] = {"sublinear_tf": True, "dtype": np.float32, **more}
         if self.analyzer == "auto":
-            return TfidfVectorizer(analyzer=self._features, **weights)
+            return TfidfVectorizer(analyzer=self.features, **weights)
         pattern = r"(?u)\b\w+\b" if self.analyzer == "word" else None
         ngrams = 1, self.longest_ngram
         return TfidfVectorizer(analyzer=self.analyzer, ngram_range=ngrams, token_pattern=pattern, **weights)
 
-    def _features(self, text: str) -> list[str]:
+    def features(self, text: str) -> list[str]:
         """Runs of words, and runs of characters of scripts without spaces; a value of a chosen column is one word."""
         text = text.lower()
         if text.isascii():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import polars as pl
@@ -31,6 +31,12 @@ class SentenceTransformer(ItemEncoder):
         device: Annotated[str | None, "torch device; null: the library's own choice"] = None,
     ) -> None:
         self.model, self.batch_size, self.device = model, batch_size, device
+        self._stays, self._loaded = False, None
+
+    def stay_loaded(self) -> Self:
+        """See :meth:`ItemEncoder.stay_loaded`; else a fit would hold the sentence encoder while the network trains."""
+        self._stays = True
+        return self
 
     def identity(self) -> dict[str, Any]:
         """The model's name; for a local folder also the size and time of its files."""
@@ -46,23 +52,8 @@ class SentenceTransformer(ItemEncoder):
             MissingExtraError: sentence-transformers is not installed.
             DataError: the model cannot be loaded.
         """
-        try:
-            import sentence_transformers
-        except ImportError as error:
-            raise MissingExtraError("sentence-transformers", "sentence", "the embedding 'sentence_transformer'") from error
-        if self.model is None:
-            raise DataError(
-                f"the vectors of {len(items)} items are needed, and a saved model does not keep in which folder its "
-                "sentence encoder lies; give it again: embedding.model=FOLDER in the recipe, or "
-                'recommender.override(["embedding.model=FOLDER"]) in Python'
-            )
-        try:
-            encoder = sentence_transformers.SentenceTransformer(self.model, device=self.device)
-        except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: of devices
-            raise DataError(
-                f"the sentence encoder {self.model!r} could not be loaded; give a model id that the hub can be asked for, "
-                f"or a local folder, and a device that is there: {error}"
-            ) from error
+        encoder = self._loaded or self._load(len(items))
+        self._loaded = encoder if self._stays else None
         vectors = encoder.encode(
             items[Columns.TEXT].to_list(),
             batch_size=self.batch_size,
@@ -70,3 +61,22 @@ class SentenceTransformer(ItemEncoder):
             convert_to_numpy=True,
         )
         return normalise(np.asarray(vectors, dtype=np.float32))
+
+    def _load(self, wanted: int) -> Any:
+        try:
+            import sentence_transformers
+        except ImportError as error:
+            raise MissingExtraError("sentence-transformers", "sentence", "the embedding 'sentence_transformer'") from error
+        if self.model is None:
+            raise DataError(
+                f"the vectors of {wanted} items are needed, and a saved model does not keep in which folder its "
+                "sentence encoder lies; give it again: embedding.model=FOLDER in the recipe, or "
+                'recommender.override(["embedding.model=FOLDER"]) in Python'
+            )
+        try:
+            return sentence_transformers.SentenceTransformer(self.model, device=self.device)
+        except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: of devices
+            raise DataError(
+                f"the sentence encoder {self.model!r} could not be loaded; give a model id that the hub can be asked for, "
+                f"or a local folder, and a device that is there: {error}"
+            ) from error

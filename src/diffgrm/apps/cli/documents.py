@@ -1,0 +1,197 @@
+"""The command line: diffgrm documents fit, search, evaluate, baselines: retrieval of documents by queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffgrm.apps.cli import ends
+from diffgrm.apps.cli.shared import (
+    Column,
+    CommandWithSettings,
+    Device,
+    JsonFile,
+    Overrides,
+    Precision,
+    Quiet,
+    RecipeFile,
+    TrustCode,
+    as_text,
+    check_outputs,
+    how_to_go_on,
+    recipe_of,
+    renamings,
+    run_folder_of,
+    write_json,
+    write_table,
+)
+from diffgrm.foundation.run_folder import drop_checkpoints
+from diffgrm.foundation.schema import Columns, DataError
+
+if TYPE_CHECKING:
+    from diffgrm.evaluation.retrieval import SearchEvaluation
+
+documents_app = typer.Typer(help="Find documents by queries, through semantic IDs: fit, search, evaluate, baselines.")
+Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
+Documents = Annotated[Path, typer.Option(help="Documents: doc_id, text, perhaps title (parquet, csv, jsonl...).")]
+Queries = Annotated[Path, typer.Option(help="Queries: query_id, text, perhaps split.")]
+Qrels = Annotated[Path, typer.Option(help="Which documents answer which query: query_id, doc_id, perhaps relevance.")]
+SplitName = Annotated[str | None, typer.Option("--split", help="Only queries whose column split holds this.")]
+
+
+class CommandWithDocumentSettings(CommandWithSettings):
+    """A command whose help ends with the settings of retrievers."""
+
+    recommender = "documents"
+
+
+@documents_app.command(cls=CommandWithDocumentSettings)
+def fit(
+    documents: Documents,
+    queries: Queries,
+    qrels: Qrels,
+    out: Annotated[Path, typer.Option(help="Folder of the model.")],
+    overrides: Overrides = None,
+    recipe: RecipeFile = None,
+    split: SplitName = None,
+    column: Column = None,
+    run_folder: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn to find documents from queries and the documents that answer them, and save the retriever."""
+    from diffgrm.apps.console import show_metrics, show_report
+    from diffgrm.foundation import model_folder
+    from diffgrm.foundation.terminal import say
+    from diffgrm.recommenders.documents import DocumentRetriever
+
+    retriever = DocumentRetriever(recipe_of(recipe, overrides, {"recommender": "documents"}))
+    model_folder.check_target(out, model_folder.DOCUMENTS)
+    run = run_folder_of(out, run_folder)
+    with ends.hint(lambda: how_to_go_on(run)):
+        options: dict[str, Any] = {"split": None if split is None else as_text(split), "columns": renamings(column)}
+        retriever.fit(documents, queries, qrels, **options, run_folder=run, resume=resume, progress=not quiet)
+    from diffgrm.learning.machine import is_first_process
+
+    if not is_first_process():
+        return
+    retriever.save(out)
+    drop_checkpoints(run)
+    if retriever.report is not None:
+        show_report(retriever.report)
+    show_metrics("Validation (queries held out of training)", {"value": retriever.facts["validation"]})
+    say(f"Saved to {out} after {retriever.facts['fit_seconds']} s.")
+
+
+@documents_app.command()
+def search(
+    model: Model,
+    overrides: Overrides = None,
+    query: Annotated[list[str] | None, typer.Option(help="What is asked (repeat the option).")] = None,
+    queries: Annotated[Path | None, typer.Option(help="Queries: query_id, text (parquet, csv, jsonl...).")] = None,
+    k: Annotated[int, typer.Option("--k", help="Documents for each query.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Write all rows here (.parquet, .csv, .jsonl).")] = None,
+    column: Column = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+    quiet: Quiet = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Find documents: query_id, doc_id, score, rank."""
+    from diffgrm.apps.console import show_recommendations
+    from diffgrm.data.documents import asked_queries, read_queries
+    from diffgrm.foundation.terminal import progress_bar, say
+    from diffgrm.recommenders.documents import DocumentRetriever
+
+    if (query is None) == (queries is None):
+        raise DataError("give either --query TEXT (which may be repeated) or --queries FILE")
+    check_outputs(out)
+    retriever = DocumentRetriever.load(model, trust_code=trust_code).variant(map(as_text, overrides or []))
+    retriever.to(device, precision)
+    if query is not None:
+        table = asked_queries(list(map(as_text, query)))
+    else:
+        assert queries is not None
+        table = read_queries(queries, renamings(column))
+    with progress_bar("Searching", table.height, quiet) as progress:
+        found = retriever.search(table, k, progress=progress)
+    if out is None:
+        names = {Columns.QUERY: Columns.USER, Columns.DOCUMENT: Columns.ITEM}
+        show_recommendations(found.rename(names), retriever.catalogue.table, whose="Query")
+    else:
+        write_table(found, out)
+        say(f"{found.height:,} rows for {table.height:,} queries written to {out}")
+
+
+@documents_app.command()
+def evaluate(
+    model: Model,
+    queries: Queries,
+    qrels: Qrels,
+    overrides: Overrides = None,
+    split: SplitName = None,
+    column: Column = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+    json_file: JsonFile = None,
+    ranks: Annotated[Path | None, typer.Option(help="Write the rank of every relevant document here (parquet).")] = None,
+    quiet: Quiet = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Measure a retriever on judged queries: all documents ranked, Hit, MRR, NDCG and Recall."""
+    from diffgrm.apps.console import show_metrics
+    from diffgrm.recommenders.documents import DocumentRetriever
+
+    check_outputs(ranks, json_file, (".parquet",))
+    retriever = DocumentRetriever.load(model, trust_code=trust_code).variant(map(as_text, overrides or []))
+    result = _evaluated(retriever.to(device, precision), queries, qrels, split, column, quiet)
+    show_metrics(_title(result), {"value": result.metrics})
+    if json_file is not None:
+        write_json(json_file, result.to_dict())
+    if ranks is not None:
+        write_table(result.ranks, ranks)
+
+
+@documents_app.command()
+def baselines(
+    documents: Documents,
+    queries: Queries,
+    qrels: Qrels,
+    overrides: Overrides = None,
+    recipe: RecipeFile = None,
+    split: SplitName = None,
+    column: Column = None,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what learns from no query: BM25, and the cosine of the recipe's embedding (its settings: embedding.*)."""
+    from diffgrm.apps.console import show_metrics
+    from diffgrm.recommenders.searchers import BM25, DenseVectors
+
+    check_outputs(None, json_file)
+    chosen, names = recipe_of(recipe, overrides, {"recommender": "documents"}), renamings(column)
+    searchers = {"bm25": BM25(documents, names), "dense": DenseVectors(documents, chosen.embedding, names, chosen.seed)}
+    results = {name: _evaluated(of, queries, qrels, split, column, quiet) for name, of in searchers.items()}
+    show_metrics(_title(results["bm25"]), {name: result.metrics for name, result in results.items()})
+    if json_file is not None:
+        write_json(json_file, {name: result.to_dict() for name, result in results.items()})
+
+
+def _evaluated(
+    retriever: Any, queries: Path, qrels: Path, split: str | None, column: list[str] | None, quiet: bool
+) -> SearchEvaluation:
+    from diffgrm.evaluation.retrieval import evaluate_search
+    from diffgrm.foundation.terminal import progress_bar
+
+    names, split = renamings(column), None if split is None else as_text(split)
+    with progress_bar("Evaluating", None, quiet) as progress:
+        return evaluate_search(retriever, queries, qrels, split=split, columns=names, progress=progress)
+
+
+def _title(result: SearchEvaluation) -> str:
+    skipped = f"; {result.n_skipped:,} without a relevant document left out" if result.n_skipped else ""
+    return f"{result.n_queries:,} queries{skipped}"

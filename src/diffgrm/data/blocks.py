@@ -1,0 +1,161 @@
+"""Tables of events, whatever they lie in, as blocks of checked rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Any, Protocol
+
+import polars as pl
+
+from diffgrm.data import mapped
+from diffgrm.data.faults import Fault
+from diffgrm.data.files import parquet_files
+from diffgrm.data.frames import load_frame
+from diffgrm.data.tables import as_ids, checked_events, fits, read_table, refuse
+from diffgrm.data.times import read_times, whole_column
+from diffgrm.foundation import forks
+from diffgrm.foundation.schema import Columns
+
+logger = logging.getLogger(__name__)
+
+WHAT = "interaction table"
+WIDE = (pl.UInt64, pl.Int128)  # whole numbers that Int64 may not hold
+
+
+class Rows(Protocol):
+    """A table that is read a block at a time."""
+
+    @property
+    def header(self) -> pl.DataFrame:
+        """Its columns, without rows."""
+
+    @property
+    def height(self) -> int:
+        """Its rows."""
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Some columns of all rows, in order."""
+
+    def stamps(self) -> list[tuple[str, int, int]]:
+        """What tells the table from others; empty where nothing does."""
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """A table that is in memory."""
+
+    frame: pl.DataFrame
+
+    @property
+    def header(self) -> pl.DataFrame:
+        """See :class:`Rows`."""
+        return self.frame.clear()
+
+    @property
+    def height(self) -> int:
+        """See :class:`Rows`."""
+        return self.frame.height
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """See :class:`Rows`."""
+        yield from self.frame.select(columns).iter_slices(mapped.BLOCK)
+
+    def stamps(self) -> list[tuple[str, int, int]]:
+        """See :class:`Rows`."""
+        return []
+
+
+def open_rows(source: Any) -> Rows:
+    """The interaction table of a path or frame; parquet files of this machine are not read yet.
+
+    Raises:
+        DataError: see :func:`diffgrm.data.frames.load_frame`.
+    """
+    forks.check()
+    files = parquet_files(source, WHAT) if isinstance(source, str | PathLike) else None
+    return FrameRows(load_frame(source, WHAT)) if files is None else files
+
+
+@dataclass(frozen=True)
+class EventRows:
+    """The events of a table.
+
+    Attributes:
+        columns: what user_id, item_id and, if it is there, timestamp are called in the table.
+        time_format: how times in text are written; None is numbers or ISO.
+    """
+
+    rows: Rows
+    columns: Mapping[str, str]
+    time_format: str | None
+
+    @classmethod
+    def of(cls, rows: Rows, columns: Mapping[str, str], time_format: str | None) -> EventRows:
+        """The events of a table whose columns are renamed.
+
+        Raises:
+            DataError: missing columns, or no rows.
+        """
+        header = rows.header.clear(min(rows.height, 1))
+        known = read_table(header, columns, required=(Columns.USER, Columns.ITEM), what=WHAT).columns
+        ours = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP)
+        return cls(rows, {name: columns.get(name, name) for name in ours if name in known}, time_format)
+
+    def _kind(self, column: str) -> pl.DataType:
+        return self.rows.header.schema[self.columns[column]]
+
+    @cached_property
+    def _as_text(self) -> tuple[str, ...]:
+        """Ids that are whole numbers in the table, too large ones among them, and so are text."""
+        wide = [name for name in (Columns.USER, Columns.ITEM) if self._kind(name) in WIDE]
+        return tuple(n for n in wide if not all(fits(block.to_series()) for block in self.rows.blocks([self.columns[n]])))
+
+    @cached_property
+    def _times(self) -> tuple[pl.Series, list[Fault]] | None:
+        """All times, and what is wrong with them, where only all of them tell how they are written."""
+        if not self.timed or not whole_column(self._kind(Columns.TIMESTAMP), self.time_format):
+            return None
+        if self.height > mapped.IN_MEMORY:
+            logger.info("All times are read at once, since they are texts; naming their format saves that memory.")
+        blocks = self.rows.blocks([self.columns[Columns.TIMESTAMP]])
+        return read_times(pl.concat([block.to_series() for block in blocks]).alias(Columns.TIMESTAMP))
+
+    @property
+    def height(self) -> int:
+        """How many events there are."""
+        return self.rows.height
+
+    @property
+    def timed(self) -> bool:
+        """Whether they have times."""
+        return Columns.TIMESTAMP in self.columns
+
+    def checked(self) -> Iterator[pl.DataFrame]:
+        """``user_id, item_id[, timestamp]`` of all rows in order, in types of ours.
+
+        Raises:
+            DataError: after the last block, all that is wrong with the rows; nothing may be made of the blocks then.
+        """
+        times, faults = self._times or (None, [])
+        own = {ours: theirs for ours, theirs in self.columns.items() if times is None or ours != Columns.TIMESTAMP}
+        first, faults = 0, list(faults)
+        for block in self.rows.blocks(list(dict.fromkeys(own.values()))):
+            frame = block.select(pl.col(theirs).alias(ours) for ours, theirs in own.items())
+            frame, more = checked_events(frame, self.time_format if times is None else None, first, self._as_text)
+            faults += more
+            if times is not None:
+                frame = frame.with_columns(times.slice(first, frame.height).alias(Columns.TIMESTAMP))
+            first += frame.height
+            if not faults:
+                yield frame
+        refuse(faults, self.height, WHAT)
+
+    def ids(self, column: str) -> Iterator[pl.Series]:
+        """The ids of users or items of all rows, which are known to be sound."""
+        theirs = self.columns[column]
+        for block in self.rows.blocks([theirs]):
+            yield as_ids(block[theirs], column in self._as_text)

@@ -1,0 +1,230 @@
+"""Events as integers: by user, oldest first, whether or not the table fits in memory.
+
+The table is read twice, a block of rows at a time. The first pass checks it and finds the users; with that it is known
+where in the result each user's events stand. The second pass puts them there, into buckets of neighbouring users, and each
+bucket is put in order by itself. Long arrays lie in files (:mod:`diffgrm.data.mapped`); what is held in memory grows with
+the users and the items, and with the events of the one who has most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data import mapped
+from diffgrm.data.blocks import EventRows
+from diffgrm.data.ids import IdMap
+from diffgrm.foundation.schema import Columns, DataError, first_few
+
+Room = Callable[[str, int, Any], np.ndarray]  # an array of that name, length and type to write to
+Unknown = Literal["refuse", "keep"]
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of every user, oldest first; those that are alike in time in order of the rows.
+
+    Attributes:
+        catalogue: the ids that items are positions of.
+        users: ids, in order of their first events.
+        offsets: [users + 1] where each user's events begin.
+        items: the item of every event: its position in the catalogue, or -1 - i for row i of ``strange``.
+        times: the time of every event as a number; None without the column.
+        time_type: what the numbers are of.
+        strange: ``id`` of the items that the catalogue does not have, in order of their first events, and how many
+            ``events`` each has.
+    """
+
+    catalogue: IdMap
+    users: pl.Series
+    offsets: np.ndarray
+    items: np.ndarray
+    times: np.ndarray | None
+    time_type: pl.DataType | None
+    strange: pl.DataFrame
+
+    @classmethod
+    def known(cls, catalogue: IdMap, users: pl.Series, offsets: np.ndarray, items: np.ndarray) -> Events:
+        """Events of items that are all in the catalogue, without their times."""
+        return cls(catalogue, users, offsets, items, None, None, _FirstMet().table())
+
+    def item(self, place: int) -> Any:
+        """The id of the item of an event."""
+        code = int(self.items[place])
+        return self.catalogue.ids([code])[0] if code >= 0 else self.strange["id"][-1 - code]
+
+
+def code_events(events: EventRows, items: IdMap, unknown: Unknown, room: Room | None = None) -> Events:
+    """The events of a table.
+
+    Args:
+        items: the catalogue.
+        unknown: events of items that the catalogue does not have.
+        room: makes the arrays of the result, ``items`` and ``times``; None is :func:`diffgrm.data.mapped.room`.
+
+    Raises:
+        DataError: unusable rows; or unknown items, where they are refused.
+    """
+    room = room or (lambda _, length, kind: mapped.room(length, kind))
+    found = _first_pass(events, items)
+    if unknown == "refuse":
+        refuse_unknown(found.strange)
+    users, strange = IdMap(found.users["id"]), IdMap(found.strange["id"])
+    offsets = np.concatenate([[0], np.cumsum(found.users["events"].to_numpy())])
+    columns = {"items": found.items} | ({} if found.times is None else {"times": found.times})
+    placed = {name: room(name, len(column), column.dtype) for name, column in columns.items()}
+    owners = mapped.room(len(found.items), np.int64)
+    starts = _buckets(offsets)
+    _place(events, users, strange, columns, starts, offsets[starts], placed | {"owners": owners})
+    for first, last in zip(starts, [*starts[1:], len(users)], strict=True):
+        of_bucket = slice(offsets[first], offsets[last])
+        keys = [owners[of_bucket]] if found.times is None else [placed["times"][of_bucket], owners[of_bucket]]
+        order = np.lexsort(keys)  # by the last key first; it keeps the order of what is alike
+        for column in placed.values():
+            column[of_bucket] = column[of_bucket][order]
+    return Events(items, users.series, offsets, placed["items"], placed.get("times"), found.time_type, found.strange)
+
+
+def refuse_unknown(strange: pl.DataFrame) -> None:
+    """Tell of items that the item table does not have.
+
+    Args:
+        strange: see :class:`Events`.
+
+    Raises:
+        DataError: there are some.
+    """
+    if strange.height:
+        raise DataError(
+            f"{strange['events'].sum()} events are of {strange.height} items that the item table does not have: "
+            f"{first_few(strange['id'])}; add them to the item table or drop the events"
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the first pass finds.
+
+    Attributes:
+        users, strange: ``id, events`` of the users and of the unknown items, in order of their first events.
+        items: the position of every row's item, -1 for unknown ones.
+        times, time_type: see :class:`Events`; in order of the rows.
+    """
+
+    users: pl.DataFrame
+    strange: pl.DataFrame
+    items: np.ndarray
+    times: np.ndarray | None
+    time_type: pl.DataType | None
+
+
+def _first_pass(events: EventRows, items: IdMap) -> _Found:
+    users, strange, first = _FirstMet(), _FirstMet(), 0
+    positions, times, time_type = mapped.room(events.height), None, None
+    for frame in events.checked():
+        now = slice(first, first + frame.height)
+        time = None
+        if events.timed:
+            column = frame[Columns.TIMESTAMP]
+            time, time_type = _physical(column)
+            times = mapped.room(events.height, time.dtype) if times is None else times
+            times[now] = time
+        found = items.positions(frame[Columns.ITEM])
+        positions[now] = found
+        rows = np.arange(now.start, now.stop)
+        users.add(frame[Columns.USER], rows, time)
+        if len(odd := np.flatnonzero(found < 0)):
+            strange.add(frame[Columns.ITEM].gather(odd), rows[odd], None if time is None else time[odd])
+        first = now.stop
+    return _Found(users.table(), strange.table(), positions, times, time_type)
+
+
+def _physical(column: pl.Series) -> tuple[np.ndarray, pl.DataType]:
+    """Times as numbers in the same order, and what they are of; numbers that NumPy has not as Float64."""
+    if column.dtype == pl.Decimal or column.dtype == pl.Int128:
+        column = column.cast(pl.Float64)
+    return column.to_physical().to_numpy(), column.dtype
+
+
+class _FirstMet:
+    """Ids, how many events each has, and in which order of time and row their first ones stand."""
+
+    def __init__(self) -> None:
+        self._found: pl.DataFrame | None = None
+        self._waiting: list[pl.DataFrame] = []
+
+    def add(self, ids: pl.Series, rows: np.ndarray, times: np.ndarray | None) -> None:
+        """Count the events of a block."""
+        place = {"row": rows} if times is None else {"time": times, "row": rows}
+        frame = pl.DataFrame({"id": ids, "events": np.ones(len(ids), np.int64), **place})
+        self._waiting.append(_summed(frame))
+        known = 0 if self._found is None else self._found.height
+        if sum(map(len, self._waiting)) > max(known, mapped.BLOCK):  # so that each id is summed a few times only
+            self._sum()
+
+    def table(self) -> pl.DataFrame:
+        """``id, events`` in order of the first events."""
+        self._sum()
+        if self._found is None:
+            return pl.DataFrame(schema={"id": pl.String, "events": pl.Int64})
+        return self._found.select("id", "events")
+
+    def _sum(self) -> None:
+        if self._waiting:
+            tables = self._waiting if self._found is None else [self._found, *self._waiting]
+            self._found, self._waiting = _summed(pl.concat(tables)), []
+
+
+def _summed(table: pl.DataFrame) -> pl.DataFrame:
+    order = [name for name in ("time", "row") if name in table.columns]
+    groups = table.sort(order).group_by("id", maintain_order=True)
+    return groups.agg(pl.col("events").sum(), pl.col(order).first())
+
+
+def _buckets(offsets: np.ndarray) -> np.ndarray:
+    """The first user of each bucket: neighbouring users with some :data:`diffgrm.data.mapped.IN_MEMORY` events together."""
+    wanted = np.arange(0, offsets[-1], max(mapped.IN_MEMORY, 1))
+    return np.unique(np.searchsorted(offsets, wanted, side="right") - 1)
+
+
+def _place(
+    events: EventRows,
+    users: IdMap,
+    strange: IdMap,
+    columns: dict[str, np.ndarray],
+    starts: np.ndarray,
+    free: np.ndarray,
+    placed: dict[str, np.ndarray],
+) -> None:
+    """The second pass: put every event into its bucket, in order of the rows.
+
+    Args:
+        columns: of every row, what the first pass has found.
+        starts: the first user of each bucket.
+        free: where the next event of each bucket goes.
+        placed: the same columns by bucket, and the events' users (``owners``), to write to.
+    """
+    free, first = free.copy(), 0
+    item_ids = events.ids(Columns.ITEM) if len(strange) else None
+    for ids in events.ids(Columns.USER):
+        now = slice(first, first + len(ids))
+        block = {"owners": users.positions(ids), **{name: column[now] for name, column in columns.items()}}
+        if item_ids is not None:
+            odd = block["items"] < 0
+            codes = -1 - strange.positions(next(item_ids).filter(pl.Series(odd)))
+            block["items"] = block["items"].copy()
+            block["items"][odd] = codes
+        bucket = np.searchsorted(starts, block["owners"], side="right") - 1
+        order, counts = np.argsort(bucket, kind="stable"), np.bincount(bucket, minlength=len(starts))
+        ends = np.cumsum(counts)
+        for number in np.flatnonzero(counts):
+            rows = order[ends[number] - counts[number] : ends[number]]
+            there = slice(free[number], free[number] + counts[number])
+            for name, column in placed.items():
+                column[there] = block[name][rows]
+        free += counts
+        first = now.stop

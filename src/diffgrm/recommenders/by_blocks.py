@@ -1,0 +1,42 @@
+"""Recommendations for more users than an answer in memory has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data.coding import Events
+from diffgrm.recommenders.base import Recommender
+
+USERS_AT_ONCE = 2**16
+
+
+def recommend_blocks(
+    recommender: Recommender,
+    histories: Any = None,
+    k: int = 10,
+    *,
+    users: Any = None,
+    exclude_seen: bool = True,
+    only: Any = None,
+    without: Any = None,
+    on_empty: Literal["error", "skip"] = "error",
+    progress: Callable[[int], None] | None = None,
+    users_at_once: int = USERS_AT_ONCE,
+) -> Iterator[pl.DataFrame]:
+    """The rows of ``recommend``, a table for each block of users; other arguments and errors as of
+    :meth:`diffgrm.recommenders.base.Recommender.recommend`.
+
+    Args:
+        users_at_once: users of a block.
+    """
+    candidates = recommender.candidates(k, only, without)
+    allowed = None if candidates is None else recommender.items.gather(np.flatnonzero(candidates))
+    user_ids, positions = recommender.read_histories(histories, users, on_empty)
+    for start in range(0, len(user_ids), users_at_once):
+        block = positions.rows(np.arange(start, min(start + users_at_once, len(user_ids))))
+        theirs = Events.known(recommender.items, user_ids[start : start + users_at_once], block.offsets, block.values)
+        yield recommender.recommend(theirs, k, exclude_seen=exclude_seen, only=allowed, progress=progress)

@@ -1,0 +1,272 @@
+"""DocumentRetriever: documents found by queries, through semantic IDs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import polars as pl
+import torch
+
+from diffgrm.data.documents import JudgedQueries, as_items, asked_queries, ordered, read_documents
+from diffgrm.data.ids import IdMap
+from diffgrm.data.query_split import QuerySplit
+from diffgrm.foundation import model_folder
+from diffgrm.foundation.overrides import after_fit
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.registry import Trust
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError
+from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.query_ranker import QueryRanker
+from diffgrm.recommenders import fitting, saving
+from diffgrm.recommenders.answers import answer_table
+from diffgrm.recommenders.checks import check_recipe, usable_device
+from diffgrm.recommenders.item_catalogue import ItemCatalogue
+from diffgrm.recommenders.parts import LearntPart, part_of
+from diffgrm.recommenders.query_network import QueryNetwork, check_documents, check_width, query_vectors
+from diffgrm.recommenders.rankers import Tables, item_features
+from diffgrm.recommenders.sids import Identifiers
+from diffgrm.recommenders.texts import TextVectors
+from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport
+
+EXAMPLE = (
+    "import diffgrm",
+    "",
+    'retriever = diffgrm.DocumentRetriever.load("THIS_FOLDER")',
+    'retriever.search("what is asked", k=10)  # query_id, doc_id, score, rank',
+)
+
+
+class DocumentRetriever:
+    """Generative retrieval by masked diffusion over semantic IDs, after DiffuGR (arXiv 2511.08150).
+
+    Documents get semantic IDs as items do. A network encodes the vector of a query's text and denoises the digits of the
+    document that answers it, in several steps or in one pass, by the objectives, decoders and the catalogue's constraint
+    that recommenders have. Beside queries, documents themselves are asked with in training (``documents.index_documents``).
+
+    Otherwise than the paper: queries and documents are vectors of an encoder and not tokens of a language model, and the
+    search is a beam that ends in documents only.
+
+    Args:
+        recipe: settings, with ``recommender: documents``; None is the defaults (the recipe ``diffugr``).
+
+    Attributes:
+        parts: what is learnt, by name; facts: what the model card tells of the fit.
+
+    Raises:
+        RecipeError: the recipe is for something else, or has settings that do not go with queries.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = (
+        "embedding",
+        "tokenizer",
+        "semantic_ids",
+        "model",
+        "objective",
+        "training",
+        "decoding",
+        "documents",
+    )
+
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe or Recipe(recommender="documents")
+        if self.recipe.recommender != "documents":
+            raise RecipeError(
+                f"the recipe is for the recommender {self.recipe.recommender!r}, not for documents; write recommender: "
+                "documents, or start from the recipe diffugr"
+            )
+        self.parts: dict[str, LearntPart] = {}
+        self.facts: dict[str, Any] = {}
+        self._catalogue: ItemCatalogue | None = None
+        self._tables: Catalogue | None = None  # of all documents, by their codes, once somebody searches
+
+    def new_parts(self) -> dict[str, LearntPart]:
+        """What is learnt, not yet fitted: vectors of texts, semantic IDs, the network."""
+        recipe = self.recipe
+        check_documents(recipe)
+        check_recipe(recipe)
+        checks = [part.build(seed=recipe.seed).check for part in (recipe.decoding, recipe.validation_decoder)]
+        if "noising" in recipe.sections:
+            checks.append(recipe.noising.build(seed=recipe.seed).check)
+        return {"texts": TextVectors(kept=True), "sids": Identifiers(checks), "network": QueryNetwork()}
+
+    def fit(
+        self,
+        documents: Any,
+        queries: Any,
+        qrels: Any,
+        *,
+        split: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        run_folder: str | Path | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> Self:
+        """Learn from queries and the documents that answer them; a share of the queries is held out to choose by.
+
+        Args:
+            documents: a table (path or frame) of doc_id, text and perhaps title.
+            queries: a table of query_id, text and perhaps split.
+            qrels: a table of query_id, doc_id and perhaps relevance (above 0: relevant).
+            split: only the queries whose column ``split`` holds this; None: all.
+            columns: how columns are called in the tables, for example ``{"doc_id": "pid"}``.
+            run_folder: where checkpoints and logs go; None is a temporary folder.
+            resume: go on from the last checkpoint in ``run_folder``.
+            progress: show progress bars.
+
+        Raises:
+            DataError: tables that cannot be used, or too little to learn from.
+            RecipeError: settings that do nothing beside the others, or parts that do not go together.
+        """
+        self.recipe.refuse_idle()
+        self._catalogue, self.parts, self._tables = None, {}, None  # until all has gone well
+        recipe, parts, table = self.recipe, self.new_parts(), read_documents(documents, columns)
+        ids = IdMap(ordered(table)[0][Columns.DOCUMENT])
+        judged = JudgedQueries.from_tables(queries, qrels, ids, split, columns).answerable()
+        chosen = recipe.documents
+        learnt = fitting.learn_from(
+            QuerySplit.of(table, judged, chosen.index_documents, chosen.validation_share, recipe.seed),
+            recipe,
+            parts,
+            Path(run_folder) if run_folder is not None else None,
+            resume,
+            progress,
+        )
+        self.take(parts, learnt.catalogue, learnt.facts)
+        return self
+
+    # ---- what has been learnt -----------------------------------------------------------------------------------
+
+    @property
+    def catalogue(self) -> ItemCatalogue:
+        """The documents, as items.
+
+        Raises:
+            DiffGRMError: not fitted.
+        """
+        if self._catalogue is None:
+            raise DiffGRMError("this DocumentRetriever is not fitted: call fit(documents, queries, qrels) or load(folder)")
+        return self._catalogue
+
+    @property
+    def documents(self) -> IdMap:
+        """Document ids and their positions."""
+        return self.catalogue.ids
+
+    @property
+    def semantic_ids(self) -> SemanticIds:
+        """Of all documents."""
+        return part_of(self.parts, "sids", Identifiers).semantic_ids
+
+    @property
+    def report(self) -> TokenizerReport | None:
+        """On the health of the semantic IDs, after fit."""
+        return part_of(self.parts, "sids", Identifiers).report
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The trained network, in 32 bits."""
+        return part_of(self.parts, "network", QueryNetwork).network
+
+    # ---- search -------------------------------------------------------------------------------------------------
+
+    def search(self, queries: Any, k: int = 10, *, progress: Callable[[int], None] | None = None) -> pl.DataFrame:
+        """The k documents that answer each query best.
+
+        Args:
+            queries: a text; a list of texts, which are numbered from 0; or a table (a ``Path`` or a frame) of query_id and
+                text, with the queries' vectors where the embedding is precomputed.
+            progress: called with the number of queries done since the last call.
+
+        Returns:
+            query_id, doc_id, score (log-probability), rank (from 1), best first.
+
+        Raises:
+            DataError: k out of range, or unusable queries.
+        """
+        documents = self.documents
+        check_k(k, len(documents))
+        table = asked_queries(queries)
+        positions, scores = self._ranker(as_items(table)).rank_all(k, progress)
+        return search_table(table[Columns.QUERY], documents, positions, scores)
+
+    def _ranker(self, queries: pl.DataFrame) -> QueryRanker:
+        """Network, decoder and catalogue, ready to rank documents for queries."""
+        network, texts = part_of(self.parts, "network", QueryNetwork), part_of(self.parts, "texts", TextVectors)
+        device = next(network.in_use.parameters()).device
+        vectors = query_vectors(texts.encoder, queries, self.catalogue.table)
+        check_width(vectors, network.sizes["text_width"])
+        if self._tables is None:
+            features = item_features(self.parts, self.catalogue.counts, len(self.documents)).to(device)
+            self._tables = Tables(self.recipe, self.parts, None).catalogue(features)
+        decoder = self.recipe.decoding.build(seed=self.recipe.seed)
+        return QueryRanker.of(network.in_use, decoder, self._tables, torch.from_numpy(vectors).to(device))
+
+    def variant(self, overrides: Iterable[str]) -> Self:
+        """The same retriever with other decoding settings, such as ``["decoding.name=one_pass"]``; this one stays.
+
+        Raises:
+            RecipeError: overrides of settings that fitting has used up.
+        """
+        changed = copy.copy(self)
+        changed.recipe = self.recipe.override(after_fit(overrides))
+        check_recipe(changed.recipe)
+        changed.recipe.decoding.build(seed=self.recipe.seed).check(self.semantic_ids.n_digits, len(self.documents))
+        changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
+        return changed
+
+    def to(self, device: str, precision: Literal["32", "bf16"] = "32") -> Self:
+        """Move what computes to a torch device, ``"auto"`` being a GPU if there is one; returns the retriever.
+
+        Raises:
+            DiffGRMError: not fitted, another precision, or a device that is not there.
+        """
+        if precision not in ("32", "bf16"):
+            raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
+        usable_device(device)
+        self.take({name: part.to(device, precision) for name, part in self.parts.items()}, self.catalogue, self.facts)
+        return self
+
+    # ---- save and load ------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder, whole or not at all; a retriever that was there is replaced.
+
+        Raises:
+            ModelFolderError: the place is taken by something else, or writing failed (nothing is lost then).
+        """
+        return saving.write(self, Path(folder), model_folder.DOCUMENTS, EXAMPLE)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, trust_code: Trust = False) -> Self:
+        """Read a model folder. Nothing that it names is run but diffgrm's own parts.
+
+        Args:
+            trust_code: True also imports classes of others that its recipe names as ``module:Class``; or their names.
+
+        Raises:
+            ModelFolderError: no folder of a retriever, not whole, or with code that is not trusted.
+        """
+        return saving.read(Path(folder), cls, trust_code, model_folder.DOCUMENTS)
+
+    def take(self, parts: dict[str, LearntPart], catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
+        """Go over to learnt parts, their documents, and what their fit noted."""
+        self.parts, self._catalogue, self.facts, self._tables = parts, catalogue, facts, None
+
+
+def check_k(k: Any, documents: int) -> None:
+    """Refuse a number of documents that nobody can be given.
+
+    Raises:
+        DataError: it is none, or more than there are.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= documents:
+        raise DataError(f"k is {k!r}; expected a whole number from 1 to the number of documents, {documents}")
+
+
+def search_table(queries: pl.Series, documents: IdMap, positions: Any, scores: Any) -> pl.DataFrame:
+    """query_id, doc_id, score, rank of ranked documents; see :func:`diffgrm.recommenders.answers.answer_table`."""
+    found = answer_table(queries, documents, positions, scores)
+    return found.rename({Columns.USER: Columns.QUERY, Columns.ITEM: Columns.DOCUMENT})

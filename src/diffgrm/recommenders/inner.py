@@ -1,0 +1,64 @@
+"""Recommenders inside of another's: read from a model folder, or planned by a recipe and fitted first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffgrm.data.dataset import Split
+from diffgrm.foundation import registry
+from diffgrm.foundation.parts import merge
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError, first_few
+from diffgrm.recommenders.base import Recommender, load
+
+
+def read(folder: Path, split: Split, setting: str) -> Recommender:
+    """One from its folder.
+
+    Args:
+        setting: what names it, for messages.
+
+    Raises:
+        DataError: the folder holds no model, or one that was fitted on other events or items.
+    """
+    try:
+        found = load(folder)
+    except DiffGRMError as error:
+        raise DataError(f"{setting}: {error}") from error
+    if not found.items.series.equals(ids := split.dataset.items.series):
+        strange = first_few(sorted({*map(str, found.items.series)} ^ {*map(str, ids)}))
+        raise DataError(
+            f"{setting}: {folder} knows other items than this dataset has (one of both has {strange}); fit it on the same "
+            "tables"
+        )
+    if found.facts.get("training_fingerprint") != split.fingerprint:
+        raise DataError(
+            f"{setting}: {folder} was not fitted on the training events of this split, so it may have learnt from those "
+            "that are to be predicted; fit it on the same tables with the same data.split"
+        )
+    return found
+
+
+def planned(wanted: Mapping[str, Any], recipe: Recipe, setting: str) -> Recommender:
+    """One that is fitted first, by a recipe in which the seed and split of the other's stand where it has none.
+
+    Args:
+        wanted: a recipe, or ``recipe`` with the name of a shipped one and changes; setting: what names it, for messages.
+
+    Raises:
+        RecipeError: a wrong recipe, or one with a split of its own.
+    """
+    if "data" in wanted:
+        raise RecipeError(f"{setting}: what is fitted first shares the split of the whole; say data of the whole only")
+    changes = {key: value for key, value in wanted.items() if key != "recipe"}
+    raw = Recipe.preset(str(wanted["recipe"])).to_dict() if "recipe" in wanted else {}
+    try:
+        found = Recipe.from_dict(merge({**raw, "seed": recipe.seed, "data": recipe.data.model_dump()}, changes))
+        found.refuse_idle()
+        recommender = registry.resolve("recommender", found.recommender)(found)
+        recommender.new_parts()
+    except RecipeError as error:
+        raise RecipeError(f"{setting}: {error}") from error
+    return recommender
