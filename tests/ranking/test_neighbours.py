@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from diffgrm.data import mapped
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError
@@ -32,6 +33,7 @@ def test_how_many_pairs_are_sorted_at_once_changes_nothing(at_once, monkeypatch)
     train = Ragged.from_lists([generator.integers(0, 50, size) for size in generator.integers(0, 12, 60)])
     whole = ItemKNN(neighbours=5).fit(train, 53)
     monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(mapped, "BLOCK", at_once)  # and how many events are counted at once neither
     found = ItemKNN(neighbours=5).fit(train, 53)
     assert all(np.array_equal(getattr(found, part), getattr(whole, part)) for part in ("data", "indices", "indptr"))
 

@@ -47,13 +47,16 @@ class ItemKNN:
         Args:
             train: training events of every user.
         """
-        together, users = sp.csr_array((n_items, n_items)), np.zeros(n_items)
+        sums, users = [sp.csr_array((n_items, n_items))], np.zeros(n_items)
         for _, block in train.blocks():
             user = np.repeat(np.arange(len(block)), block.lengths)
             met = sp.coo_array((np.ones(len(user)), (user, block.values)), shape=(len(block), n_items)).tocsr()
             met.data[:] = 1.0  # however often
-            together, users = together + met.T @ met, users + np.asarray(met.sum(0)).ravel()
-        together, norm = together.tocsr(), np.sqrt(users)
+            sums.append((met.T @ met).tocsr())
+            users += np.asarray(met.sum(0)).ravel()
+            while len(sums) > 1 and 2 * sums[-1].nnz >= sums[-2].nnz:  # so that no pair is added up more than a few times
+                sums[-2:] = [sums[-2] + sums[-1]]
+        together, norm = sum(reversed(sums[:-1]), sums[-1]), np.sqrt(users)
         cuts = np.flatnonzero(np.diff(together.indptr[1:] // PAIRS_AT_ONCE)) + 1
         blocks = np.split(np.arange(n_items), cuts)
         found = [self._nearest(items, sp.coo_array(together[items]), norm) for items in blocks]
