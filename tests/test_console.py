@@ -147,7 +147,8 @@ def odd(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, capsys, odd):
-    monkeypatch.setenv("COLUMNS", "200")
+    for made in (terminal.console, terminal.errors):
+        monkeypatch.setattr(made, "width", 200)
     return partial(called, monkeypatch, capsys)
 
 

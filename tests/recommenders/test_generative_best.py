@@ -31,7 +31,7 @@ def left_to_right(*changes):
     """The same for the network that goes from left to right."""
     raw = small_generation().to_dict()
     shared = ("embedding", "tokenizer", "semantic_ids", "training")
-    model = {key: value for key, value in raw["model"].items() if key not in ("name", "init")}
+    model = {key: value for key, value in raw["model"].items() if key not in ("name", "init", "pairwise_rank")}
     given = {section: raw[section] for section in shared}
     recipe = Recipe(recommender="autoregressive", model={"name": "autoregressive", **model}, **given)
     return recipe.override(["decoding.beam=480", *changes])

@@ -207,7 +207,7 @@ def test_only_late_settings_can_be_overridden(saved):
     assert model.ranker().decoder.beam == 3
     with pytest.raises(
         diffgrm.foundation.schema.RecipeError,
-        match=r"only decoding .* the weights of item_scoring .* model\.width=3",
+        match=r"only decoding, .* the weights of item_scoring .* model\.width=3",
     ):
         model.override(["model.width=3"])
 

@@ -197,7 +197,7 @@ def test_a_file_that_cannot_be_read_is_503_and_not_named(writer, monkeypatch):
 def test_a_folder_that_cannot_be_written_changes_nothing_and_is_not_named(writer, folder, monkeypatch):
     before = writer.get("/model").json()
 
-    def full(path, *_):
+    def full(path, *_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("diffgrm.recommenders.saving.model_card", full)
