@@ -46,6 +46,8 @@ def trainable() -> list[tuple[str, dict]]:
                 found.append((name, {"positions": "rotary", "norm": "rms", "tied": False, "temperature": 0.5}))
             if "skip" in known:
                 found.append((name, {"skip": True, "history": "causal"}))
+            if "gated" in known:
+                found.append((name, {"gated": True}))
             if "pairwise_rank" in known:
                 found.append((name, {"pairwise_rank": 2, "history": "causal"}))
     return found
