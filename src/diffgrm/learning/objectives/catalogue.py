@@ -14,15 +14,15 @@ from torch import Tensor
 
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError, bullet_list
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw
-from diffgrm.learning.losses import masked_cross_entropy
 from diffgrm.learning.noising.base import Views
 from diffgrm.learning.objectives.base import LearningTask
-from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoothing
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature
 from diffgrm.networks.contracts import PairsDigits, contract, lacks
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.digit_sums import log_mass_of_fitting, sum_of_digits
@@ -59,8 +59,9 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             "scorer in place of the target alone",
         ] = 0.0,
         teacher_temperature: Annotated[float, Field(gt=0), "its scores are divided by it"] = 1.0,
+        smoothing_temperature: SmoothingTemperature = None,
     ) -> None:
-        super().__init__(task, "view_mean", label_smoothing)
+        super().__init__(task, "view_mean", label_smoothing, smoothing_temperature)
         self.digit_weight, self.teacher_weight, self.teacher_temperature = digit_weight, teacher_weight, teacher_temperature
         self._tables: _Tables | None = None
         if problem := _unusable(task.item_loss):
@@ -72,9 +73,9 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             )
 
     @classmethod
-    def check(cls, part: Part, recipe: Recipe) -> None:
-        """See :meth:`Objective.check`."""
-        problems, loss = [], recipe.item_loss
+    def problems(cls, part: Part, recipe: Recipe) -> list[str]:
+        """See :meth:`DigitObjective.problems`."""
+        problems, loss = super().problems(part, recipe), recipe.item_loss
         if problem := _unusable(loss):
             problems.append(problem)
         if part.options["label_smoothing"] and not part.options["digit_weight"]:
@@ -94,19 +95,15 @@ class CatalogueDiffusionObjective(DiffusionObjective):
                 "items are sums of logits; leave it out"
                 for key in idle
             ]
-        if problems:
-            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+        return problems
 
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`DigitObjective.digit_loss`."""
-        target = self.codes[batch.target]
         views, logits = self.asked(batch, memory, generator, context)
         users = self._pair_users(batch, memory)
         loss = (self.item_losses(logits, batch, views, generator, users) * views.view_weight).mean()
         if self.digit_weight:
-            loss = loss + self.digit_weight * masked_cross_entropy(
-                logits, target, views, label_smoothing=self.label_smoothing
-            )
+            loss = loss + self.digit_weight * self.of_codes(logits, self.codes[batch.target], views)
         return loss
 
     def item_losses(
