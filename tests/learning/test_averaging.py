@@ -80,7 +80,7 @@ def test_a_killed_run_goes_on_with_its_average(precision, toy, tiny_recipe, tmp_
     assert all(value.dtype == torch.float32 for value in whole.network.state_dict().values())
 
 
-@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2", "model_parallel"])
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2"])
 def test_weights_that_no_process_holds_whole_are_not_averaged(strategy):
     message = rf"ema_decay = 0.9 averages weights that .* holds whole, but training.strategy {strategy} .*; choose ddp"
     with pytest.raises(RecipeError, match=message):

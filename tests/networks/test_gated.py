@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from diffgrm import DiffGRMRecommender
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.networks.blocks import DecoderLayer, EncoderLayer, Residual
 from diffgrm.networks.compiled import compile_layers
 from diffgrm.networks.contracts import Denoises, PredictsDigits, lacks
 from diffgrm.networks.stream import StreamLayer
 from helpers.networks import GENERATOR, SMALL, build, close, encode, features, histories, questions, trainable
+from helpers.recipes import SMALL_SCORER, small_generation
 
 D, GATED = 16, [name for name, options in trainable() if options == {"gated": True}]
 NETWORKS = pytest.mark.parametrize("name", GATED)
@@ -120,7 +122,9 @@ def test_compiled_layers_say_the_same_and_learn_the_same(backend):
     assert all(close(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_gates_are_no_place_to_begin_for_an_encoder_without():
-    plain, gated = build("diffgrm", **SMALL), build("diffgrm", **SMALL, gated=True)
+def test_a_network_with_gates_begins_at_an_item_scorer_with_gates(toy):
+    changes = f"embedding.changes=[{', '.join([*SMALL_SCORER, 'model.gated=true'])}]"
+    made = DiffGRMRecommender(small_generation("model.gated=true", changes, "training.epochs=1")).fit(toy, progress=False)
+    assert made.recommend([["item 3"]], k=5).height == 5 and None not in gates(made.network)
     with pytest.raises(RecipeError, match="gated is True here and False there; change model"):
-        gated.start_from(plain.encoder, torch.zeros(3, 8, 16))
+        DiffGRMRecommender(small_generation("model.gated=true")).fit(toy, progress=False)

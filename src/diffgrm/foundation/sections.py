@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from diffgrm.foundation.schema import OnlyWith, ordinary
 
-SHARDED = ("fsdp", "deepspeed", "model_parallel")  # strategies of which no process holds all weights
+SHARDED = ("fsdp", "deepspeed")  # strategies of which no process holds all weights
 
 Seed = Annotated[int, Field(ge=0, lt=2**31 - 2000)]
 
