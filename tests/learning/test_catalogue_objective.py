@@ -295,7 +295,8 @@ def test_it_fits_where_items_share_semantic_ids(toy):
 
 
 def test_it_learns_from_a_scorer_where_items_share_semantic_ids(toy):
-    recipe = small_generation("semantic_ids.collisions=share", "tokenizer.codebook_size=4", "training.epochs=1")
+    shared = ["semantic_ids.collisions=share", "tokenizer.codebook_size=4", "training.epochs=1", "training.precision=bf16"]
+    recipe = small_generation(*shared)
     recommender = DiffGRMRecommender(recipe).fit(toy, progress=False)
     assert len(np.unique(recommender.semantic_ids.codes, axis=0)) < len(recommender.semantic_ids.codes)
     assert recommender.recommend([["item 3"]], k=300).height == 300

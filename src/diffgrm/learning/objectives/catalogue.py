@@ -199,7 +199,7 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             return (users * teacher.items(target)).sum(-1)
         codes = self.codes[target]
         pair, item = tables.catalogue.fitting(codes, torch.ones_like(codes, dtype=torch.bool))
-        return log_mass_of_rows((users[pair] * teacher.items(item)).sum(-1), pair, len(target))
+        return log_mass_of_rows((users[pair] * teacher.items(item)).sum(-1).float(), pair, len(target))
 
     def _looked_up(self, codebook_size: int) -> _Tables:
         """The tables of all items, on the device of their codes, made once."""
