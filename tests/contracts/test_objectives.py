@@ -41,12 +41,14 @@ ALL = [
 ]
 EVENTS = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 7, 0], [2, 6, 1]])
 FEATURES = features()
+CODE_VECTORS = np.random.default_rng(0).normal(size=(N, K, 4))
 KINDS = ("softmax", "sampled_softmax", "bce", "gbce")  # of the loss over whole items
 COUNTS = np.bincount(EVENTS.values, minlength=len(FEATURES))
 # Another value than the default for every setting that an objective, a schedule or the loss over items has.
 CHANGED = {
     "reduction": "token_mean",
     "label_smoothing": 0.3,
+    "smoothing_temperature": 0.5,
     "item_weight": 2.5,
     "digit_fraction": 0.5,
     "order": "most",
@@ -134,7 +136,7 @@ class Opinion:
 
 def make(objective, network, noising="full_mask", items=FEATURES, counts=COUNTS, ranking=lambda *_: None, **item_loss):
     schedule = as_part("noising", noising).build(seed=0)
-    task = learning_task(network, None, schedule, ranking, items, counts, Opinion(), **item_loss)
+    task = learning_task(network, None, schedule, ranking, items, counts, Opinion(), lambda: CODE_VECTORS, **item_loss)
     return as_part("objective", objective).build(task=task)
 
 

@@ -96,6 +96,9 @@ MADE = {
     "a second look, then digits": lambda use, toy: use("rescored").variant(["decoding.weight=0.1"]),
     "digits only": lambda use, toy: use("fitted"),
     "digits only, a catalogue that changed": lambda use, toy: changed(use("fitted")),
+    "gates": lambda use, toy: DiffGRMRecommender(
+        small_recipe("diffgrm").override(["model.gated=true", "model.history=causal", "training.epochs=1"])
+    ).fit(toy, progress=False),
     "one pass": lambda use, toy: use("generation"),
     "one pass, a catalogue that changed": lambda use, toy: changed(use("generation")).variant(["decoding.new_items=1.5"]),
     "one pass, shared semantic IDs": lambda use, toy: use("fitted_by_shared").variant(["decoding.name=one_pass"]),

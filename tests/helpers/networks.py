@@ -46,6 +46,8 @@ def trainable() -> list[tuple[str, dict]]:
                 found.append((name, {"positions": "rotary", "norm": "rms", "tied": False, "temperature": 0.5}))
             if "skip" in known:
                 found.append((name, {"skip": True, "history": "causal"}))
+            if "gated" in known:
+                found.append((name, {"gated": True}))
             if "pairwise_rank" in known:
                 found.append((name, {"pairwise_rank": 2, "history": "causal"}))
     return found
@@ -124,12 +126,21 @@ def noising_context(probe, generator=GENERATOR, learning=START):
 
 
 def learning_task(
-    network, codes=None, noising=None, ranking=lambda *_: None, items=None, counts=None, teacher=None, **item_loss
+    network,
+    codes=None,
+    noising=None,
+    ranking=lambda *_: None,
+    items=None,
+    counts=None,
+    teacher=None,
+    code_vectors=None,
+    **item_loss,
 ):
     """What an objective is about, for items known by their digits, or by all that ``items`` says."""
     items = items or ItemFeatures(codes)
     counts = np.ones(len(items), dtype=np.int64) if counts is None else counts
-    return LearningTask(network, TrainingItems(items, counts), ranking, ItemLossSettings(**item_loss), noising, teacher)
+    settings = ItemLossSettings(**item_loss)
+    return LearningTask(network, TrainingItems(items, counts), ranking, settings, noising, teacher, code_vectors)
 
 
 def one_batch(events: Ragged, shared: bool, max_len: int = S):

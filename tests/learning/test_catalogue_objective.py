@@ -21,7 +21,7 @@ from diffgrm.learning.objectives.catalogue import CatalogueDiffusionObjective
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from helpers.commands import called, save_tables
 from helpers.networks import SMALL, START, build, features, learning_task, one_batch
-from helpers.recipes import small_recipe
+from helpers.recipes import small_generation, small_recipe
 from helpers.runs import killed_fit, same_weights
 
 N, K, ITEMS = 3, 4, 30
@@ -135,6 +135,24 @@ def test_a_teachers_opinion_stands_beside_the_target(drawn, monkeypatch):
     scores = torch.stack([logits[:, 0, j, ALONE[:, j]] for j in range(N)]).sum(0)  # [I targets, I items]
     wanted = -((Opinion().table / 2).softmax(1) * scores.log_softmax(1)).sum(1)
     assert torch.allclose(taught[:, 0], 0.3 * wanted + 0.7 * plain[:, 0], atol=1e-4)
+    taught.sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["all items", "every item drawn once"])
+def test_a_teachers_opinion_of_a_semantic_id_is_that_of_all_items_behind_it(drawn, monkeypatch):
+    """Cross-entropy over semantic IDs, enumerated, where several items share most of them."""
+    logits, views = every_view()
+    monkeypatch.setattr(catalogue, "draw", lambda *_: Sample(torch.randperm(ITEMS)) if drawn else None)
+    made = objective(SHARED, settings=(0.0, 0.0, 1.0, 2.0), teacher=Opinion())
+    taught = made.item_losses(logits, TARGETS, views, GENERATOR)[:, 0]
+    sids = sorted({tuple(row) for row in SHARED.tolist()})
+    behind = torch.tensor([[float(tuple(row) == sid) for row in SHARED.tolist()] for sid in sids])  # [D, I]
+    assert len(sids) < ITEMS and behind.sum(1).max() > 1
+    opinion = (Opinion().table / 2).softmax(1) @ behind.T  # [I targets, D]
+    scores = torch.stack([logits[:, 0, j, SHARED[:, j]] for j in range(N)]).sum(0)
+    probability = scores.softmax(1) @ behind.T
+    assert torch.allclose(taught, -(opinion * probability.log()).sum(1), atol=1e-4)
     taught.sum().backward()
     assert logits.grad.isfinite().all()
 
@@ -273,4 +291,12 @@ def test_it_fits_where_items_share_semantic_ids(toy):
     )
     recommender = DiffGRMRecommender(recipe).fit(toy, progress=False)
     assert recommender.semantic_ids.codes.shape[0] > len(np.unique(recommender.semantic_ids.codes, axis=0))
+    assert recommender.recommend([["item 3"]], k=300).height == 300
+
+
+def test_it_learns_from_a_scorer_where_items_share_semantic_ids(toy):
+    shared = ["semantic_ids.collisions=share", "tokenizer.codebook_size=4", "training.epochs=1", "training.precision=bf16"]
+    recipe = small_generation(*shared)
+    recommender = DiffGRMRecommender(recipe).fit(toy, progress=False)
+    assert len(np.unique(recommender.semantic_ids.codes, axis=0)) < len(recommender.semantic_ids.codes)
     assert recommender.recommend([["item 3"]], k=300).height == 300

@@ -214,6 +214,7 @@ def test_two_nodes_share_a_run_that_goes_on_after_one_of_them_was_killed(toy, ti
     toy.event_table().write_parquet(tmp_path / "i.parquet")
     toy.item_table.write_parquet(tmp_path / "t.parquet")
     settings = ["model.dropout=0", "training.accelerator=cpu", "training.epochs=6", "training.patience=9"]
+    settings.append("training.ema_decay=0.5")
     (tmp_path / "recipe.yaml").write_text(tiny_recipe.override(settings).to_yaml())
     nodes = fit_on_two_nodes(tmp_path)
     last = tmp_path / "model.run" / "last.ckpt"

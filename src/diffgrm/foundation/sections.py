@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from diffgrm.foundation.schema import OnlyWith, ordinary
 
+SHARDED = ("fsdp", "deepspeed")  # strategies of which no process holds all weights
+
 Seed = Annotated[int, Field(ge=0, lt=2**31 - 2000)]
 
 
@@ -109,6 +111,13 @@ class TrainingSettings(Section):
     warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 turns clipping off")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="what an exponential moving average of the weights keeps of itself at every step; the average is "
+        "validated, kept and saved in place of the weights; 0: the weights themselves",
+    )
     validate_every: int = Field(1, ge=1, description="epochs between validations (and checkpoints)")
     validation_users: int | None = Field(None, ge=1, description="validate on this many users, drawn once; null: all")
     validation_decoding: dict[str, Any] = Field(
@@ -137,6 +146,11 @@ class TrainingSettings(Section):
         if self.batch_size < self.processes:
             times = f" x training.nodes {self.nodes}" if self.nodes > 1 else ""
             raise ValueError(f"training.batch_size {self.batch_size} is less than training.devices {self.devices}{times}")
+        if self.ema_decay and self.strategy.startswith(SHARDED):
+            raise ValueError(
+                f"training.ema_decay = {self.ema_decay} averages weights that every process holds whole, but "
+                f"training.strategy {self.strategy} shares them out; choose ddp, or leave ema_decay out"
+            )
         return self
 
     @property

@@ -30,6 +30,7 @@ from diffgrm.foundation.run_folder import BEST, LAST, holds_checkpoint
 from diffgrm.foundation.schema import DiffGRMError, MissingExtraError, TrainingError
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.storage import digest
+from diffgrm.learning.averaging import WeightAveraging, validated_weights
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.machine import quiet_lightning, trainer_arguments
@@ -265,10 +266,7 @@ def train(
                 "then resume from the last checkpoint if there is one"
             ) from error
     best = _checkpoint(run_folder / BEST)
-    prefix = next(name for name, module in task.named_modules() if module is objective.network) + "."
-    objective.network.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
-    )
+    objective.network.load_state_dict(validated_weights(best, "objective.network."))
     validation_metrics: dict[str, float] = best["validation"]
     return TrainingResult(
         validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics, task.earlier_seconds
@@ -329,6 +327,8 @@ def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.
         ModelCheckpoint(run_folder, filename=best, monitor=MONITOR, mode="max", enable_version_counter=False),
         ModelCheckpoint(run_folder, filename=last, enable_version_counter=False),
     ]
+    if settings.ema_decay:
+        callbacks.append(WeightAveraging(settings.ema_decay))
     if progress:
         callbacks.append(_ProgressBar(leave=False))
     return L.Trainer(

@@ -1,15 +1,23 @@
-"""The masked-diffusion loss (paper, equation 12)."""
+"""The masked-diffusion loss (paper, equation 12), and the loss of single codes that it is made of."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from diffgrm.learning.noising.base import Views
+from diffgrm.learning.smoothing import over_near_codes
 
 
 def masked_cross_entropy(
-    logits: Tensor, codes: Tensor, views: Views, *, reduction: str = "view_mean", label_smoothing: float = 0.0
+    logits: Tensor,
+    codes: Tensor,
+    views: Views,
+    *,
+    reduction: str = "view_mean",
+    label_smoothing: float = 0.0,
+    close: Tensor | None = None,
 ) -> Tensor:
     """Label-smoothed cross-entropy of the hidden digits, as one number in nats.
 
@@ -19,12 +27,35 @@ def masked_cross_entropy(
         views: which digits are hidden, and what each view and each hidden digit counts for.
         reduction: ``view_mean``: mean inside a view, then over views and targets (paper);
             ``token_mean``: mean over all hidden digits (the release).
-        label_smoothing: mass spread evenly over the K codes.
+        label_smoothing, close: see :func:`code_losses`.
     """
     mask, view_weight, digit_weight = views
     target = codes[:, None, :].expand(mask.shape)[mask]  # [M]
-    losses = F.cross_entropy(logits[mask].float(), target, label_smoothing=label_smoothing, reduction="none")
+    losses = code_losses(logits[mask], target, digits_of(mask), label_smoothing, close)
     per_token = losses.new_zeros(mask.shape).masked_scatter(mask, losses)  # [B, V, n]
     if reduction == "token_mean":
         return (per_token.sum(-1) * digit_weight).sum() / (mask.sum(-1) * digit_weight).sum().clamp(min=1e-9)
     return (per_token.sum(-1) / mask.sum(-1).clamp(min=1) * view_weight).mean()
+
+
+def code_losses(
+    logits: Tensor, target: Tensor, digit: Tensor, label_smoothing: float = 0.0, close: Tensor | None = None
+) -> Tensor:
+    """[M] label-smoothed cross-entropy of codes ``target`` [M] by logits [M, K], in nats.
+
+    Args:
+        digit: [M] which digit each is a code of.
+        label_smoothing: mass spread over the K codes.
+        close: [n, K, K] by which codes it is spread, see :func:`over_near_codes`; None: evenly.
+    """
+    logits = logits.float()
+    if close is None or not label_smoothing:
+        return F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
+    spread = over_near_codes(close[digit, target], target)
+    wanted = label_smoothing * spread + (1 - label_smoothing) * F.one_hot(target, logits.shape[1])
+    return F.cross_entropy(logits, wanted, reduction="none")
+
+
+def digits_of(mask: Tensor) -> Tensor:
+    """[M] which digit each hidden place of a mask [..., n] is."""
+    return torch.arange(mask.shape[-1], device=mask.device).expand(mask.shape)[mask]

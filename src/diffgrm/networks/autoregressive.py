@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from diffgrm.networks.blocks import Gated
 from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder, Skip
 from diffgrm.networks.history import (
     DropoutRate,
@@ -70,13 +71,14 @@ class Autoregressive(HistoryNetwork):
         skip: Skip = False,
         positions: Positions = None,
         start: Start = "drawn",
+        gated: Gated = False,
     ) -> None:
         causal = history == "causal"
         from_start = causal if positions is None else positions == "first"
-        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start)
+        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start, gated)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder)
         later = dropout if decoder_dropout is None else decoder_dropout
-        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, skip=skip, causal=True)
+        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, skip=skip, causal=True, gated=gated)
         self.start = nn.Parameter(torch.empty(1, width))  # stands before the first digit
         self.initialise([(self.digits.codes, 1), (self.encoder.position, 1), *self.branch_tables(), (self.start, 1)])
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Gated = Annotated[
+    bool, "what each sublayer adds is multiplied by a sigmoid of a linear map of the stream before it (as in LiGR)"
+]
 
 
 class Dropout(nn.Module):
@@ -133,18 +137,25 @@ class FeedForward(nn.Sequential):
 class Residual(nn.Module):
     """Adds what a sublayer says to the residual stream, with dropout.
 
-    Where nothing is learnt the sum is written over the stream: a product that adds to what is there saves two passes over
-    memory and their allocations, which is a fifth of decoding on the CPU.
+    With a gate, x + sigmoid(W x + b) * sublayer(norm(x)), number by number: the gated residual of LiGR (arXiv 2502.03417)
+    by our reading, in which the gate looks at the stream before its norm and dropout is inside of it.
+
+    Without one, where nothing is learnt, the sum is written over the stream: a product that adds to what is there saves
+    two passes over memory and their allocations, which is a fifth of decoding on the CPU.
+
+    Args:
+        gated: the width of the gate; None: there is none.
     """
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, dropout: float, gated: int | None = None) -> None:
         super().__init__()
         self.drop = Dropout(dropout)
+        self.gate = None if gated is None else nn.Linear(gated, gated)
 
     def linear(self, x: Tensor, layer: nn.Linear, y: Tensor) -> Tensor:
         """X + layer(y), for x and y [..., d]; x may be overwritten."""
         if self._keeps(x):
-            return x + self.drop(layer(y))
+            return x + self._let_through(x, self.drop(layer(y)))
         x.add_(layer.bias)
         x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), layer.weight.t())
         return x
@@ -152,23 +163,28 @@ class Residual(nn.Module):
     def product(self, x: Tensor, bias: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """X + bias + a b, for x [B, T, d], a [B, T, m] and b [B, m, d]; x may be overwritten."""
         if self._keeps(x):
-            return x + self.drop(torch.baddbmm(bias, a, b))
+            return x + self._let_through(x, self.drop(torch.baddbmm(bias, a, b)))
         return x.add_(bias).baddbmm_(a, b)
+
+    def _let_through(self, x: Tensor, y: Tensor) -> Tensor:
+        """What the gate, which sees x, leaves of y."""
+        return y if self.gate is None else self.gate(x).sigmoid() * y
 
     def _keeps(self, x: Tensor) -> bool:
         """Whether x is still needed, the sum is made in another precision, or a compiler sees to the memory."""
-        learning = torch.is_grad_enabled() or self.drop.training
-        return learning or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+        needed = self.gate is not None or torch.is_grad_enabled() or self.drop.training
+        return needed or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
 
 
 class EncoderLayer(nn.Module):
     """Self-attention over the history, to both sides or backwards only (``causal``), then feed-forward."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, gated: bool = False) -> None:
         super().__init__()
+        gate = width if gated else None
         self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads)
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
-        self.add = Residual(dropout)
+        self.add_attention, self.add_feed_forward = Residual(dropout, gate), Residual(dropout, gate)
 
     def forward(self, x: Tensor, valid: Tensor, causal: bool = False) -> Tensor:
         """X [B, S, d] (may be overwritten), valid [B, S] (the first places of each row) -> [B, S, d].
@@ -178,8 +194,8 @@ class EncoderLayer(nn.Module):
         y = self.attention_norm(x)
         mask = None if causal else valid[:, None]
         y = self.attention.attend(self.attention.query(y), *self.attention.project(y), mask, causal)
-        x = self.add.linear(x, self.attention.out, y)
-        return self.add.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
+        x = self.add_attention.linear(x, self.attention.out, y)
+        return self.add_feed_forward.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
 
 
 class DecoderLayer(nn.Module):
@@ -190,15 +206,20 @@ class DecoderLayer(nn.Module):
 
     Args:
         causal: a digit sees only those before it (for networks that fill digits from left to right).
+        gated: what each sublayer adds goes through a gate, see :class:`Residual`.
     """
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, causal: bool = False) -> None:
+    def __init__(
+        self, width: int, heads: int, feed_forward: int, dropout: float, causal: bool = False, gated: bool = False
+    ) -> None:
         super().__init__()
+        gate = width if gated else None
         self.causal = causal
         self.digits_norm, self.digits = nn.LayerNorm(width), Attention(width, heads)
         self.history_norm, self.history = nn.LayerNorm(width), Attention(width, heads)
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, feed_forward)
-        self.add = Residual(dropout)
+        self.add_digits, self.add_history = Residual(dropout, gate), Residual(dropout, gate)
+        self.add_feed_forward = Residual(dropout, gate)
 
     def project_digits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [..., d], keys and values [..., 2d] of the attention over the digits, for digits x [..., d]."""
@@ -249,15 +270,15 @@ class DecoderLayer(nn.Module):
 
     def _after(self, x: Tensor, y: Tensor, history: tuple[Tensor, Tensor] | Folded, valid: Tensor) -> Tensor:
         """What follows the attention over the digits, which gave y: x and y [B, C, d] -> [B, C, d]."""
-        x = self.add.linear(x, self.digits.out, y)
+        x = self.add_digits.linear(x, self.digits.out, y)
         y = self.history_norm(x)
         if isinstance(history, Folded):
             weight = self.history.weigh(y, history, valid)
-            x = self.add.product(x, self.history.out.bias, weight, history.value)
+            x = self.add_history.product(x, self.history.out.bias, weight, history.value)
         else:
             y = self.history.attend(self.history.query(y), *history, valid)
-            x = self.add.linear(x, self.history.out, y)
-        return self.add.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
+            x = self.add_history.linear(x, self.history.out, y)
+        return self.add_feed_forward.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:

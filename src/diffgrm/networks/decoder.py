@@ -27,14 +27,24 @@ class DigitDecoder(nn.Module):
     Args:
         causal: whether a digit sees only those before it.
         skip: whether the state of the newest item goes past the layers, which then begin by adding nothing to it.
+        gated: whether what each sublayer adds goes through a gate.
     """
 
     def __init__(
-        self, width: int, heads: int, layers: int, feed_forward: int, dropout: float, causal: bool, skip: bool = False
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        feed_forward: int,
+        dropout: float,
+        causal: bool,
+        skip: bool = False,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.gate = nn.Parameter(torch.zeros(width)) if skip else None
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, feed_forward, dropout, causal) for _ in range(layers))
+        sizes = (width, heads, feed_forward, dropout, causal, gated)
+        self.layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(layers))
         self.norm, self.drop = nn.LayerNorm(width), Dropout(dropout)
 
     @property

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from diffgrm.networks.blocks import Gated
 from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder, Skip
 from diffgrm.networks.digit_pairs import DigitPairs, PairwiseRank
 from diffgrm.networks.history import (
@@ -67,13 +68,14 @@ class DiffGRM(HistoryNetwork):
         positions: Positions = None,
         start: Start = "drawn",
         pairwise_rank: PairwiseRank = 0,
+        gated: Gated = False,
     ) -> None:
         causal = history == "causal"
         from_start = causal if positions is None else positions == "first"
-        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start)
+        encoder = EncoderSettings(encoder_layers, heads, feed_forward, dropout, max_len, causal, from_start, gated)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder, init == "scaled")
         later = dropout if decoder_dropout is None else decoder_dropout
-        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, skip=skip, causal=False)
+        self.decoder = DigitDecoder(width, heads, decoder_layers, feed_forward, later, skip=skip, causal=False, gated=gated)
         self.masked = nn.Parameter(torch.empty(n_digits, width))  # what a masked digit looks like
         self.mask_token: Tensor  # rows of codes and masked, one after the other
         self.register_buffer("mask_token", n_digits * codebook_size + torch.arange(n_digits), persistent=False)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from diffgrm.networks.blocks import Gated
 from diffgrm.networks.gaussian import GaussianDiffusion
 from diffgrm.networks.history import DropoutRate, EncoderSettings, FeedForward, Heads, HistoryNetwork, MaxLen, Width
 from diffgrm.networks.item_vectors import Branches, Sizes
@@ -95,8 +96,9 @@ class DiQDiff(HistoryNetwork):
             tuple[Beta, Beta], "variance that the first and the last step add; it grows evenly between them"
         ] = (0.0131, 0.635),
         branches: Branches = ({"name": "id", "start": 1.0, "untrained": "drawn"},),
+        gated: Gated = False,
     ) -> None:
-        encoder = EncoderSettings(layers, heads, feed_forward, dropout, max_len, causal=True, from_start=False)
+        encoder = EncoderSettings(layers, heads, feed_forward, dropout, max_len, causal=True, from_start=False, gated=gated)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder)
         self.causal = False
         self.guidance, self.noise_scale, self.code_temperature = guidance, noise_scale, code_temperature

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from diffgrm.foundation import registry
+from diffgrm.networks.blocks import Gated
 from diffgrm.networks.history import DropoutRate, FeedForward, Heads, HistoryNetwork, MaxLen, Width
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.networks.item_vectors import Branches, branch_parts
@@ -69,15 +70,15 @@ class H2Rec(nn.Module):
         dropout: DropoutRate = 0.3,
         max_len: MaxLen = 50,
         branches: Branches = ("sid", {"name": "id", "start": 1.0}),
+        gated: Gated = False,
     ) -> None:
         super().__init__()
         self.max_len, self.passes = max_len, nn.ModuleList()
         for part in branch_parts(branches):
             has_digits = "semantic_ids" in registry.constant("branch", part.name, "sections", ())
             digits = (n_digits, codebook_size) if has_digits else (0, 0)
-            one = SASRec(
-                *digits, n_items, text_width, width, heads, layers, feed_forward, dropout, max_len, branches=[part]
-            )
+            sizes = (*digits, n_items, text_width, width, heads, layers, feed_forward, dropout, max_len)
+            one = SASRec(*sizes, branches=[part], gated=gated)
             self.passes.append(one)
         count = len(self.passes)
         self.gate = nn.Linear(count * width, count) if count > 1 else None

@@ -51,6 +51,7 @@ class EncoderSettings:
         layers: over the history; heads, feed_forward, dropout: of each.
         causal: items look back only.
         from_start: positions count from the first item of a stretch, else from the newest.
+        gated: what each sublayer adds goes through a gate.
     """
 
     layers: int
@@ -60,6 +61,7 @@ class EncoderSettings:
     max_len: int
     causal: bool
     from_start: bool
+    gated: bool = False
 
 
 class HistoryEncoder(nn.Module):
@@ -86,9 +88,10 @@ class HistoryEncoder(nn.Module):
             "history": "causal" if settings.causal else "bidirectional",
             "positions": "first" if settings.from_start else "newest",
             "scale": scale,
+            "gated": settings.gated,
         }
         self.position = nn.Parameter(torch.empty(settings.max_len, width))
-        sizes = (width, settings.heads, settings.feed_forward, settings.dropout)
+        sizes = (width, settings.heads, settings.feed_forward, settings.dropout, settings.gated)
         self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(settings.layers))
         self.norm, self.drop = nn.LayerNorm(width), Dropout(settings.dropout)
 

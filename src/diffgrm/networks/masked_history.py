@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.networks.blocks import Dropout, scale_by_fan_in
+from diffgrm.networks.blocks import Dropout, Gated, scale_by_fan_in
 from diffgrm.networks.history import DropoutRate, FeedForward, Heads, MaxLen, Width
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.networks.item_vectors import DigitEmbedding
@@ -96,6 +96,7 @@ class MaskedHistory(nn.Module):
         norm: Norm = "layer",
         tied: Tied = True,
         temperature: Temperature = 1.0,
+        gated: Gated = False,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -119,7 +120,8 @@ class MaskedHistory(nn.Module):
         if not tied:
             self.output = nn.Parameter(torch.empty(n_digits * codebook_size, width))
             tables.append(self.output)
-        self.layers = nn.ModuleList(StreamLayer(width, heads, feed_forward, dropout, norm) for _ in range(layers))
+        sizes = (width, heads, feed_forward, dropout, norm, gated)
+        self.layers = nn.ModuleList(StreamLayer(*sizes) for _ in range(layers))
         self.norm, self.drop = norm_of(norm, width), Dropout(dropout)
         scale_by_fan_in(self, layers)
         for table in tables:

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.networks.blocks import Dropout
+from diffgrm.networks.blocks import Dropout, Gated
 from diffgrm.networks.history import DropoutRate, FeedForward, Heads, MaxLen, Width
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.networks.masked_history import Layers, MaskedHistory, RawHistory, StreamPositions, Temperature, Tied
@@ -101,6 +101,7 @@ class MaskedHistoryDense(MaskedHistory):
         input_dropout: Annotated[
             float | None, Field(ge=0, lt=1), "dropout rate of digits and texts as they enter; null: as elsewhere"
         ] = None,
+        gated: Gated = False,
     ) -> None:
         super().__init__(
             n_digits,
@@ -115,6 +116,7 @@ class MaskedHistoryDense(MaskedHistory):
             norm,
             tied,
             temperature,
+            gated,
         )
         if text_layer is not None and text_layer > layers:
             raise RecipeError(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from diffgrm.networks.blocks import Gated
 from diffgrm.networks.history import DropoutRate, EncoderSettings, FeedForward, Heads, HistoryNetwork, MaxLen, Width
 from diffgrm.networks.item_vectors import Branches, DigitEmbedding, Sizes
 from diffgrm.networks.memory import Memory
@@ -43,8 +44,9 @@ class RPG(HistoryNetwork):
         max_len: MaxLen = 50,
         temperature: Annotated[float, Field(gt=0), "cosines of digits are divided by it"] = 0.03,
         branches: Branches = ({"name": "sid", "compose": "mean"},),
+        gated: Gated = False,
     ) -> None:
-        encoder = EncoderSettings(layers, heads, feed_forward, dropout, max_len, causal=True, from_start=True)
+        encoder = EncoderSettings(layers, heads, feed_forward, dropout, max_len, causal=True, from_start=True, gated=gated)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder)
         self.temperature = temperature
         self.heads = nn.Parameter(torch.zeros(n_digits, width, width))  # W of each digit

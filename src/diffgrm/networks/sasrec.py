@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
+from diffgrm.networks.blocks import Gated
 from diffgrm.networks.history import DropoutRate, EncoderSettings, FeedForward, Heads, HistoryNetwork, MaxLen, Width
 from diffgrm.networks.item_vectors import Branches, Sizes
 
@@ -32,8 +33,9 @@ class SASRec(HistoryNetwork):
         dropout: DropoutRate = 0.3,
         max_len: MaxLen = 50,
         branches: Branches = ({"name": "id", "start": 1.0, "untrained": "drawn"},),
+        gated: Gated = False,
     ) -> None:
-        encoder = EncoderSettings(layers, heads, feed_forward, dropout, max_len, causal=True, from_start=False)
+        encoder = EncoderSettings(layers, heads, feed_forward, dropout, max_len, causal=True, from_start=False, gated=gated)
         super().__init__(Sizes(n_digits, codebook_size, n_items, text_width, width), branches, encoder)
         if self.digits is None:  # drawn and left out, so that a seed gives the weights behind the published figures
             nn.Linear(width, 2 * width), nn.Linear(2 * width, width)

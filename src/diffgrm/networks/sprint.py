@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from diffgrm.networks.blocks import Gated
 from diffgrm.networks.decoder import DecoderDropout, DecoderLayers
 from diffgrm.networks.diffgrm import DiffGRM
 from diffgrm.networks.history import DropoutRate, FeedForward, Heads, History, MaxLen, Width
@@ -43,6 +44,7 @@ class Sprint(DiffGRM):
         history: History = "bidirectional",
         branches: Branches = ("sid",),
         decoder_dropout: DecoderDropout = None,
+        gated: Gated = False,
     ) -> None:
         super().__init__(
             n_digits,
@@ -59,6 +61,7 @@ class Sprint(DiffGRM):
             history,
             branches=branches,
             decoder_dropout=decoder_dropout,
+            gated=gated,
         )
         self.user = nn.Sequential(nn.Linear(n_digits * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         for layer in (self.user[0], self.user[2]):

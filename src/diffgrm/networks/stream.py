@@ -63,11 +63,12 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class StreamLayer(nn.Module):
     """Pre-norm self-attention to both sides, then feed-forward."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, norm: str) -> None:
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, norm: str, gated: bool = False) -> None:
         super().__init__()
+        gate = width if gated else None
         self.attention_norm, self.attention = norm_of(norm, width), Attention(width, heads)
         self.feed_forward_norm, self.feed_forward = norm_of(norm, width), FeedForward(width, feed_forward)
-        self.add = Residual(dropout)
+        self.add_attention, self.add_feed_forward = Residual(dropout, gate), Residual(dropout, gate)
 
     def forward(self, x: Tensor, valid: Tensor, rotation: Rotation | None = None, last: int | None = None) -> Tensor:
         """X [B, T, d] (may be overwritten), valid [B, T] -> [B, T, d].
@@ -85,5 +86,5 @@ class StreamLayer(nn.Module):
             key = rotation.keys(key)
             turned = rotation if last is None else rotation.last(last)
             query = turned.queries(query, self.attention.heads)
-        x = self.add.linear(x, self.attention.out, self.attention.attend(query, key, value, valid[:, None]))
-        return self.add.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))
+        x = self.add_attention.linear(x, self.attention.out, self.attention.attend(query, key, value, valid[:, None]))
+        return self.add_feed_forward.linear(x, self.feed_forward.out, self.feed_forward.hidden(self.feed_forward_norm(x)))

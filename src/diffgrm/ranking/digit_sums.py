@@ -35,7 +35,15 @@ def log_mass_of_fitting(logits: Tensor, codes: Tensor, row: Tensor, beside: Tens
     R, n, K = logits.shape
     places = codes.long() + torch.arange(n, device=codes.device) * K + row[:, None] * (n * K)
     score = logits.flatten()[places].sum(1)
-    score = score if beside is None else score + beside
-    highest = torch.full((R,), -torch.inf, device=row.device).scatter_reduce(0, row, score.detach(), "amax")
-    total = torch.zeros(R, device=row.device).index_add(0, row, (score - highest[row]).exp())
+    return log_mass_of_rows(score if beside is None else score + beside, row, R)
+
+
+def log_mass_of_rows(score: Tensor, row: Tensor, rows: int) -> Tensor:
+    """[R] log of the summed exponentials of scores [P], each of which belongs to one of R rows; -inf of a row without.
+
+    >>> log_mass_of_rows(torch.tensor([0.0, 3.0, 0.0]), torch.tensor([0, 1, 0]), 2).exp().round().tolist()
+    [2.0, 20.0]
+    """
+    highest = torch.full((rows,), -torch.inf, device=row.device).scatter_reduce(0, row, score.detach(), "amax")
+    total = torch.zeros(rows, device=row.device).index_add(0, row, (score - highest[row]).exp())
     return total.log() + highest

@@ -21,7 +21,7 @@ from diffgrm.networks.contracts import (
 )
 from diffgrm.ranking.first_stage import can_look_up
 from diffgrm.semantic_ids.embeddings.base import ItemSpace
-from diffgrm.semantic_ids.tokenizers.base import Tokenizer
+from diffgrm.semantic_ids.tokenizers.base import gives_code_vectors
 
 HEADS = (Denoises, PredictsDigits, ScoresItems)  # what a network answers by, and must have learnt to
 
@@ -102,8 +102,7 @@ def _check_start(recipe: Recipe) -> None:
 def _check_codes(recipe: Recipe) -> None:
     """Refuse to begin with codes whose vectors do not add up to those of items, or behind layers that know nothing yet."""
     tokenizer, start = recipe.tokenizer, recipe.model.options["start"]
-    kind: type[Tokenizer] = registry.resolve("tokenizer", tokenizer.name)
-    if kind.code_vectors is Tokenizer.code_vectors or tokenizer.options.get("unit"):
+    if not gives_code_vectors(tokenizer):
         raise RecipeError(
             f"model.start={start} needs codes whose vectors add up to those of items; the tokenizer "
             f"{tokenizer.name!r} does not give them with these settings; choose tokenizer.name=opq with "

@@ -158,7 +158,9 @@ class TrainedNetwork(LearntPart):
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
         encoder = part_of(task.parts, "texts", TextVectors).encoder if "texts" in task.parts else None
         teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
-        return recipe.objective.build(task=LearningTask(network, items, ranking, recipe.item_loss, noising, teacher))
+        code_vectors = part_of(task.parts, "sids", Identifiers).code_vectors if "sids" in task.parts else None
+        about = LearningTask(network, items, ranking, recipe.item_loss, noising, teacher, code_vectors)
+        return recipe.objective.build(task=about)
 
     def _items(self, task: FitTask) -> TrainingItems:
         """All items as the objective sees them."""

@@ -88,6 +88,8 @@ class LearningTask:
         item_loss: how items are told apart, for objectives that do so.
         noising: which digits are hidden, for objectives that hide some.
         teacher: the item scorer that the embedding is made of, where it is.
+        code_vectors: gives what each code stands for [n, K, e], where there are semantic IDs; see
+            :meth:`Tokenizer.code_vectors`.
     """
 
     network: nn.Module
@@ -96,6 +98,7 @@ class LearningTask:
     item_loss: ItemLossSettings
     noising: NoisingSchedule | None
     teacher: Teacher | None = None
+    code_vectors: Callable[[], np.ndarray] | None = None
 
 
 class Objective(nn.Module, ABC):

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError, bullet_list
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw
-from diffgrm.learning.losses import masked_cross_entropy
 from diffgrm.learning.noising.base import Views
-from diffgrm.learning.objectives.base import LearningTask
-from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoothing
+from diffgrm.learning.objectives.base import LearningTask, Teacher
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature
 from diffgrm.networks.contracts import PairsDigits, contract, lacks
 from diffgrm.ranking.catalogue import Catalogue
-from diffgrm.ranking.digit_sums import log_mass_of_fitting, sum_of_digits
+from diffgrm.ranking.digit_sums import log_mass_of_fitting, log_mass_of_rows, sum_of_digits
 
 IDLE = ("cosine", "temperature", "label_smoothing")  # settings of item_loss that are for inner products
 
@@ -36,7 +36,8 @@ class CatalogueDiffusionObjective(DiffusionObjective):
     Given the digits that a view shows, an item that has them scores the sum of the logits of its hidden digits. The loss is
     the cross-entropy of the target among the items that fit; of a view that hides all digits that is every item, or some
     drawn for the batch (``item_loss``). Items that share the target's semantic ID score as it does and are no rivals: what
-    is learnt is the probability of all of them together. Where the network scores every two digits
+    is learnt is the probability of all of them together, and a teacher's opinion of a semantic ID is the sum of its
+    probabilities of the items behind it. Where the network scores every two digits
     (``model.pairwise_rank``), that is part of an item's score, whatever is shown.
 
     Raises:
@@ -59,8 +60,9 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             "scorer in place of the target alone",
         ] = 0.0,
         teacher_temperature: Annotated[float, Field(gt=0), "its scores are divided by it"] = 1.0,
+        smoothing_temperature: SmoothingTemperature = None,
     ) -> None:
-        super().__init__(task, "view_mean", label_smoothing)
+        super().__init__(task, "view_mean", label_smoothing, smoothing_temperature)
         self.digit_weight, self.teacher_weight, self.teacher_temperature = digit_weight, teacher_weight, teacher_temperature
         self._tables: _Tables | None = None
         if problem := _unusable(task.item_loss):
@@ -72,9 +74,9 @@ class CatalogueDiffusionObjective(DiffusionObjective):
             )
 
     @classmethod
-    def check(cls, part: Part, recipe: Recipe) -> None:
-        """See :meth:`Objective.check`."""
-        problems, loss = [], recipe.item_loss
+    def problems(cls, part: Part, recipe: Recipe) -> list[str]:
+        """See :meth:`DigitObjective.problems`."""
+        problems, loss = super().problems(part, recipe), recipe.item_loss
         if problem := _unusable(loss):
             problems.append(problem)
         if part.options["label_smoothing"] and not part.options["digit_weight"]:
@@ -94,19 +96,15 @@ class CatalogueDiffusionObjective(DiffusionObjective):
                 "items are sums of logits; leave it out"
                 for key in idle
             ]
-        if problems:
-            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+        return problems
 
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`DigitObjective.digit_loss`."""
-        target = self.codes[batch.target]
         views, logits = self.asked(batch, memory, generator, context)
         users = self._pair_users(batch, memory)
         loss = (self.item_losses(logits, batch, views, generator, users) * views.view_weight).mean()
         if self.digit_weight:
-            loss = loss + self.digit_weight * masked_cross_entropy(
-                logits, target, views, label_smoothing=self.label_smoothing
-            )
+            loss = loss + self.digit_weight * self.of_codes(logits, self.codes[batch.target], views)
         return loss
 
     def item_losses(
@@ -186,19 +184,29 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         log_p = beside(own, scores).log_softmax(1)
         if not self.teacher_weight or self.task.teacher is None:
             return -log_p[:, 0]
-        teacher, warmth = self.task.teacher, self.teacher_temperature
+        teacher, tables = self.task.teacher, self._looked_up(logits.shape[2])
         with torch.no_grad():
-            users = teacher.users(batch)[row] / warmth
-            wanted = beside((users * teacher.items(target)).sum(-1), users @ teacher.items(items).T).softmax(1)
-        taught = -(wanted * log_p.masked_fill(wanted == 0, 0)).sum(1)
+            asking = teacher.users(batch)[row] / self.teacher_temperature
+            wanted = beside(self._opinion(asking, target, teacher, tables), asking @ teacher.items(items).T).softmax(1)
+        # An item stands here for its semantic ID, of which it has one share among those who share it.
+        of_sids = log_p + torch.cat([own.new_zeros(1), tables.sharing[items]])
+        taught = -(wanted * of_sids.masked_fill(wanted == 0, 0)).sum(1)
         return self.teacher_weight * taught - (1 - self.teacher_weight) * log_p[:, 0]
+
+    def _opinion(self, users: Tensor, target: Tensor, teacher: Teacher, tables: _Tables) -> Tensor:
+        """[R] a teacher's scores of the semantic IDs of targets [R] by users [R, d]: of all items behind each together."""
+        if not tables.shared:
+            return (users * teacher.items(target)).sum(-1)
+        codes = self.codes[target]
+        pair, item = tables.catalogue.fitting(codes, torch.ones_like(codes, dtype=torch.bool))
+        return log_mass_of_rows((users[pair] * teacher.items(item)).sum(-1).float(), pair, len(target))
 
     def _looked_up(self, codebook_size: int) -> _Tables:
         """The tables of all items, on the device of their codes, made once."""
         if self._tables is None or self._tables.sid.device != self.codes.device:
             catalogue = Catalogue(self.codes, codebook_size)
             _, sid, sharing = catalogue.keys(self.codes).unique(return_inverse=True, return_counts=True)
-            self._tables = _Tables(catalogue, sid, sharing[sid].log())
+            self._tables = _Tables(catalogue, sid, sharing[sid].log(), bool((sharing > 1).any()))
         return self._tables
 
     def identity(self) -> list[Any]:
@@ -208,11 +216,13 @@ class CatalogueDiffusionObjective(DiffusionObjective):
 
 
 class _Tables(NamedTuple):
-    """The items by their codes; [I] numbers of their semantic IDs, and the log of how many items share each."""
+    """The items by their codes; [I] numbers of their semantic IDs, the log of how many items share each, and whether any
+    do."""
 
     catalogue: Catalogue
     sid: Tensor
     sharing: Tensor
+    shared: bool
 
 
 def _unusable(item_loss: ItemLossSettings) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from diffgrm.learning.batches import Batch
@@ -14,10 +13,9 @@ from diffgrm.learning.losses import masked_cross_entropy
 from diffgrm.learning.noising.base import NoisingContext, Views
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.digits import DigitObjective, ask_targets
+from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.contracts import Denoises, contract
-
-LabelSmoothing = Annotated[float, Field(ge=0, lt=1), "probability mass spread over all codes of a digit"]
 
 
 class DiffusionObjective(DigitObjective):
@@ -34,16 +32,26 @@ class DiffusionObjective(DigitObjective):
             "view_mean: mean inside a view, then over views (paper); token_mean: all masked digits",
         ] = "view_mean",
         label_smoothing: LabelSmoothing = 0.1,
+        smoothing_temperature: SmoothingTemperature = None,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, label_smoothing, smoothing_temperature)
         assert task.noising is not None
-        self.noising, self.reduction, self.label_smoothing = task.noising, reduction, label_smoothing
+        self.noising, self.reduction = task.noising, reduction
 
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """Noise the targets, denoise them, compare; see :meth:`DigitObjective.digit_loss`."""
         views, logits = self.asked(batch, memory, generator, context)
+        return self.of_codes(logits, self.codes[batch.target], views)
+
+    def of_codes(self, logits: Tensor, codes: Tensor, views: Views) -> Tensor:
+        """The loss of the hidden digits of targets with digits ``codes`` [N, n], as one number."""
         return masked_cross_entropy(
-            logits, self.codes[batch.target], views, reduction=self.reduction, label_smoothing=self.label_smoothing
+            logits,
+            codes,
+            views,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            close=self.close,
         )
 
     def asked(
@@ -86,4 +94,4 @@ class DiffusionObjective(DigitObjective):
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
         noising = f"{type(self.noising).__qualname__}{sorted(vars(self.noising).items())}"
-        return ["diffusion", noising, self.reduction, self.label_smoothing, *self.items.identity()]
+        return ["diffusion", noising, self.reduction, *self.smoothing, *self.items.identity()]

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import EvaluationSet
+from diffgrm.foundation.parts import Part
+from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import RecipeError, bullet_list
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.objectives.base import Objective, Ranking
+from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking
+from diffgrm.learning.smoothing import closeness, smoothing_problems
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.contracts import EncodesHistories, contract
 from diffgrm.ranking.ranker import Ranker
@@ -25,7 +29,46 @@ OBSERVED = 1024  # validation users whose digits' difficulty is logged
 
 
 class DigitObjective(Objective):
-    """The loss of the next item's digits."""
+    """The loss of the next item's digits.
+
+    Args:
+        label_smoothing: mass of a digit that is spread over its codes.
+        smoothing_temperature: of the closeness by which it is spread; None: evenly.
+    """
+
+    def __init__(
+        self, task: LearningTask, label_smoothing: float = 0.0, smoothing_temperature: float | None = None
+    ) -> None:
+        super().__init__(task)
+        self.label_smoothing, self.smoothing_temperature = label_smoothing, smoothing_temperature
+        close = None
+        if smoothing_temperature is not None:
+            if task.code_vectors is None:
+                raise RecipeError(
+                    "objective.smoothing_temperature smooths over codes by what they stand for, and nothing tells it here; "
+                    "leave it out"
+                )
+            close = closeness(task.code_vectors(), smoothing_temperature)
+        self.close: Tensor | None
+        self.register_buffer("close", close, persistent=False)  # [n, K, K]
+
+    @classmethod
+    def check(cls, part: Part, recipe: Recipe) -> None:
+        """See :meth:`Objective.check`."""
+        if problems := cls.problems(part, recipe):
+            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+
+    @classmethod
+    def problems(cls, part: Part, recipe: Recipe) -> list[str]:
+        """Settings of the objective that it cannot work with, or that do nothing, a line each."""
+        return smoothing_problems(part, recipe) if "smoothing_temperature" in part.options else []
+
+    @property
+    def smoothing(self) -> list[Any]:
+        """Of the objective's identity."""
+        if self.close is None:
+            return [self.label_smoothing]
+        return [self.label_smoothing, self.smoothing_temperature, self.close.cpu().numpy()]
 
     @property
     def codes(self) -> Tensor:

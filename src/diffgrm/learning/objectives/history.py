@@ -14,12 +14,13 @@ from torch import Tensor
 
 from diffgrm.foundation.parts import Part, as_part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError, bullet_list
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
+from diffgrm.learning.losses import code_losses, digits_of
 from diffgrm.learning.noising.sequence import closeness, hide
 from diffgrm.learning.objectives.base import LearningTask
-from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoothing
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature
 from diffgrm.networks.contracts import DenoisesSequences, contract
 
 Reduction = Annotated[
@@ -99,35 +100,31 @@ class HistoryDiffusionObjective(DiffusionObjective):
         last_phase: LastPhase = 0.0,
         targets: Targets = "all",
         context_decay: ContextDecay = None,
+        smoothing_temperature: SmoothingTemperature = None,
     ) -> None:
-        super().__init__(task, reduction, label_smoothing)
+        super().__init__(task, reduction, label_smoothing, smoothing_temperature)
         self.stream, self.history_noise, self.targets = stream, history_noise, targets
         self.history_weight, self.last_phase, self.context_decay = history_weight, last_phase, context_decay
 
     @classmethod
-    def check(cls, part: Part, recipe: Recipe) -> None:
-        """See :meth:`Objective.check`."""
-        if problems := cls.problems(part, recipe):
-            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
-
-    @classmethod
     def problems(cls, part: Part, recipe: Recipe) -> list[str]:
-        """Settings of the objective that do nothing, a line each."""
+        """See :meth:`DigitObjective.problems`."""
+        problems = super().problems(part, recipe)
         options, usual = part.options, as_part(part.kind, part.name).options
         if not options["history_weight"]:
-            return [
+            problems += [
                 f"objective.{key} = {options[key]} does nothing with objective.history_weight = 0, by which histories are "
                 "neither hidden nor learnt; leave it out, or raise the weight"
                 for key in ("stream", "history_noise", "last_phase", "context_decay")
                 if options[key] != usual[key]
             ]
-        if options["stream"] == "joint" and recipe.noising != Recipe(recommender=recipe.recommender).noising:
-            return [
+        elif options["stream"] == "joint" and recipe.noising != Recipe(recommender=recipe.recommender).noising:
+            problems.append(
                 f"noising.name = {recipe.noising.name} does nothing with objective.stream = joint, where "
                 "objective.history_noise says what is hidden of history and target; leave the section noising out, or set "
                 "objective.stream to two_passes"
-            ]
-        return []
+            )
+        return problems
 
     @property
     def shared(self) -> bool:
@@ -182,7 +179,7 @@ class HistoryDiffusionObjective(DiffusionObjective):
         if self.context_decay is not None:
             weight = weight * closeness(mask, hidden.valid, self.context_decay)
         weight = weight[mask]
-        losses = F.cross_entropy(logits[mask].float(), codes[mask], label_smoothing=self.label_smoothing, reduction="none")
+        losses = code_losses(logits[mask], codes[mask], digits_of(mask), self.label_smoothing, self.close)
         total = weight.sum() if self.reduction == "token_mean" else hidden.learnt * codes.shape[2]
         return (losses * weight).sum() / total.clamp(min=1e-9)
 

@@ -17,7 +17,6 @@ from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw, item_loss
 from diffgrm.learning.objectives.base import LearningTask
-from diffgrm.learning.objectives.diffusion import LabelSmoothing
 from diffgrm.learning.objectives.history import (
     ContextDecay,
     HistoryDiffusionObjective,
@@ -28,6 +27,7 @@ from diffgrm.learning.objectives.history import (
     Reduction,
     Targets,
 )
+from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature
 from diffgrm.networks.contracts import DenoisesItems, compared, contract
 
 
@@ -60,6 +60,7 @@ class HistoryDiffusionDenseObjective(HistoryDiffusionObjective):
             int, Field(ge=1), "of so many steps, one hides whole items and learns their vectors (MaskGR: 10)"
         ] = 10,
         dense_weight: Annotated[float, Field(gt=0), "weight of the loss of vectors beside that of digits"] = 1.0,
+        smoothing_temperature: SmoothingTemperature = None,
     ) -> None:
         super().__init__(
             task,
@@ -71,6 +72,7 @@ class HistoryDiffusionDenseObjective(HistoryDiffusionObjective):
             last_phase,
             targets,
             context_decay,
+            smoothing_temperature,
         )
         self.dense_every, self.dense_weight = dense_every, dense_weight
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
+from diffgrm.learning.losses import code_losses, digits_of
 from diffgrm.learning.objectives.base import LearningTask
-from diffgrm.learning.objectives.diffusion import LabelSmoothing
 from diffgrm.learning.objectives.digits import DigitObjective, ask_targets
+from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature, over_near_codes
 from diffgrm.networks.contracts import PredictsDigits, contract
 from diffgrm.ranking.catalogue import Catalogue
 
@@ -27,9 +27,10 @@ class LeftToRightObjective(DigitObjective):
         task: LearningTask,
         label_smoothing: LabelSmoothing = 0.1,
         legal: Annotated[bool, "codes that lead to no item after the digits before them do not compete"] = False,
+        smoothing_temperature: SmoothingTemperature = None,
     ) -> None:
-        super().__init__(task)
-        self.label_smoothing, self.legal = label_smoothing, legal
+        super().__init__(task, label_smoothing, smoothing_temperature)
+        self.legal = legal
         self._catalogue: Catalogue | None = None
 
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
@@ -40,15 +41,23 @@ class LeftToRightObjective(DigitObjective):
         )  # [N, 1, n, K]
         if self.legal:
             return self._legal_loss(logits[:, 0], target)
-        return F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(), label_smoothing=self.label_smoothing)
+        digit = digits_of(torch.ones_like(target, dtype=torch.bool))
+        return code_losses(logits.flatten(0, 2), target.flatten(), digit, self.label_smoothing, self.close).mean()
 
     def _legal_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """The mean cross-entropy of targets [N, n] by logits [N, n, K] among the codes that still lead to an item."""
         allowed = self._allowed(target, logits.shape[2])
         log_p = logits.float().masked_fill(~allowed, -torch.inf).log_softmax(-1)  # [N, n, K]
         own = log_p.gather(2, target[..., None])[..., 0]
-        spread = log_p.masked_fill(~allowed, 0).sum(-1) / allowed.sum(-1)
+        spread = (log_p.masked_fill(~allowed, 0) * self._spread(target, allowed)).sum(-1)
         return -((1 - self.label_smoothing) * own + self.label_smoothing * spread).mean()
+
+    def _spread(self, target: Tensor, allowed: Tensor) -> Tensor:
+        """[N, n, K] or [N, n, 1] what of the smoothed mass of targets [N, n] goes to each allowed code [N, n, K]."""
+        if self.close is None:
+            return 1 / allowed.sum(-1, keepdim=True)
+        digit = torch.arange(target.shape[1], device=target.device)
+        return over_near_codes(self.close[digit, target], target, allowed)
 
     def _allowed(self, codes: Tensor, codebook_size: int) -> Tensor:
         """[N, n, K] codes that lead to an item after the digits before each of items' codes [N, n]."""
@@ -69,4 +78,4 @@ class LeftToRightObjective(DigitObjective):
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""
-        return ["left to right", self.label_smoothing, *(["legal"] * self.legal), *self.items.identity()]
+        return ["left to right", *self.smoothing, *(["legal"] * self.legal), *self.items.identity()]

@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from diffgrm.foundation import registry
+from diffgrm.foundation.parts import Part
 from diffgrm.foundation.schema import DataError, TokenizerError
 from diffgrm.foundation.storage import State
 from diffgrm.semantic_ids.embeddings.base import check_embeddings
@@ -224,6 +226,12 @@ class Tokenizer(ABC):
     def __repr__(self) -> str:
         size = self.codebook_size if len(set(self.codebook_sizes)) == 1 else list(self.codebook_sizes)
         return f"{type(self).__name__}(n_digits={self.n_digits}, codebook_size={size})"
+
+
+def gives_code_vectors(tokenizer: Part) -> bool:
+    """Whether a tokenizer of these settings has vectors of codes, see :meth:`Tokenizer.code_vectors`."""
+    kind: type[Tokenizer] = registry.resolve("tokenizer", tokenizer.name)
+    return kind.code_vectors is not Tokenizer.code_vectors and not tokenizer.options.get("unit")
 
 
 def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | None, ...]]) -> None:
