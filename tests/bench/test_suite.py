@@ -41,6 +41,18 @@ def test_choices_are_every_combination_and_belong_to_the_run_that_others_are_lik
     assert found.choices("words") == [{}] and found.base("wide") == "base" and found.base("words") == "words"
 
 
+def test_choices_reach_into_nested_settings(tmp_path):
+    choose = {"training.validation_decoding.beam": [4, 16], "model.branches.sid.compose": ["sum"]}
+    base = {"recommender": "diffgrm", "choose": choose}
+    found = suite(tmp_path, runs={"base": base})
+    recipes = [found.recipe("base", "toy", choice, 0) for choice in found.choices("base")]
+    assert [recipe.validation_decoder.options["beam"] for recipe in recipes] == [4, 16]
+    assert recipes[0].model.options["branches"][0].options["compose"] == "sum"
+    assert len({str(fitted_settings(recipe)) for recipe in recipes}) == 2  # each chooses its own best epoch
+    with pytest.raises(RecipeError, match="decoding 'any_order_beam' has no setting 'baem'; did you mean 'beam'"):
+        suite(tmp_path, runs={"base": {**base, "choose": {"training.validation_decoding.baem": [4]}}})
+
+
 def test_a_run_that_is_like_another_with_another_part_keeps_the_settings_that_both_parts_know(tmp_path):
     base = {
         "recommender": "diffgrm",
