@@ -58,9 +58,9 @@ def ranks_of_next(vectors: np.ndarray, last: np.ndarray, following: np.ndarray) 
     return found
 
 
-def without_folders(raw: Any) -> dict[str, Any]:
+def without_folders(raw: dict[str, Any]) -> dict[str, Any]:
     """An encoder as a mapping; where it lies on this machine is left out."""
-    return {key: Path(value).name if key == "model" else value for key, value in named(raw).items()}
+    return {key: Path(value).name if key == "model" else value for key, value in raw.items()}
 
 
 def measured(part: Part, split: Split, items: pl.DataFrame, k: int, seed: int) -> dict[str, Any]:
@@ -95,24 +95,27 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = dataset_of(arguments.data)
     split, items = leave_one_out(dataset), texts_of(dataset, arguments.column)
-    found = {}
-    for written in arguments.encoders:
-        raw = yaml.safe_load(written)
-        name = ", ".join(str(value) for value in without_folders(raw).values())
-        found[name] = measured(as_part("embedding", raw), split, items, arguments.k, arguments.seed)
-        print(name, json.dumps(found[name]), flush=True)
-    if arguments.json is not None:
-        options = ["--column", arguments.column] if arguments.column else []
-        encoders = [json.dumps(without_folders(yaml.safe_load(written))) for written in arguments.encoders]
-        files = [f"DATA/{dataset.name}", *options, "--k", str(arguments.k), "--json", f"docs/results/{arguments.json.name}"]
-        content = {
-            "command": shlex.join(["python", "benchmarks/text_encoders.py", *files, *encoders]),
-            "machine": machine(),
-            "dataset": dataset.name,
-            "items": dataset.n_items,
-            "encoders": found,
+    raws = [named(yaml.safe_load(written)) for written in arguments.encoders]
+    options = ["--column", arguments.column] if arguments.column else []
+    files = [f"DATA/{dataset.name}", *options, "--k", str(arguments.k), "--seed", str(arguments.seed)]
+    files += ["--json", f"docs/results/{arguments.json.name}"] if arguments.json is not None else []
+    shown = [json.dumps(without_folders(raw)) for raw in raws]
+    content: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/text_encoders.py", *files, *shown]),
+        "machine": machine(),
+        "dataset": dataset.name,
+        "items": dataset.n_items,
+        "encoders": [],
+    }
+    for raw in raws:
+        found = {
+            "encoder": without_folders(raw),
+            **measured(as_part("embedding", raw), split, items, arguments.k, arguments.seed),
         }
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        content["encoders"].append(found)
+        print(json.dumps(found), flush=True)
+        if arguments.json is not None:  # after each, since some take long
+            arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def test_artists_of_lastfm(server, tmp_path):
     assert events(dataset)["user_000002"] == [("a2", 1_155_477_560), ("No Id", 1_155_477_599)]
     assert column(dataset, "text") == {"a1": 'Deep "Dish', "a2": "\u5742\u672c\u9f8d\u4e00", "No Id": "No Id"}
     server.close()
+    assert server.asked(ARCHIVE) == [None]
     assert sizes(lastfm_1k("tracks", cache=tmp_path, base_url=server.url, core=0)) == (2, 3, 5)  # of the same file
 
 
@@ -80,6 +81,13 @@ def test_a_truncated_archive_of_lastfm(server, tmp_path):
     server.files[ARCHIVE] = server.files[ARCHIVE][:-200]
     with pytest.raises(DownloadError, match=r"lastfm-dataset-1K\.tar\.gz is damaged"):
         lastfm_1k(cache=tmp_path, base_url=server.url)
+
+
+def test_a_file_of_lastfm_that_changed_since_its_download_is_noticed(server, tmp_path):
+    lastfm_1k(cache=tmp_path, base_url=server.url, core=0)
+    next(tmp_path.rglob(ARCHIVE)).write_bytes(tarred({"other.tsv": b""}, "w:gz"))
+    with pytest.raises(DownloadError, match=r"lastfm-dataset-1K\.tar\.gz has changed since it was downloaded"):
+        lastfm_1k("artists", cache=tmp_path, base_url=server.url, core=0)
 
 
 def test_other_items_than_tracks_and_artists_get_a_hint():

@@ -89,6 +89,16 @@ def test_all_of_steam(server, tmp_path):
     assert column(dataset, "text")["50"] == "Never reviewed. RPG"
 
 
+def test_a_file_of_steam_that_changed_since_its_download_is_noticed(server, tmp_path):
+    steam(cache=tmp_path, base_url=server.url)
+    games = next(tmp_path.rglob(GAMES))
+    games.write_bytes(gzip_lines([{"id": "10", "app_name": "Another"}], python2))
+    with pytest.raises(DownloadError, match=rf"{GAMES} has changed since it was downloaded; delete it and try again"):
+        steam(cache=tmp_path, base_url=server.url, core=0)
+    games.unlink()
+    assert column(steam(cache=tmp_path, base_url=server.url, core=0), "text")["50"] == "Never reviewed. RPG"
+
+
 @pytest.mark.parametrize("file", [REVIEWS, GAMES])
 @pytest.mark.parametrize("content", [gzip.compress(b"{u'id': u'1'\n"), gzip.compress(b"[1]\n"), b"<html>", None])
 def test_damaged_files_of_steam(server, tmp_path, file, content):

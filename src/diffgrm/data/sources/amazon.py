@@ -39,7 +39,7 @@ def amazon_reviews_2014(
     """Amazon Reviews 2014 of any category: the paper's Beauty, Sports_and_Outdoors, Toys_and_Games and others.
 
     Every review is an event, in order of its day (ties keep the order of the file). An item's text is its title, price,
-    brand, features, categories and description, without HTML; ``categories`` and ``brand`` are columns too.
+    brand, features, categories and description, without HTML; the column ``categories`` lists categories and brand.
 
     Args:
         category: as in the publisher's file names, for example ``"Beauty"``.

@@ -71,20 +71,20 @@ def member(path: Path, name: str) -> Iterator[IO[bytes]]:
         KeyError: there is none of that name.
     """
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = [entry for entry in archive.namelist() if PurePosixPath(entry).name == name]
-            if not found:
-                raise KeyError(f"there is no file {name} in the archive")
-            with archive.open(found[0]) as file:
-                yield file
-        return
-    with tarfile.open(path, "r:*") as archive_:
-        for entry in archive_:  # one after the other: a packed archive is read up to the file that is wanted
-            if entry.isfile() and PurePosixPath(entry.name).name == name:
-                opened = archive_.extractfile(entry)
-                assert opened is not None
-                yield opened
-                return
+        with zipfile.ZipFile(path) as packed:
+            for place in packed.namelist():
+                if PurePosixPath(place).name == name:
+                    with packed.open(place) as file:
+                        yield file
+                    return
+    else:
+        with tarfile.open(path, "r:*") as tape:
+            for entry in tape:  # one after the other: a packed archive is read up to the file that is wanted
+                if entry.isfile() and PurePosixPath(entry.name).name == name:
+                    opened = tape.extractfile(entry)
+                    assert opened is not None  # it is a file
+                    yield opened
+                    return
     raise KeyError(f"there is no file {name} in the archive")
 
 

@@ -116,7 +116,9 @@ def _complete(items: pl.DataFrame, wanted: pl.Series, called: str) -> pl.DataFra
     if len(missing):
         logger.warning("%d items with events have no metadata; their id stands in for their text", len(missing))
         items = pl.concat([items, missing.to_frame(Columns.ITEM)], how="diagonal")
-    filled = {name: pl.when(pl.col(name) != "").then(pl.col(name)) for name in (Columns.TITLE, Columns.TEXT)}
+    filled = {
+        name: pl.when(pl.col(name).str.strip_chars() != "").then(pl.col(name)) for name in (Columns.TITLE, Columns.TEXT)
+    }
     text = pl.coalesce(filled[Columns.TEXT], filled[Columns.TITLE], pl.format(f"{called} {{}}", pl.col(Columns.ITEM)))
     return items.with_columns(
         pl.coalesce(filled[Columns.TITLE], text.str.slice(0, SHOWN)).alias(Columns.TITLE), text.alias(Columns.TEXT)
