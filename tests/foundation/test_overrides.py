@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffgrm.foundation.overrides import apply_overrides
@@ -202,6 +202,7 @@ OVERRIDES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(OVERRIDES)
 def test_recipes_survive_the_round_trip_whatever_is_overridden(overrides):
     try:
