@@ -20,7 +20,14 @@ if TYPE_CHECKING:
         temporal,
         validation_only,
     )
-    from diffgrm.data.sources import amazon_reviews_2014, movielens
+    from diffgrm.data.sources.amazon import amazon_reviews_2014, amazon_reviews_2018, amazon_reviews_2023
+    from diffgrm.data.sources.lastfm import lastfm_1k
+    from diffgrm.data.sources.listing import load_source
+    from diffgrm.data.sources.mind import mind_small
+    from diffgrm.data.sources.movielens import movielens
+    from diffgrm.data.sources.retailrocket import retailrocket
+    from diffgrm.data.sources.steam import steam
+    from diffgrm.data.sources.yelp import yelp
     from diffgrm.data.tables import read_table
     from diffgrm.data.toy import toy_world
     from diffgrm.evaluation.metrics import Evaluation, evaluate
@@ -44,8 +51,16 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "leave_one_out": "data.dataset",
     "temporal": "data.dataset",
     "validation_only": "data.dataset",
-    "amazon_reviews_2014": "data.sources",
-    "movielens": "data.sources",
+    "amazon_reviews_2014": "data.sources.amazon",
+    "amazon_reviews_2018": "data.sources.amazon",
+    "amazon_reviews_2023": "data.sources.amazon",
+    "lastfm_1k": "data.sources.lastfm",
+    "load_source": "data.sources.listing",
+    "mind_small": "data.sources.mind",
+    "movielens": "data.sources.movielens",
+    "retailrocket": "data.sources.retailrocket",
+    "steam": "data.sources.steam",
+    "yelp": "data.sources.yelp",
     "read_table": "data.tables",
     "toy_world": "data.toy",
     "Evaluation": "evaluation.metrics",
@@ -81,17 +96,25 @@ __all__ = [
     "SemanticIds",
     "Split",
     "amazon_reviews_2014",
+    "amazon_reviews_2018",
+    "amazon_reviews_2023",
     "evaluate",
     "evaluate_search",
     "export_onnx",
+    "lastfm_1k",
     "leave_one_out",
     "load",
     "load_onnx",
+    "load_source",
+    "mind_small",
     "movielens",
     "read_table",
+    "retailrocket",
+    "steam",
     "temporal",
     "toy_world",
     "validation_only",
+    "yelp",
 ]
 
 try:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -39,6 +41,24 @@ def test_choices_are_every_combination_and_belong_to_the_run_that_others_are_lik
     found = suite(tmp_path)
     assert found.choices("base") == [{"model.dropout": 0.1, "seed": 0}, {"model.dropout": 0.5, "seed": 0}]
     assert found.choices("words") == [{}] and found.base("wide") == "base" and found.base("words") == "words"
+
+
+def test_the_suite_of_sets_measures_the_recipes_that_are_shipped_for_them():
+    found = Suite.from_yaml(Path(__file__).resolve().parents[2] / "suites" / "sets.yaml")
+    for dataset, preset in (("movielens-1m", "movielens-1m"), ("steam-100k", "steam")):
+        assert found.recipe("recipe of the set", dataset, {}, 0) == Recipe.preset(preset)
+
+
+def test_choices_reach_into_nested_settings(tmp_path):
+    choose = {"training.validation_decoding.beam": [4, 16], "model.branches.sid.compose": ["sum"]}
+    base = {"recommender": "diffgrm", "choose": choose}
+    found = suite(tmp_path, runs={"base": base})
+    recipes = [found.recipe("base", "toy", choice, 0) for choice in found.choices("base")]
+    assert [recipe.validation_decoder.options["beam"] for recipe in recipes] == [4, 16]
+    assert recipes[0].model.options["branches"][0].options["compose"] == "sum"
+    assert len({str(fitted_settings(recipe)) for recipe in recipes}) == 2  # each chooses its own best epoch
+    with pytest.raises(RecipeError, match="decoding 'any_order_beam' has no setting 'baem'; did you mean 'beam'"):
+        suite(tmp_path, runs={"base": {**base, "choose": {"training.validation_decoding.baem": [4]}}})
 
 
 def test_a_run_that_is_like_another_with_another_part_keeps_the_settings_that_both_parts_know(tmp_path):
@@ -167,8 +187,6 @@ def test_files_that_are_no_suites_are_refused(tmp_path):
 
 
 def test_the_shipped_suites_are_valid():
-    from pathlib import Path
-
     folder = Path(__file__).resolve().parents[2] / "suites"
     shipped = {path.stem for path in folder.glob("*.yaml")}
     assert shipped >= {"quick", "beauty", "beauty-controls", "sports", "paper", "peers"}

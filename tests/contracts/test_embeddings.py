@@ -11,6 +11,7 @@ from diffgrm.foundation.registry import names, resolve
 from diffgrm.foundation.storage import State
 from diffgrm.semantic_ids.embeddings.base import EventContext
 from helpers.recipes import SMALL_SCORER
+from helpers.sentence_encoders import stand_in
 
 KINDS = ["pot", "pan", "cup", "jug", "mug", "tin", "can", "jar", "box", "bag"]
 THINGS = [f"{colour} {kind}" for colour in ["red", "blue", "green"] for kind in KINDS]
@@ -43,6 +44,8 @@ def make(request, tmp_path, monkeypatch):
 
         monkeypatch.setattr(library, "SentenceTransformer", Stub)
         return lambda: resolve("embedding", "sentence_transformer")("stub")
+    if request.param == "universal_sentence_encoder":  # its weights take seconds to read; its own tests do
+        stand_in(monkeypatch)
     if request.param == "item_scorer":
         return lambda: resolve("embedding", "item_scorer")(changes=SMALL_SCORER)
     return resolve("embedding", request.param)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffgrm.foundation.overrides import apply_overrides
-from diffgrm.foundation.parts import as_part
+from diffgrm.foundation.parts import as_part, plain
+from diffgrm.foundation.presets import preset_names
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError
 
@@ -102,6 +105,66 @@ def test_another_decoder_drops_what_was_meant_for_the_first():
     assert recipe.validation_decoder.options == {"block": 65536, "new_items": 0.0}
 
 
+@pytest.mark.parametrize("raw", [{}, {"training": {"patience": 3}}, {"training": None}])
+def test_one_setting_of_validation_decoding_leaves_the_others_of_the_recommender(raw):
+    """A recipe from a file holds only what it says; one in Python holds all. A path means the same in both."""
+    raw, override = {"recommender": "documents", **raw}, "training.validation_decoding.beam=16"
+    assert Recipe.from_dict(raw).training.validation_decoding == {"beam": 32, "steps": 1}
+    changed = Recipe.from_dict(apply_overrides(raw, [override]))
+    assert changed.training.validation_decoding == {"beam": 16, "steps": 1}
+    assert changed == Recipe.from_dict(raw).override([override]) and changed.validation_decoder.options["steps"] == 1
+    whole = apply_overrides(raw, ["training.validation_decoding={beam: 16}"])
+    assert Recipe.from_dict(whole).training.validation_decoding == {"beam": 16}
+
+
+def test_a_setting_of_validation_decoding_is_of_the_decoder_that_another_override_names():
+    changes = ["training.validation_decoding.block=512", "decoding.name=one_pass"]
+    for recipe in (Recipe.preset("beauty-small", changes), Recipe.preset("beauty-small").override(reversed(changes))):
+        assert recipe.training.validation_decoding == {"block": 512} and recipe.decoding.name == "one_pass"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "training.validation_decoding.baem=16",
+            "training.validation_decoding: decoding 'any_order_beam' has no setting 'baem'; did you mean 'beam'?",
+        ),
+        (
+            "training.validation_decoding.beam=0",
+            "training.validation_decoding.beam = 0: Input should be greater than or equal to 1",
+        ),
+        ("training.validation_decodin.beam=16", "there is no setting 'training.validation_decodin'; did you mean"),
+        (
+            "training.validation_decoding.beam.x=1",
+            "'training.validation_decoding.beam' is a single setting, write training.validation_decoding.beam=1",
+        ),
+        ("objective.label_smoothin=0", "objective 'diffusion' has no setting 'label_smoothin'; did you mean"),
+        (
+            "model.branches.sid.compos=sum",
+            "model.branches.0: branch 'sid' has no setting 'compos'; did you mean 'compose'?",
+        ),
+    ],
+)
+def test_a_wrong_setting_of_what_is_nested_is_refused_with_its_path(override, message):
+    with pytest.raises(RecipeError) as error:
+        Recipe.preset("beauty-small", [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_setting_of_every_recipe_can_be_overridden_by_its_path(name):
+    """Whatever the table of settings lists, nested parts and their settings among it, is a path that overrides reach."""
+    recipe = Recipe.preset(name)
+    wanted = [
+        (row.path, plain(row.default)) for row in recipe.table() if row.type not in ("scorers", "list of parts (branch)")
+    ]
+    wanted += [(f"training.validation_decoding.{key}", value) for key, value in recipe.training.validation_decoding.items()]
+    assert recipe.override([f"{path}={json.dumps(value)}" for path, value in wanted]) == recipe
+    for path, value in [(path, value) for path, value in wanted if path.count(".") > 1]:
+        assert Recipe.preset(name, [f"{path}={json.dumps(value)}"]) == recipe, path
+
+
 def test_overrides_may_come_from_an_iterator():
     assert Recipe().override(o for o in ["model.width=64"]).model.options["width"] == 64
 
@@ -139,6 +202,7 @@ OVERRIDES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(OVERRIDES)
 def test_recipes_survive_the_round_trip_whatever_is_overridden(overrides):
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import requests
@@ -16,17 +17,18 @@ from diffgrm.foundation.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
 
+MD5 = re.compile(r"\b[0-9a-fA-F]{32}\b")
 CHUNK, ATTEMPTS, TIMEOUT = 1 << 16, 5, 30
 
 
-def fetch(url: str, path: Path, checksum: str | None = None) -> Path:
+def fetch(url: str, path: Path, checksum: str | Callable[[], str | None] | None = None) -> Path:
     """Download ``url`` to ``path`` unless it is there already.
 
     A download that breaks off goes on where it stopped, also in a later call. A publisher's checksum is compared where
     there is one; the SHA-256 of the first download is kept beside the file in any case, and later calls compare with it.
 
     Args:
-        checksum: ``"md5:..."`` or ``"sha256:..."``.
+        checksum: ``"md5:..."`` or ``"sha256:..."``; or what finds it, asked only where the file is to be downloaded.
 
     Raises:
         DownloadError: the server cannot be reached or refuses, or the file is not the expected one.
@@ -38,6 +40,7 @@ def fetch(url: str, path: Path, checksum: str | None = None) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    checksum = checksum() if callable(checksum) else checksum
     _download(url, part)
     if checksum is not None:
         algorithm, _, wanted = checksum.partition(":")
@@ -49,6 +52,29 @@ def fetch(url: str, path: Path, checksum: str | None = None) -> Path:
     record.write_text(file_digest(part) + "\n")
     part.replace(path)
     return path
+
+
+def published_md5(url: str) -> str | None:
+    """The checksum in the file ``URL.md5`` beside a file, for :func:`fetch`.
+
+    Returns:
+        None, with a warning, where there is no such file.
+
+    Raises:
+        DownloadError: what stands there holds no checksum, or more than one, or the server cannot be reached.
+    """
+    try:
+        answer = requests.get(f"{url}.md5", timeout=TIMEOUT)
+        if answer.status_code == 404:
+            logger.warning("%s.md5 is not there: the file cannot be compared with its publisher's checksum", url)
+            return None
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise DownloadError(f"{url}.md5 could not be downloaded: {error}") from error
+    found = set(MD5.findall(answer.text))
+    if len(found) != 1:
+        raise DownloadError(f"{url}.md5 holds {len(found)} MD5 checksums; expected one: {answer.text[:100]!r}")
+    return f"md5:{found.pop().lower()}"
 
 
 def _download(url: str, part: Path) -> None:

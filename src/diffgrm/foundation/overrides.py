@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from diffgrm.foundation.parts import ItemScoring, changed_entry, merge, named
-from diffgrm.foundation.presets import defaults_of
+from diffgrm.foundation.presets import USUAL, defaults_of
 from diffgrm.foundation.schema import RecipeError, first_few
 from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 PART_SECTIONS = ("embedding", "tokenizer", "model", "objective", "noising", "decoding")
+VALIDATION = ("training", "validation_decoding")  # settings of the part of another section
 OWN_SCORER = re.compile(r"(item_scoring)\.([\w.]+:\w+)(?:\.(.+))?")  # a class of one's own has dots in its name
 
 # Settings that can change after fit; where vectors and encoders lie is not kept in model folders (see Local).
@@ -67,7 +68,8 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
 
     Paths go as deep as parts are nested (``objective.digits.label_smoothing=0``); a part of a list goes by its name or
     number (``model.branches.id.start=1``; ``model.branches.id=null`` takes it out). A part that gets another name starts
-    from that part's own defaults; with another decoder, that holds for ``training.validation_decoding`` too.
+    from that part's own defaults; with another decoder, that holds for ``training.validation_decoding`` too. Of that one,
+    a path changes one setting (``training.validation_decoding.beam=16``) and leaves the recommender's other defaults.
 
     Raises:
         RecipeError: overrides without ``=``, values that are not YAML, or settings of what has none.
@@ -81,11 +83,24 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
             value = read_yaml(text)
         except YamlError as error:
             raise RecipeError(f"{path}: {text!r} is not a YAML value") from error
-        before = _name(result.get("decoding"))
-        result = _assigned(result, _split(path), value, path, text)
+        before, keys = _name(result.get("decoding")), _split(path)
+        result = _assigned(_with_usual(result, keys), keys, value, path, text)
         if _name(result.get("decoding")) != before and isinstance(training := result.get("training"), Mapping):
             result["training"] = _without(training, "validation_decoding")  # it was meant for the other decoder
     return result
+
+
+def _with_usual(raw: Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
+    """The recipe with ``training.validation_decoding`` written out, where a path reaches into it and only defaults give it.
+
+    A recipe that gives that mapping replaces the whole of it, since settings of another decoder are no use to it.
+    """
+    section, key = VALIDATION
+    given = {} if raw.get(section) is None else raw[section]
+    if tuple(keys[:-1]) != VALIDATION or not isinstance(given, Mapping) or key in given:
+        return raw
+    usual = with_defaults({**raw, section: given}, str(raw.get("recommender", USUAL))).get(section, {})
+    return {**raw, section: {**given, key: usual.get(key, {})}}
 
 
 def _name(part: Any) -> Any:

@@ -11,6 +11,7 @@ import yaml
 
 from diffgrm.foundation.schema import RecipeError, did_you_mean
 
+USUAL = "hybrid"  # the recommender of a recipe that names none
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 
 

@@ -19,8 +19,8 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.moved import SECTIONS, moved
 from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides, with_defaults, written_scorers
 from diffgrm.foundation.part_settings import PartsOf, readable_type
-from diffgrm.foundation.parts import ItemScoring, Part, as_part, check_options, named, read_scorers
-from diffgrm.foundation.presets import defaults_of, is_preset, preset_names, preset_text
+from diffgrm.foundation.parts import ItemScoring, Part, as_part, check_options, merge, named, read_scorers
+from diffgrm.foundation.presets import USUAL, defaults_of, is_preset, preset_names, preset_text
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, idle, readable
 from diffgrm.foundation.sections import (
     DataSettings,
@@ -76,7 +76,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     recommender: Annotated[str, AfterValidator(_is_recommender)] = Field(
-        "hybrid", description="which recommender the recipe is for; documents: a retriever of documents"
+        USUAL, description="which recommender the recipe is for; documents: a retriever of documents"
     )
     seed: Seed = Field(0, description="seed of everything that is drawn at random")
     data: DataSettings = DataSettings()  # type: ignore[call-arg]
@@ -106,13 +106,12 @@ class Recipe(BaseModel):
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems)) from None
 
     def _validation_problems(self) -> list[str]:
-        wanted = self.decoding.options | self.training.validation_decoding
         if "decoding" not in self.sections and self.training.validation_decoding:
             return [
                 f"training.validation_decoding: the recommender {self.recommender!r} decodes nothing; leave it out, or {{}}"
             ]
-        _, problems = check_options("decoding", self.decoding.name, wanted, "decoding")
-        return [f"training.validation_decoding: {problem}" for problem in problems]
+        wanted = merge(self.decoding.options, self.training.validation_decoding)
+        return check_options("decoding", self.decoding.name, wanted, "training.validation_decoding")[1]
 
     def _idle_problems(self, given: Mapping[str, Any]) -> list[str]:
         used = self.sections
@@ -237,7 +236,7 @@ class Recipe(BaseModel):
     @property
     def validation_decoder(self) -> Part:
         """The decoding part with ``training.validation_decoding`` applied."""
-        return as_part("decoding", self.decoding.flat() | self.training.validation_decoding)
+        return as_part("decoding", merge(self.decoding.flat(), self.training.validation_decoding))
 
     def table(self) -> Iterator[SettingRow]:
         """Every setting of this recipe with its type, value and explanation."""

@@ -22,6 +22,9 @@ PARTS: dict[str, dict[str, str]] = {
     "embedding": {
         "lsa": "diffgrm.semantic_ids.embeddings.lsa:LSA",
         "sentence_transformer": "diffgrm.semantic_ids.embeddings.sentence_transformer:SentenceTransformer",
+        "universal_sentence_encoder": (
+            "diffgrm.semantic_ids.embeddings.universal_sentence_encoder:UniversalSentenceEncoder"
+        ),
         "precomputed": "diffgrm.semantic_ids.embeddings.precomputed:Precomputed",
         "text_and_events": "diffgrm.semantic_ids.embeddings.text_and_events:TextAndEvents",
         "item_scorer": "diffgrm.recommenders.item_scorer:ItemScorerVectors",

@@ -121,7 +121,9 @@ class TrainingSettings(Section):
     validate_every: int = Field(1, ge=1, description="epochs between validations (and checkpoints)")
     validation_users: int | None = Field(None, ge=1, description="validate on this many users, drawn once; null: all")
     validation_decoding: dict[str, Any] = Field(
-        {}, description="decoding settings that differ during validation, for example {beam: 32}"
+        {},
+        description="decoding settings that differ during validation, for example {beam: 32}; one alone: "
+        "training.validation_decoding.beam=32",
     )
     patience: int = Field(10, ge=1, description="validations without improvement before training stops")
     precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else 32-bit")

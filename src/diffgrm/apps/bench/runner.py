@@ -26,7 +26,7 @@ from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
-from diffgrm.data.sources import load_source
+from diffgrm.data.sources.listing import load_source
 from diffgrm.evaluation.kinds import with_kinds
 from diffgrm.evaluation.metrics import evaluate, selection_score
 from diffgrm.foundation import registry

@@ -22,12 +22,18 @@ def recipes(
 
 
 def datasets(
-    name: Annotated[str | None, typer.Argument(help="Dataset to fetch; without it, all names are listed.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Dataset to fetch, such as movielens-1m, amazon-2018:Gift_Cards, steam:10-core (users and items with ten "
+            "events at least; 0-core: all) or yelp:FILE; without it, all names are listed."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write interactions.parquet and items.parquet into this folder.")] = None,
 ) -> None:
-    """List the public datasets, or fetch one from its publisher."""
+    """List the public datasets with their sizes and licences, or fetch one from its publisher."""
     from diffgrm.apps.console import show_names
-    from diffgrm.data.sources import SOURCES, load_source
+    from diffgrm.data.sources.listing import SOURCES, load_source
     from diffgrm.foundation.outputs import check_folder
     from diffgrm.foundation.storage import atomic_file, write_parquet
     from diffgrm.foundation.terminal import say
@@ -35,7 +41,8 @@ def datasets(
     if out is not None:
         check_folder(out)
     if name is None:
-        show_names((known, description) for known, (description, _) in SOURCES.items())
+        rows = ((source.shown(name), f"{source.about}; {source.licence}") for name, source in SOURCES.items())
+        show_names(rows)
         return
     data = load_source(name)
     say(f"{data!r}")

@@ -239,7 +239,7 @@ def dataset_of(
 ) -> InteractionDataset:
     """The dataset of two tables, or a public one."""
     from diffgrm.data.dataset import InteractionDataset
-    from diffgrm.data.sources import load_source
+    from diffgrm.data.sources.listing import load_source
 
     if name is not None:
         if interactions is not None or items is not None:

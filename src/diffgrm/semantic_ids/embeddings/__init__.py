@@ -1,1 +1,1 @@
-"""Item texts to vectors: ``lsa``, ``sentence_transformer``, ``precomputed``, ``text_and_events``."""
+"""Item texts to vectors: ``lsa``, sentence encoders, ``precomputed``, ``text_and_events``."""

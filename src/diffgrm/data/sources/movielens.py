@@ -1,0 +1,136 @@
+"""MovieLens, from 100K to 32M ratings.
+
+GroupLens' terms: for research; no use for profit and no redistribution without permission; cite Harper and Konstan,
+ACM TiiS 5(4), 2015.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from diffgrm.data.dataset import InteractionDataset
+from diffgrm.data.download import fetch, published_md5
+from diffgrm.data.sources.archives import read_member, reading
+from diffgrm.data.sources.tables import EVENT, dataset_of, downloads
+from diffgrm.foundation.schema import Columns, DataError, did_you_mean
+
+URL = "https://files.grouplens.org/datasets/movielens"
+NO_GENRES = "(no genres listed)"
+Film = tuple[str, str, list[str]]  # id, title with year, genres
+
+
+class Layout(NamedTuple):
+    """How the archive of a size is written.
+
+    Attributes:
+        md5: as published; None: it is asked for beside the archive.
+    """
+
+    ratings: str
+    films: Callable[[Path], list[Film]]
+    md5: str | None = None
+
+
+def movielens(
+    size: str = "100k", *, cache: Path | None = None, base_url: str = URL, checksum: str | None = "", core: int = 0
+) -> InteractionDataset:
+    """MovieLens 100K, 1M, 10M, 20M, 25M or 32M: every rating is an event, in order of its second.
+
+    An item's text is title, year and genres; ``genres`` are a column too.
+
+    Args:
+        cache: folder for downloads; None is the user's cache folder.
+        base_url: where ``ml-SIZE.zip`` and ``ml-SIZE.zip.md5`` lie.
+        checksum: of the zip file; ``""`` is the publisher's, None is not to check.
+        core: users and films with fewer events are dropped, until none is left with fewer; 0: all are kept, and films that
+            nobody rated.
+
+    Raises:
+        DataError: unknown size, or nothing is left. DownloadError: a file that cannot be had or read.
+    """
+    size = size.lower()
+    if size not in LAYOUTS:
+        raise DataError(f"MovieLens size {size!r} is not offered{did_you_mean(size, LAYOUTS)}")
+    layout, folder = LAYOUTS[size], downloads(cache, "movielens", base_url)
+
+    def archive() -> Path:
+        url = f"{base_url}/ml-{size}.zip"
+        published = layout.md5 or (lambda: published_md5(url))
+        return fetch(url, folder / f"ml-{size}.zip", published if checksum == "" else checksum)
+
+    def events() -> pl.DataFrame:
+        with reading(path := archive(), "the MovieLens archive"):
+            return _ratings(read_member(path, layout.ratings), layout.ratings)
+
+    def items(wanted: pl.Series) -> pl.DataFrame:
+        with reading(path := archive(), "the MovieLens archive"):
+            films = layout.films(path)
+        rows = [(item, title, "; ".join([title, " ".join(genres)]).strip("; "), genres) for item, title, genres in films]
+        names = (Columns.ITEM, Columns.TITLE, Columns.TEXT)
+        return pl.DataFrame(rows, {**dict.fromkeys(names, pl.String), "genres": pl.List(pl.String)}, orient="row")
+
+    return dataset_of(folder / f"ml-{size}", f"movielens-{size}", core, events, items, "film")
+
+
+def _ratings(content: bytes, file: str) -> pl.DataFrame:
+    """User, item, rating, time, whatever stands between them."""
+    separator, header = {"u.data": ("\t", False), "ratings.dat": ("\t", False), "ratings.csv": (",", True)}[file]
+    if file == "ratings.dat":
+        content = content.replace(b"::", b"\t")
+    names = ["userId", "movieId", "rating", "timestamp"]
+    types = dict(zip(names, (pl.String, pl.String, pl.Float32, pl.Int64), strict=True))
+    table = pl.read_csv(
+        io.BytesIO(content),
+        separator=separator,
+        has_header=header,
+        **({"schema_overrides": types} if header else {"schema": types}),  # type: ignore[arg-type]
+    )
+    return table.select(pl.col(old).alias(new) for old, new in zip(("userId", "movieId", "timestamp"), EVENT, strict=True))
+
+
+def _films_of_flags(archive: Path) -> list[Film]:
+    """Of 100K: a column for each genre."""
+    genres = [line.split("|")[0] for line in _lines(archive, "u.genre", "latin-1") if "|" in line]
+    films = []
+    for line in _lines(archive, "u.item", "latin-1"):
+        item, title, _, _, _, *flags = line.split("|")
+        films.append((item, title, [genre for genre, flag in zip(genres, flags, strict=False) if flag == "1"]))
+    return films
+
+
+def _films_of_dat(encoding: str) -> Callable[[Path], list[Film]]:
+    def films(archive: Path) -> list[Film]:
+        rows = (line.split("::") for line in _lines(archive, "movies.dat", encoding))
+        return [(item, title, _genres(genres)) for item, title, genres in rows]
+
+    return films
+
+
+def _films_of_csv(archive: Path) -> list[Film]:
+    table = pl.read_csv(io.BytesIO(read_member(archive, "movies.csv")), infer_schema=False)
+    rows = table.select("movieId", "title", "genres").iter_rows()
+    return [(item, title, _genres(genres)) for item, title, genres in rows]
+
+
+def _genres(text: str | None) -> list[str]:
+    return [] if text in (None, "", NO_GENRES) else str(text).split("|")
+
+
+def _lines(archive: Path, name: str, encoding: str) -> list[str]:
+    lines = read_member(archive, name).decode(encoding).split("\n")  # splitlines would break titles at other characters
+    return [line.rstrip("\r") for line in lines if line.strip()]
+
+
+LAYOUTS = {
+    "100k": Layout("u.data", _films_of_flags, "md5:0e33842e24a9c977be4e0107933c0723"),
+    "1m": Layout("ratings.dat", _films_of_dat("latin-1"), "md5:c4d9eecfca2ab87c1945afe126590906"),
+    "10m": Layout("ratings.dat", _films_of_dat("utf-8")),
+    "20m": Layout("ratings.csv", _films_of_csv),
+    "25m": Layout("ratings.csv", _films_of_csv),
+    "32m": Layout("ratings.csv", _films_of_csv),
+}
