@@ -34,9 +34,9 @@ package-test: install  ## Build sdist and wheel, install the wheel with the core
 	$(BIN)/python -m pytest -m package tests/package
 
 test-oldest: .venv-oldest/.installed  ## The floors below the networks, with the oldest supported versions of all dependencies but PyTorch.
-	$(OLDEST)/python -m pytest -m "not extras" tests/foundation tests/data tests/evaluation tests/semantic_ids
+	$(OLDEST)/python -m pytest tests/foundation tests/data tests/evaluation tests/semantic_ids
 
-container-test:  ## Build the server's image, run it on a small model, and wait until it is healthy (Docker needed).
+container-test: install  ## Build the server's image, run it on a small model, and wait until it is healthy (Docker needed).
 	.ci/container
 
 peers: .venv-cornac/.installed .venv-rectools/.installed  ## Other implementations, each in an environment of its own.
@@ -52,7 +52,7 @@ peers: .venv-cornac/.installed .venv-rectools/.installed  ## Other implementatio
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	$(OLDEST)/python -m pip install -q -c constraints-oldest.txt torch
-	$(OLDEST)/python -m pip install -q -c constraints-oldest.txt -e . pytest hypothesis
+	$(OLDEST)/python -m pip install -q -c constraints-oldest.txt -e '.[pandas]' pytest hypothesis
 	@touch $@
 
 install: $(VENV)/.installed
