@@ -2,7 +2,7 @@
 
 choose:
   model.dropout: [0.2, 0.3, 0.5]                          # one of these; any values, parts with their settings too
-  model.width: {min: 32, max: 128, step: 32}              # whole numbers, since both ends are
+  model.width: {min: 32, max: 128, step: 32}              # whole numbers, since all that is said is whole
   training.learning_rate: {min: 0.0003, max: 0.01, log: true}
 """
 
@@ -30,7 +30,7 @@ class Range(BaseModel):
 
     Attributes:
         log: drawn evenly by their logarithm.
-        step: only ``min``, ``min + step`` and so on; whole numbers have a step of 1.
+        step: only ``min``, ``min + step`` and so on; None: any number, or any whole one, between.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

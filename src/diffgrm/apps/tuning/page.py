@@ -16,7 +16,7 @@ from diffgrm.apps.tuning.tables import best_of
 from diffgrm.apps.tuning.trials import Trial
 from diffgrm.foundation.storage import atomic_file
 
-SCORE = "validation: 0.8 NDCG@10 + 0.2 Recall@10"
+SCORE = "0.8 NDCG@10 + 0.2 Recall@10"
 LONGEST = 24  # characters of a value under an axis
 
 
@@ -39,7 +39,7 @@ def write_page(out: Path, plan: Plan, trials: Sequence[Trial], machine: dict[str
     ]
     shown = "\n".join(f"<h3>{title}</h3><figure>{svg}</figure>" for title, svg in figures if svg is not None)
     body = f"""<h1>A search of {len(trials)} trials</h1>
-<p>{found} Settings were chosen on validation ({SCORE[12:]}, history filtered), which overstates what the best is worth;
+<p>{found} Settings were chosen on validation ({SCORE}, history filtered), which overstates what the best is worth;
 no trial was given a test event.</p><p class="note">{escaped(facts)}</p>
 {_table(plan, trials)}
 {shown}"""
@@ -63,7 +63,7 @@ def by_trial(trials: Sequence[Trial]) -> str | None:
             [*numbers, len(trials) - 1], [*np.maximum.accumulate(scores), max(scores)], where="post", color=ACCENT, lw=1
         )
         _pruned(axis, trials, lambda trial: trial.number)
-        axis.set(xlabel="trial; line: the best so far", ylabel=SCORE)
+        axis.set(xlabel="trial; line: the best so far", ylabel=f"validation: {SCORE}")
         axis.grid(alpha=0.25)
         axis.legend(frameon=False, fontsize=8)
 
@@ -112,7 +112,7 @@ def curves(trials: Sequence[Trial]) -> str | None:
             colour = ACCENT if trial.state == "done" else GREY
             epochs, scores = zip(*trial.curve, strict=True)
             axis.plot(epochs, scores, ".-", color=colour, lw=2.4 if first else 0.9, alpha=1 if first else 0.6)
-        axis.set(xlabel="epoch; thick: the best trial, grey: given up", ylabel=SCORE)
+        axis.set(xlabel="epoch; thick: the best trial, grey: given up", ylabel=f"validation: {SCORE}")
         axis.grid(alpha=0.25)
 
     return plot((8, 3.6), draw)

@@ -72,7 +72,7 @@ def tune(
 
     Args:
         space: dotted setting -> a list of values, or a range such as ``{"min": 1e-4, "max": 1e-2, "log": True}``; numbers
-            of a range are whole where both its ends are.
+            of a range are whole where all that is said of it is.
         trials: how many in all, with those that the folder holds already.
         out: folder of the search: ``best.yaml``, ``trials.csv``, ``trials.json``, ``report.html``.
         pruning: ``"median"``: a trial whose validation is below the median of the earlier ones at that epoch is given up.
