@@ -33,8 +33,9 @@ format: install  ## Put the code into its one format.
 package-test: install  ## Build sdist and wheel, install the wheel with the core dependencies only, and use it there (PyPI needed).
 	$(BIN)/python -m pytest -m package tests/package
 
-test-oldest: .venv-oldest/.installed  ## The floors below the networks, with the oldest supported versions of all dependencies but PyTorch.
+test-oldest: .venv-oldest/.installed  ## The floors below the networks and one fit, with the oldest supported versions of all but PyTorch.
 	$(OLDEST)/python -m pytest tests/foundation tests/data tests/evaluation tests/semantic_ids
+	$(OLDEST)/python tests/package/core_only.py "$$(mktemp -d)"
 
 container-test: install  ## Build the server's image, run it on a small model, and wait until it is healthy (Docker needed).
 	.ci/container
