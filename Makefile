@@ -1,10 +1,18 @@
-# The three commands of the README. Everything goes into .venv; PYTHON chooses the interpreter (3.11 or newer).
+# The commands of the README and what CI runs. Everything goes into .venv; PYTHON chooses the interpreter (3.11 or newer). On
+# Windows this wants GNU make and the bash of Git, as GitHub's runners have.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+SHELL := bash
+SCRIPTS := Scripts
+else
+SCRIPTS := bin
+endif
+BIN := $(VENV)/$(SCRIPTS)
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+OLDEST := .venv-oldest/$(SCRIPTS)
 
-.PHONY: demo test check install format peers
+.PHONY: demo test check install format peers package-test test-oldest container-test
 
 demo: install  ## Fit on the generated storefront and show what comes out.
 	$(BIN)/diffgrm demo
@@ -22,14 +30,30 @@ format: install  ## Put the code into its one format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+package-test: install  ## Build sdist and wheel, install the wheel with the core dependencies only, and use it there (PyPI needed).
+	$(BIN)/python -m pytest -m package tests/package
+
+test-oldest: .venv-oldest/.installed  ## The floors below the networks and one fit, with the oldest supported versions of all but PyTorch.
+	$(OLDEST)/python -m pytest tests/foundation tests/data tests/evaluation tests/semantic_ids
+	$(OLDEST)/python tests/package/core_only.py "$$(mktemp -d)"
+
+container-test: install  ## Build the server's image, run it on a small model, and wait until it is healthy (Docker needed).
+	.ci/container
+
 peers: .venv-cornac/.installed .venv-rectools/.installed  ## Other implementations, each in an environment of its own.
 
 .venv-cornac/.installed: PEER = cornac==3.0.1 transformers pandas pyarrow
 .venv-rectools/.installed: PEER = 'rectools[torch]==0.19.0' 'pyarrow<20'
 .venv-%/.installed: constraints.txt
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install -q -c constraints.txt torch
-	.venv-$*/bin/python -m pip install -q -c constraints.txt $(PEER)
+	.venv-$*/$(SCRIPTS)/python -m pip install -q -c constraints.txt torch
+	.venv-$*/$(SCRIPTS)/python -m pip install -q -c constraints.txt $(PEER)
+	@touch $@
+
+.venv-oldest/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	$(OLDEST)/python -m pip install -q -c constraints-oldest.txt torch
+	$(OLDEST)/python -m pip install -q -c constraints-oldest.txt -e '.[pandas]' pytest hypothesis
 	@touch $@
 
 install: $(VENV)/.installed

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffgrm.apps.tuning.search import TuningResult, tune
     from diffgrm.data.dataset import (
         EvaluationSet,
         InteractionDataset,
@@ -79,6 +80,8 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "RandomRecommender": "recommenders.random",
     "SASRecRecommender": "recommenders.sasrec",
     "SemanticIds": "semantic_ids.semantic_ids",
+    "TuningResult": "apps.tuning.search",
+    "tune": "apps.tuning.search",
 }
 __all__ = [
     "DiffGRMRecommender",
@@ -95,6 +98,7 @@ __all__ = [
     "SASRecRecommender",
     "SemanticIds",
     "Split",
+    "TuningResult",
     "amazon_reviews_2014",
     "amazon_reviews_2018",
     "amazon_reviews_2023",
@@ -113,6 +117,7 @@ __all__ = [
     "steam",
     "temporal",
     "toy_world",
+    "tune",
     "validation_only",
     "yelp",
 ]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from diffgrm import leave_one_out, toy_world
+from diffgrm.apps import choosing
 from diffgrm.apps.bench import runner as module
 from diffgrm.apps.bench.runner import Runner
 from diffgrm.apps.bench.suite import Suite
@@ -80,7 +81,8 @@ def ran(tmp_path_factory, world):
         return fit(self, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "evaluate", counting_evaluate)
+        for place in (module, choosing):
+            patch.setattr(place, "evaluate", counting_evaluate)
         patch.setattr(Recommender, "fit", counting_fit)
         assert Runner(suite, folder / "out", lines.append, progress=False).run() == {}
     return folder, suite, asked, fitted, lines

@@ -61,6 +61,11 @@ def test_choices_reach_into_nested_settings(tmp_path):
         suite(tmp_path, runs={"base": {**base, "choose": {"training.validation_decoding.baem": [4]}}})
 
 
+def test_a_stepped_range_is_the_list_of_its_values(tmp_path):
+    runs = {"base": {"recommender": "sasrec", "choose": {"model.dropout": {"min": 0.1, "max": 0.3, "step": 0.1}}}}
+    assert suite(tmp_path, runs=runs).choices("base") == [{"model.dropout": value} for value in (0.1, 0.2, 0.3)]
+
+
 def test_a_run_that_is_like_another_with_another_part_keeps_the_settings_that_both_parts_know(tmp_path):
     base = {
         "recommender": "diffgrm",
@@ -166,6 +171,11 @@ def test_files_that_recipes_name_lie_where_the_suite_says_from_its_own_folder(tm
             {"runs": {"base": {"recommender": "item_knn", "members": ["a", "a"]}, "a": {"recommender": "random"}}},
             "run 'base' has members, but sums no recommenders; set recommender: ensemble",
         ),
+        (
+            {"runs": {"base": {"recommender": "sasrec", "choose": {"model.dropout": {"min": 0.1, "max": 0.5}}}}},
+            "'base' chooses model.dropout from a range without a step, but a suite tries every value",
+        ),
+        ({"runs": {"base": {"recommender": "sasrec", "choose": {"seed": 3}}}}, "choose.seed: .*expected a list of values"),
         ({"datasets": []}, "datasets"),
         ({"dataset": ["toy"]}, "dataset"),
     ],

@@ -19,6 +19,7 @@ from diffgrm.foundation.shown import visible
 from diffgrm.foundation.terminal import console, styled
 
 if TYPE_CHECKING:
+    from diffgrm.apps.tuning.trials import Trial
     from diffgrm.evaluation.kinds import Kinds
     from diffgrm.semantic_ids.semantic_ids import TokenizerReport
 
@@ -108,6 +109,25 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
                 "" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}",
             )
         console.print(table)
+
+
+def show_trials(trials: Sequence[Trial], count: int = 10) -> None:
+    """The best trials of a search, and how many there were of other ends."""
+    done = sorted(
+        (trial for trial in trials if trial.state == "done"), key=lambda trial: (-(trial.score or 0), trial.number)
+    )
+    table = Table(title="Best on validation", title_justify="left")
+    for name in ("trial", "score", "settings"):
+        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
+    for trial in done[:count]:
+        settings = ", ".join(f"{key}={value}" for key, value in trial.settings.items())
+        table.add_row(str(trial.number), f"{trial.score:.4f}", settings)
+    console.print(table)
+    ends = {
+        end: sum(trial.state == state for trial in trials) for state, end in (("pruned", "given up"), ("failed", "failed"))
+    }
+    if any(ends.values()):
+        console.print(", ".join(f"{number} {end}" for end, number in ends.items() if number))
 
 
 def show_recommendations(

@@ -201,16 +201,7 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: unreadable file, wrong YAML, or any wrong setting.
         """
-        if is_preset(path):
-            return cls.preset(str(path), overrides)
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            hint = f"; that recipe ships with diffgrm: give its name, {Path(path).stem}"
-            raise RecipeError(f"there is no recipe file {path}{hint * (Path(path).stem in preset_names())}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"the recipe file {path} cannot be read: {error}") from error
-        return cls.from_dict(apply_overrides(_mapping(text, path), overrides))
+        return cls.from_dict(apply_overrides(read_sections(path), overrides))
 
     def override(self, overrides: Iterable[str]) -> Self:
         """A copy with dotted overrides such as ``["model.width=128", "objective.digits.label_smoothing=0"]``."""
@@ -258,6 +249,20 @@ class Recipe(BaseModel):
                     yield SettingRow(f"{name}.{key}", type_name, getattr(value, key), inner.description or "")
             else:
                 yield SettingRow(name, readable_type(field.annotation), value, field.description or "")
+
+
+def read_sections(path: str | Path) -> dict[str, Any]:
+    """What a recipe file says, section by section; arguments and errors as of :meth:`Recipe.from_yaml`."""
+    if is_preset(path):
+        return _mapping(preset_text(str(path)), path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        hint = f"; that recipe ships with diffgrm: give its name, {Path(path).stem}"
+        raise RecipeError(f"there is no recipe file {path}{hint * (Path(path).stem in preset_names())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe file {path} cannot be read: {error}") from error
+    return _mapping(text, path)
 
 
 def rows_of_other_parts(recipe: Recipe) -> Iterator[SettingRow]:
@@ -333,6 +338,8 @@ def _explain(error: ValidationError) -> list[str]:
         path = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden" and path in SECTIONS and isinstance(old := item["input"], Mapping) and old:
             lines += [f"there is no setting {f'{path}.{key}'!r}{moved(f'{path}.{key}')}" for key in old]
+        elif item["type"] == "extra_forbidden" and path == "choose":
+            lines.append("choose: says what diffgrm tune may choose, and a fit has one value a setting; leave it out")
         elif item["type"] == "extra_forbidden":
             section = item["loc"][0] if len(item["loc"]) > 1 else None
             known = Recipe.model_fields if section is None else _section_fields(str(section))

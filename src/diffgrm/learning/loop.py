@@ -7,7 +7,7 @@ import math
 import pickle
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ class TrainingTask(L.LightningModule):
     """Optimiser steps, validations and checkpoints of an objective.
 
     Args:
-        steps: planned optimiser steps, where the cosine ends.
+        steps: planned optimiser steps, where the cosine ends; watch: see :func:`train`.
         fingerprint: of everything that determines the losses; a checkpoint of another one is refused.
     """
 
@@ -76,10 +76,11 @@ class TrainingTask(L.LightningModule):
         steps: int,
         seed: int,
         fingerprint: str = "",
+        watch: Callable[[int, float], None] | None = None,
     ) -> None:
         super().__init__()
         self.objective, self.settings, self.validation = objective, settings, validation
-        self.steps, self.seed, self.fingerprint = steps, seed, fingerprint
+        self.steps, self.seed, self.fingerprint, self.watch = steps, seed, fingerprint, watch
         self.losses: list[tuple[int, Tensor]] = []  # step and loss, of this epoch
         self.checked = 0  # losses that are known to be finite
         self.latest: dict[str, float] = {}
@@ -186,6 +187,11 @@ class TrainingTask(L.LightningModule):
         self.log_dict(self.objective.observe(ranking, self.validation), batch_size=1, sync_dist=True)
         self.latest = metrics
 
+    def on_validation_end(self) -> None:
+        """Tell whoever watches."""
+        if self.watch is not None:
+            self.watch(self.current_epoch, self.latest[MONITOR])
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the validation metrics of these weights with them, and what the run is about."""
         checkpoint["validation"] = self.latest
@@ -224,6 +230,7 @@ def train(
     network_settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     progress: bool = True,
+    watch: Callable[[int, float], None] | None = None,
 ) -> TrainingResult:
     """Train an objective's network in place; it ends with the weights of the best validation.
 
@@ -236,6 +243,7 @@ def train(
         resume: go on from ``last.ckpt``; the losses are those of a run that was never interrupted. Where only what is
             trained before the network has a checkpoint (in a folder below), the network's training begins.
         progress: show a progress bar.
+        watch: told the epoch and the score of every validation; what it raises ends the training.
 
     Raises:
         TrainingError: the loss is not finite, a run folder that is in use, or nothing to resume from.
@@ -250,7 +258,7 @@ def train(
     asked = [sorted(kept.items()), sorted((network_settings or {}).items())]
     fingerprint = digest([*objective.identity(), objective.shared, max_len, seed, *asked, events.values, events.offsets])
     steps = len(data.batches(rank=0, devices=settings.processes)) * settings.epochs
-    task = TrainingTask(objective, settings, validation, steps, seed, fingerprint)
+    task = TrainingTask(objective, settings, validation, steps, seed, fingerprint, watch)
     resume = resume and (run_folder / LAST).is_file()
     with quiet_lightning(), _ended_as_asked():
         if resume:

@@ -1,7 +1,6 @@
 """Recommender: fit, recommend, save and load, the same for every method.
 
-The door checks, maps ids and builds tables once. It has an item catalogue and some learnt parts; a method says which parts
-(``new_parts``) and how it ranks (``_rank``).
+The door checks, maps ids and builds tables once; a method says what it learns (``new_parts``) and how it ranks (``_rank``).
 """
 
 from __future__ import annotations
@@ -189,29 +188,31 @@ class Recommender(ABC):
 
     def fit(
         self,
-        dataset: InteractionDataset,
+        dataset: InteractionDataset | Split,
         *,
         run_folder: str | Path | None = None,
         resume: bool = False,
         progress: bool = True,
+        watch: Callable[[int, float], None] | None = None,
     ) -> Self:
         """Learn from the training part of the recipe's split; validation chooses, test is not looked at.
 
         Args:
-            dataset: users, items and events.
+            dataset: users, items and events; or the recipe's split of them, which may lack test events.
             run_folder: where checkpoints and logs of methods that train go; None is a temporary folder.
             resume: go on from the last checkpoint in ``run_folder``.
             progress: show progress bars.
+            watch: told the epoch and the score of every validation of a network; what it raises ends the training.
 
         Raises:
             DataError: data that cannot be split or learnt from.
-            RecipeError: settings that do nothing beside the others, or parts that do not go together.
+            RecipeError: settings that do nothing beside the others, parts that do not go together, or another split.
         """
         self.recipe.refuse_idle()
         self._catalogue, self.parts = None, {}  # until all has gone well
         self._forget()
         parts, folder = self.new_parts(), Path(run_folder) if run_folder is not None else None
-        learnt = fitting.learn(self.recipe, parts, dataset, folder, resume, progress)
+        learnt = fitting.learn(self.recipe, parts, dataset, folder, resume, progress, watch)
         self._fitted_split = learnt.split
         self.take(parts, learnt.catalogue, learnt.facts)
         return self
@@ -263,10 +264,9 @@ class Recommender(ABC):
         Raises:
             DiffGRMError: not fitted, or without a network.
         """
-        compiled = [part.compile() for part in self.parts.values()]
-        self.take(self.parts, self.catalogue, self.facts)
-        if not any(compiled):
+        if not any([part.compile() for part in self.parts.values()]):  # a list: each of them
             raise DiffGRMError(f"{self.recipe.recommender!r} has no network to compile")
+        self.take(self.parts, self.catalogue, self.facts)
         return self
 
     def recommend(

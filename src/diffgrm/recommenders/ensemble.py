@@ -64,7 +64,7 @@ class Members(LearntPart):
             if not isinstance(member, str):
                 run = None if task.run_folder is None else task.run_folder / f"member_{number}"
                 resume = task.resume and run is not None and holds_checkpoint(run)
-                recommender.fit(task.split.dataset, run_folder=run, resume=resume, progress=task.progress)
+                recommender.fit(task.split, run_folder=run, resume=resume, progress=task.progress)
         task.facts["members"] = [member.recipe.recommender for member in self.recommenders]
         sizes = [member.facts.get("parameters", 0) for member in self.recommenders]
         task.facts["parameters"] = sum(sizes) or None

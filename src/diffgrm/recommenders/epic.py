@@ -69,7 +69,7 @@ class Backbone(LearntPart):
         if not isinstance(task.recipe.model.options["backbone"], str):
             folder = None if task.run_folder is None else task.run_folder / "backbone"
             resume = task.resume and folder is not None and holds_checkpoint(folder)
-            self.recommender.fit(task.split.dataset, run_folder=folder, resume=resume, progress=task.progress)
+            self.recommender.fit(task.split, run_folder=folder, resume=resume, progress=task.progress)
         task.facts["backbone"] = self.recommender.recipe.model.name
         if (report := self.recommender.facts.get("tokenizer_report")) is not None:
             task.facts["tokenizer_report"] = report

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
-from diffgrm.recommenders.parts import FitTask, Parts
+from diffgrm.recommenders.parts import FitTask, Parts, Watch
 
 
 class Learnt(NamedTuple):
@@ -24,16 +25,35 @@ class Learnt(NamedTuple):
 
 
 def learn(
-    recipe: Recipe, parts: Parts, dataset: InteractionDataset, run_folder: Path | None, resume: bool, progress: bool
+    recipe: Recipe,
+    parts: Parts,
+    dataset: InteractionDataset | Split,
+    run_folder: Path | None,
+    resume: bool,
+    progress: bool,
+    watch: Watch | None = None,
 ) -> Learnt:
     """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
-    data = recipe.data
-    split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
-    return learn_from(split, recipe, parts, run_folder, resume, progress)
+    data, split = recipe.data, dataset
+    if isinstance(split, InteractionDataset):
+        split = make_split(split, data.split, validation_share=data.validation_share, test_share=data.test_share)
+    elif split.name != data.split:
+        raise RecipeError(
+            f"the recipe says data.split={data.split}, but this is a {split.name} split; let both be the same"
+        )
+    return learn_from(split, recipe, parts, run_folder, resume, progress, watch)
 
 
-def learn_from(split: Split, recipe: Recipe, parts: Parts, run_folder: Path | None, resume: bool, progress: bool) -> Learnt:
-    """The same from a split that is made already."""
+def learn_from(
+    split: Split,
+    recipe: Recipe,
+    parts: Parts,
+    run_folder: Path | None,
+    resume: bool,
+    progress: bool,
+    watch: Watch | None = None,
+) -> Learnt:
+    """The same from a split that is made already, of whatever kind."""
     started, dataset = time.perf_counter(), split.dataset
     facts: dict[str, Any] = {
         "dataset": dataset.name,
@@ -44,7 +64,7 @@ def learn_from(split: Split, recipe: Recipe, parts: Parts, run_folder: Path | No
         "training_fingerprint": split.fingerprint,
         "split": split.name,
     }
-    task = FitTask(recipe, split, parts, facts, run_folder, resume, progress)
+    task = FitTask(recipe, split, parts, facts, run_folder, resume, progress, watch)
     for part in parts.values():
         part.check(task)
     for part in parts.values():

@@ -116,7 +116,7 @@ class ItemScorerVectors(ItemEncoder):
             scorer = registry.resolve("recommender", recipe.recommender)(recipe)
             folder = None if context.folder is None else context.folder / "item_scorer"
             resume = context.resume and folder is not None and holds_checkpoint(folder)
-            scorer.fit(context.split.dataset, run_folder=folder, resume=resume, progress=context.progress)
+            scorer.fit(context.split, run_folder=folder, resume=resume, progress=context.progress)
         else:
             scorer = self._read(Path(self.model), context.split)
         self._scorer = scorer

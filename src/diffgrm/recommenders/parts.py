@@ -15,6 +15,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DiffGRMError, ModelFolderError
 
 Parts = Mapping[str, "LearntPart"]
+Watch = Callable[[int, float], None]
 P = TypeVar("P", bound="LearntPart")
 Rows = TypeVar("Rows", bound=Sized)
 
@@ -30,6 +31,7 @@ class FitTask:
         run_folder: for checkpoints and logs; None: a temporary one.
         resume: go on from the last checkpoint.
         progress: show progress bars.
+        watch: told the epoch and the score of every validation; of what is fitted first, it is told nothing.
     """
 
     recipe: Recipe
@@ -39,6 +41,7 @@ class FitTask:
     run_folder: Path | None
     resume: bool
     progress: bool
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ class TrainedNetwork(LearntPart):
                 network_settings=recipe.model.flat(),
                 resume=task.resume,
                 progress=task.progress,
+                watch=task.watch,
             )
         network.eval()
         self._in_use = None

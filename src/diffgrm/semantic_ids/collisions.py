@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from diffgrm.foundation.schema import TokenizerError
@@ -302,7 +302,8 @@ def _solve(edges: Edges, n_rows: int) -> np.ndarray:
     weights = np.concatenate([edges.cost, np.full(n_rows, left_over)]) + 1  # explicit zeros would count as no edge
     rows = np.concatenate([edges.row, np.arange(n_rows)])
     columns = np.concatenate([column, len(distinct) + np.arange(n_rows)])
-    graph = csr_array((weights, (rows, columns)), shape=(n_rows, len(distinct) + n_rows))
+    # A matrix has indices of 32 bits where they suffice; an array may not, and matching in SciPy 1.13 takes no others.
+    graph = csr_matrix((weights, (rows, columns)), shape=(n_rows, len(distinct) + n_rows))
     matched_row, matched_column = min_weight_full_bipartite_matching(graph)
     target = np.empty(n_rows, dtype=np.int64)
     target[matched_row] = matched_column

@@ -24,11 +24,12 @@ import polars as pl
 from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
+from diffgrm.apps.choosing import validation_score
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
 from diffgrm.data.sources.listing import load_source
 from diffgrm.evaluation.kinds import with_kinds
-from diffgrm.evaluation.metrics import evaluate, selection_score
+from diffgrm.evaluation.metrics import evaluate
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
@@ -220,21 +221,12 @@ class Runner:
         return self.chosen.get((world.name, base), choices[0])
 
     def _validation_score(self, world: World, recipe: Recipe, anew: bool) -> float:
-        """0.8 NDCG@10 + 0.2 Recall@10 on validation, history filtered: what training found, else found now and kept.
-
-        Args:
-            anew: do not take what training found, because it holds for other late settings.
-        """
+        """See :func:`validation_score`; found once and kept."""
         identity = digest([world.identity, recipe.to_dict()])[:16]
         kept = self.out / "models" / f"{identity}.json" if anew else self._model_folder(world, recipe).with_suffix(".json")
         if kept.is_file():
             return float(json.loads(kept.read_text())["val_score"])
-        recommender = self._fitted(world, recipe)
-        if not anew and (validation := recommender.facts.get("validation")):
-            score = float(validation["val_score"])
-        else:
-            metrics = evaluate(recommender, world.split.validation, world.dataset.items, world.split.item_counts).metrics
-            score = selection_score(metrics["ndcg@10"], metrics["recall@10"])
+        score = validation_score(self._fitted(world, recipe), world.split, anew)
         with atomic_file(kept) as path:
             path.write_text(json.dumps({"val_score": score}) + "\n", encoding="utf-8")
         return score

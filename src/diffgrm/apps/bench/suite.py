@@ -10,7 +10,7 @@ runs:
   popularity: {recommender: popularity}
   sasrec:
     recommender: sasrec
-    choose: {model.dropout: [0.2, 0.5]}        # the best on validation, by the first seed, is the one that counts
+    choose: {model.dropout: [0.2, 0.5]}        # the best on validation, by the first seed, counts (apps/choosing.py)
   diffgrm:
     recipe: movielens-small                    # a recipe that ships with the package, or a file beside this one
     only_on: {toy: {training: {epochs: 20}}}   # changes for single datasets
@@ -25,7 +25,6 @@ runs:
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +32,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from diffgrm.apps.bench.late import is_late
+from diffgrm.apps.choosing import Choose, as_overrides, combinations, without_end
 from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides
 from diffgrm.foundation.parts import merge, named
 from diffgrm.foundation.presets import is_preset
@@ -50,7 +50,7 @@ class Run(BaseModel):
     recipe: Path | None = None
     like: str | None = None
     only_on: dict[str, dict[str, Any]] = {}
-    choose: dict[str, list[Any]] = {}
+    choose: Choose = {}
     seeds: tuple[Seed, ...] | None = None
     members: tuple[str, ...] = ()
     peer: Path | None = None
@@ -117,6 +117,11 @@ class Suite(BaseModel):
             for member in run.members:
                 if member not in self.runs:
                     raise ValueError(f"{name!r} has the member {member!r}, no run{did_you_mean(member, self.runs)}")
+            if endless := without_end(run.choose):
+                raise ValueError(
+                    f"{name!r} chooses {endless[0]} from a range without a step, but a suite tries every value; give a "
+                    "step or a list, or search with diffgrm tune"
+                )
             if strange := sorted(set(run.only_on) - set(self.datasets)):
                 raise ValueError(f"{name!r} has changes for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
         return self
@@ -160,8 +165,7 @@ class Suite(BaseModel):
 
     def choices(self, name: str) -> list[dict[str, Any]]:
         """The settings among which validation chooses, as dotted overrides; one empty choice where nothing is chosen."""
-        options = self.runs[name].choose
-        return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+        return combinations(self.runs[name].choose)
 
     def recipe(self, name: str, dataset: str, choice: Mapping[str, Any], seed: int) -> Recipe:
         """The recipe of a run on a dataset, with one of its choices (and, for runs like another, that one's).
@@ -184,7 +188,7 @@ class Suite(BaseModel):
             raw = _changed(raw, changes)
         if self.base(name) != name:
             return raw
-        return apply_overrides(raw, [f"{key}={json.dumps(value)}" for key, value in choice.items()])
+        return apply_overrides(raw, as_overrides(choice))
 
     def base(self, name: str) -> str:
         """The run whose choice by validation this one takes over: itself, or the one it is like."""

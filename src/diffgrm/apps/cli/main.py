@@ -1,4 +1,4 @@
-"""The command line: fit, recommend, explain, similar, evaluate, tokenize, export, bench, report, serve...."""
+"""The command line: fit, recommend, explain, similar, evaluate, tokenize, export, tune, bench, report, serve...."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ from diffgrm.apps.cli.shared import (
     write_table,
     write_tables,
 )
+from diffgrm.apps.cli.tune import tune
 from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
@@ -56,7 +57,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (recipes, datasets, bench, report, demo, export, plan, recommend_batch, embed_batch):
+for _command in (recipes, datasets, bench, report, tune, demo, export, plan, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)

@@ -21,15 +21,25 @@ INK, ACCENT, GREY = "#1b1f24", "#0072b2", "#8a939c"
 Result = tuple[dict[str, Any], pl.DataFrame]
 
 
-def _plot(size: tuple[float, float], draw: Callable[[Any, Any], None]) -> str:
-    """SVG of what ``draw(figure, pyplot)`` draws."""
+def pyplot(purpose: str = "diffgrm report", extra: str = "report") -> Any:
+    """Matplotlib's pyplot, which draws into files only.
+
+    Raises:
+        MissingExtraError: it is not installed; names what it is for, and the extra that it comes with.
+    """
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "report", "diffgrm report") from error
+        raise MissingExtraError("matplotlib", extra, purpose) from error
     matplotlib.use("svg")
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot
 
+    return matplotlib.pyplot
+
+
+def plot(size: tuple[float, float], draw: Callable[[Any, Any], None]) -> str:
+    """SVG of what ``draw(figure, pyplot)`` draws."""
+    plt = pyplot()
     style: Any = {
         "font.size": 10,
         "text.color": INK,
@@ -71,7 +81,7 @@ def metric_by_run(rows: list[dict[str, Any]], results: list[Result], metric: str
         axis.grid(axis="x", alpha=0.25)
         axis.set_xlabel("NDCG@10 by item, history filtered; line: 95% interval over users")
 
-    return _plot((8, 0.9 + 0.34 * len(order)), draw)
+    return plot((8, 0.9 + 0.34 * len(order)), draw)
 
 
 def quality_against_time(rows: list[dict[str, Any]]) -> str:
@@ -95,7 +105,7 @@ def quality_against_time(rows: list[dict[str, Any]]) -> str:
         axis.set_xlabel("milliseconds a list (measured with the suite, other work included)")
         axis.set_ylabel("NDCG@10")
 
-    return _plot((8, 4.6), draw)
+    return plot((8, 4.6), draw)
 
 
 def digit_difficulty(results: list[Result]) -> str | None:
@@ -125,7 +135,7 @@ def digit_difficulty(results: list[Result]) -> str | None:
                 axis.legend(frameon=False, fontsize=8)
         first.set_ylabel("nats")
 
-    return _plot((3.2 * min(3, len(shown)), 2.8 * -(-len(shown) // 3)), draw)
+    return plot((3.2 * min(3, len(shown)), 2.8 * -(-len(shown) // 3)), draw)
 
 
 def code_use(results: list[Result]) -> str | None:
@@ -152,7 +162,7 @@ def code_use(results: list[Result]) -> str | None:
                 axis.legend(frameon=False, fontsize=8)
         first.set_ylabel("items")
 
-    return _plot((3.2 * len(seen), 3), draw)
+    return plot((3.2 * len(seen), 3), draw)
 
 
 def fill_order(results: list[Result]) -> str | None:
@@ -175,7 +185,7 @@ def fill_order(results: list[Result]) -> str | None:
             axis.set(xticks=range(len(shares)), yticks=range(len(shares)), xlabel="step", ylabel="digit")
             axis.set_title(run, fontsize=10)
 
-    return _plot((2.6 * min(4, len(shown)), 2.5 * -(-len(shown) // 4)), draw)
+    return plot((2.6 * min(4, len(shown)), 2.5 * -(-len(shown) // 4)), draw)
 
 
 def accuracy_by(column: str, rows: list[dict[str, Any]], results: list[Result], best: int = 6) -> str:
@@ -205,7 +215,7 @@ def accuracy_by(column: str, rows: list[dict[str, Any]], results: list[Result], 
         axis.grid(axis="y", alpha=0.25)
         axis.legend(frameon=False, fontsize=8)
 
-    return _plot((8, 3.6), draw)
+    return plot((8, 3.6), draw)
 
 
 def _span(low: float, high: float) -> str:

@@ -61,21 +61,31 @@ def write_report(out: Path) -> Path:
     found = [r for r in found if (r[0]["dataset"], r[0]["run"]) in place]  # not what an earlier version of the suite left
     found.sort(key=lambda r: place[r[0]["dataset"], r[0]["run"]])
     datasets = list(dict.fromkeys(row["dataset"] for row in summary["rows"]))
-    links = " ".join(f'<a href="#{_anchor(name)}">{_html(name)}</a>' for name in datasets)
+    links = " ".join(f'<a href="#{_anchor(name)}">{escaped(name)}</a>' for name in datasets)
     sections = "".join(_dataset(name, summary, [r for r in found if r[0]["dataset"] == name]) for name in datasets)
     machine = ", ".join(f"{key} {value}" for key, value in summary["machine"].items() if value is not None)
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_html(summary["suite"])}: recommenders compared</title><style>{STYLE}</style></head><body>
-<h1>Suite “{_html(summary["suite"])}”</h1>
+    body = f"""<h1>Suite “{escaped(summary["suite"])}”</h1>
 <p>Leave-one-out, full ranking over the whole catalogue, by item. Settings were chosen on validation; test was looked at
-once for each run and seed. Differences are to <code>{_html(summary["reference"])}</code>, paired by user, with a 95%
-bootstrap interval.</p><p class="note">{_html(machine)}</p><nav>{links}</nav>
-{sections}</body></html>
-"""
+once for each run and seed. Differences are to <code>{escaped(summary["reference"])}</code>, paired by user, with a 95%
+bootstrap interval.</p><p class="note">{escaped(machine)}</p><nav>{links}</nav>
+{sections}"""
+    page = document(f"{summary['suite']}: recommenders compared", body)
     with atomic_file(out / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return out / "report.html"
+
+
+def document(title: str, body: str) -> str:
+    """A page that loads nothing from elsewhere.
+
+    Args:
+        body: HTML.
+    """
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escaped(title)}</title><style>{STYLE}</style></head><body>
+{body}</body></html>
+"""
 
 
 def _dataset(name: str, summary: dict[str, Any], results: list[figures.Result]) -> str:
@@ -95,7 +105,7 @@ def _dataset(name: str, summary: dict[str, Any], results: list[figures.Result]) 
         ("In which step each digit of the best item is filled", figures.fill_order(first_seed)),
     ]
     shown = [body if not title else f"<h3>{title}</h3><figure>{body}</figure>" for title, body in parts if body is not None]
-    return f'<h2 id="{_anchor(name)}">{_html(name)}</h2>' + "\n".join(shown)
+    return f'<h2 id="{_anchor(name)}">{escaped(name)}</h2>' + "\n".join(shown)
 
 
 def _family(run: str, results: list[figures.Result]) -> str:
@@ -119,7 +129,7 @@ def _table(rows: list[dict[str, Any]], reference: str) -> str:
     best = {name: max((row["metrics"].get(name, 0) for row in rows), default=0) for name in SHOWN[:4]}
     body = []
     for row in sorted(rows, key=lambda row: -row["metrics"]["ndcg@10"]):
-        cells = [_html(row["run"]) + (" <small>peer</small>" if row["peer"] else ""), str(len(row["seeds"]))]
+        cells = [escaped(row["run"]) + (" <small>peer</small>" if row["peer"] else ""), str(len(row["seeds"]))]
         for name in SHOWN:
             value, spread = row["metrics"].get(name), row["standard_deviation"].get(name)
             text = "" if value is None else short(value) + (f" ± {short(spread)}" if spread is not None else "")
@@ -145,9 +155,9 @@ def _kinds(rows: list[dict[str, Any]]) -> str | None:
     """What each run is worth for each kind of test events; None where no run was measured so."""
     if not (kinds := kinds_of(rows)):
         return None
-    head = "<th>run</th>" + "".join(f"<th>{_html(kind)}<br>{share:.1%}</th>" for (_, kind), share in kinds.items())
+    head = "<th>run</th>" + "".join(f"<th>{escaped(kind)}<br>{share:.1%}</th>" for (_, kind), share in kinds.items())
     body = "".join(
-        f"<tr><td>{_html(row['run'])}</td>" + "".join(f"<td>{cell}</td>" for cell in cells_by_kind(row, kinds)) + "</tr>"
+        f"<tr><td>{escaped(row['run'])}</td>" + "".join(f"<td>{cell}</td>" for cell in cells_by_kind(row, kinds)) + "</tr>"
         for row in sorted(rows, key=lambda row: -row["metrics"]["ndcg@10"])
     )
     note = (
@@ -160,16 +170,16 @@ def _kinds(rows: list[dict[str, Any]]) -> str | None:
 def _choices(rows: list[dict[str, Any]]) -> str:
     chosen = {row["run"]: row["choice"] for row in rows if row["choice"]}
     texts = [
-        f"{_html(run)}: " + ", ".join(f"<code>{_html(f'{key}={value}')}</code>" for key, value in choice.items())
+        f"{escaped(run)}: " + ", ".join(f"<code>{escaped(f'{key}={value}')}</code>" for key, value in choice.items())
         for run, choice in chosen.items()
     ]
     return "Chosen on validation: " + "; ".join(texts) + "." if texts else ""
 
 
 def _anchor(name: str) -> str:
-    return _html(name.replace(" ", "-"))
+    return escaped(name.replace(" ", "-"))
 
 
-def _html(value: object) -> str:
+def escaped(value: object) -> str:
     """A value as a page shows it, also inside of quotation marks."""
     return html.escape(visible(value), quote=True)

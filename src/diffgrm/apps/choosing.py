@@ -1,0 +1,160 @@
+"""How settings are chosen: what may be chosen among (``choose:`` of suites and of ``diffgrm tune``), and by what.
+
+choose:
+  model.dropout: [0.2, 0.3, 0.5]                          # one of these; any values, parts with their settings too
+  model.width: {min: 32, max: 128, step: 32}              # whole numbers, since all that is said is whole
+  training.learning_rate: {min: 0.0003, max: 0.01, log: true}
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictBool, ValidationError, model_validator
+
+from diffgrm.data.dataset import Split
+from diffgrm.evaluation.metrics import evaluate, selection_score
+from diffgrm.foundation.schema import RecipeError, readable
+from diffgrm.recommenders.base import Recommender
+
+Number = int | float  # pydantic leaves whole numbers whole
+MOST_STEPS = 10_000
+
+
+class Range(BaseModel):
+    """Numbers from ``min`` to ``max``, both included: whole ones where all that is said of them is whole.
+
+    Attributes:
+        log: drawn evenly by their logarithm.
+        step: only ``min``, ``min + step`` and so on; None: any number, or any whole one, between.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    min: Number
+    max: Number
+    log: StrictBool = False
+    step: Annotated[Number, Field(gt=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_kinds(cls, raw: Any) -> Any:
+        """True is no number here, as little as it is in a recipe."""
+        if isinstance(raw, Mapping) and any(isinstance(raw.get(key), bool) for key in ("min", "max", "step")):
+            raise ValueError("min, max and step are numbers, such as {min: 0.1, max: 0.5}")
+        return raw
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> Range:
+        if not (math.isfinite(self.min) and math.isfinite(self.max) and self.min < self.max):
+            raise ValueError(f"expected min < max, found min {self.min} and max {self.max}")
+        if self.log and self.min <= 0:
+            raise ValueError(f"log needs min > 0, found {self.min}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step do not go together; leave one out")
+        if self.step is not None:
+            steps = (self.max - self.min) / self.step
+            if abs(steps - round(steps)) > 1e-6:
+                raise ValueError(f"steps of {self.step} do not lead from {self.min} to {self.max}")
+            if steps > MOST_STEPS:
+                raise ValueError(f"{steps:,.0f} steps; expected at most {MOST_STEPS:,}")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole."""
+        return all(isinstance(number, int) for number in (self.min, self.max, 1 if self.step is None else self.step))
+
+    def values(self) -> list[Any]:
+        """All of its numbers; none where it has no step, so that there is no end of them.
+
+        >>> Range(min=0.1, max=0.3, step=0.1).values(), Range(min=0.1, max=0.3).values()
+        ([0.1, 0.2, 0.3], [])
+        """
+        if self.step is None:
+            return []
+        count = round((self.max - self.min) / self.step) + 1
+        if self.whole:
+            return [self.min + number * self.step for number in range(count)]
+        return [float(f"{self.min + number * self.step:.12g}") for number in range(count)]
+
+
+def read_options(raw: Any) -> Options:
+    """What a setting may be, as ``choose:`` says it.
+
+    Raises:
+        ValueError: neither a list of values nor a range.
+    """
+    if isinstance(raw, Range):
+        return raw
+    if isinstance(raw, list) and raw:
+        try:
+            json.dumps(raw)
+        except TypeError as error:
+            raise ValueError(f"a value is neither text, number, list nor mapping ({error}); quote a date") from None
+        return raw
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"expected a list of values, or a range such as {{min: 0.1, max: 0.5}}, found {raw!r}")
+    try:
+        return Range.model_validate(raw)
+    except ValidationError as error:
+        problems = {": ".join([*map(str, found["loc"][:1]), readable(found)]) for found in error.errors()}
+        raise ValueError("; ".join(sorted(problems))) from None
+
+
+Options = list[Any] | Range
+Choose = dict[str, Annotated[Options, PlainValidator(read_options)]]  # dotted setting -> what it may be
+
+
+def combinations(choose: Mapping[str, Options]) -> list[dict[str, Any]]:
+    """Every combination of settings, as dotted overrides; one empty one where nothing is chosen.
+
+    Args:
+        choose: of lists, and ranges with a step.
+    """
+    values = [options if isinstance(options, list) else options.values() for options in choose.values()]
+    return [dict(zip(choose, found, strict=True)) for found in itertools.product(*values)]
+
+
+def without_end(choose: Mapping[str, Options]) -> list[str]:
+    """The settings whose values cannot be counted up."""
+    return [key for key, options in choose.items() if isinstance(options, Range) and not options.values()]
+
+
+def as_overrides(choice: Mapping[str, Any]) -> list[str]:
+    """Chosen settings as overrides of a recipe.
+
+    >>> as_overrides({"model.width": 32, "decoding": {"name": "one_pass"}})
+    ['model.width=32', 'decoding={"name": "one_pass"}']
+    """
+    return [f"{key}={json.dumps(value)}" for key, value in choice.items()]
+
+
+def checked(choices: Iterable[dict[str, Any]], build: Callable[[dict[str, Any]], Any]) -> list[str]:
+    """What is wrong with choices, each problem once, with the first choice that has it.
+
+    Args:
+        build: makes a recipe of a choice.
+    """
+    problems: dict[str, str] = {}
+    for choice in choices:
+        try:
+            build(choice)
+        except RecipeError as error:
+            problems.setdefault(str(error), ", ".join(as_overrides(choice)))
+    return [f"{choice}: {problem}" for problem, choice in problems.items()]
+
+
+def validation_score(recommender: Recommender, split: Split, anew: bool = False) -> float:
+    """0.8 NDCG@10 + 0.2 Recall@10 on validation, history filtered: what training found, else found now.
+
+    Args:
+        anew: do not take what training found, because it holds for other late settings.
+    """
+    if not anew and (validation := recommender.facts.get("validation")):
+        return float(validation["val_score"])
+    metrics = evaluate(recommender, split.validation, split.dataset.items, split.item_counts).metrics
+    return selection_score(metrics["ndcg@10"], metrics["recall@10"])

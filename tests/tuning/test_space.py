@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from diffgrm import Recipe
+from diffgrm.apps.choosing import Range, combinations, read_options, without_end
+from diffgrm.apps.tuning.plan import Plan
+from diffgrm.foundation.schema import RecipeError
+
+
+def test_ranges_are_whole_where_all_that_is_said_of_them_is():
+    assert Range(min=32, max=96, step=32).values() == [32, 64, 96]
+    assert Range(min=0, max=0.3, step=0.1).values() == [0, 0.1, 0.2, 0.3]
+    assert Range(min=1, max=3).whole and not Range(min=1, max=3, step=0.5).whole and not Range(min=1.0, max=3).whole
+    assert read_options({"min": "1e-4", "max": "1e-2", "log": True}) == Range(min=1e-4, max=1e-2, log=True)  # YAML's 1e-4
+
+
+def test_combinations_are_the_product_of_lists_and_stepped_ranges():
+    choose = {"a": ["x", {"name": "y"}], "b": Range(min=1, max=2, step=1)}
+    assert combinations(choose) == [{"a": a, "b": b} for a in choose["a"] for b in (1, 2)]
+    assert combinations({}) == [{}] and without_end({**choose, "c": Range(min=0.0, max=1.0)}) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ([], "expected a list of values, or a range"),
+        (0.3, "expected a list of values, or a range such as {min: 0.1, max: 0.5}, found 0.3"),
+        ({"min": 1}, "max: Field required"),
+        ({"min": 1, "max": 2, "lgo": True}, "lgo: Extra inputs"),
+        ({"min": 2, "max": 2}, "expected min < max, found min 2 and max 2"),
+        ({"min": 0, "max": 1, "log": True}, "log needs min > 0, found 0"),
+        ({"min": 1, "max": 3, "log": True, "step": 1}, "log and step do not go together"),
+        ({"min": 1, "max": 4, "step": 2}, "steps of 2 do not lead from 1 to 4"),
+        ({"min": 1, "max": 3, "step": 0}, "step: Input should be greater than 0"),
+        ({"min": 0, "max": 1, "step": 1e-9}, "1,000,000,000 steps; expected at most 10,000"),
+        ({"min": True, "max": 3}, "min, max and step are numbers"),
+        ([yaml.safe_load("2020-01-01")], "quote a date"),
+    ],
+)
+def test_what_is_no_list_and_no_range_is_told(options, text):
+    with pytest.raises(ValueError, match=text.replace("{", r"\{")):
+        read_options(options)
+    with pytest.raises(RecipeError, match="choose.model.dropout: "):
+        Plan.of(Recipe(), {"model.dropout": options})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "choose", "how", "text"),
+    [
+        ({}, {}, {}, "nothing is to be chosen"),
+        ({}, {"model.widht": [16, 32]}, {}, "model.widht=16: .*did you mean 'width'"),
+        ({}, {"model.dropout": {"min": 0.1, "max": 1.5}}, {}, "model.dropout=1.5: "),
+        (
+            {"recommender": "sasrec"},
+            {"item_loss.kind": ["softmax", "bce"], "item_loss.negatives": {"min": 8, "max": 9}},
+            {},
+            'item_loss.kind="softmax", item_loss.negatives=8: .*does nothing with item_loss.kind = softmax',
+        ),
+        ({}, {"data.split": ["temporal"]}, {}, "data.split cannot be chosen: trials that differ in it are not comparable"),
+        ({}, {"training.validation_users": [9]}, {}, "training.validation_users cannot be chosen"),
+        ({"training": {"devices": 2}}, {"seed": [1]}, {}, "trials run in one process: set training.devices=1"),
+        ({"recommender": "documents"}, {"seed": [1]}, {}, "does not learn from a table of events"),
+        ({}, {"seed": [1]}, {"pruning": "mean"}, "pruning is 'mean'; expected one of median, none"),
+        ({}, {"seed": [1]}, {"startup": 0}, "startup is 0"),
+    ],
+)
+def test_what_cannot_be_searched_is_told_before_anything_runs(recipe, choose, how, text):
+    with pytest.raises(RecipeError, match=f"(?s)this cannot be searched:.*{text}"):
+        Plan.of(Recipe.from_dict(recipe), choose, **how)
+
+
+def test_many_combinations_are_looked_at_in_part():
+    choose = {f"model.{key}": {"min": 1, "max": 2} for key in ("layers", "max_len")} | {"seed": list(range(1000))}
+    assert len(Plan.of(Recipe(recommender="sasrec"), choose)._some_choices()) == 500
+
+
+def test_the_space_stands_in_the_recipe_or_beside_it(tmp_path):
+    recipe, space = tmp_path / "recipe.yaml", tmp_path / "space.yaml"
+    recipe.write_text("recommender: item_knn\nchoose: {model.decay: [0.2, 0.9]}\n")
+    space.write_text("model.decay: {min: 0.1, max: 0.9}\n")
+    plan = Plan.from_files(recipe, None, ["model.neighbours=7"])
+    assert plan.choose == {"model.decay": [0.2, 0.9]} and plan.recipe.model.options["neighbours"] == 7
+    assert Plan.from_files("best", space_of(tmp_path, "model.dropout: [0.1]")).recipe == Recipe.preset("best")
+    with pytest.raises(RecipeError, match="leave one out"):
+        Plan.from_files(recipe, space)
+    with pytest.raises(RecipeError, match="the recipe best says nothing under choose:, and there is no --space FILE"):
+        Plan.from_files("best", None)
+    with pytest.raises(RecipeError, match="there is no space file"):
+        Plan.from_files("best", tmp_path / "nowhere.yaml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Plan.from_files("best", space_of(tmp_path, "a: ["))
+    with pytest.raises(RecipeError, match="choose: Input should be a valid dictionary|choose: expected a mapping"):
+        Plan.from_files("best", space_of(tmp_path, "- a"))
+    with pytest.raises(RecipeError, match="choose: says what diffgrm tune may choose, and a fit has one value a setting"):
+        Recipe.from_yaml(recipe)
+
+
+def space_of(folder, text):
+    path = folder / "other.yaml"
+    path.write_text(text)
+    return path
