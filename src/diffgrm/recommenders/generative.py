@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns
 from diffgrm.ranking.decoding.base import Decoder
@@ -115,16 +116,21 @@ class GenerativeRecommender(Recommender):
             self._restricted = candidates, replace(self._ranker, catalogue=catalogue)
         return self._restricted[1]
 
+    @property
+    def takes_offsets(self) -> bool:
+        """Whether the decoder does."""
+        return bool(registry.constant("decoding", self.recipe.decoding.name, "takes_offsets", False))
+
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         asked = query.histories, query.k, query.exclude_seen, query.progress
         if query.candidates is not None and query.candidates is not self.catalogue.recommendable:
             without = np.flatnonzero(self.recommendable & ~query.candidates)
             if len(without) <= FEW:
-                return self.ranker().rank(*asked, without)
-        return self.ranker(query.candidates).rank(*asked)
+                return self.ranker().rank(*asked, without, query.offsets)
+        return self.ranker(query.candidates).rank(*asked, offsets=query.offsets)
 
-    def _similarity(self, position: int) -> np.ndarray:
-        return part_of(self.ingredients, "texts", TextVectors).similarity(self.item_table, position)
+    def _similarity(self, position: int, others: np.ndarray | None = None) -> np.ndarray:
+        return part_of(self.ingredients, "texts", TextVectors).similarity(self.item_table, position, others)
 
     def sid_numbers(self, item_ids: pl.Series) -> np.ndarray:
         """[N] the number of each item's SID; items that share one have equal numbers, unknown items get -2."""

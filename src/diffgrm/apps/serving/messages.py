@@ -16,35 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-LONGEST_ID = 256  # characters
+from diffgrm.foundation.plain_values import LONGEST_ID, WHOLE, WHOLE_SCHEMA, Id, ItemId, is_whole, unbroken
+
 DEEPEST = 16  # lists and objects within one another in a value of an item's row
-WHOLE = range(-(2**63), 2**63)  # whole numbers that a table holds
-
-
-def _is_whole(value: object) -> bool:
-    """Whether a value is a whole number of 64 bits, and not a truth value."""
-    return isinstance(value, int) and not isinstance(value, bool) and value in WHOLE
-
-
-def _unbroken(value: str) -> str:
-    """A text that is UTF-8 when written.
-
-    Raises:
-        ValueError: it is not.
-    """
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair; send whole characters") from None
-    return value
-
-
-def _id(value: object) -> str | int:
-    if isinstance(value, str) and len(value) <= LONGEST_ID:
-        return _unbroken(value)
-    if isinstance(value, int) and _is_whole(value):
-        return value
-    raise ValueError(f"an id is a text of at most {LONGEST_ID} characters or a whole number of 64 bits")
 
 
 def _named(value: str) -> str:
@@ -55,8 +29,8 @@ def _named(value: str) -> str:
 
 def _text(value: object) -> str | int:
     if isinstance(value, str) and value:
-        return _unbroken(value)
-    if isinstance(value, int) and _is_whole(value):
+        return unbroken(value)
+    if isinstance(value, int) and is_whole(value):
         return value
     raise ValueError("every item needs a text, or a whole number")
 
@@ -76,7 +50,7 @@ def _cell(value: object, depth: int = 0) -> object:
     if depth > DEEPEST:
         raise ValueError(f"lists and objects lie more than {DEEPEST} deep")
     if isinstance(value, str):
-        _unbroken(value)
+        unbroken(value)
     elif isinstance(value, int) and value not in WHOLE:
         raise ValueError("whole numbers have 64 bits; send larger ones as texts")
     elif isinstance(value, float) and not math.isfinite(value):
@@ -98,12 +72,8 @@ def _shown(value: object) -> object:
     return [_shown(inner) for inner in value] if isinstance(value, list) else value
 
 
-_WHOLE_SCHEMA = {"type": "integer", "minimum": WHOLE.start, "maximum": WHOLE.stop - 1}
-_ID_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, _WHOLE_SCHEMA]}
-_TEXT_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, _WHOLE_SCHEMA]}
+_TEXT_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, WHOLE_SCHEMA]}
 
-Id = Annotated[str | int, PlainValidator(_id), WithJsonSchema(_ID_SCHEMA)]
-ItemId = Annotated[Id, AfterValidator(str)]  # which catalogues of whole numbers understand too
 Text = Annotated[str | int, PlainValidator(_text), WithJsonSchema(_TEXT_SCHEMA)]
 Shown = Annotated[dict[str, Any], BeforeValidator(_shown)]
 Cell = Annotated[Any, PlainValidator(_cell), WithJsonSchema({})]
