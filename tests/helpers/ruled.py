@@ -5,19 +5,20 @@ from __future__ import annotations
 import polars as pl
 
 
-def whole_ranking(recommender, history):
+def whole_ranking(recommender, history, only=None):
     """All items that the user may get and their scores, best first."""
-    return dict(recommender.recommend([history], len(recommender.items)).select("item_id", "score").iter_rows())
+    table = recommender.recommend([history], len(recommender.items), only=only)
+    return dict(table.select("item_id", "score").iter_rows())
 
 
-def enumerated(item_table, ranking, history, k, rules):
+def enumerated(rows, ranking, history, k, rules):
     """The ids of the list, by reading the whole ranking; for rules (a mapping) without diversity and boosts.
 
     Args:
-        ranking: ids of all items that the user may get without rules, best first.
+        rows: of the item table.
+        ranking: ids of all items that the user may get and that meet the filter, best first.
     """
-    rows = {row["item_id"]: row for row in item_table.iter_rows(named=True)}
-    ranking = [item for item in ranking if meets(rows[item], rules.get("where", {}))]
+    rows = {row["item_id"]: row for row in rows}
     pins = {}
     for place, item in rules.get("pins", {}).items():
         seen = item in history and not rules.get("pin_seen")

@@ -127,7 +127,8 @@ class _Arranging:
         """Take the best item for the next place of users; gives those [V] for whom there is one, and its column [V]."""
         held = self.held.sum(1)
         may = self.free & (self.held | (self._under_caps() & self.early))
-        may &= self.held | (held < self.left)[:, None]
+        room = self.held | (held < self.left)[:, None]
+        may &= room if self.in_set is None else room | self.in_set
         users = users[may[users].any(1)]
         if self.relevance is None:
             columns = may[users].argmax(1)

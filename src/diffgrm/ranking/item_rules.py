@@ -144,21 +144,19 @@ def _strange_conditions(path: str, where: Mapping[str, Condition], table: pl.Dat
             problems.append(f"{place}: the column has type {kind}; {WORDS}")
         elif (condition.min is not None or condition.max is not None) and (word != "numbers" or kind != values):
             problems.append(f"{place}: min and max are for a number a row, and the column has type {kind}; give in")
-        elif strange := [value for value in condition.among or () if not isinstance(value, fits)]:
+        elif strange := [value for value in condition.among or () if not fits(value)]:
             told = first_few(map(repr, strange))
             problems.append(f"{place}.in: the column holds {word}; give some instead of {told}")
-        elif word == "numbers" and any(isinstance(value, bool) for value in condition.among or ()):
-            problems.append(f"{place}.in: the column holds numbers, and a truth value is none")
     return problems
 
 
-def _word(kind: Any) -> tuple[str | None, tuple[type, ...]]:
-    """What a column of a type holds, and the types of its values in Python; None: nothing that a condition knows."""
+def _word(kind: Any) -> tuple[str | None, Callable[[Any], bool]]:
+    """What a column of a type holds, and whether a value may be one of it; None: nothing that a condition knows."""
     if kind == pl.String:
-        return "texts", (str,)
+        return "texts", lambda value: isinstance(value, str)
     if kind == pl.Boolean:
-        return "truth values", (bool,)
-    return ("numbers", (int, float)) if kind.is_numeric() else (None, ())
+        return "truth values", lambda value: isinstance(value, bool)
+    return ("numbers" if kind.is_numeric() else None), lambda value: not isinstance(value, str | bool)
 
 
 def _no_column(place: str, column: str, table: pl.DataFrame) -> str:

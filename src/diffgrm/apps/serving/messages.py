@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from diffgrm.foundation.plain_values import LONGEST_ID, WHOLE, WHOLE_SCHEMA, Id, ItemId, is_whole, unbroken
+from diffgrm.ranking.rules import Rules
 
 DEEPEST = 16  # lists and objects within one another in a value of an item's row
 
@@ -112,6 +113,10 @@ class RecommendRequest(Message):
     without: Annotated[
         list[ItemId] | None, Field(description="items that may not be recommended", examples=[["item 27"]])
     ] = None
+    rules: Annotated[
+        Rules | None,
+        Field(description="what else is wanted of the lists; null: the server's own rules, if it has some; {}: nothing"),
+    ] = None
     beam: Beam = None
     candidates: Candidates = None
     on_empty: Annotated[
@@ -130,7 +135,13 @@ class RankedItem(BaseModel):
     """A recommended item."""
 
     item_id: str | int
-    score: Annotated[float, Field(description="of the method, larger is better; for generated items a log-probability")]
+    score: Annotated[
+        float | None,
+        Field(
+            description="of the method, larger is better; for generated items a log-probability; null: rules brought the "
+            "item, and no search scored it beside the others"
+        ),
+    ]
     title: str | None = None
 
 
