@@ -44,6 +44,7 @@ from diffgrm.semantic_ids.semantic_ids import SemanticIds
 VECTORS, COMPARABLE = "vectors", "comparable"  # [I, d] as they stand in histories, and where others are compared, those
 PAIRS = "pairs"  # [I, r] what pairs of digits say, where there are such scores
 ITEM_VECTORS = "item_vectors.safetensors"
+KEPT = 2  # filters: one of the question, and one of a rule beside it
 LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more would leave the cache
 LARGEST = {"threads": 1024, "beam": 2**16, "candidates": 2**31 - 1}
 
@@ -74,7 +75,7 @@ class OnnxRecommender:
         self.items, self.decoding, self.item_table = items, decoding, item_table
         self._network, self._catalogue, self._vectors, self._max_len = network, catalogue, vectors, max_len
         self._recommendable = None if catalogue.recommendable.all() else catalogue.recommendable
-        self._restricted: tuple[np.ndarray, Catalogue] | None = None  # by the last filter; its tables are worth keeping
+        self._restricted: dict[bytes, Catalogue] = {}  # by the last filters; their tables are worth keeping
         self._ruled: ItemRules | None = None  # the last rules that were asked for
 
     def recommend(
@@ -119,9 +120,11 @@ class OnnxRecommender:
         whole = self._catalogue
         if candidates is None or candidates is self._recommendable:
             return whole
-        if self._restricted is None or not np.array_equal(self._restricted[0], candidates):
-            self._restricted = candidates, whole.restricted(candidates)
-        return self._restricted[1]
+        key = np.packbits(candidates).tobytes()
+        if (restricted := self._restricted.get(key)) is None:
+            restricted = whole.restricted(candidates)
+            self._restricted = dict([*self._restricted.items()][1 - KEPT :]) | {key: restricted}
+        return restricted
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         """Item positions [U, k], best first, -1 after the last, and their scores [U, k]."""
