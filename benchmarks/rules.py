@@ -3,8 +3,8 @@
     python benchmarks/rules.py DATA/amazon-beauty --json docs/results/speed/rules.json
 
 Two recommenders are fitted: neighbours by co-occurrence, which score every item, and a small generative one, which searches
-with a beam; it is trained for one epoch on the events of some users, which is no matter to the time. Items get a shelf (of
-the first of their ``attributes``), and a stock and sponsors by chance. Ways alternate, batch by batch, so that whatever else
+with a beam; it is trained for one epoch on the events of some users, which is no matter to the time. Items get a shelf (the
+first of their ``attributes``), and a stock and sponsors by chance. Ways alternate, batch by batch, so that whatever else
 the machine does falls on all of them alike; the ratio is to the same batch without rules.
 """
 
