@@ -2,7 +2,7 @@
 
     python benchmarks/rules.py DATA/amazon-beauty --json docs/results/speed/rules.json
 
-Two recommenders are fitted: neighbours by co-occurrence, which score every item, and a small generative one, which searches
+Recommenders are fitted for it: neighbours by co-occurrence, which score every item, and a small generative one, which searches
 with a beam; it is trained for one epoch on the events of some users, which is no matter to the time. Items get a shelf (the
 first of their ``attributes``), and a stock and sponsors by chance. Ways alternate, batch by batch, so that whatever else
 the machine does falls on all of them alike; the ratio is to the same batch without rules.
@@ -56,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--users", type=int, default=2000, help="whose events the generative recommender learns from")
+    parser.add_argument("--recommenders", nargs="+", default=["item_knn", "diffgrm"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -63,16 +64,17 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     dataset = with_columns(dataset_of(arguments.data))
     found = {}
-    for name, recipe, users in (("item_knn", {"recommender": "item_knn"}, None), ("diffgrm", GENERATIVE, arguments.users)):
+    for name in arguments.recommenders:
+        recipe, users = (GENERATIVE, arguments.users) if name == "diffgrm" else ({"recommender": name}, None)
         recommender = fitted(Recipe.from_dict(recipe), of_users(dataset, users))
         found[name] = {f"{count} at once": cost(recommender, dataset, count, arguments.rounds) for count in (1, 32)}
-    command = f"python benchmarks/rules.py DATA/{arguments.data.name} --rounds {arguments.rounds}"
+    options = f"--recommenders {' '.join(arguments.recommenders)} --users {arguments.users} --rounds {arguments.rounds}"
     content = {
-        "command": f"{command} --users {arguments.users} --threads {arguments.threads}",
+        "command": f"python benchmarks/rules.py DATA/{arguments.data.name} {options} --threads {arguments.threads}",
         "seed": 0,
         "rules": WAYS,
         "items": dataset.n_items,
-        "recipe": GENERATIVE,
+        "recipe": GENERATIVE if "diffgrm" in found else None,
         "machine": machine(),
         "found": found,
     }

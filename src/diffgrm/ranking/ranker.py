@@ -127,7 +127,11 @@ class Ranker:
         return zlib.crc32(history.tobytes())
 
     def _item_scores(
-        self, memory: Any, histories: Ragged, first_stage: FirstStage | None, offsets: np.ndarray | None
+        self,
+        memory: Any,
+        histories: Ragged,
+        first_stage: FirstStage | None = None,
+        offsets: np.ndarray | None = None,
     ) -> ItemScores:
         """What the scorers say of all items, or of the best, for encoded users, and their second look at candidates."""
         scoring = self.scoring

@@ -192,7 +192,7 @@ class Recommender(OnTheHub):
         changed = copy.copy(self)
         if change is not None:
             changed.parts = {name: part.items_changed(change) for name, part in self.parts.items()}
-        changed._catalogue = catalogue
+        changed._catalogue, changed._ruled = catalogue, None
         changed.facts = self.facts | {"catalogue_version": self.facts.get("catalogue_version", 0) + 1}
         changed._forget()
         return changed
@@ -235,7 +235,7 @@ class Recommender(OnTheHub):
             RecipeError: see :meth:`override`.
         """
         changed = copy.copy(self)
-        changed.recipe = self.recipe.override(after_fit(overrides))
+        changed.recipe, changed._ruled = self.recipe.override(after_fit(overrides)), None
         changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
         changed._recipe_changed()
         return changed
