@@ -250,3 +250,18 @@ def test_explain_is_asked_of_what_can_explain(run, toy, tmp_path):
     code, _, err = run("explain", popular, *history)
     said = "PopularityRecommender cannot explain its lists; only masked diffusion (recommender=hybrid, diffgrm)"
     assert code == 2 and said in " ".join(err.split())
+
+
+def test_rules_of_a_file_hold(run, saved, fitted, tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("caps: {department: 1}\npins: {2: item 27}\n")
+    asked = ["recommend", saved, "--history", "item 3", "--k", 4, "--rules", rules, "--out", tmp_path / "recs.parquet"]
+    assert run(*asked)[0] == 0
+    found = pl.read_parquet(tmp_path / "recs.parquet")
+    assert found["item_id"].to_list() == fitted.recommend([["item 3"]], 4, rules=str(rules))["item_id"].to_list()
+    assert found["item_id"][1] == "item 27"
+    code, out, _ = run(*asked[:-2])
+    assert code == 0 and "item 27" in out
+    rules.write_text("cap: {department: 1}\n")
+    code, _, err = run(*asked)
+    assert code == 2 and "cap: there is no such rule; did you mean 'caps'?" in err

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from diffgrm.evaluation.metrics import Evaluation, evaluate
     from diffgrm.evaluation.retrieval import evaluate_search
     from diffgrm.foundation.recipe import Recipe
+    from diffgrm.ranking.rules import Rules, read_rules
     from diffgrm.recommenders.base import Recommender, load
     from diffgrm.recommenders.diffgrm import DiffGRMRecommender
     from diffgrm.recommenders.documents import DocumentRetriever
@@ -71,6 +72,8 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "OnnxRecommender": "runtime_onnx",
     "load_onnx": "runtime_onnx",
     "Recipe": "foundation.recipe",
+    "Rules": "ranking.rules",
+    "read_rules": "ranking.rules",
     "Recommender": "recommenders.base",
     "load": "recommenders.base",
     "DiffGRMRecommender": "recommenders.diffgrm",
@@ -95,6 +98,7 @@ __all__ = [
     "RandomRecommender",
     "Recipe",
     "Recommender",
+    "Rules",
     "SASRecRecommender",
     "SemanticIds",
     "Split",
@@ -112,6 +116,7 @@ __all__ = [
     "load_source",
     "mind_small",
     "movielens",
+    "read_rules",
     "read_table",
     "retailrocket",
     "steam",

@@ -64,7 +64,13 @@ def plainly(model, table, k=5, **settings):
 
 @pytest.mark.parametrize("name", ["popularity", "item_knn", "diffgrm"])
 @pytest.mark.parametrize(
-    "settings", [{}, {"exclude_seen": False, "only": [f"item {n}" for n in range(0, 480, 3)]}, {"without": {"item 1"}}]
+    "settings",
+    [
+        {},
+        {"exclude_seen": False, "only": [f"item {n}" for n in range(0, 480, 3)]},
+        {"without": {"item 1"}},
+        {"rules": {"caps": {"brand": 1}, "pins": {2: "item 9"}}},
+    ],
 )
 def test_lists_are_those_of_recommend(models, table, tmp_path, name, settings):
     out = tmp_path / "out[1]*"

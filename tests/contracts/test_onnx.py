@@ -23,6 +23,8 @@ QUESTIONS = {
     "without, with seen": {"k": 10, "without": SOME, "exclude_seen": False},
     "both": {"k": 3, "only": [*SOME, "nowhere"], "without": SOME[3:], "exclude_seen": False},
     "one seen item": {"k": 3, "only": ["item 3"]},
+    "rules": {"k": 6, "rules": {"where": {"colour": {"in": ["red", "blue"]}}, "caps": {"brand": 1}}},
+    "boosts": {"k": 10, "rules": {"boosts": [{"by": 1.5, "where": {"brand": {"in": ["Lumen", "Crumb"]}}}]}},
 }
 RESCORER = "parts.rescorer:LessPopular"
 

@@ -145,8 +145,8 @@ def show_recommendations(
         table.add_column(label, max_width=70)  # gives way where the terminal is narrow
         for row in joined.filter(pl.col(Columns.USER) == user).iter_rows(named=True):
             text = styled("" if row[label] is None else row[label], no_wrap=True, overflow="ellipsis")
-            item, score = visible(row[Columns.ITEM]), f"{row[Columns.SCORE]:.3f}"
-            table.add_row(str(row[Columns.RANK]), item, score, text)
+            score = "" if row[Columns.SCORE] is None else f"{row[Columns.SCORE]:.3f}"
+            table.add_row(str(row[Columns.RANK]), visible(row[Columns.ITEM]), score, text)
         console.print(table)
     more = joined[Columns.USER].n_unique() - users
     if more > 0:

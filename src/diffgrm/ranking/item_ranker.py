@@ -38,7 +38,7 @@ class ItemRanker:
         """Item positions [U, k], best first (-1 after the last), and their scores [U, k]."""
         allowed = len(self.items.features) if query.candidates is None else int(np.count_nonzero(query.candidates))
         with torch.no_grad(), evaluating(self.network):
-            if self.first_stage is not None and self.first_stage.serves(allowed):
+            if query.offsets is None and self.first_stage is not None and self.first_stage.serves(allowed):
                 return self._looked_up(query, self.first_stage)
             return top_k_of_scores(query, lambda rows: self.scoring.scores(self._users(query, rows)).cpu().numpy())
 

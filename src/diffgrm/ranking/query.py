@@ -21,6 +21,7 @@ class Query:
         k: items wanted for each user.
         exclude_seen: leave out what is in the user's history.
         candidates: [I] bool, items that may be recommended; None is all.
+        offsets: [I] float32, what is added to the scores of items; None is nothing. Only for methods that take them.
         progress: called with the number of users done since the last call; None for nobody to tell.
     """
 
@@ -29,6 +30,7 @@ class Query:
     exclude_seen: bool = True
     candidates: np.ndarray | None = None
     progress: Callable[[int], None] | None = None
+    offsets: np.ndarray | None = None
 
 
 def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +52,8 @@ def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray])
         rows = np.arange(start, min(start + step, len(histories)))
         scores = scores_of(rows)
         start, step = start + len(rows), max(1, BLOCK // scores.shape[1])
+        if query.offsets is not None:
+            scores += query.offsets
         if query.candidates is not None:
             scores[:, ~query.candidates] = -np.inf
         if query.exclude_seen:

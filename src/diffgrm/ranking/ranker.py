@@ -59,6 +59,7 @@ class Ranker:
         exclude_seen: bool,
         progress: Callable[[int], None] | None = None,
         without: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Item positions [U, k] best first (-1 after the last) and their scores [U, k].
 
@@ -67,10 +68,11 @@ class Ranker:
                 encoded; all of them count as seen.
             progress: called with the number of users done since the last call.
             without: positions of a few items that nobody must get (for many, the catalogue is better restricted).
+            offsets: [I] what is added to item scores, for decoders that take them (:attr:`Decoder.takes_offsets`).
         """
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        for users, decoded in self.decode(histories, k, exclude_seen, without=without):
+        for users, decoded in self.decode(histories, k, exclude_seen, without=without, offsets=offsets):
             items[users], scores[users] = decoded.items.cpu().numpy(), decoded.scores.cpu().numpy()
             if progress:
                 progress(len(users))
@@ -87,25 +89,29 @@ class Ranker:
         exclude_seen: bool,
         watch: Watch | None = None,
         without: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
     ) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Batches of users of similar history length: their row numbers, and what the decoder found for them.
 
         Args:
             watch: see :class:`Task`.
-            without: see :meth:`rank`.
+            without, offsets: see :meth:`rank`.
         """
         device = self.catalogue.codes.device
         ask = getattr(self.network, self.decoder.asks)
         with torch.no_grad(), evaluating(self.network):
             tables = contract(self.network, GivesCodeTables).code_tables() if self.decoder.uses_code_tables else None
-            n_items = len(self.catalogue) if self._first_stage is None else self._first_stage.candidates
+            first_stage = self._first_stage if offsets is None else None
+            n_items = len(self.catalogue) if first_stage is None else first_stage.candidates
             for users, memory in self.encoded(histories, self.decoder.rows(n_items, k)):
                 excluded = None
                 if exclude_seen or without is not None:
                     seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
                     excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
                 seeds = torch.tensor([self.seed_of(histories[user]) for user in users], device=device)
-                scores = self._item_scores(memory, histories.rows(users)) if self.decoder.uses_item_scores else None
+                scores = None
+                if self.decoder.uses_item_scores:
+                    scores = self._item_scores(memory, histories.rows(users), first_stage, offsets)
                 pairs = self._pair_scores(memory) if self.decoder.uses_pairs else None
                 task = Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores, tables, pairs)
                 yield users, self.decoder.decode(task)
@@ -120,15 +126,24 @@ class Ranker:
         """Where decoders that draw begin, by nothing but the user's history: the rest of the batch changes no answer."""
         return zlib.crc32(history.tobytes())
 
-    def _item_scores(self, memory: Any, histories: Ragged) -> ItemScores:
+    def _item_scores(
+        self,
+        memory: Any,
+        histories: Ragged,
+        first_stage: FirstStage | None = None,
+        offsets: np.ndarray | None = None,
+    ) -> ItemScores:
         """What the scorers say of all items, or of the best, for encoded users, and their second look at candidates."""
         scoring = self.scoring
         assert scoring is not None
         users = Users(self.items.comparison.users(contract(self.network, ScoresItems).user_vectors(memory)), histories)
         second_look = SecondLook(scoring, users) if scoring.candidates else None
-        if self._first_stage is not None:
-            return ItemScores(None, scoring.candidates, second_look, LookUp(self._first_stage, users))
-        return ItemScores(scoring.scores(users), scoring.candidates, second_look)
+        if first_stage is not None:
+            return ItemScores(None, scoring.candidates, second_look, LookUp(first_stage, users))
+        scores = scoring.scores(users)
+        if offsets is not None:
+            scores = scores + torch.from_numpy(offsets).to(scores.device)
+        return ItemScores(scores, scoring.candidates, second_look)
 
     def _pair_scores(self, memory: Any) -> PairScores | None:
         """What the network says of every two digits for encoded users, where it says something."""

@@ -14,7 +14,9 @@ from diffgrm.foundation.schema import Columns, DataError, first_few
 logger = logging.getLogger(__name__)
 
 
-def candidate_items(items: IdMap, recommendable: np.ndarray | None, k: int, only: Any, without: Any) -> np.ndarray | None:
+def candidate_items(
+    items: IdMap, recommendable: np.ndarray | None, k: int, only: Any, without: Any, where: np.ndarray | None = None
+) -> np.ndarray | None:
     """[I] bool, what may be recommended; None is all.
 
     Args:
@@ -22,6 +24,7 @@ def candidate_items(items: IdMap, recommendable: np.ndarray | None, k: int, only
         k: items wanted for each user.
         only, without: item ids that may be, and may not be, recommended, in any form that
             :func:`diffgrm.data.ids.id_list` takes; None is no such filter.
+        where: [I] bool, what rules let be recommended; None is all.
 
     Raises:
         DataError: k out of range, something that is no list of ids, a filter of which no id is known, or filters that
@@ -31,7 +34,7 @@ def candidate_items(items: IdMap, recommendable: np.ndarray | None, k: int, only
         raise DataError(f"k is {k!r}; expected a whole number from 1")
     if k > len(items):
         raise DataError(f"k is {k}, but the catalogue has only {len(items)} items; ask for at most that many")
-    if only is None and without is None:
+    if only is None and without is None and where is None:
         return recommendable
     candidates = np.full(len(items), only is None)
     if only is not None:
@@ -40,6 +43,13 @@ def candidate_items(items: IdMap, recommendable: np.ndarray | None, k: int, only
         candidates[_known(items, without, "without", "the filter forbids nothing: ")] = False
     if recommendable is not None:
         candidates &= recommendable
+    if where is not None and candidates.any():
+        candidates &= where
+        if not candidates.any():
+            raise DataError(
+                "the filters leave no item to recommend: none that may be recommended meets the rules' 'where'; widen its "
+                "conditions"
+            )
     if not candidates.any():
         raise DataError(
             "the filters leave no item to recommend: 'only' names no catalogue item that 'without' does not forbid"
@@ -64,14 +74,14 @@ def answer_table(user_ids: pl.Series, items: IdMap, positions: np.ndarray, score
 
     Args:
         user_ids: [U].
-        positions: [U, k] of the items, best first, -1 after the last; scores: [U, k].
+        positions: [U, k] of the items, best first, -1 after the last; scores: [U, k], NaN where there is none.
     """
     row, column = np.nonzero(positions >= 0)
     return pl.DataFrame(
         {
             Columns.USER: user_ids.gather(row),
             Columns.ITEM: items.gather(positions[row, column]),
-            Columns.SCORE: scores[row, column].astype(np.float32),
+            Columns.SCORE: pl.Series(scores[row, column].astype(np.float32)).fill_nan(None),
             Columns.RANK: (column + 1).astype(np.int32),
         }
     )

@@ -6,7 +6,7 @@ The door checks, maps ids and builds tables once; a method says what it learns (
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -22,14 +22,18 @@ from diffgrm.foundation.overrides import after_fit
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
+from diffgrm.ranking.item_rules import ItemRules
 from diffgrm.ranking.query import Query
+from diffgrm.ranking.ruled import rank_by_rules
+from diffgrm.ranking.rules import read_rules
 from diffgrm.recommenders import fitting, saving
 from diffgrm.recommenders.answers import answer_table, candidate_items, similar_table
+from diffgrm.recommenders.hub import OnTheHub
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import ItemChange, LearntPart
 
 
-class Recommender(ABC):
+class Recommender(OnTheHub):
     """The one door: ``fit`` on a dataset, ``recommend`` for histories, ``save`` and ``load``.
 
     Args:
@@ -57,6 +61,7 @@ class Recommender(ABC):
         self.facts: dict[str, Any] = {}
         self._catalogue: ItemCatalogue | None = None
         self._fitted_split: Split | None = None
+        self._ruled: tuple[ItemCatalogue, ItemRules] | None = None  # the last rules that were asked for
 
     @classmethod
     def registered_name(cls) -> str:
@@ -78,8 +83,13 @@ class Recommender(ABC):
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         """Item positions [U, k], best first, -1 after the last, and their scores [U, k]."""
 
-    def _similarity(self, position: int) -> np.ndarray:
-        """[I] how similar each item is to one."""
+    @property
+    def takes_offsets(self) -> bool:
+        """Whether ``_rank`` adds what :attr:`Query.offsets` says to the scores of all items."""
+        return False
+
+    def _similarity(self, position: int, others: np.ndarray | None = None) -> np.ndarray:
+        """How similar others (positions [M]; None: all items) are to one item."""
         raise DiffGRMError(f"{self.recipe.recommender!r} knows no similarity of items")
 
     def _forget(self) -> None:
@@ -181,7 +191,7 @@ class Recommender(ABC):
         changed = copy.copy(self)
         if change is not None:
             changed.parts = {name: part.items_changed(change) for name, part in self.parts.items()}
-        changed._catalogue = catalogue
+        changed._catalogue, changed._ruled = catalogue, None
         changed.facts = self.facts | {"catalogue_version": self.facts.get("catalogue_version", 0) + 1}
         changed._forget()
         return changed
@@ -226,7 +236,7 @@ class Recommender(ABC):
             RecipeError: see :meth:`override`.
         """
         changed = copy.copy(self)
-        changed.recipe = self.recipe.override(after_fit(overrides))
+        changed.recipe, changed._ruled = self.recipe.override(after_fit(overrides)), None
         changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
         changed._recipe_changed()
         return changed
@@ -278,6 +288,7 @@ class Recommender(ABC):
         exclude_seen: bool = True,
         only: Any = None,
         without: Any = None,
+        rules: Any = None,
         on_empty: Literal["error", "skip"] = "error",
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
@@ -292,19 +303,25 @@ class Recommender(ABC):
             only: items that may be recommended: an id, a list, set, array or series of ids, a table with ``item_id``, or
                 the ``Path`` of one; None is all.
             without: items that may not be recommended.
+            rules: what is wanted besides: :class:`diffgrm.Rules`, a mapping of them, or the path of a YAML file.
             on_empty: users without a known item: ``"error"``, or ``"skip"`` them.
             progress: called with the number of users done since the last call.
 
         Returns:
             user_id, item_id, score, rank (from 1), best first; fewer than k rows where fewer items are possible. Scores
-            less than some 1e-5 apart may change places with the number of users asked at once.
+            less than some 1e-5 apart may change places with the number of users asked at once. With rules, scores need not
+            fall, and are null of items that no search scored beside the others.
 
         Raises:
-            DataError: k out of range, unusable histories, unknown users, or filters that know or leave no item.
+            DataError: k out of range, unusable histories or rules, unknown users, or filters that know or leave no item.
         """
-        candidates = self.candidates(k, only, without)
+        candidates = self.candidates(k, only, without, ruled := self.item_rules(rules))
         user_ids, positions = self.read_histories(histories, users, on_empty)
-        items, scores = self._rank(Query(positions, k, exclude_seen, candidates, progress))
+        query = Query(positions, k, exclude_seen, candidates, progress)
+        if ruled is None:
+            items, scores = self._rank(query)
+        else:
+            items, scores = rank_by_rules(self._rank, query, ruled, len(self.items), self.takes_offsets)
         return answer_table(user_ids, self.items, items, scores)
 
     def similar_items(self, item: Any, k: int = 10) -> pl.DataFrame:
@@ -322,9 +339,18 @@ class Recommender(ABC):
             raise DataError(f"the item {item!r} is not in the catalogue")
         return similar_table(self.items, position, self._similarity(position), self.candidates(k, None, None), k)
 
-    def candidates(self, k: int, only: Any, without: Any) -> np.ndarray | None:
+    def item_rules(self, rules: Any) -> ItemRules | None:
+        """Rules as the catalogue understands them; None: there are none. Argument and errors as of :meth:`recommend`."""
+        if (found := read_rules(rules)) is None:
+            return None
+        if self._ruled is None or self._ruled[0] is not self.catalogue or self._ruled[1].rules != found:
+            self._ruled = self.catalogue, ItemRules.of(found, self.items, self.item_table, self._similarity)
+        return self._ruled[1]
+
+    def candidates(self, k: int, only: Any, without: Any, rules: ItemRules | None = None) -> np.ndarray | None:
         """[I] bool, what may be recommended to a question; None is all. Arguments and errors as of :meth:`recommend`."""
-        return candidate_items(self.items, self.catalogue.recommendable, k, only, without)
+        where = None if rules is None else rules.where
+        return candidate_items(self.items, self.catalogue.recommendable, k, only, without, where)
 
     def read_histories(self, histories: Any, users: Any = None, on_empty: str = "error") -> tuple[pl.Series, Ragged]:
         """User ids [U] and item positions of every user, oldest first; arguments and errors as of :meth:`recommend`."""
@@ -367,32 +393,6 @@ class Recommender(ABC):
         """Go over to learnt parts, their catalogue, and what their fit noted."""
         self.parts, self._catalogue, self.facts = parts, catalogue, facts
         self._forget()
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """The same as :meth:`save`, by the name Hugging Face users expect."""
-        return self.save(folder)
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, trust_code: Trust = False
-    ) -> Self:
-        """Load from a folder, or download a repository of the Hugging Face hub and load that; see :meth:`load`.
-
-        Raises:
-            ModelFolderError: neither a folder nor a repository that the hub gives, or not a model.
-        """
-        place = name if Path(name).is_dir() else saving.download(str(name), revision, token)
-        return cls.load(place, trust_code=trust_code)
-
-    def push_to_hub(
-        self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Upload model"
-    ) -> str:
-        """Upload the model folder to a repository of the Hugging Face hub, made if it is not there; returns its URL.
-
-        Raises:
-            ModelFolderError: the hub refuses (no token, no right to write, wrong name).
-        """
-        return saving.upload(self.save, repository, private, token, message)
 
 
 def load(folder: str | Path, *, trust_code: Trust = False) -> Recommender:

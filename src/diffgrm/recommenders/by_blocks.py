@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.coding import Events
+from diffgrm.ranking.rules import read_rules
 from diffgrm.recommenders.base import Recommender
 
 USERS_AT_ONCE = 2**16
@@ -23,6 +24,7 @@ def recommend_blocks(
     exclude_seen: bool = True,
     only: Any = None,
     without: Any = None,
+    rules: Any = None,
     on_empty: Literal["error", "skip"] = "error",
     progress: Callable[[int], None] | None = None,
     users_at_once: int = USERS_AT_ONCE,
@@ -33,10 +35,11 @@ def recommend_blocks(
     Args:
         users_at_once: users of a block.
     """
-    candidates = recommender.candidates(k, only, without)
+    rules = read_rules(rules)
+    candidates = recommender.candidates(k, only, without, recommender.item_rules(rules))
     allowed = None if candidates is None else recommender.items.gather(np.flatnonzero(candidates))
     user_ids, positions = recommender.read_histories(histories, users, on_empty)
     for start in range(0, len(user_ids), users_at_once):
         block = positions.rows(np.arange(start, min(start + users_at_once, len(user_ids))))
         theirs = Events.known(recommender.items, user_ids[start : start + users_at_once], block.offsets, block.values)
-        yield recommender.recommend(theirs, k, exclude_seen=exclude_seen, only=allowed, progress=progress)
+        yield recommender.recommend(theirs, k, exclude_seen=exclude_seen, only=allowed, rules=rules, progress=progress)

@@ -193,13 +193,26 @@ class EnsembleRecommender(Recommender):
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         how, chosen = fusion(self.recipe), self.weights
-        if how.weighting == "constant" and np.count_nonzero(chosen) == 1:
-            return self.members[int(chosen.argmax())]._rank(query)
+        if (only := self._only_member) is not None:
+            return only._rank(query)
         return top_k_of_scores(query, lambda rows: _fused(how, self.members, chosen, query.histories.rows(rows), query.k))
 
-    def _similarity(self, position: int) -> np.ndarray:
-        """[I] what the first member finds similar."""
-        return self.members[0]._similarity(position)
+    @property
+    def takes_offsets(self) -> bool:
+        """Whether the sum does, or the one member that is asked."""
+        only = self._only_member
+        return only is None or only.takes_offsets
+
+    @property
+    def _only_member(self) -> Recommender | None:
+        """The member of which the list is, where the others have no weight."""
+        chosen = self.weights
+        alone = fusion(self.recipe).weighting == "constant" and np.count_nonzero(chosen) == 1
+        return self.members[int(chosen.argmax())] if alone else None
+
+    def _similarity(self, position: int, others: np.ndarray | None = None) -> np.ndarray:
+        """What the first member finds similar."""
+        return self.members[0]._similarity(position, others)
 
 
 def fusion(recipe: Recipe) -> ScoreFusion:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns
 from diffgrm.ranking.decoding.base import Decoder
@@ -27,6 +28,7 @@ from diffgrm.semantic_ids.embeddings.base import ItemEncoder
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
+KEPT = 2  # filters: one of the question, and one of a rule beside it
 FEW = 256  # items that are forbidden one by one, which is cheaper than tables of the other ones
 
 
@@ -45,9 +47,9 @@ class GenerativeRecommender(Recommender):
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)
-        # Of all that may be recommended and of the last filter that was asked for: their tables are worth keeping.
+        # Of all that may be recommended and of the last filters that were asked for: their tables are worth keeping.
         self._ranker: Ranker | None = None
-        self._restricted: tuple[np.ndarray, Ranker] | None = None
+        self._restricted: dict[bytes, Ranker] = {}
         self._index = KeptIndex()
 
     def new_parts(self) -> dict[str, LearntPart]:
@@ -110,21 +112,28 @@ class GenerativeRecommender(Recommender):
             self._ranker = self._looking_up(tables.ranker(network, features, self._decoder()))
         if candidates is None or candidates is recommendable:
             return self._ranker
-        if self._restricted is None or not np.array_equal(self._restricted[0], candidates):
+        key = np.packbits(candidates).tobytes()
+        if (restricted := self._restricted.get(key)) is None:
             catalogue = self._ranker.catalogue.restricted(torch.from_numpy(candidates).to(device))
-            self._restricted = candidates, replace(self._ranker, catalogue=catalogue)
-        return self._restricted[1]
+            restricted = replace(self._ranker, catalogue=catalogue)
+            self._restricted = dict([*self._restricted.items()][1 - KEPT :]) | {key: restricted}
+        return restricted
+
+    @property
+    def takes_offsets(self) -> bool:
+        """Whether the decoder does."""
+        return bool(registry.constant("decoding", self.recipe.decoding.name, "takes_offsets", False))
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         asked = query.histories, query.k, query.exclude_seen, query.progress
         if query.candidates is not None and query.candidates is not self.catalogue.recommendable:
             without = np.flatnonzero(self.recommendable & ~query.candidates)
             if len(without) <= FEW:
-                return self.ranker().rank(*asked, without)
-        return self.ranker(query.candidates).rank(*asked)
+                return self.ranker().rank(*asked, without, query.offsets)
+        return self.ranker(query.candidates).rank(*asked, offsets=query.offsets)
 
-    def _similarity(self, position: int) -> np.ndarray:
-        return part_of(self.ingredients, "texts", TextVectors).similarity(self.item_table, position)
+    def _similarity(self, position: int, others: np.ndarray | None = None) -> np.ndarray:
+        return part_of(self.ingredients, "texts", TextVectors).similarity(self.item_table, position, others)
 
     def sid_numbers(self, item_ids: pl.Series) -> np.ndarray:
         """[N] the number of each item's SID; items that share one have equal numbers, unknown items get -2."""
@@ -164,7 +173,7 @@ class GenerativeRecommender(Recommender):
         )
 
     def _forget(self) -> None:
-        self._ranker = self._restricted = None
+        self._ranker, self._restricted = None, {}
 
     def _recipe_changed(self) -> None:
         """The tables of the catalogue stay."""

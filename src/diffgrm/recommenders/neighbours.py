@@ -67,6 +67,7 @@ class ItemKNNRecommender(Recommender):
 
     name = "item_knn"
     sections: ClassVar[tuple[str, ...]] = ("model",)
+    takes_offsets = True
 
     @property
     def takes_new_items(self) -> bool:
@@ -82,8 +83,9 @@ class ItemKNNRecommender(Recommender):
         model, matrix = self.recipe.model.build(), part_of(self.parts, "similarities", Similarities).matrix
         return top_k_of_scores(query, lambda rows: model.scores(query.histories.rows(rows), matrix))
 
-    def _similarity(self, position: int) -> np.ndarray:
-        return part_of(self.parts, "similarities", Similarities).matrix[[position]].toarray()[0]
+    def _similarity(self, position: int, others: np.ndarray | None = None) -> np.ndarray:
+        row = part_of(self.parts, "similarities", Similarities).matrix[[position]].toarray()[0]
+        return row if others is None else row[others]
 
 
 class TextKNNRecommender(Recommender):
@@ -91,6 +93,7 @@ class TextKNNRecommender(Recommender):
 
     name = "text_knn"
     sections: ClassVar[tuple[str, ...]] = ("embedding", "model")
+    takes_offsets = True
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`."""
@@ -108,5 +111,5 @@ class TextKNNRecommender(Recommender):
         model, vectors = self.recipe.model.build(), self.vectors
         return top_k_of_scores(query, lambda rows: model.scores(query.histories.rows(rows), vectors))
 
-    def _similarity(self, position: int) -> np.ndarray:
-        return self.vectors @ self.vectors[position]
+    def _similarity(self, position: int, others: np.ndarray | None = None) -> np.ndarray:
+        return (self.vectors if others is None else self.vectors[others]) @ self.vectors[position]

@@ -12,6 +12,7 @@ class PopularityRecommender(Recommender):
     """Ranks by number of training events, the same for everyone; equal numbers in order of the item table."""
 
     name = "popularity"
+    takes_offsets = True
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         n_items = len(self.item_counts)

@@ -14,6 +14,7 @@ class RandomRecommender(Recommender):
     """Items in an order drawn from the seed and the history, so the same history gets the same list."""
 
     name = "random"
+    takes_offsets = True
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         def scores(rows: np.ndarray) -> np.ndarray:

@@ -38,10 +38,12 @@ class SASRecRecommender(Recommender):
 
     name = "sasrec"
     sections: ClassVar[tuple[str, ...]] = ("model", "objective", "retrieval", "training")
+    takes_offsets = True
 
     def __init__(self, recipe: Recipe | None = None) -> None:
         super().__init__(recipe)
         self._ranker: ItemRanker | None = None
+        self._unit: np.ndarray | None = None  # [I, d] item vectors of length 1, once their similarity is asked for
         self._index = KeptIndex()
 
     def new_parts(self) -> dict[str, LearntPart]:
@@ -82,14 +84,15 @@ class SASRecRecommender(Recommender):
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         return self.ranker().rank(query)
 
-    def _similarity(self, position: int) -> np.ndarray:
+    def _similarity(self, position: int, others: np.ndarray | None = None) -> np.ndarray:
         if "texts" in self.parts:
-            return part_of(self.parts, "texts", TextVectors).similarity(self.item_table, position)
-        vectors = F.normalize(self.ranker().items.vectors.float(), dim=1)
-        return (vectors @ vectors[position]).cpu().numpy()
+            return part_of(self.parts, "texts", TextVectors).similarity(self.item_table, position, others)
+        if self._unit is None:
+            self._unit = F.normalize(self.ranker().items.vectors.float(), dim=1).cpu().numpy()
+        return (self._unit if others is None else self._unit[others]) @ self._unit[position]
 
     def _forget(self) -> None:
-        self._ranker = None
+        self._ranker = self._unit = None
 
 
 class SidSASRecRecommender(SASRecRecommender):

@@ -79,8 +79,8 @@ class TextVectors(LearntPart):
         changed.encoder = recipe.embedding.build(seed=recipe.seed).load_state(self.encoder.state())
         return changed
 
-    def similarity(self, item_table: pl.DataFrame, position: int) -> np.ndarray:
-        """[I] cosine of each item's text to that of one.
+    def similarity(self, item_table: pl.DataFrame, position: int, others: np.ndarray | None = None) -> np.ndarray:
+        """Cosine of the texts of others (positions [M]; None: of all items) to that of one item.
 
         Raises:
             DataError: no vectors are kept, and they would come from a file that goes by rows.
@@ -92,7 +92,7 @@ class TextVectors(LearntPart):
             )
         if self._unit is None:
             self._unit = normalise(self.encoder.encode(item_table) if self.vectors is None else self.vectors)
-        return self._unit @ self._unit[position]
+        return (self._unit if others is None else self._unit[others]) @ self._unit[position]
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -14,7 +14,13 @@ from diffgrm.runtime_onnx.search import Order, Task, decode
 
 
 class Decoding(Protocol):
-    """Finds the items of highest score of a batch of B users."""
+    """Finds the items of highest score of a batch of B users.
+
+    Attributes:
+        takes_offsets: whether what is added to item scores is added to the scores of its list.
+    """
+
+    takes_offsets: ClassVar[bool]
 
     def rows(self, n_items: int, k: int) -> int:
         """Partial SIDs of a user that the network is asked about at once; decides how many users make a batch."""
@@ -40,6 +46,7 @@ class BeamSearch:
 
     beam: int
     order: Order
+    takes_offsets: ClassVar[bool] = False
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`Decoding.rows`."""

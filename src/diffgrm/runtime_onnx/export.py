@@ -146,9 +146,9 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
                 vectors[COMPARABLE] = ranker.items.comparable.numpy()
         State(vectors).save(new / ITEM_VECTORS)
         part_of(recommender.parts, "sids", Identifiers).semantic_ids.save(new / SIDS)
-        ids = catalogue.table.select(Columns.ITEM).with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable))
+        rows = catalogue.table.drop(Columns.TEXT).with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable))
         lifted = recipe.decoding.name == "one_pass"
-        write_parquet(ids.with_columns(pl.Series(COUNT, catalogue.counts)) if lifted else ids, new / ITEMS)
+        write_parquet(rows.with_columns(pl.Series(COUNT, catalogue.counts)) if lifted else rows, new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         name = f"{type(recommender).__name__} as ONNX"
         card = model_card(name, recommender.facts, recipe, catalogue.ids.ids([0])[0], reader="load_onnx")

@@ -6,6 +6,7 @@ What :mod:`diffgrm.ranking.decoding.one_pass` does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class OnePass:
 
     new_items: float
     pairs: np.ndarray | None = None
+    takes_offsets: ClassVar[bool] = False
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`diffgrm.runtime_onnx.decoding.Decoding.rows`; scores weigh as 1024 logits do."""

@@ -6,6 +6,7 @@ What :mod:`diffgrm.ranking.decoding.item_proposals` does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class ItemProposals:
     candidates: int
     weight: float
     first_stage: FirstStage | None = None
+    takes_offsets: ClassVar[bool] = True
 
     def rows(self, n_items: int, k: int) -> int:
         """See :meth:`diffgrm.runtime_onnx.decoding.Decoding.rows`; scores weigh as 1024 logits do."""
@@ -51,12 +53,14 @@ class ItemProposals:
         """Item positions [B, C] of highest item score, best first, and their log-probabilities among all that the user may
         get, or that are looked up; -inf for those that are not."""
         count = max(self.candidates, self.scoring.candidates, task.k)
-        if (first_stage := self._look_up(len(task.catalogue))) is not None:
+        if task.offsets is None and (first_stage := self._look_up(len(task.catalogue))) is not None:
             excluded = None if task.excluded is None else task.excluded.histories
             items, score = first_stage.best(users, count, task.catalogue.recommendable, excluded)
             items, score = items[:, :count], _log_softmax(score)[:, :count]
             return items, self.scoring.rescored(users, items, score)
         score = np.where(task.catalogue.recommendable, self.scoring.scores(users), np.float32(-np.inf))
+        if task.offsets is not None:
+            score += task.offsets
         if task.excluded is not None:
             score[task.excluded.pairs(np.arange(len(score)))] = -np.inf
         score = _log_softmax(score)

@@ -11,7 +11,6 @@ import polars as pl
 from pydantic import ValidationError
 
 from diffgrm.data.collate import in_batches
-from diffgrm.data.dataset import Ragged
 from diffgrm.data.histories import read_histories
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
@@ -23,7 +22,11 @@ from diffgrm.foundation.storage import State, regular
 from diffgrm.foundation.yaml_text import LONGEST, read_yaml
 from diffgrm.ranking.first_stage import FirstStage
 from diffgrm.ranking.item_index import KeptIndex
+from diffgrm.ranking.item_rules import ItemRules
 from diffgrm.ranking.item_scoring.base import ItemScoring, ScoredItems
+from diffgrm.ranking.query import Query
+from diffgrm.ranking.ruled import rank_by_rules
+from diffgrm.ranking.rules import read_rules
 from diffgrm.recommenders.answers import answer_table, candidate_items
 from diffgrm.recommenders.item_catalogue import COUNT, RECOMMENDABLE, read_item_rows
 from diffgrm.recommenders.parts import of_all_items
@@ -41,6 +44,7 @@ from diffgrm.semantic_ids.semantic_ids import SemanticIds
 VECTORS, COMPARABLE = "vectors", "comparable"  # [I, d] as they stand in histories, and where others are compared, those
 PAIRS = "pairs"  # [I, r] what pairs of digits say, where there are such scores
 ITEM_VECTORS = "item_vectors.safetensors"
+KEPT = 2  # filters: one of the question, and one of a rule beside it
 LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call; more would leave the cache
 LARGEST = {"threads": 1024, "beam": 2**16, "candidates": 2**31 - 1}
 
@@ -55,6 +59,7 @@ class OnnxRecommender:
         vectors: [I, d] float32 of all items, as they stand in histories.
         max_len: most recent history items that are looked at.
         decoding: how items are found.
+        item_table: rows of all items, whose columns rules may go by.
     """
 
     def __init__(
@@ -65,11 +70,13 @@ class OnnxRecommender:
         vectors: np.ndarray,
         max_len: int,
         decoding: Decoding,
+        item_table: pl.DataFrame,
     ) -> None:
-        self.items, self.decoding = items, decoding
+        self.items, self.decoding, self.item_table = items, decoding, item_table
         self._network, self._catalogue, self._vectors, self._max_len = network, catalogue, vectors, max_len
         self._recommendable = None if catalogue.recommendable.all() else catalogue.recommendable
-        self._restricted: tuple[np.ndarray, Catalogue] | None = None  # by the last filter; its tables are worth keeping
+        self._restricted: dict[bytes, Catalogue] = {}  # by the last filters; their tables are worth keeping
+        self._ruled: ItemRules | None = None  # the last rules that were asked for
 
     def recommend(
         self,
@@ -79,42 +86,59 @@ class OnnxRecommender:
         exclude_seen: bool = True,
         only: Any = None,
         without: Any = None,
+        rules: Any = None,
         on_empty: Literal["error", "skip"] = "error",
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
         """The k best items for each history; arguments, answer and errors as of ``Recommender.recommend``, which see.
 
         Raises:
-            DataError: k out of range, unusable histories, or filters that know or leave no item.
+            DataError: k out of range, unusable histories, filters that know or leave no item, or rules that cannot be used;
+                rules with diversity cannot, for an export has no vectors that tell how similar items are.
         """
-        catalogue = self._restricted_to(candidate_items(self.items, self._recommendable, k, only, without))
+        ruled = self.item_rules(rules)
+        where = None if ruled is None else ruled.where
+        candidates = candidate_items(self.items, self._recommendable, k, only, without, where)
         user_ids, positions = read_histories(histories, self.items, on_empty)
-        found, scores = self._rank(catalogue, positions, k, exclude_seen, progress)
+        query = Query(positions, k, exclude_seen, candidates, progress)
+        if ruled is None:
+            found, scores = self._rank(query)
+        else:
+            found, scores = rank_by_rules(self._rank, query, ruled, len(self.items), self.decoding.takes_offsets)
         return answer_table(user_ids, self.items, found, scores)
+
+    def item_rules(self, rules: Any) -> ItemRules | None:
+        """See :meth:`Recommender.item_rules`."""
+        if (found := read_rules(rules)) is None:
+            return None
+        if self._ruled is None or self._ruled.rules != found:
+            self._ruled = ItemRules.of(found, self.items, self.item_table, None)
+        return self._ruled
 
     def _restricted_to(self, candidates: np.ndarray | None) -> Catalogue:
         """The catalogue of the items that ``candidates`` [I] marks; None is all that are recommendable."""
         whole = self._catalogue
         if candidates is None or candidates is self._recommendable:
             return whole
-        if self._restricted is None or not np.array_equal(self._restricted[0], candidates):
-            self._restricted = candidates, whole.restricted(candidates)
-        return self._restricted[1]
+        key = np.packbits(candidates).tobytes()
+        if (restricted := self._restricted.get(key)) is None:
+            restricted = whole.restricted(candidates)
+            self._restricted = dict([*self._restricted.items()][1 - KEPT :]) | {key: restricted}
+        return restricted
 
-    def _rank(
-        self, catalogue: Catalogue, histories: Ragged, k: int, exclude_seen: bool, progress: Callable[[int], None] | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         """Item positions [U, k], best first, -1 after the last, and their scores [U, k]."""
+        catalogue, histories, k = self._restricted_to(query.candidates), query.histories, query.k
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         logits = catalogue.n_digits * catalogue.codebook_size * self.decoding.rows(len(catalogue), k)  # of a user
         for users, (distinct, places, valid) in in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits)):
             memory, own = self._network.encode_history(self._vectors[distinct], places, valid), histories.rows(users)
-            excluded = Excluded(own, len(self.items)) if exclude_seen else None
-            task = Task(self._network, memory, catalogue, k, excluded)
+            excluded = Excluded(own, len(self.items)) if query.exclude_seen else None
+            task = Task(self._network, memory, catalogue, k, excluded, offsets=query.offsets)
             items[users], scores[users] = self.decoding.decode(task, own)
-            if progress:
-                progress(len(users))
+            if query.progress:
+                query.progress(len(users))
         return items, scores
 
 
@@ -164,7 +188,7 @@ def load_onnx(
         if type(max_len) is not int or max_len < 1:
             raise ModelFolderError(f"{place} is damaged: its max_len is {max_len!r}; expected a whole number from 1")
         items, network = IdMap(table[Columns.ITEM]), Network(place, threads)
-        recommender = OnnxRecommender(network, catalogue, items, vectors, max_len, decoding)
+        recommender = OnnxRecommender(network, catalogue, items, vectors, max_len, decoding, table)
         recommender.recommend([items.ids([0])], k=1, exclude_seen=False)  # the graphs take what the files hold
         return recommender
 

@@ -27,6 +27,7 @@ class Task:
         memory: encoded histories of the users.
         k: items wanted for each user.
         excluded: items that single users must not get, or None.
+        offsets: [I] what is added to item scores, for decodings that take it (:attr:`Decoding.takes_offsets`).
         order: ``"confidence"``: most probable digit first, each beam its own; ``"fixed"``: digit 0, 1, 2...
     """
 
@@ -36,6 +37,7 @@ class Task:
     k: int
     excluded: Excluded | None
     order: Order = "confidence"
+    offsets: np.ndarray | None = None
 
     def rows(self, users: np.ndarray) -> Task:
         """The task of some users [b]."""

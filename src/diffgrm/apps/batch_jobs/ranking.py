@@ -16,6 +16,7 @@ from diffgrm.apps.batch_jobs.user_events import events_of_bucket
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, ModelFolderError
+from diffgrm.ranking.rules import Rules
 
 if TYPE_CHECKING:
     from diffgrm.recommenders import Recommender
@@ -29,6 +30,7 @@ class Question:
         model: its folder.
         version: :func:`diffgrm.foundation.model_folder.fingerprint` of that.
         only, without: tables of item ids, or None.
+        rules: of the lists.
     """
 
     model: Path
@@ -38,6 +40,7 @@ class Question:
     exclude_seen: bool
     only: Path | None
     without: Path | None
+    rules: Rules | None
     precision: Literal["32", "bf16"]
     trust_code: Trust
 
@@ -113,5 +116,5 @@ class Ranking:
         """The lists of some users. The door cuts histories itself, and gets all of them, for some methods read all."""
         asked = self.question
         return recommender.recommend(
-            events, asked.k, exclude_seen=asked.exclude_seen, only=asked.only, without=asked.without
+            events, asked.k, exclude_seen=asked.exclude_seen, only=asked.only, without=asked.without, rules=asked.rules
         )

@@ -23,6 +23,7 @@ from diffgrm.foundation import model_folder
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.foundation.storage import atomic_file, digest, write_parquet
+from diffgrm.ranking.rules import read_rules
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def recommend_batch(
     exclude_seen: bool = True,
     only: Any = None,
     without: Any = None,
+    rules: Any = None,
     columns: Mapping[str, str] | None = None,
     time_format: str | None = None,
     pool: Pool | None = None,
@@ -64,7 +66,7 @@ def recommend_batch(
         interactions: a parquet file, or a folder of them, or an address of either for fsspec: user_id, item_id, timestamp.
         out: a folder that all workers see, new or empty or of the same job: part-00000.parquet and so on, with user_id,
             item_id, score, rank, all lists of a user in one part; and ``_manifest.json``.
-        k, exclude_seen, only, without: see :meth:`Recommender.recommend`.
+        k, exclude_seen, only, without, rules: see :meth:`Recommender.recommend`.
         overrides: settings of decoding and scoring for this job.
         columns, time_format: see :func:`diffgrm.data.tables.read_interactions`. Times in text need a format.
         pool: where to compute; None is a Ray of this machine's with a worker a CPU.
@@ -94,7 +96,11 @@ def recommend_batch(
     given = {"only": only, "without": without}
     recommender, overrides = load(folder, trust_code=trust_code), tuple(overrides)
     filters = {name: id_list(ids, Columns.ITEM, name) for name, ids in given.items() if ids is not None}
-    recommender.override(overrides).candidates(k, filters.get("only"), filters.get("without"))
+    wanted = read_rules(rules)
+    ruled = recommender.override(overrides).item_rules(wanted)
+    recommender.candidates(k, filters.get("only"), filters.get("without"), ruled)
+    if ruled is not None:
+        ruled.check_k(k)
     version = model_folder.fingerprint(folder)
     settings = {
         "job": "recommend",
@@ -103,6 +109,7 @@ def recommend_batch(
         "k": k,
         "exclude_seen": exclude_seen,
         **{name: digest([sorted(map(str, ids))]) for name, ids in filters.items()},
+        **({} if wanted is None else {"rules": wanted.to_json()}),
         "interactions": digest(table.files.stamps()),
         "columns": table.columns,
         "time_format": time_format,
@@ -122,7 +129,7 @@ def recommend_batch(
         _tell_if_small(table, footers)
         paths = {name: _kept(job, name, filters.get(name)) for name in given}
         question = Question(
-            folder, version, overrides, k, exclude_seen, precision=precision, trust_code=trust_code, **paths
+            folder, version, overrides, k, exclude_seen, rules=wanted, precision=precision, trust_code=trust_code, **paths
         )
         return _Job(job, table, footers, question, on_error, batch_size, not progress).run(pool)
 

@@ -18,6 +18,7 @@ from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.plan import plan
 from diffgrm.apps.cli.results import bench, demo, export, report
 from diffgrm.apps.cli.semantic_ids import semantic_ids_app
+from diffgrm.apps.cli.serving import serve
 from diffgrm.apps.cli.shared import (
     Column,
     CommandWithSettings,
@@ -31,13 +32,13 @@ from diffgrm.apps.cli.shared import (
     Precision,
     Quiet,
     RecipeFile,
+    RulesFile,
     TimeFormat,
     TrustCode,
     as_text,
     check_outputs,
     dataset_of,
     events_for,
-    events_of,
     how_to_go_on,
     recipe_of,
     renamings,
@@ -57,7 +58,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (recipes, datasets, bench, report, tune, demo, export, plan, recommend_batch, embed_batch):
+for _command in (recipes, datasets, bench, report, tune, demo, export, plan, serve, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)
@@ -130,6 +131,7 @@ def recommend(
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Do not leave out items of the history.")] = False,
     only: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may be recommended.")] = None,
     without: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may not.")] = None,
+    rules: RulesFile = None,
     column: Column = None,
     time_format: TimeFormat = None,
     device: Device = "auto",
@@ -151,9 +153,9 @@ def recommend(
     if interactions is not None:
         histories = events_for(interactions, recommender.items, user, column, time_format)
     users = 1 if interactions is None else len(histories.users)
-    asked: dict[str, Any] = {"exclude_seen": not include_seen, "only": only, "without": without, "on_empty": "skip"}
+    asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": "skip"}
     with progress_bar("Recommending", users, quiet) as progress:
-        found = recommend_blocks(recommender, histories, k, progress=progress, **asked)
+        found = recommend_blocks(recommender, histories, k, exclude_seen=not include_seen, progress=progress, **asked)
         if out is not None:
             rows, users = write_tables(found, out)
         else:
@@ -310,51 +312,6 @@ def similar(
     found = recommender.similar_items(item, k)
     found = found.with_columns(pl.lit(item).alias(Columns.USER))
     show_recommendations(found, recommender.item_table, whose="Similar to")
-
-
-@app.command()
-def serve(
-    model: Annotated[Path, typer.Argument(help="Folder of the model; a newer model saved there is taken over under way.")],
-    overrides: Overrides = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Name that clients call this server by, beside localhost and --host (repeat the option); '*' is any."
-        ),
-    ] = None,
-    interactions: Annotated[
-        Path | None, typer.Option(help="Events of users who can then be asked for by id: user_id, item_id, timestamp.")
-    ] = None,
-    column: Column = None,
-    time_format: TimeFormat = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the token that changes of the catalogue need; or set DIFFGRM_TOKEN.")
-    ] = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(help="A bound of the server, NAME=VALUE (repeat the option); see below.")
-    ] = None,
-    device: Device = "auto",
-    precision: Precision = "32",
-    trust_code: TrustCode = False,
-) -> None:
-    """Answer over HTTP: recommendations, similar items, explanations, and a page to explore them.
-
-    Bounds: body_bytes, histories, history, k, beam, candidates, filter, changes, queue, batch, seconds, head_seconds,
-    idle_seconds, body_seconds, reload_seconds, connections; GET /model tells them.
-    """
-    from diffgrm.foundation.schema import MissingExtraError
-
-    try:
-        from diffgrm.apps.serving.run import read_limits, read_token, run
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
-    ends.leave_to_others()
-    events = None if interactions is None else events_of(interactions, column, time_format)
-    token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
-    bounds, names = read_limits(limit or []), allow_host or []
-    run(model, list(map(as_text, overrides or [])), events, bounds, token, host, port, names, device, precision, trust_code)
 
 
 def main() -> None:

@@ -46,6 +46,10 @@ RecipeFile = Annotated[
     Path | None, typer.Option(help="Recipe YAML, or a name that 'diffgrm recipes' lists; without it, the defaults.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, for example model.width=128 decoding.beam=64.")]
+RulesFile = Annotated[
+    Path | None,
+    typer.Option("--rules", help="YAML or JSON of what else is wanted of lists: filters, caps, pins... (docs/rules.md)."),
+]
 Device = Annotated[
     str, typer.Option(help="torch device of the network: cpu, cuda, cuda:1...; auto is a GPU if there is one.")
 ]

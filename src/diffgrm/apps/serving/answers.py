@@ -30,6 +30,7 @@ def answers(server: Server) -> APIRouter:
         server.check_k(snapshot, body.k)
         width = server.width(snapshot, body)
         only, without = server.filters(snapshot, body)
+        rules = server.rules(snapshot, body)
         names, given = server.histories(body)
         histories = _known_items(snapshot, given)
         empty = {number for number, history in enumerate(histories) if not history}
@@ -47,6 +48,7 @@ def answers(server: Server) -> APIRouter:
                 body.exclude_seen,
                 only,
                 without,
+                rules,
                 width,
                 deadline,
             )

@@ -20,10 +20,11 @@ from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import Problem
 from diffgrm.apps.serving.settings import Limits
 from diffgrm.foundation.schema import Columns, DiffGRMError
+from diffgrm.ranking.rules import Rules
 
 logger = logging.getLogger(__name__)
 
-Ranked = list[tuple[Any, float]]
+Ranked = list[tuple[Any, float | None]]
 """Item ids and scores, best first."""
 
 
@@ -38,6 +39,7 @@ class Question:
     Attributes:
         snapshot: the model to ask.
         histories: each with a known item.
+        rules: of the lists.
         width: see :meth:`Snapshot.with_width`.
         deadline: of ``time.monotonic``.
     """
@@ -48,13 +50,14 @@ class Question:
     exclude_seen: bool
     only: tuple[Any, ...] | None
     without: tuple[Any, ...] | None
+    rules: Rules | None
     width: str | None
     deadline: float
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Questions of one kind can be answered by one call."""
-        return id(self.snapshot), self.k, self.exclude_seen, self.only, self.without, self.width
+        return id(self.snapshot), self.k, self.exclude_seen, self.only, self.without, self.rules, self.width
 
 
 def answer(questions: Sequence[Question]) -> list[list[Ranked] | Exception]:
@@ -95,6 +98,7 @@ def _ask(questions: Sequence[Question]) -> Any:
         exclude_seen=first.exclude_seen,
         only=first.only,
         without=first.without,
+        rules=first.rules,
         progress=give_up,
     )
     lists: list[Ranked] = [[] for _ in histories]

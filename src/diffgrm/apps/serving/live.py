@@ -22,6 +22,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.schema import Columns, DiffGRMError
+from diffgrm.ranking.rules import Rules
 from diffgrm.recommenders import Recommender, load
 
 logger = logging.getLogger(__name__)
@@ -75,10 +76,12 @@ class LiveModel:
         folder: of the model.
         overrides: decoding settings of this server.
         device, precision: see :meth:`Recommender.to`; trust_code: see :meth:`Recommender.load`.
+        rules: of lists for which a request says none. A newer model that they do not fit is not taken over.
 
     Raises:
         ModelFolderError: there is no whole model.
         RecipeError: overrides that do not fit it.
+        DataError: rules that do not fit it.
     """
 
     def __init__(
@@ -88,9 +91,10 @@ class LiveModel:
         device: str = "auto",
         precision: Literal["32", "bf16"] = "32",
         trust_code: bool = False,
+        rules: Rules | None = None,
     ) -> None:
         self.folder, self.overrides, self.device, self.precision = folder, list(overrides), device, precision
-        self.trust_code = trust_code
+        self.trust_code, self.rules = trust_code, rules
         self.failed_reloads = 0
         self._failure = _Failure()
         self._lock, self._changes = threading.RLock(), threading.Lock()
@@ -161,6 +165,7 @@ class LiveModel:
 
     def _snapshot(self, saved: Recommender, name: str) -> Snapshot:
         recommender = saved.variant(self.overrides)
+        recommender.item_rules(self.rules)
         table = saved.item_table
         title = pl.col(Columns.TITLE) if Columns.TITLE in table.columns else pl.lit(None, pl.String)
         titles = table.select(pl.coalesce(title.cast(pl.String), pl.col(Columns.TEXT)))[:, 0]

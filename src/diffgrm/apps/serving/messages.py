@@ -16,35 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-LONGEST_ID = 256  # characters
+from diffgrm.foundation.plain_values import LONGEST_ID, WHOLE, WHOLE_SCHEMA, Id, ItemId, is_whole, unbroken
+from diffgrm.ranking.rules import Rules
+
 DEEPEST = 16  # lists and objects within one another in a value of an item's row
-WHOLE = range(-(2**63), 2**63)  # whole numbers that a table holds
-
-
-def _is_whole(value: object) -> bool:
-    """Whether a value is a whole number of 64 bits, and not a truth value."""
-    return isinstance(value, int) and not isinstance(value, bool) and value in WHOLE
-
-
-def _unbroken(value: str) -> str:
-    """A text that is UTF-8 when written.
-
-    Raises:
-        ValueError: it is not.
-    """
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair; send whole characters") from None
-    return value
-
-
-def _id(value: object) -> str | int:
-    if isinstance(value, str) and len(value) <= LONGEST_ID:
-        return _unbroken(value)
-    if isinstance(value, int) and _is_whole(value):
-        return value
-    raise ValueError(f"an id is a text of at most {LONGEST_ID} characters or a whole number of 64 bits")
 
 
 def _named(value: str) -> str:
@@ -55,8 +30,8 @@ def _named(value: str) -> str:
 
 def _text(value: object) -> str | int:
     if isinstance(value, str) and value:
-        return _unbroken(value)
-    if isinstance(value, int) and _is_whole(value):
+        return unbroken(value)
+    if isinstance(value, int) and is_whole(value):
         return value
     raise ValueError("every item needs a text, or a whole number")
 
@@ -76,7 +51,7 @@ def _cell(value: object, depth: int = 0) -> object:
     if depth > DEEPEST:
         raise ValueError(f"lists and objects lie more than {DEEPEST} deep")
     if isinstance(value, str):
-        _unbroken(value)
+        unbroken(value)
     elif isinstance(value, int) and value not in WHOLE:
         raise ValueError("whole numbers have 64 bits; send larger ones as texts")
     elif isinstance(value, float) and not math.isfinite(value):
@@ -98,12 +73,8 @@ def _shown(value: object) -> object:
     return [_shown(inner) for inner in value] if isinstance(value, list) else value
 
 
-_WHOLE_SCHEMA = {"type": "integer", "minimum": WHOLE.start, "maximum": WHOLE.stop - 1}
-_ID_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, _WHOLE_SCHEMA]}
-_TEXT_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, _WHOLE_SCHEMA]}
+_TEXT_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, WHOLE_SCHEMA]}
 
-Id = Annotated[str | int, PlainValidator(_id), WithJsonSchema(_ID_SCHEMA)]
-ItemId = Annotated[Id, AfterValidator(str)]  # which catalogues of whole numbers understand too
 Text = Annotated[str | int, PlainValidator(_text), WithJsonSchema(_TEXT_SCHEMA)]
 Shown = Annotated[dict[str, Any], BeforeValidator(_shown)]
 Cell = Annotated[Any, PlainValidator(_cell), WithJsonSchema({})]
@@ -142,6 +113,10 @@ class RecommendRequest(Message):
     without: Annotated[
         list[ItemId] | None, Field(description="items that may not be recommended", examples=[["item 27"]])
     ] = None
+    rules: Annotated[
+        Rules | None,
+        Field(description="what else is wanted of the lists; null: the server's own rules, if it has some; {}: nothing"),
+    ] = None
     beam: Beam = None
     candidates: Candidates = None
     on_empty: Annotated[
@@ -160,7 +135,13 @@ class RankedItem(BaseModel):
     """A recommended item."""
 
     item_id: str | int
-    score: Annotated[float, Field(description="of the method, larger is better; for generated items a log-probability")]
+    score: Annotated[
+        float | None,
+        Field(
+            description="of the method, larger is better; for generated items a log-probability; null: rules brought the "
+            "item, and no search scored it beside the others"
+        ),
+    ]
     title: str | None = None
 
 

@@ -22,6 +22,7 @@ from diffgrm.apps.serving.live import LiveModel, UserHistories
 from diffgrm.apps.serving.server import usable_token
 from diffgrm.apps.serving.settings import Limits
 from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean, readable
+from diffgrm.ranking.rules import read_rules
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +41,10 @@ def run(
     device: str,
     precision: Literal["32", "bf16"],
     trust_code: bool,
+    rules: Path | None = None,
 ) -> None:
     """Serve until the process is told to end (SIGTERM or SIGINT); requests under way are then answered first."""
-    live = LiveModel(folder, overrides, device, precision, trust_code)
+    live = LiveModel(folder, overrides, device, precision, trust_code, read_rules(rules))
     users = None if events is None else UserHistories(events)
     limits = within_descriptors(limits)
     app = create_app(live, limits, token=token, users=users, hosts=answered_hosts(host, allow_hosts))

@@ -17,6 +17,8 @@ from diffgrm.apps.serving.problems import Problem, field_problem
 from diffgrm.apps.serving.quiet import keep_quiet
 from diffgrm.apps.serving.settings import Limits
 from diffgrm.foundation.schema import DataError
+from diffgrm.ranking.item_rules import check_columns
+from diffgrm.ranking.rules import Rules, read_rules
 from diffgrm.recommenders import Recommender
 
 SHORTEST_TOKEN = 16
@@ -146,6 +148,25 @@ class Server:
                     raise field_problem(f"#/{name}", "leaves no item that may be recommended")
             found.append(None if ids is None else tuple(i for i, p in zip(ids, positions, strict=True) if p >= 0))
         return found[0], found[1] or None
+
+    def rules(self, snapshot: Snapshot, body: m.RecommendRequest) -> Rules | None:
+        """The rules of a request, or the server's own where it says none; they look no deeper than the server lets them.
+
+        Raises:
+            Problem: 422, above a bound, or by columns that the item table has not.
+        """
+        rules = self.live.rules if body.rules is None else read_rules(body.rules)
+        if rules is None:
+            return None
+        if body.rules is not None:
+            self.bound("rules", rules.size, self.limits.filter, "the number of ids and values in rules")
+            for name in rules.model_fields_set & {"depth", "deepest"}:
+                self.bound(f"rules/{name}", getattr(rules, name), self.limits.deepest, name)
+            try:
+                check_columns(rules, snapshot.recommender.item_table)
+            except DataError as error:
+                raise field_problem("#/rules", str(error)) from error
+        return rules if rules.deepest is not None else rules.model_copy(update={"deepest": self.limits.deepest})
 
     def histories(self, body: m.RecommendRequest) -> tuple[list[Any], list[list[Any]]]:
         """Users and their histories.

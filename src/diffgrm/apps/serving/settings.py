@@ -20,7 +20,8 @@ class Limits(BaseModel):
     k: Annotated[int, Field(ge=1, description="items asked for, for each history")] = 100
     beam: Annotated[int, Field(ge=1, description="beam that a request may ask for")] = 256
     candidates: Annotated[int, Field(ge=1, description="candidates that a request may ask for")] = 256
-    filter: Annotated[int, Field(ge=1, description="items in only and in without")] = 10_000
+    filter: Annotated[int, Field(ge=1, description="items in only and in without; ids and values in rules")] = 10_000
+    deepest: Annotated[int, Field(ge=1, description="items of a ranking that are looked at for rules")] = 1_000
     changes: Annotated[int, Field(ge=1, description="items added, updated, removed or restored by one request")] = 1_000
     queue: Annotated[
         int, Field(ge=1, description="requests that wait for the model; more are told to come back later (503)")

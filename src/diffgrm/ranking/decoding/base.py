@@ -163,6 +163,7 @@ class Decoder(ABC):
         looks_up: whether those of the best items are enough.
         uses_code_tables: whether it needs to be told the vectors of codes.
         uses_pairs: whether scores by every two digits, where the network has some, count in its list.
+        takes_offsets: whether what is added to item scores is added to the scores of its list.
     """
 
     asks: ClassVar[str] = "denoise"
@@ -171,6 +172,7 @@ class Decoder(ABC):
     looks_up: ClassVar[bool] = False
     uses_code_tables: ClassVar[bool] = False
     uses_pairs: ClassVar[bool] = False
+    takes_offsets: ClassVar[bool] = False
 
     def check(self, n_digits: int, n_items: int) -> None:
         """Refuse sizes that the decoder cannot work with, before anything is trained for it.

@@ -22,6 +22,7 @@ class DigitsAndItems(Decoder):
 
     uses_item_scores: ClassVar[bool] = True
     uses_pairs: ClassVar[bool] = True
+    takes_offsets: ClassVar[bool] = True
     needs: ClassVar[tuple[type, ...]] = (Denoises, ScoresItems)
 
     def __init__(

@@ -29,6 +29,7 @@ class ItemProposals(Decoder):
 
     uses_item_scores: ClassVar[bool] = True
     looks_up: ClassVar[bool] = True
+    takes_offsets: ClassVar[bool] = True
     needs: ClassVar[tuple[type, ...]] = (Denoises, ScoresItems)
 
     def __init__(

@@ -25,7 +25,7 @@ function row(item, place, { choose, add, similar }, chosen) {
     { data: { item: id, score: item.score }, class: id === chosen ? "chosen" : null },
     el("span", { class: "place" }, String(place + 1)),
     name,
-    el("span", { class: "score", title: `Score ${item.score}` }, score(item.score)),
+    el("span", { class: "score", title: item.score === null ? "By a rule" : `Score ${item.score}` }, score(item.score)),
     iconButton("similar", `Items similar to ${title}`, () => similar(item), { "data-act": "similar" }),
     iconButton("plus", `Add ${title} to the history`, () => add(item), { "data-act": "add" }),
   );
@@ -46,8 +46,9 @@ function key(event, item, { add, similar }) {
   acts[event.key]();
 }
 
-/** Scores of all methods in a few characters: -5.599, 0.961, 12.3, 1,480. */
+/** Scores of all methods in a few characters: -5.599, 0.961, 12.3, 1,480; of items that only a rule brought, none. */
 export function score(value) {
+  if (value === null) return "–";
   const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 2 : 3;
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
 }

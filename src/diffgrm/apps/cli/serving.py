@@ -1,0 +1,67 @@
+"""The command line: diffgrm serve."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffgrm.apps.cli import ends
+from diffgrm.apps.cli.shared import (
+    Column,
+    Device,
+    Overrides,
+    Precision,
+    RulesFile,
+    TimeFormat,
+    TrustCode,
+    as_text,
+    events_of,
+)
+from diffgrm.foundation.schema import MissingExtraError
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(help="Folder of the model; a newer model saved there is taken over under way.")],
+    overrides: Overrides = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name that clients call this server by, beside localhost and --host (repeat the option); '*' is any."
+        ),
+    ] = None,
+    interactions: Annotated[
+        Path | None, typer.Option(help="Events of users who can then be asked for by id: user_id, item_id, timestamp.")
+    ] = None,
+    column: Column = None,
+    time_format: TimeFormat = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that changes of the catalogue need; or set DIFFGRM_TOKEN.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="A bound of the server, NAME=VALUE (repeat the option); see below.")
+    ] = None,
+    rules: RulesFile = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+    trust_code: TrustCode = False,
+) -> None:
+    """Answer over HTTP: recommendations, similar items, explanations, and a page to explore them.
+
+    Bounds: body_bytes, histories, history, k, beam, candidates, filter, deepest, changes, queue, batch, seconds,
+    head_seconds, idle_seconds, body_seconds, reload_seconds, connections; GET /model tells them.
+    """
+    try:
+        from diffgrm.apps.serving.run import read_limits, read_token, run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
+    ends.leave_to_others()
+    events = None if interactions is None else events_of(interactions, column, time_format)
+    token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
+    bounds, names = read_limits(limit or []), allow_host or []
+    settings = list(map(as_text, overrides or []))
+    run(model, settings, events, bounds, token, host, port, names, device, precision, trust_code, rules)
