@@ -17,10 +17,10 @@ if TYPE_CHECKING:
         InteractionDataset,
         Split,
         leave_one_out,
-        temporal,
         validation_only,
     )
     from diffgrm.data.sources import amazon_reviews_2014, movielens
+    from diffgrm.data.splits import temporal
     from diffgrm.data.tables import read_table
     from diffgrm.data.toy import toy_world
     from diffgrm.evaluation.metrics import Evaluation, evaluate
@@ -42,7 +42,7 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "InteractionDataset": "data.dataset",
     "Split": "data.dataset",
     "leave_one_out": "data.dataset",
-    "temporal": "data.dataset",
+    "temporal": "data.splits",
     "validation_only": "data.dataset",
     "amazon_reviews_2014": "data.sources",
     "movielens": "data.sources",

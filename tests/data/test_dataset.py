@@ -10,11 +10,11 @@ from diffgrm.data.dataset import (
     InteractionDataset,
     Ragged,
     leave_one_out,
-    make_split,
-    temporal,
     validation_only,
 )
+from diffgrm.data.splits import make_split, temporal
 from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.sections import DataSettings
 
 ROWS = {"a": "pqrst", "b": "qr", "c": "tsr", "d": "p"}
 
@@ -69,7 +69,7 @@ def test_a_split_that_leaves_nothing_to_learn_is_refused():
     events = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "a"]})
     dataset = InteractionDataset.from_tables(events, pl.DataFrame({"item_id": ["a"], "text": ["x"]}))
     with pytest.raises(DataError) as error:
-        make_split(dataset, "leave_one_out", validation_share=0.1, test_share=0.1)
+        make_split(dataset, DataSettings())
     assert "no user has two training events" in str(error.value)
     assert "no user is left for validation" in str(error.value)
 

@@ -29,7 +29,7 @@ def test_without_steps_in_training_none_was_seen(train):
 
 
 def evaluated(ranks):
-    return pl.DataFrame({"user_id": ["a", "b", "c", "d", "d", "e"], "rank": ranks})
+    return pl.DataFrame({"user_id": ["a", "b", "c", "d", "d", "e"], "list": [0, 1, 2, 3, 3, 4], "rank": ranks})
 
 
 def test_kinds_are_means_over_their_own_events():

@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
-from diffgrm.evaluation.metrics import long_tail, ndcg, recall
-from diffgrm.foundation.schema import Columns
+from diffgrm.evaluation.metrics import LIST, long_tail, ndcg, recall
 
 MEMORISED, EVENTS, TAIL = "memorised", "training_events", "in_tail"  # columns of held-out events
 BINS = (0, 6, 11, 21)  # least training events of a target in each bin
@@ -57,10 +56,10 @@ def with_kinds(
     """What ``evaluate`` found of every held-out event, with what kind of event it is.
 
     Args:
-        per_user: of an evaluation; it may have fewer users than the set.
+        per_user: of an evaluation; it may have fewer lists than the set.
         item_counts: [I] training events of every item.
     """
-    asked = evaluation_set.rows(np.flatnonzero(evaluation_set.user_ids.is_in(per_user[Columns.USER].unique().implode())))
+    asked = evaluation_set.rows(per_user[LIST].unique(maintain_order=True).to_numpy())
     targets = asked.targets.values
     return per_user.with_columns(
         pl.Series(MEMORISED, seen_steps(train, asked, len(item_counts))),

@@ -26,6 +26,7 @@ from diffgrm.data.ids import IdMap
 from diffgrm.foundation.schema import Columns, DataError
 
 logger = logging.getLogger(__name__)
+LIST = "list"  # column of held-out events: which list they are a target of
 
 
 class Recommends(Protocol):
@@ -132,19 +133,23 @@ class Evaluation:
 
     Attributes:
         n_users: users evaluated.
-        metrics: name -> mean over users.
-        per_user: user_id, item_id (the target), ``rank``, ``rank_unfiltered`` (0: not in the list).
-        n_skipped: users left out because the recommender knows no item of their history.
+        metrics: name -> mean over lists, of which most splits make one for each user.
+        per_user: user_id, item_id (the target), ``list`` (its row in the evaluation set), ``rank``, ``rank_unfiltered`` (0:
+            not in the list).
+        n_skipped: lists left out because the recommender knows no item of their history.
+        n_lists: lists evaluated.
     """
 
     n_users: int
     metrics: dict[str, float]
     per_user: pl.DataFrame
-    n_skipped: int = 0
+    n_skipped: int
+    n_lists: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``{"n_users": .., "n_skipped": .., "metrics": {..}}``."""
-        return {"n_users": self.n_users, "n_skipped": self.n_skipped, "metrics": self.metrics}
+        """For JSON: ``{"n_users": .., "n_lists": .., "n_skipped": .., "metrics": {..}}``."""
+        counts = {"n_users": self.n_users, "n_lists": self.n_lists, "n_skipped": self.n_skipped}
+        return {**counts, "metrics": self.metrics}
 
 
 def evaluate(
@@ -174,7 +179,8 @@ def evaluate(
     Raises:
         DataError: nobody to evaluate.
     """
-    asked, evaluation_set = len(evaluation_set), _of_known_items(evaluation_set, known, items)
+    rows_asked = _rows_of_known_items(evaluation_set, known, items)
+    asked, evaluation_set = len(evaluation_set), evaluation_set.rows(rows_asked)
     ks = sorted({*ks, 10})
     k = min(max(ks), len(items) if known is None else len(known))
     with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
@@ -185,7 +191,7 @@ def evaluate(
     for start in range(0, len(evaluation_set), users_at_once):
         rows = np.arange(start, min(start + users_at_once, len(evaluation_set)))
         histories = _history_table(evaluation_set, rows, items)
-        user_ids, targets = evaluation_set.user_ids.gather(rows), evaluation_set.targets.rows(rows)
+        user_ids, targets = evaluation_set.keys.gather(rows), evaluation_set.targets.rows(rows)
         for name, exclude_seen in (("filtered", True), ("unfiltered", False)):
             table = recommender.recommend(histories, k, exclude_seen=exclude_seen)
             lists = _lists(table, user_ids, items, k, tally if exclude_seen else None)
@@ -208,27 +214,27 @@ def evaluate(
         {
             Columns.USER: evaluation_set.user_ids.gather(user),
             Columns.ITEM: items.gather(evaluation_set.targets.values),
+            LIST: rows_asked[user],
             "rank": found["filtered"].values,
             "rank_unfiltered": found["unfiltered"].values,
         }
     )
-    return Evaluation(len(evaluation_set), metrics, per_user, asked - len(evaluation_set))
+    return Evaluation(evaluation_set.n_users, metrics, per_user, asked - len(evaluation_set), len(evaluation_set))
 
 
-def _of_known_items(evaluation_set: EvaluationSet, known: IdMap | None, items: IdMap) -> EvaluationSet:
-    """The users with an item in their history that a recommender knows; None: all.
+def _rows_of_known_items(evaluation_set: EvaluationSet, known: IdMap | None, items: IdMap) -> np.ndarray:
+    """The lists with an item in their history that a recommender knows; None: all.
 
     Raises:
         DataError: there are none.
     """
     asked = len(evaluation_set)
-    if known is not None:
-        evaluation_set = evaluation_set.known_to(known, items)
-        if len(evaluation_set) < asked:
-            logger.warning("%d of %d users have no known item and are not evaluated", asked - len(evaluation_set), asked)
-    if len(evaluation_set) == 0:
+    rows = np.arange(asked) if known is None else evaluation_set.known_to(known, items)
+    if len(rows) < asked:
+        logger.warning("%d of %d lists have no known item in their history and are not evaluated", asked - len(rows), asked)
+    if len(rows) == 0:
         raise DataError("there are no users to evaluate: the split keeps no events for this set, or none of known items")
-    return evaluation_set
+    return rows
 
 
 class _Tally:
@@ -273,7 +279,7 @@ class _Tally:
 def _history_table(evaluation_set: EvaluationSet, rows: np.ndarray, items: IdMap) -> pl.DataFrame:
     histories = evaluation_set.histories.rows(rows)
     user = np.repeat(rows, histories.lengths)
-    return pl.DataFrame({Columns.USER: evaluation_set.user_ids.gather(user), Columns.ITEM: items.gather(histories.values)})
+    return pl.DataFrame({Columns.USER: evaluation_set.keys.gather(user), Columns.ITEM: items.gather(histories.values)})
 
 
 def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally: _Tally | None) -> np.ndarray:

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffgrm.data.dataset import InteractionDataset, Split, make_split
+from diffgrm.data.dataset import InteractionDataset, Split
+from diffgrm.data.splits import make_split
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import FitTask, Parts
@@ -27,9 +28,7 @@ def learn(
     recipe: Recipe, parts: Parts, dataset: InteractionDataset, run_folder: Path | None, resume: bool, progress: bool
 ) -> Learnt:
     """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
-    data = recipe.data
-    split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
-    return learn_from(split, recipe, parts, run_folder, resume, progress)
+    return learn_from(make_split(dataset, recipe.data), recipe, parts, run_folder, resume, progress)
 
 
 def learn_from(split: Split, recipe: Recipe, parts: Parts, run_folder: Path | None, resume: bool, progress: bool) -> Learnt:
@@ -43,6 +42,7 @@ def learn_from(split: Split, recipe: Recipe, parts: Parts, run_folder: Path | No
         "training_events": len(split.train.values),
         "training_fingerprint": split.fingerprint,
         "split": split.name,
+        **({"held_out": split.facts} if split.facts else {}),
     }
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress)
     for part in parts.values():

@@ -14,7 +14,8 @@ import polars as pl
 from diffgrm.apps.bench.runner import results
 from diffgrm.apps.bench.suite import Suite
 from diffgrm.evaluation.kinds import by_kind
-from diffgrm.evaluation.statistics import GAINS, interval_of_difference, user_gains
+from diffgrm.evaluation.protocol import sentences
+from diffgrm.evaluation.statistics import GAINS, interval_of_difference, list_gains, list_owners
 from diffgrm.foundation.shown import markdown as as_markdown
 from diffgrm.foundation.storage import atomic_file
 
@@ -39,6 +40,8 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "run": run,
             "seeds": [c["seed"] for c in contents],
             "users": contents[0]["users"],
+            "lists": contents[0].get("lists", contents[0]["users"]),
+            "protocol": contents[0].get("protocol", {}),
             "metrics": {name: float(np.mean(values)) for name, values in metrics.items()},
             "standard_deviation": {name: _spread(values) for name, values in metrics.items()},
             "parameters": contents[0]["facts"].get("parameters"),
@@ -63,8 +66,8 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
 def _difference(cells: list, reference: list, metric: str, column: str) -> dict[str, float]:
     seeds = {content["seed"] for content, _ in cells} & {content["seed"] for content, _ in reference}
     both = [[ranks for content, ranks in side if content["seed"] in seeds or not seeds] for side in (cells, reference)]
-    gain, baseline = (user_gains(tables, metric, column) for tables in both)
-    low, high = interval_of_difference(gain, baseline)
+    gain, baseline = (list_gains(tables, metric, column) for tables in both)
+    low, high = interval_of_difference(gain, baseline, list_owners(both[0][0]))
     return {"mean": float((gain - baseline).mean()), "low": low, "high": high}
 
 
@@ -122,6 +125,8 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
             "",
             f"{mine[0]['users']:,} test users; differences are to {as_markdown(reference)}.",
             "",
+            *(as_markdown(sentence) for sentence in sentences_of(mine)),
+            "",
         ]
         head = ["run", "seeds", *SHOWN, "NDCG@10 difference (95%)", "parameters", "fit", "ms a list"]
         parts += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -133,6 +138,11 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
             parts += ["| " + " | ".join([as_markdown(row["run"]), *cells_by_kind(row, kinds)]) + " |" for row in mine]
             parts.append("")
     return "\n".join(parts)
+
+
+def sentences_of(rows: list[dict[str, Any]]) -> list[str]:
+    """How the events of a dataset were held out, the same for all runs; none of older results."""
+    return sentences(rows[0]["protocol"]) if rows[0].get("protocol") else []
 
 
 def kinds_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:

@@ -184,17 +184,17 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
     from diffgrm.apps.console import show_kinds, show_metrics
-    from diffgrm.data.dataset import make_split
+    from diffgrm.data.splits import make_split
     from diffgrm.evaluation import metrics as evaluation
     from diffgrm.evaluation.kinds import by_kind, with_kinds
-    from diffgrm.foundation.terminal import progress_bar
+    from diffgrm.evaluation.protocol import protocol, sentences
+    from diffgrm.foundation.terminal import progress_bar, say
     from diffgrm.recommenders import load
 
     check_outputs(ranks, json_file, (".parquet",))
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     data = dataset_of(interactions, items, dataset, column, time_format)
-    settings = recommender.recipe.data
-    split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
+    split = make_split(data, recommender.recipe.data)
     held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
     with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
         known = recommender.items if on_empty == "skip" else None
@@ -203,8 +203,10 @@ def evaluate(
     show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
     events = with_kinds(result.per_user, held_out, split.train, split.item_counts)
     show_kinds(kinds := by_kind([events]))
+    held = protocol(split)
+    say("\n".join(sentences(held)))
     if json_file is not None:
-        write_json(json_file, result.to_dict() | {"kinds": kinds})
+        write_json(json_file, result.to_dict() | {"protocol": held, "kinds": kinds})
     if ranks is not None:
         write_table(events, ranks)
 
@@ -228,9 +230,9 @@ def tokenize(
     import numpy as np
 
     from diffgrm.apps.console import show_report
-    from diffgrm.data.dataset import make_split
     from diffgrm.data.frames import load_frame
     from diffgrm.data.ids import id_order
+    from diffgrm.data.splits import make_split
     from diffgrm.data.tables import read_items, renamings_for
     from diffgrm.foundation.terminal import say
     from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
@@ -249,10 +251,9 @@ def tokenize(
         table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:
         data = dataset_of(interactions, items, dataset, column, time_format)
-        settings = chosen.data
-        split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
+        split = make_split(data, chosen.data)
         table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
-        learnt_from = EventContext(split, settings.model_dump(), chosen.seed)
+        learnt_from = EventContext(split, chosen.data.model_dump(), chosen.seed)
     tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
     tokenizer.check(table[Columns.ITEM])
     embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training, context=learnt_from, given=given)

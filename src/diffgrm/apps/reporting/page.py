@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgrm.apps.bench.runner import RANKS, RESULT
-from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, kinds_of, short
+from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, kinds_of, sentences_of, short
 from diffgrm.apps.reporting import figures
 from diffgrm.foundation.outputs import check_file
 from diffgrm.foundation.schema import DataError
@@ -68,7 +68,7 @@ def write_report(out: Path) -> Path:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_html(summary["suite"])}: recommenders compared</title><style>{STYLE}</style></head><body>
 <h1>Suite “{_html(summary["suite"])}”</h1>
-<p>Leave-one-out, full ranking over the whole catalogue, by item. Settings were chosen on validation; test was looked at
+<p>Full ranking over the whole catalogue, by item. Settings were chosen on validation; test was looked at
 once for each run and seed. Differences are to <code>{_html(summary["reference"])}</code>, paired by user, with a 95%
 bootstrap interval.</p><p class="note">{_html(machine)}</p><nav>{links}</nav>
 {sections}</body></html>
@@ -137,7 +137,8 @@ def _table(rows: list[dict[str, Any]], reference: str) -> str:
         mark = ' class="reference"' if row["run"] == reference else ""
         body.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     header = "".join(f"<th>{name}</th>" for name in head)
-    users = f'<p class="note">{rows[0]["users"]:,} test users. {_choices(rows)}</p>'
+    told = " ".join(map(_html, sentences_of(rows)))
+    users = f'<p class="note">{rows[0]["users"]:,} test users. {told} {_choices(rows)}</p>'
     return f'{users}<div class="scroll"><table><tr>{header}</tr>{"".join(body)}</table></div>'
 
 
