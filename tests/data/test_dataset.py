@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
@@ -118,6 +120,8 @@ def test_ragged_rows_behave_like_lists(rows, data):
     assert [odd[i].tolist() for i in range(len(rows))] == [[v for v in row if v % 2] for row in rows]
     once = ragged.distinct()
     assert [once[i].tolist() for i in range(len(rows))] == [list(dict.fromkeys(row)) for row in rows]
+    pairs = list(zip(ragged.values[:-1][ragged.follows()], ragged.values[1:][ragged.follows()], strict=True))
+    assert pairs == [pair for row in rows for pair in pairwise(row)]
     width = max(map(len, rows))
     assert ragged.padded(-1).tolist() == [row + [-1] * (width - len(row)) for row in rows]
 

@@ -82,6 +82,13 @@ class Ragged:
             values[end : end + len(new.values)] = new.values
         return Ragged(values[: offsets[-1]], offsets)
 
+    def follows(self) -> np.ndarray:
+        """[values - 1] bool, whether a value and the next one stand in the same row."""
+        inside = np.ones(max(len(self.values) - 1, 0), dtype=bool)
+        borders = self.offsets[1:-1]
+        inside[borders[(borders > 0) & (borders < len(self.values))] - 1] = False
+        return inside
+
     def row_index_from_end(self) -> np.ndarray:
         """For every value, how many values of its row come after it."""
         return np.repeat(self.offsets[1:], self.lengths) - 1 - np.arange(len(self.values))

@@ -43,10 +43,7 @@ def seen_steps(train: Ragged, evaluation_set: EvaluationSet, n_items: int) -> np
 
 def _steps(rows: Ragged, n_items: int) -> np.ndarray:
     """A number of every step from an item to the next one of its row."""
-    inside = np.ones(max(len(rows.values) - 1, 0), dtype=bool)
-    borders = rows.offsets[1:-1]
-    inside[borders[(borders > 0) & (borders < len(rows.values))] - 1] = False
-    steps: np.ndarray = (rows.values[:-1].astype(np.int64) * n_items + rows.values[1:])[inside]
+    steps: np.ndarray = (rows.values[:-1].astype(np.int64) * n_items + rows.values[1:])[rows.follows()]
     return steps
 
 
