@@ -15,9 +15,11 @@ import polars as pl
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import LIST, long_tail, ndcg, recall
+from diffgrm.evaluation.segments import SEGMENT
 
-MEMORISED, EVENTS, TAIL = "memorised", "training_events", "in_tail"  # columns of held-out events
+MEMORISED, EVENTS, TAIL, HISTORY = "memorised", "training_events", "in_tail", "history_length"  # of held-out events
 BINS = (0, 6, 11, 21)  # least training events of a target in each bin
+HISTORY_BINS = (1, 5, 10, 21)  # fewest items of a history in each bin
 Kinds = dict[str, dict[str, dict[str, float]]]
 """Of each way to part them, for each kind: ``events`` (how many), ``share``, ``recall@10`` and ``ndcg@10``."""
 
@@ -62,6 +64,7 @@ def with_kinds(
         pl.Series(MEMORISED, seen_steps(train, asked, len(item_counts))),
         pl.Series(EVENTS, item_counts[targets]),
         pl.Series(TAIL, long_tail(item_counts)[targets]),
+        pl.Series(HISTORY, np.repeat(asked.histories.lengths, asked.targets.lengths)),
     )
 
 
@@ -73,8 +76,9 @@ def by_kind(tables: Sequence[pl.DataFrame], column: str = "rank") -> Kinds:
         column: of the ranks.
 
     Returns:
-        ``memorisation``, ``training_events`` and ``popularity`` (the head is the fifth of items with most training events),
-        as far as the tables have their columns; a kind without events is left out.
+        ``memorisation``, ``training_events``, ``popularity`` (the head is the fifth of items with most training events),
+        ``history_length``, and the segments of :func:`diffgrm.evaluation.segments.with_segment`, as far as the tables have
+        their columns; a kind without events is left out.
     """
     each = [Ragged(table[column].to_numpy(), np.arange(table.height + 1)) for table in tables]
     gains = {
@@ -107,6 +111,13 @@ def _masks(table: pl.DataFrame) -> dict[str, dict[str, np.ndarray]]:
     if TAIL in table.columns:
         tail = table[TAIL].to_numpy()
         masks["popularity"] = {"head": ~tail, "tail": tail}
+    if HISTORY in table.columns:
+        length = table[HISTORY].to_numpy()
+        spans = pairwise((*HISTORY_BINS, np.inf))
+        masks[HISTORY] = {f"{_span(low, high)} items": (length >= low) & (length < high) for low, high in spans}
+    for column in (name for name in table.columns if name.startswith(SEGMENT)):
+        values = table[column]
+        masks[column] = {value: (values == value).to_numpy() for value in values.unique().sort()}
     return masks
 
 

@@ -5,7 +5,8 @@ one count per item, so memory does not grow with users x items.
 
 ``validity`` is the share of the places of the (filtered) lists that hold a real item: an invented item lowers it, and so
 does a list that is shorter than it could be, as when a decoder ends in semantic IDs that no item has. ``distinctness`` is
-the share of real entries that do not repeat in their list.
+the share of real entries that do not repeat in their list. ``novelty@k`` is the mean self-information of the items of the
+filtered lists, in bits, and ``diversity@k`` how unlike each other their texts are.
 
 Names: ``recall@10`` ranks with the user's history filtered out, ``recall@10_unfiltered`` without filter, and
 ``sid_recall@10`` counts semantic IDs instead of items, unfiltered, for comparison with the paper only.
@@ -20,9 +21,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.data.ids import IdMap
+from diffgrm.evaluation.beyond_accuracy import diversity, novelty, self_information
 from diffgrm.foundation.schema import Columns, DataError
 
 logger = logging.getLogger(__name__)
@@ -161,6 +164,7 @@ def evaluate(
     users_at_once: int = 8192,
     progress: Callable[[int], None] | None = None,
     known: IdMap | None = None,
+    texts: sp.csr_array | None = None,
 ) -> Evaluation:
     """Full-ranking evaluation by item, with and without the history filtered out.
 
@@ -169,12 +173,13 @@ def evaluate(
             SID) and ``recommend_sids``, the SID-level metrics are added.
         evaluation_set: users, histories and targets.
         items: the catalogue.
-        item_counts: [I] training events of every item, for the long tail.
+        item_counts: [I] training events of every item, for the long tail and novelty.
         ks: list lengths; 10 is always added.
         users_at_once: users in one call of ``recommend``.
         progress: called with the number of lists made since the last call (two for each user).
         known: the items that the recommender knows, where those may be others; users with none of them in their history
             are left out and counted. None: everybody is asked for.
+        texts: [I, f] vectors of the items' texts, of length 1, from which ``diversity@k`` comes; None: without it.
 
     Raises:
         DataError: nobody to evaluate.
@@ -185,8 +190,7 @@ def evaluate(
     k = min(max(ks), len(items) if known is None else len(known))
     with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
     sid_numbers = with_sids.sid_numbers(items.series) if with_sids else None
-    tail = long_tail(item_counts)
-    tally = _Tally(len(items), ks)
+    tally = _Tally(item_counts, ks, texts)
     ranks: dict[str, list[np.ndarray]] = {"filtered": [], "unfiltered": [], "sid": []}
     for start in range(0, len(evaluation_set), users_at_once):
         rows = np.arange(start, min(start + users_at_once, len(evaluation_set)))
@@ -198,7 +202,7 @@ def evaluate(
             ranks[name].append(ranks_in_lists(lists, targets).values)
             if exclude_seen:
                 seen = evaluation_set.histories.rows(rows).distinct().lengths
-                tally.add(lists, tail, possible=np.minimum(k, len(items) - seen))
+                tally.add(lists, possible=np.minimum(k, len(items) - seen))
             elif sid_numbers is not None:
                 ranks["sid"].append(_sid_ranks(recommender, histories, user_ids, lists, targets, sid_numbers, k))
             if progress:
@@ -240,20 +244,27 @@ def _rows_of_known_items(evaluation_set: EvaluationSet, known: IdMap | None, ite
 class _Tally:
     """Running counts over blocks of users."""
 
-    def __init__(self, n_items: int, ks: Sequence[int]) -> None:
-        self.counts = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
-        self.tail_share = dict.fromkeys(ks, 0.0)
+    def __init__(self, item_counts: np.ndarray, ks: Sequence[int], texts: sp.csr_array | None) -> None:
+        self.tail, self.information, self.texts = long_tail(item_counts), self_information(item_counts), texts
+        self.counts = {k: np.zeros(len(item_counts), dtype=np.int64) for k in ks}
+        self.tail_share, self.novelty, self.diversity = (dict.fromkeys(ks, 0.0) for _ in range(3))
+        self.paired = dict.fromkeys(ks, 0)  # lists of two items or more
         self.users = self.returned = self.real = self.distinct = self.places = 0
 
-    def add(self, lists: np.ndarray, tail: np.ndarray, possible: np.ndarray) -> None:
+    def add(self, lists: np.ndarray, possible: np.ndarray) -> None:
         """Count lists [U, k] of item positions, -1 in unused places; ``possible`` [U] items could have been in them."""
         self.users += len(lists)
         self.places += int(possible.sum())
         for k, counts in self.counts.items():
             first, used = lists[:, :k], lists[:, :k] >= 0
             counts += np.bincount(first[used], minlength=len(counts))
-            in_tail = np.where(used, tail[np.maximum(first, 0)], False).sum(1)
+            in_tail = np.where(used, self.tail[np.maximum(first, 0)], False).sum(1)
             self.tail_share[k] += float((in_tail / np.maximum(used.sum(1), 1)).sum())
+            self.novelty[k] += float(novelty(first, self.information).sum())
+            if self.texts is not None:
+                unlike = diversity(first, self.texts)
+                self.diversity[k] += float(np.nansum(unlike))
+                self.paired[k] += int(np.isfinite(unlike).sum())
 
     def check_rows(self, user: pl.Series, position: np.ndarray) -> None:
         """Count returned rows: how many are items of the catalogue, and how many of those repeat in a list."""
@@ -264,7 +275,7 @@ class _Tally:
         self.distinct += pairs.n_unique()
 
     def metrics(self) -> dict[str, float]:
-        """Validity, distinctness, and coverage, Gini and APLT for every k."""
+        """Validity, distinctness, and coverage, Gini, APLT, novelty and diversity for every k."""
         result = {
             "validity": self.real / max(self.places, self.returned, 1),
             "distinctness": self.distinct / self.real if self.real else 0.0,
@@ -273,6 +284,9 @@ class _Tally:
             result[f"coverage@{k}"] = float((counts > 0).mean())
             result[f"gini@{k}"] = gini(counts)
             result[f"aplt@{k}"] = self.tail_share[k] / self.users
+            result[f"novelty@{k}"] = self.novelty[k] / self.users
+            if self.paired[k]:
+                result[f"diversity@{k}"] = self.diversity[k] / self.paired[k]
         return result
 
 

@@ -15,11 +15,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.peers import Lists, run_peer
@@ -39,6 +41,7 @@ from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
+from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,11 @@ class World:
     split: Split
     protocol: dict[str, Any]
     identity: str
+
+    @cached_property
+    def texts(self) -> sp.csr_array:
+        """[I, features] what tells how unlike items are, the same for all runs."""
+        return word_vectors(self.dataset.item_table)
 
     @classmethod
     def load(cls, suite: Suite, name: str) -> World:
@@ -283,7 +291,7 @@ class Runner:
 def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFrame]:
     """Test metrics, facts and times; and the ranks of every held-out event with what tables are broken down by."""
     split, started = world.split, time.perf_counter()
-    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts)
+    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts, texts=world.texts)
     seconds = time.perf_counter() - started
     content = {
         "metrics": found.metrics,
@@ -295,9 +303,7 @@ def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFram
         "evaluation_seconds": round(seconds, 2),
         "ms_per_list": round(1e3 * seconds / (2 * found.n_lists), 3),
     }
-    lengths = np.repeat(split.test.histories.lengths, split.test.targets.lengths)
-    ranks = with_kinds(found.per_user, split.test, split.train, split.item_counts)
-    return content, ranks.with_columns(history_length=pl.Series(lengths))
+    return content, with_kinds(found.per_user, split.test, split.train, split.item_counts)
 
 
 def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[str, Any]:

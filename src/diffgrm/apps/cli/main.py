@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import polars as pl
 import typer
@@ -13,6 +13,7 @@ import typer
 from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.batch import embed_batch, recommend_batch
 from diffgrm.apps.cli.documents import documents_app
+from diffgrm.apps.cli.evaluating import evaluate
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.plan import plan
@@ -26,7 +27,6 @@ from diffgrm.apps.cli.shared import (
     Interactions,
     Items,
     JsonFile,
-    OnEmpty,
     Overrides,
     Precision,
     Quiet,
@@ -56,7 +56,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (recipes, datasets, bench, report, demo, export, plan, recommend_batch, embed_batch):
+for _command in (evaluate, recipes, datasets, bench, report, demo, export, plan, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)
@@ -161,54 +161,6 @@ def recommend(
         show_recommendations(shown, recommender.item_table, whose="User" if history is None else "For the")
     else:
         say(f"{rows:,} rows for {users:,} users written to {out}")
-
-
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
-    overrides: Overrides = None,
-    interactions: Interactions = None,
-    items: Items = None,
-    dataset: Dataset = None,
-    column: Column = None,
-    time_format: TimeFormat = None,
-    on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
-    users: Annotated[int | None, typer.Option(min=1, help="Evaluate this many users, drawn by the recipe's seed.")] = None,
-    on_empty: OnEmpty = "error",
-    device: Device = "auto",
-    precision: Precision = "32",
-    json_file: JsonFile = None,
-    ranks: Annotated[Path | None, typer.Option(help="Write the rank of every target here (parquet).")] = None,
-    quiet: Quiet = False,
-    trust_code: TrustCode = False,
-) -> None:
-    """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
-    from diffgrm.apps.console import show_kinds, show_metrics
-    from diffgrm.data.splits import make_split
-    from diffgrm.evaluation import metrics as evaluation
-    from diffgrm.evaluation.kinds import by_kind, with_kinds
-    from diffgrm.evaluation.protocol import protocol, sentences
-    from diffgrm.foundation.terminal import progress_bar, say
-    from diffgrm.recommenders import load
-
-    check_outputs(ranks, json_file, (".parquet",))
-    recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    data = dataset_of(interactions, items, dataset, column, time_format)
-    split = make_split(data, recommender.recipe.data)
-    held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
-    with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
-        known = recommender.items if on_empty == "skip" else None
-        by = data.items, split.item_counts, recommender.recipe.evaluation.ks
-        result = evaluation.evaluate(recommender, held_out, *by, progress=progress, known=known)
-    show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
-    events = with_kinds(result.per_user, held_out, split.train, split.item_counts)
-    show_kinds(kinds := by_kind([events]))
-    held = protocol(split)
-    say("\n".join(sentences(held)))
-    if json_file is not None:
-        write_json(json_file, result.to_dict() | {"protocol": held, "kinds": kinds})
-    if ranks is not None:
-        write_table(events, ranks)
 
 
 @app.command(cls=CommandWithSettings)

@@ -153,7 +153,7 @@ def _kinds(rows: list[dict[str, Any]]) -> str | None:
     )
     note = (
         "Memorised: training has the step from the newest item of the history to the target. Numbers: training events of "
-        "the target. Head: the fifth of items with most training events."
+        "the target. Head: the fifth of items with most training events. Items: of the history."
     )
     return f'<p class="note">{note}</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
