@@ -17,7 +17,7 @@ from diffgrm.apps.bench.suite import Suite
 from diffgrm.apps.bench.tables import write_tables
 from diffgrm.apps.cli.main import main
 from diffgrm.apps.reporting.page import write_report
-from diffgrm.evaluation.statistics import interval_of_difference, list_gains, list_owners
+from diffgrm.evaluation.statistics import holm, interval_of_difference, list_gains, list_owners
 from diffgrm.foundation.schema import DataError, TrainingError
 from diffgrm.learning.loop import TrainingTask
 from diffgrm.recommenders.base import Recommender, load
@@ -226,12 +226,14 @@ def test_tables_hold_means_spread_and_paired_differences(ran):
     difference = row["difference"]["ndcg@10"]
     wanted = row["metrics"]["ndcg@10"] - by_run["sasrec"]["metrics"]["ndcg@10"]
     assert difference["mean"] == pytest.approx(wanted) and difference["low"] <= wanted <= difference["high"]
+    raised = holm([row["difference"]["ndcg@10"]["p"] for row in rows if "difference" in row])
+    assert [row["difference"]["ndcg@10"]["p_holm"] for row in rows if "difference" in row] == raised and len(raised) == 5
     table = pl.read_csv(folder / "out" / "results.csv")
     assert table["run"].to_list() == list(RUNS) and table["ndcg@10"][3] == pytest.approx(row["metrics"]["ndcg@10"])
     for kinds in row["kinds"].values():  # the mean over kinds is the mean over users, who have an event each
         assert sum(kind["share"] * kind["ndcg@10"] for kind in kinds.values()) == pytest.approx(row["metrics"]["ndcg@10"])
     text = (folder / "out" / "results.md").read_text()
-    assert "| NDCG@10 of | memorised (" in text and text.count("| narrow |") == 2
+    assert "| p (Holm) |" in text and "| NDCG@10 of | memorised (" in text and text.count("| narrow |") == 2
     assert "| narrow | 2 |" in text and json.loads((folder / "out" / "results.json").read_text())["reference"] == "sasrec"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgrm.apps.bench.runner import RANKS, RESULT
-from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, kinds_of, sentences_of, short
+from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, chance, kinds_of, sentences_of, short
 from diffgrm.apps.reporting import figures
 from diffgrm.foundation.outputs import check_file
 from diffgrm.foundation.schema import DataError
@@ -68,9 +68,10 @@ def write_report(out: Path) -> Path:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_html(summary["suite"])}: recommenders compared</title><style>{STYLE}</style></head><body>
 <h1>Suite “{_html(summary["suite"])}”</h1>
-<p>Full ranking over the whole catalogue, by item. Settings were chosen on validation; test was looked at
-once for each run and seed. Differences are to <code>{_html(summary["reference"])}</code>, paired by user, with a 95%
-bootstrap interval.</p><p class="note">{_html(machine)}</p><nav>{links}</nav>
+<p>Full ranking over the whole catalogue, by item. Settings were chosen on validation; test was looked at once for each run
+and seed. Differences are to <code>{_html(summary["reference"])}</code>, paired by user, with a 95% bootstrap interval, and
+p of Wilcoxon's signed-rank test after Holm over all runs of a dataset.</p>
+<p class="note">{_html(machine)}</p><nav>{links}</nav>
 {sections}</body></html>
 """
     with atomic_file(out / "report.html") as path:
@@ -115,7 +116,8 @@ def _fitted_once(results: list[figures.Result]) -> list[figures.Result]:
 
 
 def _table(rows: list[dict[str, Any]], reference: str) -> str:
-    head = ["run", "seeds", *(NAMES[name] for name in SHOWN), "difference in NDCG@10", "parameters", "fit, s", "ms a list"]
+    head = ["run", "seeds", *(NAMES[name] for name in SHOWN), "difference in NDCG@10", "p (Holm)"]
+    head += ["parameters", "fit, s", "ms a list"]
     best = {name: max((row["metrics"].get(name, 0) for row in rows), default=0) for name in SHOWN[:4]}
     body = []
     for row in sorted(rows, key=lambda row: -row["metrics"]["ndcg@10"]):
@@ -131,6 +133,7 @@ def _table(rows: list[dict[str, Any]], reference: str) -> str:
             kind = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else ""
             text = f"{difference['mean']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
             cells.append(f'<span class="{kind}">{text}</span>')
+        cells.append(_html(chance(difference)))
         cells.append(f"{row['parameters']:,}" if row["parameters"] else "")
         cells.append(f"{row['fit_seconds']:.0f}" if row["fit_seconds"] is not None else "")
         cells.append("" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}")
