@@ -133,6 +133,8 @@ def test_what_cannot_be_cut_says_why():
         temporal(data, test_from="99")
     with pytest.raises(DataError, match="the first cut in time, 35, is later than the second, 30"):
         temporal(data, validation_from="35", test_from="30")
+    with pytest.raises(DataError, match=r"(?s)target is 'lats'; expected all or .*cold_targets is 'warm'"):
+        temporal(data, target="lats", cold_targets="warm")
     with pytest.raises(DataError, match=r"validation_share 0\.5 \+ test_share 0\.6 leave nothing to train on"):
         temporal(data, 0.5, test_from="20")
 

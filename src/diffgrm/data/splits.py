@@ -46,7 +46,7 @@ def temporal(
     target: str = "all",
     cold_targets: str = "keep",
 ) -> Split:
-    """Global temporal split: two cuts in time, the same for everyone (arXiv 2507.16289, section 3).
+    """Global temporal split: two cuts in time, the same for everyone (arXiv 2507.16289).
 
     What lies before the first cut is trained on, what lies between the cuts validates, and what comes after the second is
     test. A cut at the quantile q of all events is ``test_share = 1 - q``. Users without an event before their targets are
@@ -62,8 +62,11 @@ def temporal(
         cold_targets: ``"drop"``: events of items without training events are no targets; they stay in histories.
 
     Raises:
-        DataError: no timestamps, times that cannot be read, or cuts that leave nothing to train on.
+        DataError: no timestamps, times that cannot be read, cuts that leave nothing to train on, or unknown words.
     """
+    words = (("target", target, ("all", "last", "successive")), ("cold_targets", cold_targets, ("keep", "drop")))
+    if wrong := [f"{name} is {word!r}; expected {' or '.join(known)}" for name, word, known in words if word not in known]:
+        raise DataError("a temporal split cannot be made so:\n" + bullet_list(wrong))
     times = dataset.timestamps
     if times is None:
         raise DataError("a temporal split needs a 'timestamp' column; use split='leave_one_out' without one")

@@ -129,6 +129,7 @@ class Suite(BaseModel):
         return self
 
     def _check_split(self, name: str, run: Run) -> None:
+        """Refuse a run that would be fitted on another split than it is asked on, or cannot be asked so."""
         said = [*run.changes, *(section for changes in run.only_on.values() for section in changes)]
         if "data" in said or any(key.split(".")[0] == "data" for key in run.choose):
             raise ValueError(f"{name!r} has data settings of its own, but all runs share one split; set data beside runs")
