@@ -17,6 +17,7 @@ from diffgrm.apps.reporting.page import write_report
 from diffgrm.data.clock import with_clock
 from diffgrm.foundation.schema import DataError
 from diffgrm.recommenders.base import load
+from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 
 RUNS = {"popularity": {"recommender": "popularity"}, "neighbours": {"recommender": "item_knn"}}
 
@@ -61,8 +62,10 @@ def test_a_suite_in_time_fits_and_asks_by_its_cut(tmp_path, tables, target):
     assert (model.item_counts == split.item_counts).all()
     result = json.loads((tmp_path / "out" / "runs" / "shop" / "popularity" / "seed-0" / "result.json").read_text())
     popularity = load(tmp_path / "out" / "models" / result["model"])
-    wanted = evaluate(popularity, split.test, dataset.items, split.item_counts)
+    texts = word_vectors(dataset.item_table)
+    wanted = evaluate(popularity, split.test, dataset.items, split.item_counts, texts=texts)
     assert result["metrics"] == pytest.approx(wanted.metrics)
+    assert row["difference"]["ndcg@10"]["p_holm"] == row["difference"]["ndcg@10"]["p"]  # one comparison
     told = f"{untimed} events without a time were left out."
     assert told in "\n".join(lines) and told in (tmp_path / "out" / "results.md").read_text()
     page = write_report(tmp_path / "out").read_text()

@@ -87,7 +87,7 @@ class TransitionGraph:
         """[U, I] place, from 0, that the rings of an item each give to every other one; infinite outside of them."""
         sources, row_of_user = np.unique(items, return_inverse=True)
         row, column, ring = _rings(sources, len(budgets), counts)
-        score = np.einsum("ne,ne->n", vectors[sources[row]], vectors[column])
+        score = (vectors[sources] @ vectors.T)[row, column]
         first = ring == 0
         score[first] += self.edge_weight * _frequency(sources, counts)[row[first], column[first]]
         order = np.lexsort((column, -score, ring, row))
