@@ -22,7 +22,7 @@ import diffgrm
 from diffgrm import InteractionDataset, PopularityRecommender, RandomRecommender, Recipe, evaluate
 from diffgrm.apps.console import show_metrics
 from diffgrm.apps.machine import machine
-from diffgrm.data.dataset import make_split
+from diffgrm.data.splits import make_split
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.terminal import progress_bar
 from diffgrm.recommenders import Recommender
@@ -31,8 +31,7 @@ from workload import dataset_of
 
 def measured(recommender: Recommender, dataset: InteractionDataset) -> dict[str, Any]:
     """Test metrics of a recommender on the split of its recipe, and the seconds it took."""
-    data = recommender.recipe.data
-    split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
+    split = make_split(dataset, recommender.recipe.data)
     started = time.perf_counter()
     with progress_bar(f"Evaluating {recommender.recipe.recommender}", 2 * len(split.test)) as progress:
         result = evaluate(recommender, split.test, dataset.items, split.item_counts, progress=progress)

@@ -163,8 +163,23 @@ def test_users_without_a_known_item_are_evaluated_or_counted(run, model, tmp_pat
     code, _, err = run(*ask, "evaluation.ks=[5]")
     assert code == 2 and "1 of 2 histories hold no known item" in err and "skip" in err
     code, out, err = run(*ask, "evaluation.ks=[5]", "--on-empty", "skip", "--json", tmp_path / "e.json")
-    assert code == 0 and "1 users of" in out and "1 of 2 users have no known item and are not evaluated" in err
+    assert code == 0 and "1 users of" in out and "1 of 2 lists have no known item in their history" in err
     assert {"n_users": 1, "n_skipped": 1}.items() <= json.loads((tmp_path / "e.json").read_text()).items()
+
+
+def test_accuracy_by_segments_of_users(run, model, tmp_path):
+    events = [(user, i, i) for user in (0, 1) for i in (1, 2, 3, 4)]
+    pl.DataFrame(events, ["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "e.csv")
+    pl.DataFrame({"item_id": ITEMS, "text": [f"thing {i}" for i in ITEMS]}).write_csv(tmp_path / "i.csv")
+    pl.DataFrame({"user_id": [0, 1], "country": ["FR", "JP"]}).write_csv(tmp_path / "u.csv")
+    ask = "evaluate", model, "--interactions", tmp_path / "e.csv", "--items", tmp_path / "i.csv", "--quiet"
+    code, out, _ = run(*ask, "--segments", f"{tmp_path / 'u.csv'}:country", "--json", tmp_path / "e.json")
+    assert code == 0 and "segment:country" in out and "Split: leave_one_out." in out
+    written = json.loads((tmp_path / "e.json").read_text())
+    assert set(written["kinds"]["segment:country"]) == {"FR", "JP"} and written["protocol"] == {"split": "leave_one_out"}
+    assert {"novelty@10", "diversity@10"} <= set(written["metrics"])
+    code, _, err = run(*ask, "--segments", "country")
+    assert code == 2 and "--segments is written FILE:COLUMN, such as users.parquet:country; found 'country'" in err
 
 
 def test_parse_trouble_is_told_with_its_line(run, model, tmp_path):

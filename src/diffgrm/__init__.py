@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         InteractionDataset,
         Split,
         leave_one_out,
-        temporal,
         validation_only,
     )
     from diffgrm.data.sources.amazon import amazon_reviews_2014, amazon_reviews_2018, amazon_reviews_2023
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from diffgrm.data.sources.retailrocket import retailrocket
     from diffgrm.data.sources.steam import steam
     from diffgrm.data.sources.yelp import yelp
+    from diffgrm.data.splits import temporal
     from diffgrm.data.tables import read_table
     from diffgrm.data.toy import toy_world
     from diffgrm.evaluation.metrics import Evaluation, evaluate
@@ -51,7 +51,7 @@ _HOME = {  # public name -> module, imported when first asked for, so that `impo
     "InteractionDataset": "data.dataset",
     "Split": "data.dataset",
     "leave_one_out": "data.dataset",
-    "temporal": "data.dataset",
+    "temporal": "data.splits",
     "validation_only": "data.dataset",
     "amazon_reviews_2014": "data.sources.amazon",
     "amazon_reviews_2018": "data.sources.amazon",

@@ -18,7 +18,7 @@ from diffgrm.apps.bench.suite import Suite
 from diffgrm.apps.bench.tables import write_tables
 from diffgrm.apps.cli.main import main
 from diffgrm.apps.reporting.page import write_report
-from diffgrm.evaluation.statistics import interval_of_difference, user_gains
+from diffgrm.evaluation.statistics import holm, interval_of_difference, list_gains, list_owners
 from diffgrm.foundation.schema import DataError, TrainingError
 from diffgrm.learning.loop import TrainingTask
 from diffgrm.recommenders.base import Recommender, load
@@ -228,12 +228,14 @@ def test_tables_hold_means_spread_and_paired_differences(ran):
     difference = row["difference"]["ndcg@10"]
     wanted = row["metrics"]["ndcg@10"] - by_run["sasrec"]["metrics"]["ndcg@10"]
     assert difference["mean"] == pytest.approx(wanted) and difference["low"] <= wanted <= difference["high"]
+    raised = holm([row["difference"]["ndcg@10"]["p"] for row in rows if "difference" in row])
+    assert [row["difference"]["ndcg@10"]["p_holm"] for row in rows if "difference" in row] == raised and len(raised) == 5
     table = pl.read_csv(folder / "out" / "results.csv")
     assert table["run"].to_list() == list(RUNS) and table["ndcg@10"][3] == pytest.approx(row["metrics"]["ndcg@10"])
     for kinds in row["kinds"].values():  # the mean over kinds is the mean over users, who have an event each
         assert sum(kind["share"] * kind["ndcg@10"] for kind in kinds.values()) == pytest.approx(row["metrics"]["ndcg@10"])
     text = (folder / "out" / "results.md").read_text()
-    assert "| NDCG@10 of | memorised (" in text and text.count("| narrow |") == 2
+    assert "| p (Holm) |" in text and "| NDCG@10 of | memorised (" in text and text.count("| narrow |") == 2
     assert "| narrow | 2 |" in text and json.loads((folder / "out" / "results.json").read_text())["reference"] == "sasrec"
 
 
@@ -262,9 +264,22 @@ def test_the_interval_covers_the_mean_and_narrows_with_users():
     assert widths[1] == pytest.approx(widths[0] / 10, rel=0.3)
 
 
-def test_gains_are_per_user_and_mean_over_seeds():
+def test_gains_are_of_lists_and_mean_over_seeds():
     tables = [pl.DataFrame({"user_id": ["a", "a", "b"], "rank": ranks}) for ranks in ([1, 0, 2], [1, 0, 0])]
-    assert user_gains(tables, "recall@10").tolist() == [0.5, 0.5]
+    assert list_gains(tables, "recall@10").tolist() == [0.5, 0.5]  # one list for each user
+    apart = [table.with_columns(list=pl.Series([0, 4, 5])) for table in tables]
+    assert list_gains(apart, "recall@10").tolist() == [1.0, 0.0, 0.5]
+    assert list_owners(tables[0]).tolist() == [0, 1] and list_owners(apart[0]).tolist() == [0, 0, 1]
+
+
+def test_lists_of_a_user_are_drawn_together():
+    """Ten alike lists for each of 50 users: the interval is that of 50 means, not of 500 lists."""
+    means = np.random.default_rng(0).normal(0.1, 1, 50)
+    lists, owners = np.repeat(means, 10), np.repeat(np.arange(50), 10)
+    zero = np.zeros_like(lists)
+    assert interval_of_difference(lists, zero, owners) == pytest.approx(interval_of_difference(means, np.zeros(50)))
+    alone = np.subtract(*interval_of_difference(lists, zero))
+    assert np.subtract(*interval_of_difference(lists, zero, owners)) < 2.5 * alone < 0
 
 
 def test_a_peer_is_scored_by_our_evaluation(tmp_path, world):

@@ -176,6 +176,24 @@ def test_files_that_recipes_name_lie_where_the_suite_says_from_its_own_folder(tm
             "'base' chooses model.dropout from a range without a step, but a suite tries every value",
         ),
         ({"runs": {"base": {"recommender": "sasrec", "choose": {"seed": 3}}}}, "choose.seed: .*expected a list of values"),
+        ({"clock": {"tyo": "day"}}, "clock names a column for 'tyo'; did you mean 'toy'"),
+        ({"data": {"split": "temporl"}}, "data.split: Input should be 'leave_one_out', 'temporal' or 'validation_only'"),
+        ({"data": {"target": "last"}}, "data.target = last does nothing with data.split = leave_one_out"),
+        (
+            {"runs": {"base": {"recommender": "sasrec", "data": {"split": "temporal"}}}},
+            "'base' has data settings of its own, but all runs share one split; set data beside runs",
+        ),
+        (
+            {"runs": {"base": {"recommender": "sasrec", "choose": {"data.split": ["temporal"]}}}},
+            "'base' has data settings of its own",
+        ),
+        (
+            {
+                "data": {"split": "temporal", "target": "successive"},
+                "runs": {"base": {"recommender": "popularity"}, "other": {"peer": "peer.py"}},
+            },
+            "'other' is a peer, which makes one list a user; data.target = successive asks for more",
+        ),
         ({"datasets": []}, "datasets"),
         ({"dataset": ["toy"]}, "dataset"),
     ],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,11 +12,11 @@ from diffgrm.data.dataset import (
     InteractionDataset,
     Ragged,
     leave_one_out,
-    make_split,
-    temporal,
     validation_only,
 )
+from diffgrm.data.splits import make_split, temporal
 from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.sections import DataSettings
 
 ROWS = {"a": "pqrst", "b": "qr", "c": "tsr", "d": "p"}
 
@@ -69,7 +71,7 @@ def test_a_split_that_leaves_nothing_to_learn_is_refused():
     events = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "a"]})
     dataset = InteractionDataset.from_tables(events, pl.DataFrame({"item_id": ["a"], "text": ["x"]}))
     with pytest.raises(DataError) as error:
-        make_split(dataset, "leave_one_out", validation_share=0.1, test_share=0.1)
+        make_split(dataset, DataSettings())
     assert "no user has two training events" in str(error.value)
     assert "no user is left for validation" in str(error.value)
 
@@ -118,6 +120,8 @@ def test_ragged_rows_behave_like_lists(rows, data):
     assert [odd[i].tolist() for i in range(len(rows))] == [[v for v in row if v % 2] for row in rows]
     once = ragged.distinct()
     assert [once[i].tolist() for i in range(len(rows))] == [list(dict.fromkeys(row)) for row in rows]
+    pairs = list(zip(ragged.values[:-1][ragged.follows()], ragged.values[1:][ragged.follows()], strict=True))
+    assert pairs == [pair for row in rows for pair in pairwise(row)]
     width = max(map(len, rows))
     assert ragged.padded(-1).tolist() == [row + [-1] * (width - len(row)) for row in rows]
 

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffgrm.data import mapped
-from diffgrm.data.dataset import InteractionDataset, Ragged, leave_one_out, temporal, validation_only
+from diffgrm.data.dataset import InteractionDataset, Ragged, leave_one_out, validation_only
 from diffgrm.data.histories import read_histories
 from diffgrm.data.ids import IdMap
+from diffgrm.data.splits import temporal
 from diffgrm.data.tables import read_interactions
 from diffgrm.evaluation.kinds import seen_steps
 from diffgrm.foundation.recipe import Recipe

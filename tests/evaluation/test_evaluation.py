@@ -200,3 +200,11 @@ def test_a_catalogue_smaller_than_the_lists_can_be_evaluated(tiny_recipe):
     split = leave_one_out(dataset)
     metrics = evaluate(recommender, split.test, dataset.items, split.item_counts, ks=(5,)).metrics
     assert metrics["validity"] == 1 and {"recall@5", "recall@10", "coverage@10"} <= set(metrics)
+
+
+def test_several_targets_of_a_list_share_one_ideal():
+    """Two of three targets found at 1 and 3 of the first 3: recall 2/3; DCG 1 + 1/2 over the ideal of three hits."""
+    held_out = EvaluationSet(pl.Series(["u"]), Ragged.from_lists([[4]]), Ragged.from_lists([[0, 2, 3]]))
+    metrics = evaluate(Fixed("abced"), held_out, ITEMS, COUNTS, ks=(1, 3)).metrics
+    assert metrics["recall@3"] == pytest.approx(2 / 3) and metrics["recall@1"] == pytest.approx(1 / 3)
+    assert metrics["ndcg@3"] == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3) + 1 / 2)) and metrics["ndcg@1"] == 1

@@ -29,7 +29,7 @@ def test_without_steps_in_training_none_was_seen(train):
 
 
 def evaluated(ranks):
-    return pl.DataFrame({"user_id": ["a", "b", "c", "d", "d", "e"], "rank": ranks})
+    return pl.DataFrame({"user_id": ["a", "b", "c", "d", "d", "e"], "list": [0, 1, 2, 3, 3, 4], "rank": ranks})
 
 
 def test_kinds_are_means_over_their_own_events():
@@ -38,7 +38,9 @@ def test_kinds_are_means_over_their_own_events():
     assert table["training_events"].to_list() == [1, 2, 1, 2, 2, 0]
     assert table["in_tail"].to_list() == [True, False, True, False, True, True]  # one of five items is the head
     found = by_kind([table])
-    assert list(found) == ["memorisation", "training_events", "popularity"] and list(found["training_events"]) == ["0-5"]
+    assert list(found) == ["memorisation", "training_events", "popularity", "history_length"]
+    assert list(found["training_events"]) == ["0-5"] and table["history_length"].to_list() == [2, 1, 1, 2, 2, 1]
+    assert {kind: values["events"] for kind, values in found["history_length"].items()} == {"1-4 items": 6}
     seen, rest = found["memorisation"]["memorised"], found["memorisation"]["rest"]
     assert (seen["events"], rest["events"], seen["share"]) == (2, 4, pytest.approx(1 / 3))
     assert seen["recall@10"] == 1 and rest["recall@10"] == 0.5

@@ -116,7 +116,7 @@ def poisoned(world, item):
 @pytest.mark.parametrize("split", ["leave_one_out", "temporal"])
 def test_trials_are_given_no_test_event(world, tmp_path, monkeypatch, split):
     recipe = KNN.override([f"data.split={split}"])
-    full = module.make_split(world, split, validation_share=0.1, test_share=0.1)
+    full = module.make_split(world, recipe.data)
     given, fit, asked = [], Recommender.fit, []
     known = full.train.values.tolist() + full.validation.histories.values.tolist() + full.validation.targets.values.tolist()
 
@@ -132,7 +132,7 @@ def test_trials_are_given_no_test_event(world, tmp_path, monkeypatch, split):
     monkeypatch.setattr(choosing, "evaluate", measured)
     first = search(world, tmp_path / "first", 3, recipe)
     for data in given:
-        assert len(data.test) == 0 and len(data.test.targets.values) == 0 and data.dataset.timestamps is None
+        assert len(data.test) == 0 and len(data.test.targets.values) == 0 and data.dataset.timestamps is None and not data.facts
         assert np.array_equal(data.dataset.events.values, full.train.values)
         assert np.array_equal(data.validation.targets.values, full.validation.targets.values)
         arrays = (data.dataset.events, data.train, data.validation.histories, data.validation.targets)

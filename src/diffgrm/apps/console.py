@@ -105,7 +105,7 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(
                 row["run"],
                 *(f"{metrics[name]:.4f}" for name in ("recall@10", "ndcg@10", "ndcg@10_unfiltered")),
-                "" if difference is None else "{:+.4f} ({:+.4f}, {:+.4f})".format(*difference.values()),
+                "" if difference is None else "{mean:+.4f} ({low:+.4f}, {high:+.4f})".format(**difference),
                 "" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}",
             )
         console.print(table)

@@ -1,4 +1,4 @@
-"""Ragged, InteractionDataset and the splits."""
+"""Ragged, InteractionDataset, and splits by the last events of a user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from diffgrm.data.events import read_events
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import IdMap, id_order
 from diffgrm.data.tables import read_items, renamings_for
-from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean
 
 OURS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP, Columns.TEXT, Columns.TITLE)
@@ -82,6 +81,13 @@ class Ragged:
             offsets[rows.start + 1 : rows.stop + 1] = end + new.offsets[1:]
             values[end : end + len(new.values)] = new.values
         return Ragged(values[: offsets[-1]], offsets)
+
+    def follows(self) -> np.ndarray:
+        """[values - 1] bool, whether a value and the next one stand in the same row."""
+        inside = np.ones(max(len(self.values) - 1, 0), dtype=bool)
+        borders = self.offsets[1:-1]
+        inside[borders[(borders > 0) & (borders < len(self.values))] - 1] = False
+        return inside
 
     def row_index_from_end(self) -> np.ndarray:
         """For every value, how many values of its row come after it."""
@@ -201,12 +207,12 @@ class InteractionDataset:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Users to recommend to, what they had met, and what they met next.
+    """Lists to make: for which user, what they had met, and what they met next.
 
     Attributes:
-        user_ids: external ids [U].
-        histories: item positions before the target, oldest first (U rows).
-        targets: the item positions that should be recommended (U rows; one each in leave-one-out).
+        user_ids: external ids [L]; a user with several lists stands in neighbouring rows.
+        histories: item positions before the target, oldest first (L rows).
+        targets: the item positions that should be recommended (L rows; one each in leave-one-out).
     """
 
     user_ids: pl.Series
@@ -216,20 +222,32 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.histories)
 
-    def sample(self, count: int | None, seed: int) -> EvaluationSet:
-        """At most ``count`` users, drawn without replacement; all of them for None."""
-        if count is None or count >= len(self):
-            return self
-        return self.rows(np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False)))
+    @cached_property
+    def n_users(self) -> int:
+        """Different users."""
+        return self.user_ids.n_unique()
 
-    def known_to(self, known: IdMap, items: IdMap) -> EvaluationSet:
-        """The users with a history item that ``known`` has; ``items`` are those that the histories are positions of."""
+    @cached_property
+    def keys(self) -> pl.Series:
+        """What tells the lists apart [L]: user ids, or the numbers of the rows where a user has several."""
+        return self.user_ids if self.n_users == len(self) else pl.Series(Columns.USER, range(len(self)), pl.Int64)
+
+    def sample(self, count: int | None, seed: int) -> EvaluationSet:
+        """At most ``count`` users with all their lists, drawn without replacement; all of them for None."""
+        if count is None or count >= self.n_users:
+            return self
+        drawn = np.zeros(self.n_users, dtype=bool)
+        drawn[np.random.default_rng(seed).choice(self.n_users, count, replace=False)] = True
+        return self.rows(np.flatnonzero(drawn[self.user_ids.rle_id().to_numpy()]))
+
+    def known_to(self, known: IdMap, items: IdMap) -> np.ndarray:
+        """The rows with a history item that ``known`` has; ``items`` are those that the histories are positions of."""
         is_known = known.positions(items.series) >= 0
         theirs = self.histories.by_blocks(lambda block: block.filter(is_known[block.values]))
-        return self.rows(np.flatnonzero(theirs.lengths))
+        return np.flatnonzero(theirs.lengths)
 
     def rows(self, chosen: np.ndarray) -> EvaluationSet:
-        """Some users, by their place."""
+        """Some lists, by their place."""
         return EvaluationSet(self.user_ids.gather(chosen), self.histories.rows(chosen), self.targets.rows(chosen))
 
 
@@ -238,6 +256,9 @@ class Split:
     """Training events, and the two sets that are never trained on.
 
     ``train`` keeps every user's row of the dataset (rows may be empty); ``test`` is empty for ``validation_only``.
+
+    Attributes:
+        facts: what results tell of it besides its name, such as where it cuts and how many targets are cold.
     """
 
     dataset: InteractionDataset
@@ -245,6 +266,7 @@ class Split:
     validation: EvaluationSet
     test: EvaluationSet
     name: str = field(default="leave_one_out")
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def item_counts(self) -> np.ndarray:
@@ -304,78 +326,3 @@ def validation_only(dataset: InteractionDataset) -> Split:
     users = np.flatnonzero(lengths >= 2)
     train = dataset.events.drop_last((lengths >= 2).astype(np.int64))
     return Split(dataset, train, _held_out(dataset, users, 0), _held_out(dataset, users[:0], 0), "validation_only")
-
-
-def temporal(dataset: InteractionDataset, validation_share: float = 0.1, test_share: float = 0.1) -> Split:
-    """Two cuts in time: events after the second are test, those between the cuts validation.
-
-    A user's targets are the different items met inside the window; the history is everything before the window. Users
-    with no event before a window are not evaluated in it.
-
-    Raises:
-        DataError: no timestamps, or shares that leave nothing to train on.
-    """
-    if dataset.timestamps is None:
-        raise DataError("a temporal split needs a 'timestamp' column; use split='leave_one_out' without one")
-    if validation_share + test_share >= 1:
-        raise DataError(f"validation_share {validation_share} + test_share {test_share} leave nothing to train on")
-    cuts = _cuts(dataset.timestamps, validation_share + test_share, test_share)
-    before, earlier = (_events_before(dataset, dataset.timestamps, cut) for cut in cuts)
-    train = dataset.events.part(0, before)
-    if len(train.values) == 0:
-        raise DataError("no event lies before the first cut in time: are all timestamps the same?")
-    validation, test = _window(dataset, before, earlier), _window(dataset, earlier, dataset.events.lengths)
-    return Split(dataset, train, validation, test, "temporal")
-
-
-def _cuts(times: np.ndarray, *shares: float) -> list[float]:
-    """The times from which on some shares of all events lie."""
-    places = [min(round(len(times) * (1 - share)), len(times) - 1) for share in shares]
-    ordered = mapped.room(len(times), np.float64)
-    for start in range(0, len(times), mapped.BLOCK):
-        ordered[start : start + mapped.BLOCK] = times[start : start + mapped.BLOCK]
-    ordered.partition(places)
-    return [float(ordered[place]) for place in places]
-
-
-def _events_before(dataset: InteractionDataset, times: np.ndarray, cut: float) -> np.ndarray:
-    """[U] events of each user before a time: the first ones, since they are in order."""
-    counts = np.zeros(dataset.n_users, dtype=np.int64)
-    for rows, block in Ragged(times, dataset.events.offsets).blocks():
-        owner = np.repeat(np.arange(len(block)), block.lengths)
-        counts[rows] = np.bincount(owner[block.values.astype(np.float64) < cut], minlength=len(block))
-    return counts
-
-
-def _window(dataset: InteractionDataset, start: np.ndarray, stop: np.ndarray) -> EvaluationSet:
-    """Users with events before the window of their events from ``start`` to before ``stop``, and in it."""
-    users = np.flatnonzero((start > 0) & (stop > start))
-    histories = dataset.events.part(0, start[users], users)
-    targets = dataset.events.part(start[users], stop[users], users).by_blocks(Ragged.distinct)
-    return EvaluationSet(dataset.users.gather(users), histories, targets)
-
-
-SPLITS: dict[str, Callable[..., Split]] = {
-    "leave_one_out": leave_one_out,
-    "validation_only": validation_only,
-    "temporal": temporal,
-}
-
-
-def make_split(dataset: InteractionDataset, name: str, *, validation_share: float, test_share: float) -> Split:
-    """The split that a recipe's ``data`` section names.
-
-    Raises:
-        DataError: nothing to train on or to validate with.
-    """
-    forks.check()
-    shares = {"validation_share": validation_share, "test_share": test_share} if name == "temporal" else {}
-    split = SPLITS[name](dataset, **shares)
-    problems = []
-    if not (split.train.lengths >= 2).any():
-        problems.append("no user has two training events, so there is nothing to learn a next item from")
-    if len(split.validation) == 0:
-        problems.append("no user is left for validation")
-    if problems:
-        raise DataError(f"the {name} split of {dataset!r} cannot be used:\n" + bullet_list(problems))
-    return split

@@ -14,11 +14,12 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
-from diffgrm.evaluation.metrics import long_tail, ndcg, recall
-from diffgrm.foundation.schema import Columns
+from diffgrm.evaluation.metrics import LIST, long_tail, ndcg, recall
+from diffgrm.evaluation.segments import SEGMENT
 
-MEMORISED, EVENTS, TAIL = "memorised", "training_events", "in_tail"  # columns of held-out events
+MEMORISED, EVENTS, TAIL, HISTORY = "memorised", "training_events", "in_tail", "history_length"  # of held-out events
 BINS = (0, 6, 11, 21)  # least training events of a target in each bin
+HISTORY_BINS = (1, 5, 10, 21)  # fewest items of a history in each bin
 Kinds = dict[str, dict[str, dict[str, float]]]
 """Of each way to part them, for each kind: ``events`` (how many), ``share``, ``recall@10`` and ``ndcg@10``."""
 
@@ -44,10 +45,7 @@ def seen_steps(train: Ragged, evaluation_set: EvaluationSet, n_items: int) -> np
 
 def _steps(rows: Ragged, n_items: int) -> np.ndarray:
     """A number of every step from an item to the next one of its row."""
-    inside = np.ones(max(len(rows.values) - 1, 0), dtype=bool)
-    borders = rows.offsets[1:-1]
-    inside[borders[(borders > 0) & (borders < len(rows.values))] - 1] = False
-    steps: np.ndarray = (rows.values[:-1].astype(np.int64) * n_items + rows.values[1:])[inside]
+    steps: np.ndarray = (rows.values[:-1].astype(np.int64) * n_items + rows.values[1:])[rows.follows()]
     return steps
 
 
@@ -57,15 +55,16 @@ def with_kinds(
     """What ``evaluate`` found of every held-out event, with what kind of event it is.
 
     Args:
-        per_user: of an evaluation; it may have fewer users than the set.
+        per_user: of an evaluation; it may have fewer lists than the set.
         item_counts: [I] training events of every item.
     """
-    asked = evaluation_set.rows(np.flatnonzero(evaluation_set.user_ids.is_in(per_user[Columns.USER].unique().implode())))
+    asked = evaluation_set.rows(per_user[LIST].unique(maintain_order=True).to_numpy())
     targets = asked.targets.values
     return per_user.with_columns(
         pl.Series(MEMORISED, seen_steps(train, asked, len(item_counts))),
         pl.Series(EVENTS, item_counts[targets]),
         pl.Series(TAIL, long_tail(item_counts)[targets]),
+        pl.Series(HISTORY, np.repeat(asked.histories.lengths, asked.targets.lengths)),
     )
 
 
@@ -77,8 +76,9 @@ def by_kind(tables: Sequence[pl.DataFrame], column: str = "rank") -> Kinds:
         column: of the ranks.
 
     Returns:
-        ``memorisation``, ``training_events`` and ``popularity`` (the head is the fifth of items with most training events),
-        as far as the tables have their columns; a kind without events is left out.
+        ``memorisation``, ``training_events``, ``popularity`` (the head is the fifth of items with most training events),
+        ``history_length``, and the segments of :func:`diffgrm.evaluation.segments.with_segment`, as far as the tables have
+        their columns; a kind without events is left out.
     """
     each = [Ragged(table[column].to_numpy(), np.arange(table.height + 1)) for table in tables]
     gains = {
@@ -111,6 +111,13 @@ def _masks(table: pl.DataFrame) -> dict[str, dict[str, np.ndarray]]:
     if TAIL in table.columns:
         tail = table[TAIL].to_numpy()
         masks["popularity"] = {"head": ~tail, "tail": tail}
+    if HISTORY in table.columns:
+        length = table[HISTORY].to_numpy()
+        spans = pairwise((*HISTORY_BINS, np.inf))
+        masks[HISTORY] = {f"{_span(low, high)} items": (length >= low) & (length < high) for low, high in spans}
+    for column in (name for name in table.columns if name.startswith(SEGMENT)):
+        values = table[column]
+        masks[column] = {value: (values == value).to_numpy() for value in values.unique().sort()}
     return masks
 
 

@@ -5,7 +5,8 @@ one count per item, so memory does not grow with users x items.
 
 ``validity`` is the share of the places of the (filtered) lists that hold a real item: an invented item lowers it, and so
 does a list that is shorter than it could be, as when a decoder ends in semantic IDs that no item has. ``distinctness`` is
-the share of real entries that do not repeat in their list.
+the share of real entries that do not repeat in their list. ``novelty@k`` is the mean self-information of the items of the
+filtered lists, in bits, and ``diversity@k`` how unlike each other their texts are.
 
 Names: ``recall@10`` ranks with the user's history filtered out, ``recall@10_unfiltered`` without filter, and
 ``sid_recall@10`` counts semantic IDs instead of items, unfiltered, for comparison with the paper only.
@@ -20,12 +21,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.data.ids import IdMap
+from diffgrm.evaluation.beyond_accuracy import diversity, novelty, self_information
 from diffgrm.foundation.schema import Columns, DataError
 
 logger = logging.getLogger(__name__)
+LIST = "list"  # column of held-out events: which list they are a target of
 
 
 class Recommends(Protocol):
@@ -132,19 +136,23 @@ class Evaluation:
 
     Attributes:
         n_users: users evaluated.
-        metrics: name -> mean over users.
-        per_user: user_id, item_id (the target), ``rank``, ``rank_unfiltered`` (0: not in the list).
-        n_skipped: users left out because the recommender knows no item of their history.
+        metrics: name -> mean over lists, of which most splits make one for each user.
+        per_user: user_id, item_id (the target), ``list`` (its row in the evaluation set), ``rank``, ``rank_unfiltered`` (0:
+            not in the list).
+        n_skipped: lists left out because the recommender knows no item of their history.
+        n_lists: lists evaluated.
     """
 
     n_users: int
     metrics: dict[str, float]
     per_user: pl.DataFrame
-    n_skipped: int = 0
+    n_skipped: int
+    n_lists: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``{"n_users": .., "n_skipped": .., "metrics": {..}}``."""
-        return {"n_users": self.n_users, "n_skipped": self.n_skipped, "metrics": self.metrics}
+        """For JSON: ``{"n_users": .., "n_lists": .., "n_skipped": .., "metrics": {..}}``."""
+        counts = {"n_users": self.n_users, "n_lists": self.n_lists, "n_skipped": self.n_skipped}
+        return {**counts, "metrics": self.metrics}
 
 
 def evaluate(
@@ -156,6 +164,7 @@ def evaluate(
     users_at_once: int = 8192,
     progress: Callable[[int], None] | None = None,
     known: IdMap | None = None,
+    texts: sp.csr_array | None = None,
 ) -> Evaluation:
     """Full-ranking evaluation by item, with and without the history filtered out.
 
@@ -164,35 +173,36 @@ def evaluate(
             SID) and ``recommend_sids``, the SID-level metrics are added.
         evaluation_set: users, histories and targets.
         items: the catalogue.
-        item_counts: [I] training events of every item, for the long tail.
+        item_counts: [I] training events of every item, for the long tail and novelty.
         ks: list lengths; 10 is always added.
         users_at_once: users in one call of ``recommend``.
         progress: called with the number of lists made since the last call (two for each user).
         known: the items that the recommender knows, where those may be others; users with none of them in their history
             are left out and counted. None: everybody is asked for.
+        texts: [I, f] vectors of the items' texts, of length 1, from which ``diversity@k`` comes; None: without it.
 
     Raises:
         DataError: nobody to evaluate.
     """
-    asked, evaluation_set = len(evaluation_set), _of_known_items(evaluation_set, known, items)
+    rows_asked = _rows_of_known_items(evaluation_set, known, items)
+    asked, evaluation_set = len(evaluation_set), evaluation_set.rows(rows_asked)
     ks = sorted({*ks, 10})
     k = min(max(ks), len(items) if known is None else len(known))
     with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
     sid_numbers = with_sids.sid_numbers(items.series) if with_sids else None
-    tail = long_tail(item_counts)
-    tally = _Tally(len(items), ks)
+    tally = _Tally(item_counts, ks, texts)
     ranks: dict[str, list[np.ndarray]] = {"filtered": [], "unfiltered": [], "sid": []}
     for start in range(0, len(evaluation_set), users_at_once):
         rows = np.arange(start, min(start + users_at_once, len(evaluation_set)))
         histories = _history_table(evaluation_set, rows, items)
-        user_ids, targets = evaluation_set.user_ids.gather(rows), evaluation_set.targets.rows(rows)
+        user_ids, targets = evaluation_set.keys.gather(rows), evaluation_set.targets.rows(rows)
         for name, exclude_seen in (("filtered", True), ("unfiltered", False)):
             table = recommender.recommend(histories, k, exclude_seen=exclude_seen)
             lists = _lists(table, user_ids, items, k, tally if exclude_seen else None)
             ranks[name].append(ranks_in_lists(lists, targets).values)
             if exclude_seen:
                 seen = evaluation_set.histories.rows(rows).distinct().lengths
-                tally.add(lists, tail, possible=np.minimum(k, len(items) - seen))
+                tally.add(lists, possible=np.minimum(k, len(items) - seen))
             elif sid_numbers is not None:
                 ranks["sid"].append(_sid_ranks(recommender, histories, user_ids, lists, targets, sid_numbers, k))
             if progress:
@@ -208,46 +218,53 @@ def evaluate(
         {
             Columns.USER: evaluation_set.user_ids.gather(user),
             Columns.ITEM: items.gather(evaluation_set.targets.values),
+            LIST: rows_asked[user],
             "rank": found["filtered"].values,
             "rank_unfiltered": found["unfiltered"].values,
         }
     )
-    return Evaluation(len(evaluation_set), metrics, per_user, asked - len(evaluation_set))
+    return Evaluation(evaluation_set.n_users, metrics, per_user, asked - len(evaluation_set), len(evaluation_set))
 
 
-def _of_known_items(evaluation_set: EvaluationSet, known: IdMap | None, items: IdMap) -> EvaluationSet:
-    """The users with an item in their history that a recommender knows; None: all.
+def _rows_of_known_items(evaluation_set: EvaluationSet, known: IdMap | None, items: IdMap) -> np.ndarray:
+    """The lists with an item in their history that a recommender knows; None: all.
 
     Raises:
         DataError: there are none.
     """
     asked = len(evaluation_set)
-    if known is not None:
-        evaluation_set = evaluation_set.known_to(known, items)
-        if len(evaluation_set) < asked:
-            logger.warning("%d of %d users have no known item and are not evaluated", asked - len(evaluation_set), asked)
-    if len(evaluation_set) == 0:
+    rows = np.arange(asked) if known is None else evaluation_set.known_to(known, items)
+    if len(rows) < asked:
+        logger.warning("%d of %d lists have no known item in their history and are not evaluated", asked - len(rows), asked)
+    if len(rows) == 0:
         raise DataError("there are no users to evaluate: the split keeps no events for this set, or none of known items")
-    return evaluation_set
+    return rows
 
 
 class _Tally:
     """Running counts over blocks of users."""
 
-    def __init__(self, n_items: int, ks: Sequence[int]) -> None:
-        self.counts = {k: np.zeros(n_items, dtype=np.int64) for k in ks}
-        self.tail_share = dict.fromkeys(ks, 0.0)
+    def __init__(self, item_counts: np.ndarray, ks: Sequence[int], texts: sp.csr_array | None) -> None:
+        self.tail, self.information, self.texts = long_tail(item_counts), self_information(item_counts), texts
+        self.counts = {k: np.zeros(len(item_counts), dtype=np.int64) for k in ks}
+        self.tail_share, self.novelty, self.diversity = (dict.fromkeys(ks, 0.0) for _ in range(3))
+        self.paired = dict.fromkeys(ks, 0)  # lists of two items or more
         self.users = self.returned = self.real = self.distinct = self.places = 0
 
-    def add(self, lists: np.ndarray, tail: np.ndarray, possible: np.ndarray) -> None:
+    def add(self, lists: np.ndarray, possible: np.ndarray) -> None:
         """Count lists [U, k] of item positions, -1 in unused places; ``possible`` [U] items could have been in them."""
         self.users += len(lists)
         self.places += int(possible.sum())
         for k, counts in self.counts.items():
             first, used = lists[:, :k], lists[:, :k] >= 0
             counts += np.bincount(first[used], minlength=len(counts))
-            in_tail = np.where(used, tail[np.maximum(first, 0)], False).sum(1)
+            in_tail = np.where(used, self.tail[np.maximum(first, 0)], False).sum(1)
             self.tail_share[k] += float((in_tail / np.maximum(used.sum(1), 1)).sum())
+            self.novelty[k] += float(novelty(first, self.information).sum())
+            if self.texts is not None:
+                unlike = diversity(first, self.texts)
+                self.diversity[k] += float(np.nansum(unlike))
+                self.paired[k] += int(np.isfinite(unlike).sum())
 
     def check_rows(self, user: pl.Series, position: np.ndarray) -> None:
         """Count returned rows: how many are items of the catalogue, and how many of those repeat in a list."""
@@ -258,7 +275,7 @@ class _Tally:
         self.distinct += pairs.n_unique()
 
     def metrics(self) -> dict[str, float]:
-        """Validity, distinctness, and coverage, Gini and APLT for every k."""
+        """Validity, distinctness, and coverage, Gini, APLT, novelty and diversity for every k."""
         result = {
             "validity": self.real / max(self.places, self.returned, 1),
             "distinctness": self.distinct / self.real if self.real else 0.0,
@@ -267,13 +284,16 @@ class _Tally:
             result[f"coverage@{k}"] = float((counts > 0).mean())
             result[f"gini@{k}"] = gini(counts)
             result[f"aplt@{k}"] = self.tail_share[k] / self.users
+            result[f"novelty@{k}"] = self.novelty[k] / self.users
+            if self.paired[k]:
+                result[f"diversity@{k}"] = self.diversity[k] / self.paired[k]
         return result
 
 
 def _history_table(evaluation_set: EvaluationSet, rows: np.ndarray, items: IdMap) -> pl.DataFrame:
     histories = evaluation_set.histories.rows(rows)
     user = np.repeat(rows, histories.lengths)
-    return pl.DataFrame({Columns.USER: evaluation_set.user_ids.gather(user), Columns.ITEM: items.gather(histories.values)})
+    return pl.DataFrame({Columns.USER: evaluation_set.keys.gather(user), Columns.ITEM: items.gather(histories.values)})
 
 
 def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally: _Tally | None) -> np.ndarray:

@@ -51,6 +51,7 @@ PARTS: dict[str, dict[str, str]] = {
         "h2rec": "diffgrm.networks.h2rec:H2Rec",
         "item_knn": "diffgrm.ranking.neighbours:ItemKNN",
         "text_knn": "diffgrm.ranking.neighbours:TextKNN",
+        "transition_graph": "diffgrm.ranking.transition_graph:TransitionGraph",
         "score_fusion": "diffgrm.ranking.score_fusion:ScoreFusion",
     },
     "branch": {
@@ -108,6 +109,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sid_sasrec": "diffgrm.recommenders.sasrec:SidSASRecRecommender",
         "item_knn": "diffgrm.recommenders.neighbours:ItemKNNRecommender",
         "text_knn": "diffgrm.recommenders.neighbours:TextKNNRecommender",
+        "transition_graph": "diffgrm.recommenders.transition_graph:TransitionGraphRecommender",
         "ensemble": "diffgrm.recommenders.ensemble:EnsembleRecommender",
         "popularity": "diffgrm.recommenders.popularity:PopularityRecommender",
         "random": "diffgrm.recommenders.random:RandomRecommender",

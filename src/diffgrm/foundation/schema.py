@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-OnlyWith = tuple[tuple[str, str, tuple[str | bool, ...]], ...]  # a setting, another one, and the values of that
+OnlyWith = tuple[tuple[str, str, tuple[str | bool | None, ...]], ...]  # a setting, another one, and the values of that
 
 
 class Columns:
@@ -131,7 +131,7 @@ def idle(path: str, rules: OnlyWith, values: Mapping[str, Any], *usual: Mapping[
     """
     return [
         f"{path}.{key} = {values[key]} does nothing with {path}.{other} = {values[other]}; leave it out, or set "
-        f"{path}.{other} to {' or '.join(map(str, wanted))}"
+        f"{path}.{other} to {' or '.join('null' if value is None else str(value) for value in wanted)}"
         for key, other, wanted in rules
         if values[other] not in wanted and all(values[key] != known[key] for known in usual if key in known)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -36,7 +37,14 @@ class Section(BaseModel):
 class DataSettings(Section):
     """Which events are held out."""
 
-    only_with: ClassVar[OnlyWith] = (("validation_share", "split", ("temporal",)), ("test_share", "split", ("temporal",)))
+    only_with: ClassVar[OnlyWith] = (
+        *(
+            (key, "split", ("temporal",))
+            for key in ("validation_share", "test_share", "validation_from", "test_from", "target", "cold_targets")
+        ),
+        ("validation_share", "validation_from", (None,)),
+        ("test_share", "test_from", (None,)),
+    )
 
     split: Literal["leave_one_out", "temporal", "validation_only"] = Field(
         "leave_one_out",
@@ -45,6 +53,27 @@ class DataSettings(Section):
     )
     validation_share: float = Field(0.1, gt=0, lt=1, description="temporal: share of events between the two cuts")
     test_share: float = Field(0.1, gt=0, lt=1, description="temporal: share of events after the second cut")
+    validation_from: str | None = Field(
+        None, description="temporal: the first cut as a time, written as timestamps are, in place of a share"
+    )
+    test_from: str | None = Field(
+        None, description="temporal: the second cut as a time, such as 2014-05-13 or 1399939200, in place of a share"
+    )
+    target: Literal["all", "last", "successive"] = Field(
+        "all",
+        description="temporal: all: one list against all that a user met after the cut; last: their last event only; "
+        "successive: every event after the cut, each with what came before it as its history",
+    )
+    cold_targets: Literal["keep", "drop"] = Field(
+        "keep", description="temporal: events of items without training events: they are targets too, or are not"
+    )
+
+    @field_validator("validation_from", "test_from", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        if isinstance(value, datetime.date):
+            return value.isoformat()
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class SemanticIdSettings(Section):

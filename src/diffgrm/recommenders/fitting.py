@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffgrm.data.dataset import InteractionDataset, Split, make_split
+from diffgrm.data.dataset import InteractionDataset, Split
+from diffgrm.data.splits import make_split
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
@@ -36,7 +37,7 @@ def learn(
     """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
     data, split = recipe.data, dataset
     if isinstance(split, InteractionDataset):
-        split = make_split(split, data.split, validation_share=data.validation_share, test_share=data.test_share)
+        split = make_split(split, data)
     elif split.name != data.split:
         raise RecipeError(
             f"the recipe says data.split={data.split}, but this is a {split.name} split; let both be the same"
@@ -63,6 +64,7 @@ def learn_from(
         "training_events": len(split.train.values),
         "training_fingerprint": split.fingerprint,
         "split": split.name,
+        **({"held_out": split.facts} if split.facts else {}),
     }
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress, watch)
     for part in parts.values():

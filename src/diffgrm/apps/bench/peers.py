@@ -3,7 +3,7 @@
 A peer is a script that is run by its own Python with a folder as its one argument. The folder holds
 
     train.parquet       user_id, item_id, in order of time
-    validation.parquet  user_id, item_id: the event after each user's last one in train
+    validation.parquet  user_id, item_id: the events that each user is validated with, after their last ones in train
     histories.parquet   user_id, item_id, in order of time: what stands before each test event
     items.parquet       item_id, and the digits of semantic IDs where the suite names a run whose they are
     vectors.npy         item vectors, where the suite names a run whose they are
@@ -89,7 +89,7 @@ def _export(
     write_parquet(
         _events(split.validation.user_ids, split.validation.targets, dataset.items), folder / "validation.parquet"
     )
-    write_parquet(_events(split.test.user_ids, split.test.histories, dataset.items), folder / "histories.parquet")
+    write_parquet(_events(split.test.keys, split.test.histories, dataset.items), folder / "histories.parquet")
     items = dataset.item_table.select(Columns.ITEM)
     if codes is not None:
         items = items.with_columns(**{f"digit_{j}": pl.Series(codes[:, j]) for j in range(codes.shape[1])})

@@ -15,29 +15,34 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
 from diffgrm.apps.choosing import validation_score
 from diffgrm.apps.semantic_ids import semantic_ids_of
-from diffgrm.data.dataset import InteractionDataset, Split, make_split
+from diffgrm.data.clock import with_clock
+from diffgrm.data.dataset import InteractionDataset, Split
 from diffgrm.data.sources.listing import load_source
+from diffgrm.data.splits import make_split
 from diffgrm.evaluation.kinds import with_kinds
 from diffgrm.evaluation.metrics import evaluate
+from diffgrm.evaluation.protocol import protocol, sentences
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
 from diffgrm.foundation.schema import DataError, DiffGRMError
-from diffgrm.foundation.sections import DataSettings
 from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
+from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -72,32 +77,51 @@ class Cell:
 
 @dataclass(frozen=True)
 class World:
-    """A dataset of a suite, split."""
+    """A dataset of a suite, split.
+
+    Attributes:
+        protocol: what results tell of the split.
+    """
 
     name: str
     dataset: InteractionDataset
     split: Split
+    protocol: dict[str, Any]
     identity: str
+
+    @cached_property
+    def texts(self) -> sp.csr_array:
+        """[I, features] what tells how unlike items are, the same for all runs."""
+        return word_vectors(self.dataset.item_table)
 
     @classmethod
     def load(cls, suite: Suite, name: str) -> World:
-        """From a folder that the suite names, else from the publisher; leave-one-out.
+        """From a folder that the suite names, else from the publisher; held out as the suite says.
 
         Raises:
-            DataError, DownloadError: it cannot be had.
+            DataError, DownloadError: it cannot be had, or not be split so.
         """
-        for folder in suite.folders:
-            home = suite.path(folder) / name
-            if (home / "interactions.parquet").is_file():
-                dataset = InteractionDataset.from_tables(home / "interactions.parquet", home / "items.parquet", name=name)
-                break
-        else:
-            dataset = load_source(name)
-        data = DataSettings()  # type: ignore[call-arg]
-        split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
+        dataset, untimed = _dataset(suite, name)
+        split = make_split(dataset, suite.data)
+        facts = protocol(split) | ({"events_without_time": untimed} if untimed else {})
         split = replace(split, test=split.test.sample(suite.test_users, seed=0))
         ids = [dataset.users.series.to_list(), dataset.items.series.to_list(), dataset.item_table.hash_rows().sum()]
-        return cls(name, dataset, split, digest([dataset.events.values, dataset.events.offsets, *ids]))
+        times = [] if dataset.timestamps is None else [dataset.timestamps]
+        held = [suite.data.model_dump(), *(times if suite.data.split == "temporal" else [])]
+        return cls(name, dataset, split, facts, digest([dataset.events.values, dataset.events.offsets, *ids, *held]))
+
+
+def _dataset(suite: Suite, name: str) -> tuple[InteractionDataset, int]:
+    """A dataset of a suite, and how many events were left out because they have no time."""
+    clock = suite.clock.get(name)
+    for folder in suite.folders:
+        home = suite.path(folder) / name
+        if (events := home / "interactions.parquet").is_file():
+            rows, untimed = (events, 0) if clock is None else with_clock(events, clock)
+            return InteractionDataset.from_tables(rows, home / "items.parquet", name=name), untimed
+    if clock is not None:
+        raise DataError(f"clock names the column {clock!r} of {name}, which lies in none of the suite's folders")
+    return load_source(name), 0
 
 
 class Runner:
@@ -123,7 +147,7 @@ class Runner:
                 failed[name] = str(error)
                 self.say(f"{name}: {error}")
                 continue
-            self.say(f"{world.dataset!r}")
+            self.say("\n".join([f"{world.dataset!r}", *sentences(world.protocol)]))
             for run, seed in self._order():
                 label = f"{name}, {run}, seed {seed}"
                 try:
@@ -259,19 +283,19 @@ class Runner:
 def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFrame]:
     """Test metrics, facts and times; and the ranks of every held-out event with what tables are broken down by."""
     split, started = world.split, time.perf_counter()
-    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts)
+    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts, texts=world.texts)
     seconds = time.perf_counter() - started
     content = {
         "metrics": found.metrics,
         "facts": recommender.facts,
         "recipe": recommender.recipe.to_dict() if isinstance(recommender, Recommender) else None,
         "users": found.n_users,
+        "lists": found.n_lists,
+        "protocol": world.protocol,
         "evaluation_seconds": round(seconds, 2),
-        "ms_per_list": round(1e3 * seconds / (2 * found.n_users), 3),
+        "ms_per_list": round(1e3 * seconds / (2 * found.n_lists), 3),
     }
-    lengths = np.repeat(split.test.histories.lengths, split.test.targets.lengths)
-    ranks = with_kinds(found.per_user, split.test, split.train, split.item_counts)
-    return content, ranks.with_columns(history_length=pl.Series(lengths))
+    return content, with_kinds(found.per_user, split.test, split.train, split.item_counts)
 
 
 def observe(recommender: Recommender, world: World, run_folder: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ datasets: [toy, movielens-100k]
 folders: [../data]                 # where DATASET/interactions.parquet and items.parquet may lie, beside this file
 seeds: [0, 1]
 test_users: 5000                   # a sample of the test users; left out, all of them are ranked
+data: {split: temporal, target: last}      # how events are held out, the same for all runs; left out: leave-one-out
+clock: {movielens-100k: seen_at}   # where real times stand, for datasets whose timestamp is only an order
 reference: sasrec                  # differences and their intervals are to this run
 runs:
   popularity: {recommender: popularity}
@@ -39,7 +41,7 @@ from diffgrm.foundation.presets import is_preset
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import settings
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
-from diffgrm.foundation.sections import Seed
+from diffgrm.foundation.sections import DataSettings, Seed
 from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 
@@ -71,6 +73,8 @@ class Suite(BaseModel):
     folders: tuple[Path, ...] = ()
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     test_users: int | None = Field(None, ge=1)  # so many, the same for all runs, are ranked; null: all
+    data: DataSettings = DataSettings()  # type: ignore[call-arg]
+    clock: dict[str, str] = {}
     reference: str
     runs: dict[str, Run] = Field(min_length=1)
     _home: Path = PrivateAttr(default=Path())
@@ -105,7 +109,10 @@ class Suite(BaseModel):
     def _check_names(self) -> Self:
         if self.reference not in self.runs:
             raise ValueError(f"reference {self.reference!r} is not among the runs{did_you_mean(self.reference, self.runs)}")
+        if strange := sorted(set(self.clock) - set(self.datasets)):
+            raise ValueError(f"clock names a column for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
         for name, run in self.runs.items():
+            self._check_split(name, run)
             seen, like = {name}, run.like
             while like is not None:
                 if like not in self.runs:
@@ -125,6 +132,14 @@ class Suite(BaseModel):
             if strange := sorted(set(run.only_on) - set(self.datasets)):
                 raise ValueError(f"{name!r} has changes for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
         return self
+
+    def _check_split(self, name: str, run: Run) -> None:
+        """Refuse a run that would be fitted on another split than it is asked on, or cannot be asked so."""
+        said = [*run.changes, *(section for changes in run.only_on.values() for section in changes)]
+        if "data" in said or any(key.split(".")[0] == "data" for key in run.choose):
+            raise ValueError(f"{name!r} has data settings of its own, but all runs share one split; set data beside runs")
+        if run.peer is not None and self.data.target == "successive":
+            raise ValueError(f"{name!r} is a peer, which makes one list a user; data.target = successive asks for more")
 
     def _check_members(self, name: str, recipe: Recipe) -> list[str]:
         """What is wrong with the members of a run, a line each."""
@@ -173,7 +188,7 @@ class Suite(BaseModel):
         Files that it names lie where the suite file says, from its own folder.
         """
         raw = self._raw(name, dataset, choice)
-        return Recipe.from_dict({**raw, "seed": seed}).located(self._home)
+        return Recipe.from_dict({**raw, "data": self.data.model_dump(), "seed": seed}).located(self._home)
 
     def _raw(self, name: str, dataset: str, choice: Mapping[str, Any]) -> dict[str, Any]:
         run = self.runs[name]

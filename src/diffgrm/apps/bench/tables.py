@@ -14,7 +14,8 @@ import polars as pl
 from diffgrm.apps.bench.runner import results
 from diffgrm.apps.bench.suite import Suite
 from diffgrm.evaluation.kinds import by_kind
-from diffgrm.evaluation.statistics import GAINS, interval_of_difference, user_gains
+from diffgrm.evaluation.protocol import sentences
+from diffgrm.evaluation.statistics import GAINS, holm, interval_of_difference, list_gains, list_owners, signed_rank_p
 from diffgrm.foundation.shown import markdown as as_markdown
 from diffgrm.foundation.storage import atomic_file
 
@@ -24,7 +25,8 @@ SHOWN = ("recall@10", "ndcg@10", "recall@10_unfiltered", "ndcg@10_unfiltered", "
 def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
     """One row for each dataset and run: means and spread over seeds, differences to the reference with intervals.
 
-    A difference is of the mean over the seeds that both have, paired by user; its interval is a bootstrap over users.
+    A difference is of the mean over the seeds that both have, paired by user; its interval is a bootstrap over users, ``p``
+    that of Wilcoxon's signed-rank test, and ``p_holm`` the same after Holm over all runs of the dataset, for each metric.
     """
     found = results(suite, out)
     by_run: dict[tuple[str, str], list[tuple[dict[str, Any], pl.DataFrame]]] = {}
@@ -39,6 +41,8 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "run": run,
             "seeds": [c["seed"] for c in contents],
             "users": contents[0]["users"],
+            "lists": contents[0].get("lists", contents[0]["users"]),
+            "protocol": contents[0].get("protocol", {}),
             "metrics": {name: float(np.mean(values)) for name, values in metrics.items()},
             "standard_deviation": {name: _spread(values) for name, values in metrics.items()},
             "parameters": contents[0]["facts"].get("parameters"),
@@ -57,15 +61,28 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
                 for suffix, column in (("", "rank"), ("_unfiltered", "rank_unfiltered"))
             }
         rows.append(row)
+    _correct(rows)
     return rows
+
+
+def _correct(rows: list[dict[str, Any]]) -> None:
+    """Add ``p_holm`` to the differences."""
+    for dataset in {row["dataset"] for row in rows}:
+        compared = [row["difference"] for row in rows if row["dataset"] == dataset and "difference" in row]
+        for name in compared[0] if compared else ():
+            corrected = holm([difference[name]["p"] for difference in compared])
+            for difference, value in zip(compared, corrected, strict=True):
+                difference[name]["p_holm"] = value
 
 
 def _difference(cells: list, reference: list, metric: str, column: str) -> dict[str, float]:
     seeds = {content["seed"] for content, _ in cells} & {content["seed"] for content, _ in reference}
     both = [[ranks for content, ranks in side if content["seed"] in seeds or not seeds] for side in (cells, reference)]
-    gain, baseline = (user_gains(tables, metric, column) for tables in both)
-    low, high = interval_of_difference(gain, baseline)
-    return {"mean": float((gain - baseline).mean()), "low": low, "high": high}
+    gain, baseline = (list_gains(tables, metric, column) for tables in both)
+    owners = list_owners(both[0][0])
+    low, high = interval_of_difference(gain, baseline, owners)
+    p = signed_rank_p(gain, baseline, owners)
+    return {"mean": float((gain - baseline).mean()), "low": low, "high": high, "p": p}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -109,7 +126,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-_PARTS = (("", "mean"), ("_low", "low"), ("_high", "high"))
+_PARTS = (("", "mean"), ("_low", "low"), ("_high", "high"), ("_p", "p"), ("_p_holm", "p_holm"))
 
 
 def markdown(rows: list[dict[str, Any]], reference: str) -> str:
@@ -122,8 +139,10 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
             "",
             f"{mine[0]['users']:,} test users; differences are to {as_markdown(reference)}.",
             "",
+            *(as_markdown(sentence) for sentence in sentences_of(mine)),
+            "",
         ]
-        head = ["run", "seeds", *SHOWN, "NDCG@10 difference (95%)", "parameters", "fit", "ms a list"]
+        head = ["run", "seeds", *SHOWN, "NDCG@10 difference (95%)", "p (Holm)", "parameters", "fit", "ms a list"]
         parts += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         parts += ["| " + " | ".join(_cells(row)) + " |" for row in mine]
         parts.append("")
@@ -133,6 +152,11 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
             parts += ["| " + " | ".join([as_markdown(row["run"]), *cells_by_kind(row, kinds)]) + " |" for row in mine]
             parts.append("")
     return "\n".join(parts)
+
+
+def sentences_of(rows: list[dict[str, Any]]) -> list[str]:
+    """How the events of a dataset were held out, the same for all runs; none of older results."""
+    return sentences(rows[0]["protocol"]) if rows[0].get("protocol") else []
 
 
 def kinds_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
@@ -161,10 +185,22 @@ def _cells(row: dict[str, Any]) -> list[str]:
         value, spread = row["metrics"].get(name), row["standard_deviation"].get(name)
         cells.append("" if value is None else short(value) + (f" ± {short(spread)}" if spread is not None else ""))
     difference = row.get("difference", {}).get("ndcg@10")
-    cells.append("" if difference is None else "{:+.4f} ({:+.4f} to {:+.4f})".format(*difference.values()))
+    cells.append("" if difference is None else "{mean:+.4f} ({low:+.4f} to {high:+.4f})".format(**difference))
+    cells.append(chance(difference))
     cells.append(f"{row['parameters']:,}" if row["parameters"] else "")
     cells.append(f"{row['fit_seconds']:.0f} s" if row["fit_seconds"] is not None else "")
     return [*cells, "" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}"]
+
+
+def chance(difference: dict[str, float] | None) -> str:
+    """The corrected p of a difference; empty without one, as in older results.
+
+    >>> chance({"p_holm": 0.0312}), chance({"p_holm": 1e-9}), chance(None)
+    ('.0312', '<.0001', '')
+    """
+    if difference is None or "p_holm" not in difference:
+        return ""
+    return short(difference["p_holm"]) if difference["p_holm"] >= 1e-4 else "<.0001"
 
 
 def short(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import polars as pl
 import typer
@@ -13,6 +13,7 @@ import typer
 from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.batch import embed_batch, recommend_batch
 from diffgrm.apps.cli.documents import documents_app
+from diffgrm.apps.cli.evaluating import evaluate
 from diffgrm.apps.cli.items import items_app
 from diffgrm.apps.cli.listings import datasets, recipes
 from diffgrm.apps.cli.plan import plan
@@ -27,7 +28,6 @@ from diffgrm.apps.cli.shared import (
     Interactions,
     Items,
     JsonFile,
-    OnEmpty,
     Overrides,
     Precision,
     Quiet,
@@ -58,7 +58,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (recipes, datasets, bench, report, tune, demo, export, plan, serve, recommend_batch, embed_batch):
+for _command in (evaluate, recipes, datasets, bench, report, tune, demo, export, plan, serve, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)
@@ -166,52 +166,6 @@ def recommend(
         say(f"{rows:,} rows for {users:,} users written to {out}")
 
 
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
-    overrides: Overrides = None,
-    interactions: Interactions = None,
-    items: Items = None,
-    dataset: Dataset = None,
-    column: Column = None,
-    time_format: TimeFormat = None,
-    on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
-    users: Annotated[int | None, typer.Option(min=1, help="Evaluate this many users, drawn by the recipe's seed.")] = None,
-    on_empty: OnEmpty = "error",
-    device: Device = "auto",
-    precision: Precision = "32",
-    json_file: JsonFile = None,
-    ranks: Annotated[Path | None, typer.Option(help="Write the rank of every target here (parquet).")] = None,
-    quiet: Quiet = False,
-    trust_code: TrustCode = False,
-) -> None:
-    """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
-    from diffgrm.apps.console import show_kinds, show_metrics
-    from diffgrm.data.dataset import make_split
-    from diffgrm.evaluation import metrics as evaluation
-    from diffgrm.evaluation.kinds import by_kind, with_kinds
-    from diffgrm.foundation.terminal import progress_bar
-    from diffgrm.recommenders import load
-
-    check_outputs(ranks, json_file, (".parquet",))
-    recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    data = dataset_of(interactions, items, dataset, column, time_format)
-    settings = recommender.recipe.data
-    split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
-    held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
-    with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
-        known = recommender.items if on_empty == "skip" else None
-        by = data.items, split.item_counts, recommender.recipe.evaluation.ks
-        result = evaluation.evaluate(recommender, held_out, *by, progress=progress, known=known)
-    show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
-    events = with_kinds(result.per_user, held_out, split.train, split.item_counts)
-    show_kinds(kinds := by_kind([events]))
-    if json_file is not None:
-        write_json(json_file, result.to_dict() | {"kinds": kinds})
-    if ranks is not None:
-        write_table(events, ranks)
-
-
 @app.command(cls=CommandWithSettings)
 def tokenize(
     out: Annotated[Path, typer.Option(help="Write item_id and the digits here (.parquet, .csv, .jsonl).")],
@@ -231,9 +185,9 @@ def tokenize(
     import numpy as np
 
     from diffgrm.apps.console import show_report
-    from diffgrm.data.dataset import make_split
     from diffgrm.data.frames import load_frame
     from diffgrm.data.ids import id_order
+    from diffgrm.data.splits import make_split
     from diffgrm.data.tables import read_items, renamings_for
     from diffgrm.foundation.terminal import say
     from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
@@ -252,10 +206,9 @@ def tokenize(
         table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:
         data = dataset_of(interactions, items, dataset, column, time_format)
-        settings = chosen.data
-        split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
+        split = make_split(data, chosen.data)
         table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
-        learnt_from = EventContext(split, settings.model_dump(), chosen.seed)
+        learnt_from = EventContext(split, chosen.data.model_dump(), chosen.seed)
     tokenizer, collisions = chosen.tokenizer.build(seed=chosen.seed), chosen.semantic_ids.collisions
     tokenizer.check(table[Columns.ITEM])
     embeddings = embed_items(chosen.embedding.build(seed=chosen.seed), table, in_training, context=learnt_from, given=given)

@@ -25,7 +25,7 @@ def plan(
 
     Prints decoding.sizes for decoding.group=planned, and what the steps lose in nats.
     """
-    from diffgrm.data.dataset import make_split
+    from diffgrm.data.splits import make_split
     from diffgrm.foundation.terminal import say
     from diffgrm.ranking.decoding.group_sizes import divergence, planned_sizes
     from diffgrm.recommenders import load
@@ -33,8 +33,8 @@ def plan(
 
     recommender = load(model, trust_code=trust_code)
     plans = planning(recommender)
-    data, settings = dataset_of(interactions, items, dataset, column, time_format), recommender.recipe.data
-    split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
+    data = dataset_of(interactions, items, dataset, column, time_format)
+    split = make_split(data, recommender.recipe.data)
     chosen = split.validation.sample(users, recommender.recipe.seed)
     ids = data.items.series
     histories = [ids.gather(chosen.histories[user]) for user in range(len(chosen))]

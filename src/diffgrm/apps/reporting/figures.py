@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.evaluation.statistics import interval_of_difference, user_gains
+from diffgrm.evaluation.statistics import interval_of_difference, list_gains, list_owners
 from diffgrm.foundation.schema import MissingExtraError
 
 BINS = {
@@ -70,8 +70,8 @@ def metric_by_run(rows: list[dict[str, Any]], results: list[Result], metric: str
     def draw(figure: Any, plt: Any) -> None:
         axis = figure.add_subplot()
         for place, row in enumerate(order):
-            gains = user_gains(tables[row["run"]], metric)
-            low, high = interval_of_difference(gains, np.zeros_like(gains))
+            gains, owners = list_gains(tables[row["run"]], metric), list_owners(tables[row["run"]][0])
+            low, high = interval_of_difference(gains, np.zeros_like(gains), owners)
             axis.plot([low, high], [place, place], color=ACCENT, lw=2, solid_capstyle="round")
             axis.plot(row["metrics"][metric], place, "o", color=ACCENT, ms=6)
             axis.annotate(f"{row['metrics'][metric]:.4f}", (high, place), (6, 0), textcoords="offset points", va="center")

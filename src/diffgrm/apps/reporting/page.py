@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgrm.apps.bench.runner import RANKS, RESULT
-from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, kinds_of, short
+from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, chance, kinds_of, sentences_of, short
 from diffgrm.apps.reporting import figures
 from diffgrm.foundation.outputs import check_file
 from diffgrm.foundation.schema import DataError
@@ -65,9 +65,10 @@ def write_report(out: Path) -> Path:
     sections = "".join(_dataset(name, summary, [r for r in found if r[0]["dataset"] == name]) for name in datasets)
     machine = ", ".join(f"{key} {value}" for key, value in summary["machine"].items() if value is not None)
     body = f"""<h1>Suite “{escaped(summary["suite"])}”</h1>
-<p>Leave-one-out, full ranking over the whole catalogue, by item. Settings were chosen on validation; test was looked at
-once for each run and seed. Differences are to <code>{escaped(summary["reference"])}</code>, paired by user, with a 95%
-bootstrap interval.</p><p class="note">{escaped(machine)}</p><nav>{links}</nav>
+<p>Full ranking over the whole catalogue, by item. Settings were chosen on validation; test was looked at once for each run
+and seed. Differences are to <code>{escaped(summary["reference"])}</code>, paired by user, with a 95% bootstrap interval,
+and p of Wilcoxon's signed-rank test after Holm over all runs of a dataset.</p>
+<p class="note">{escaped(machine)}</p><nav>{links}</nav>
 {sections}"""
     page = document(f"{summary['suite']}: recommenders compared", body)
     with atomic_file(out / "report.html") as path:
@@ -125,7 +126,8 @@ def _fitted_once(results: list[figures.Result]) -> list[figures.Result]:
 
 
 def _table(rows: list[dict[str, Any]], reference: str) -> str:
-    head = ["run", "seeds", *(NAMES[name] for name in SHOWN), "difference in NDCG@10", "parameters", "fit, s", "ms a list"]
+    head = ["run", "seeds", *(NAMES[name] for name in SHOWN), "difference in NDCG@10", "p (Holm)"]
+    head += ["parameters", "fit, s", "ms a list"]
     best = {name: max((row["metrics"].get(name, 0) for row in rows), default=0) for name in SHOWN[:4]}
     body = []
     for row in sorted(rows, key=lambda row: -row["metrics"]["ndcg@10"]):
@@ -141,13 +143,15 @@ def _table(rows: list[dict[str, Any]], reference: str) -> str:
             kind = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else ""
             text = f"{difference['mean']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
             cells.append(f'<span class="{kind}">{text}</span>')
+        cells.append(escaped(chance(difference)))
         cells.append(f"{row['parameters']:,}" if row["parameters"] else "")
         cells.append(f"{row['fit_seconds']:.0f}" if row["fit_seconds"] is not None else "")
         cells.append("" if row["ms_per_list"] is None else f"{row['ms_per_list']:.2f}")
         mark = ' class="reference"' if row["run"] == reference else ""
         body.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     header = "".join(f"<th>{name}</th>" for name in head)
-    users = f'<p class="note">{rows[0]["users"]:,} test users. {_choices(rows)}</p>'
+    told = " ".join(map(escaped, sentences_of(rows)))
+    users = f'<p class="note">{rows[0]["users"]:,} test users. {told} {_choices(rows)}</p>'
     return f'{users}<div class="scroll"><table><tr>{header}</tr>{"".join(body)}</table></div>'
 
 
@@ -162,7 +166,7 @@ def _kinds(rows: list[dict[str, Any]]) -> str | None:
     )
     note = (
         "Memorised: training has the step from the newest item of the history to the target. Numbers: training events of "
-        "the target. Head: the fifth of items with most training events."
+        "the target. Head: the fifth of items with most training events. Items: of the history."
     )
     return f'<p class="note">{note}</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 

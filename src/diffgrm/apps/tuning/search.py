@@ -26,7 +26,8 @@ from diffgrm.apps.tuning.page import write_page
 from diffgrm.apps.tuning.plan import Plan, Pruning
 from diffgrm.apps.tuning.tables import best_of, write_tables
 from diffgrm.apps.tuning.trials import Trial, Trials, optuna_or_hint
-from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split, make_split
+from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split
+from diffgrm.data.splits import make_split
 from diffgrm.foundation import registry
 from diffgrm.foundation.outputs import check_folder
 from diffgrm.foundation.recipe import Recipe
@@ -124,11 +125,10 @@ def without_test(recipe: Recipe, dataset: InteractionDataset) -> Split:
 
     Nothing of what trials learn from or are measured by holds a test event, nor tells how many there are.
     """
-    data = recipe.data
-    split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
+    split = make_split(dataset, recipe.data)
     nobody, none = split.validation.user_ids[:0], Ragged(np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
     known = replace(dataset, events=split.train, timestamps=None, time_type=None)
-    return replace(split, dataset=known, test=EvaluationSet(nobody, none, none))
+    return replace(split, dataset=known, test=EvaluationSet(nobody, none, none), facts={})
 
 
 def _try_one(found: Trials, plan: Plan, split: Split, progress: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 from pydantic import Field
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -31,6 +32,19 @@ UNSPACED = (
 WORD = re.compile(r"\w+")
 HALF_AND_FULL_WIDTH = range(0xFF01, 0xFFE7)
 LOOKS_OF_IDEOGRAPHS, LOOKS_OF_SYMBOLS = range(0xE0100, 0xE01F0), range(0xFE00, 0xFE10)  # variation selectors
+
+
+def word_vectors(items: pl.DataFrame) -> sp.csr_array:
+    """[I, features] TF-IDF weighted words of the texts of all items, rows of length 1; 0 where a text has none.
+
+    With them lists are told how unlike their items are, whatever a model reads of the texts.
+    """
+    encoder = LSA()
+    try:
+        found = encoder._new_vectorizer(max_features=encoder.max_features).fit_transform(encoder.documents(items))
+    except ValueError:  # no text has a word
+        found = sp.csr_array((items.height, 1), dtype=np.float32)
+    return sp.csr_array(found)
 
 
 class LSA(ItemEncoder):

@@ -1,0 +1,87 @@
+"""The command line: diffgrm evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from diffgrm.apps.cli.shared import (
+    Column,
+    Dataset,
+    Device,
+    Interactions,
+    Items,
+    JsonFile,
+    OnEmpty,
+    Overrides,
+    Precision,
+    Quiet,
+    TimeFormat,
+    TrustCode,
+    as_text,
+    check_outputs,
+    dataset_of,
+    write_json,
+    write_table,
+)
+from diffgrm.foundation.schema import DataError
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    overrides: Overrides = None,
+    interactions: Interactions = None,
+    items: Items = None,
+    dataset: Dataset = None,
+    column: Column = None,
+    time_format: TimeFormat = None,
+    on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
+    users: Annotated[int | None, typer.Option(min=1, help="Evaluate this many users, drawn by the recipe's seed.")] = None,
+    on_empty: OnEmpty = "error",
+    device: Device = "auto",
+    precision: Precision = "32",
+    json_file: JsonFile = None,
+    ranks: Annotated[Path | None, typer.Option(help="Write the rank of every target here (parquet).")] = None,
+    segments: Annotated[
+        list[str] | None,
+        typer.Option(help="Accuracy by a column of a table of users, FILE:COLUMN (repeat the option); it has user_id."),
+    ] = None,
+    quiet: Quiet = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Measure a model on held-out events: full ranking, by item, with and without the history filtered."""
+    from diffgrm.apps.console import show_kinds, show_metrics
+    from diffgrm.data.splits import make_split
+    from diffgrm.evaluation import metrics as evaluation
+    from diffgrm.evaluation.kinds import by_kind, with_kinds
+    from diffgrm.evaluation.protocol import protocol, sentences
+    from diffgrm.evaluation.segments import with_segment
+    from diffgrm.foundation.terminal import progress_bar, say
+    from diffgrm.recommenders import load
+    from diffgrm.semantic_ids.embeddings.lsa import word_vectors
+
+    check_outputs(ranks, json_file, (".parquet",))
+    if wrong := [pair for pair in segments or [] if ":" not in pair]:
+        raise DataError(f"--segments is written FILE:COLUMN, such as users.parquet:country; found {wrong[0]!r}")
+    recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
+    data = dataset_of(interactions, items, dataset, column, time_format)
+    split = make_split(data, recommender.recipe.data)
+    held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
+    with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
+        known = recommender.items if on_empty == "skip" else None
+        by = data.items, split.item_counts, recommender.recipe.evaluation.ks
+        texts = word_vectors(data.item_table)
+        result = evaluation.evaluate(recommender, held_out, *by, progress=progress, known=known, texts=texts)
+    show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
+    events = with_kinds(result.per_user, held_out, split.train, split.item_counts)
+    for file, named in (as_text(pair).rsplit(":", 1) for pair in segments or []):
+        events = with_segment(events, Path(file), named)
+    show_kinds(kinds := by_kind([events]))
+    held = protocol(split)
+    say("\n".join(sentences(held)))
+    if json_file is not None:
+        write_json(json_file, result.to_dict() | {"protocol": held, "kinds": kinds})
+    if ranks is not None:
+        write_table(events, ranks)
