@@ -16,7 +16,9 @@ from diffgrm.data.dataset import InteractionDataset, Ragged
 from diffgrm.data.events import read_events
 from diffgrm.data.frames import is_frame, is_list
 from diffgrm.data.ids import IdMap, is_id, known_positions, values
+from diffgrm.data.marks import PLAIN, Marks
 from diffgrm.foundation import forks
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 SHOWN = 5  # unknown items that a warning names
 
 
-def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
+def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSettings = PLAIN) -> tuple[pl.Series, Ragged]:
     """User ids [U] and item positions of every user, oldest first.
 
     Args:
@@ -32,6 +34,7 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
             user -> item ids; a list of item-id lists (users are then numbered from 0); or one list of item ids (one user,
             number 0). Lists may be tuples, arrays and series too.
         on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
+        settings: how a table is read; events of lists, whose types nobody tells, are of the first type that is learnt.
 
     Raises:
         DataError: nothing given, or users without a known item and ``on_empty="error"``.
@@ -50,12 +53,14 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
         rows = list(source) if any(nested) else [source] if nested else []
         user_ids = pl.Series(Columns.USER, range(len(rows)), dtype=pl.Int64)
     else:
-        return _from_table(source, items, on_empty)
+        return _from_table(source, items, on_empty, settings)
     if not rows:
         raise DataError("no histories were given")
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     given = [item for row in rows for item in values(row)]
-    positions = Ragged(items.positions(given), np.concatenate([[0], np.cumsum(lengths)]))
+    types = None if settings.event is None else np.zeros(len(given), np.int16)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    positions = Ragged(items.positions(given), offsets, Marks(settings, types))
     return _known_only(user_ids, positions, given.__getitem__, on_empty)
 
 
@@ -83,15 +88,22 @@ def _user_ids(users: list[Any]) -> pl.Series:
     return pl.Series(Columns.USER, users)
 
 
-def _from_table(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
+def _from_table(source: Any, items: IdMap, on_empty: str, settings: EventSettings) -> tuple[pl.Series, Ragged]:
     if not isinstance(source, str | Path | Events) and not is_frame(source):
         raise DataError(
             f"cannot read histories from {type(source).__name__}; give a table, a mapping user -> items, or lists of items"
         )
-    events = source if isinstance(source, Events) else read_events(open_rows(source), items, unknown="keep")
+    if isinstance(source, Events):
+        events = source
+    else:
+        rows = open_rows(source)
+        chosen = settings.of_histories(tuple(rows.header.columns))
+        events = read_events(rows, items, unknown="keep", settings=chosen)
+        if events.report is not None and events.report.dropped:
+            logger.warning("Of the histories, %s", events.report)
     if events.catalogue is not items:
         raise DataError("these events were read for another catalogue; read them with the items of this one")
-    return _known_only(events.users, Ragged(events.items, events.offsets), events.item, on_empty)
+    return _known_only(events.users, events.rows, events.item, on_empty)
 
 
 def _known_only(

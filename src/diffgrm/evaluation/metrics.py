@@ -273,7 +273,8 @@ class _Tally:
 def _history_table(evaluation_set: EvaluationSet, rows: np.ndarray, items: IdMap) -> pl.DataFrame:
     histories = evaluation_set.histories.rows(rows)
     user = np.repeat(rows, histories.lengths)
-    return pl.DataFrame({Columns.USER: evaluation_set.user_ids.gather(user), Columns.ITEM: items.gather(histories.values)})
+    table = pl.DataFrame({Columns.USER: evaluation_set.user_ids.gather(user), Columns.ITEM: items.gather(histories.values)})
+    return table.with_columns(histories.marks.type_columns())
 
 
 def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally: _Tally | None) -> np.ndarray:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffgrm.data.dataset import InteractionDataset, Split, make_split
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.schema import DataError, bullet_list
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import FitTask, Parts
 
@@ -27,9 +29,28 @@ def learn(
     recipe: Recipe, parts: Parts, dataset: InteractionDataset, run_folder: Path | None, resume: bool, progress: bool
 ) -> Learnt:
     """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
+    _check_read_alike(recipe.events, dataset.event_settings)
     data = recipe.data
     split = make_split(dataset, data.split, validation_share=data.validation_share, test_share=data.test_share)
     return learn_from(split, recipe, parts, run_folder, resume, progress)
+
+
+def _check_read_alike(wanted: EventSettings, found: EventSettings) -> None:
+    """Refuse a dataset that was read otherwise than the recipe says, which is how histories will be read.
+
+    Raises:
+        DataError: with every setting that differs.
+    """
+    told, had = wanted.model_dump(), found.model_dump()
+    if unlike := [
+        f"events.{key} is {told[key]} in the recipe, the dataset was read with {had[key]}"
+        for key in told
+        if told[key] != had[key]
+    ]:
+        raise DataError(
+            f"the dataset was read otherwise than the recipe says:\n{bullet_list(unlike)}\nRead it with "
+            "InteractionDataset.from_tables(interactions, items, events=recipe.events), or write the same into the recipe."
+        )
 
 
 def learn_from(split: Split, recipe: Recipe, parts: Parts, run_folder: Path | None, resume: bool, progress: bool) -> Learnt:
@@ -42,6 +63,7 @@ def learn_from(split: Split, recipe: Recipe, parts: Parts, run_folder: Path | No
         "events": len(dataset.events.values),
         "training_events": len(split.train.values),
         "training_fingerprint": split.fingerprint,
+        **({} if dataset.report is None else {"reading": str(dataset.report)}),
         "split": split.name,
     }
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress)

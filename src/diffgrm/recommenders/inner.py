@@ -42,20 +42,23 @@ def read(folder: Path, split: Split, setting: str) -> Recommender:
 
 
 def planned(wanted: Mapping[str, Any], recipe: Recipe, setting: str) -> Recommender:
-    """One that is fitted first, by a recipe in which the seed and split of the other's stand where it has none.
+    """One that is fitted first, by a recipe in which the seed, split and events of the other's stand where it has none.
 
     Args:
         wanted: a recipe, or ``recipe`` with the name of a shipped one and changes; setting: what names it, for messages.
 
     Raises:
-        RecipeError: a wrong recipe, or one with a split of its own.
+        RecipeError: a wrong recipe, or one with a split or events of its own.
     """
-    if "data" in wanted:
-        raise RecipeError(f"{setting}: what is fitted first shares the split of the whole; say data of the whole only")
+    if shared := [section for section in ("data", "events") if section in wanted]:
+        raise RecipeError(
+            f"{setting}: what is fitted first shares the split of the whole; say {shared[0]} of the whole only"
+        )
     changes = {key: value for key, value in wanted.items() if key != "recipe"}
     raw = Recipe.preset(str(wanted["recipe"])).to_dict() if "recipe" in wanted else {}
     try:
-        found = Recipe.from_dict(merge({**raw, "seed": recipe.seed, "data": recipe.data.model_dump()}, changes))
+        whole = {"seed": recipe.seed, "data": recipe.data.model_dump(), "events": recipe.events.model_dump()}
+        found = Recipe.from_dict(merge({**raw, **whole}, changes))
         found.refuse_idle()
         recommender = registry.resolve("recommender", found.recommender)(found)
         recommender.new_parts()

@@ -101,7 +101,10 @@ class ItemScorerVectors(ItemEncoder):
         changes = list(self.changes)
         if context is not None:
             changes = [f"seed={context.seed}", *(f"data.{key}={value}" for key, value in context.data.items()), *changes]
-        return Recipe.preset(self.recipe, changes)
+        recipe = Recipe.preset(self.recipe, changes)
+        if context is None or (events := context.split.dataset.event_settings) == recipe.events:
+            return recipe
+        return Recipe.from_dict(recipe.to_dict() | {"events": events.model_dump()})
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,8 @@ def plan(
 
     recommender = load(model, trust_code=trust_code)
     plans = planning(recommender)
-    data, settings = dataset_of(interactions, items, dataset, column, time_format), recommender.recipe.data
+    events, settings = recommender.recipe.events, recommender.recipe.data
+    data = dataset_of(interactions, items, dataset, column, time_format, events)
     split = make_split(data, settings.split, validation_share=settings.validation_share, test_share=settings.test_share)
     chosen = split.validation.sample(users, recommender.recipe.seed)
     ids = data.items.series
