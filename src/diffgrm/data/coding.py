@@ -115,14 +115,14 @@ def code_events(events: EventRows, items: IdMap, unknown: Unknown, room: Room | 
 def _in_order(columns: dict[str, np.ndarray], settings: EventSettings) -> np.ndarray:
     """Places of the events of a bucket that stay, by user and then in order."""
     owners, times = columns["owners"], columns.get("times")
-    order = np.lexsort(
-        [owners] if times is None else [times, owners]
-    )  # by the last key first; what is alike stays in order
+    keys = [owners] if times is None else [times, owners]
+    order = np.lexsort(keys)  # by the last key first; it keeps the order of what is alike
     sessions, types = columns.get(SESSION), columns.get("types")
     if sessions is None and settings.repeats == "keep":
         return order
-    keys = (None if column is None else column[order] for column in (owners, columns["items"], types, sessions))
-    found: np.ndarray = order[folded(*keys, settings)]
+    types = None if types is None else types[order]
+    sessions = None if sessions is None else sessions[order]
+    found: np.ndarray = order[folded(owners[order], columns["items"][order], types, sessions, settings)]
     return found
 
 

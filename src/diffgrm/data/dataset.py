@@ -89,8 +89,8 @@ class InteractionDataset:
         found = read_events(rows, item_ids, renamings_for(rows.header, columns), time_format, settings=events)
         if found.report is not None:
             found.report.check(events)
-        known = found.rows, found.times, name, given, found.time_type, found.report
-        return cls(IdMap(found.users), item_ids, item_table, *known)
+        rest = found.rows, found.times, name, given, found.time_type, found.report
+        return cls(IdMap(found.users), item_ids, item_table, *rest)
 
     @property
     def event_settings(self) -> EventSettings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -105,7 +105,7 @@ class EventSettings(Section):
         Args:
             columns: of their table.
         """
-        absent = {"weight": None}
+        absent: dict[str, Any] = {"weight": None}
         if self.rating not in columns:
             absent |= {"rating": None, "min_rating": None}
         if self.session not in columns:

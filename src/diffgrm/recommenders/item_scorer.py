@@ -27,7 +27,7 @@ from diffgrm.foundation.storage import State, file_digest
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
-from diffgrm.networks.contracts import DenoisesVectors, ScoresItems, contract, lacks
+from diffgrm.networks.contracts import DenoisesVectors, ScoresItems, contract, encoded, lacks
 from diffgrm.networks.history import HistoryEncoder
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.ranking.item_table import ItemTable
@@ -303,8 +303,7 @@ class ScorerTeacher:
 
 def _users(table: ItemTable, batch: Batch, vectors: Tensor) -> Tensor:
     """[N, d] of a batch's targets, ready to be multiplied with vectors of items; those of the histories' are given."""
-    network, (_, index, valid) = contract(table.network, ScoresItems), batch.histories
-    memory = network.encode_history(vectors, index, valid)
+    network, memory = contract(table.network, ScoresItems), encoded(table.network, vectors, batch.histories)
     history, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
     return table.comparison.users(network.user_vectors(memory, history, length))
 

@@ -241,8 +241,8 @@ def events_for(
     if unknown := sorted(set(users) - set(known)):
         raise DataError(f"{len(unknown)} users have no event in the interaction table: {first_few(unknown)}")
     chosen = known.is_in(users).arg_true().to_numpy()
-    theirs, users = events.rows.rows(chosen), events.users.gather(chosen)
-    return replace(events, users=users, offsets=theirs.offsets, items=theirs.values, times=None, marks=theirs.marks)
+    theirs, ids = events.rows.rows(chosen), events.users.gather(chosen)
+    return replace(events, users=ids, offsets=theirs.offsets, items=theirs.values, times=None, marks=theirs.marks)
 
 
 def dataset_of(

@@ -19,7 +19,7 @@ from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw
-from diffgrm.learning.losses import masked_cross_entropy
+from diffgrm.learning.losses import masked_cross_entropy, weighted_mean
 from diffgrm.learning.noising.base import Views
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective, LabelSmoothing
@@ -102,10 +102,11 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         target = self.codes[batch.target]
         views, logits = self.asked(batch, memory, generator, context)
         users = self._pair_users(batch, memory)
-        loss = (self.item_losses(logits, batch, views, generator, users) * views.view_weight).mean()
+        losses = self.item_losses(logits, batch, views, generator, users) * views.view_weight
+        loss = weighted_mean(losses, batch.weight)
         if self.digit_weight:
             loss = loss + self.digit_weight * masked_cross_entropy(
-                logits, target, views, label_smoothing=self.label_smoothing
+                logits, target, views, label_smoothing=self.label_smoothing, weight=batch.weight
             )
         return loss
 

@@ -43,7 +43,12 @@ class DiffusionObjective(DigitObjective):
         """Noise the targets, denoise them, compare; see :meth:`DigitObjective.digit_loss`."""
         views, logits = self.asked(batch, memory, generator, context)
         return masked_cross_entropy(
-            logits, self.codes[batch.target], views, reduction=self.reduction, label_smoothing=self.label_smoothing
+            logits,
+            self.codes[batch.target],
+            views,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            weight=batch.weight,
         )
 
     def asked(
@@ -72,7 +77,7 @@ class DiffusionObjective(DigitObjective):
 
     def _history_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Positions [N, S] of the items of each target's history, and which of the S places it knows [N, S]."""
-        items, index, _ = batch.histories
+        items, index = batch.histories.items, batch.histories.item_index
         stretch, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
         known = torch.arange(index.shape[1], device=index.device) < length[:, None]
         return items[index][stretch], known

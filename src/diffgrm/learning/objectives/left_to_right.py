@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
+from diffgrm.learning.losses import weighted_mean
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import LabelSmoothing
 from diffgrm.learning.objectives.digits import DigitObjective, ask_targets
@@ -39,16 +40,20 @@ class LeftToRightObjective(DigitObjective):
             contract(self.network, PredictsDigits).predict, (target[:, None],), memory, batch
         )  # [N, 1, n, K]
         if self.legal:
-            return self._legal_loss(logits[:, 0], target)
-        return F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(), label_smoothing=self.label_smoothing)
+            return weighted_mean(self._legal_losses(logits[:, 0], target), batch.weight)
+        flat, codes = logits.flatten(0, 2).float(), target.flatten()
+        if batch.weight is None:
+            return F.cross_entropy(flat, codes, label_smoothing=self.label_smoothing)
+        losses = F.cross_entropy(flat, codes, label_smoothing=self.label_smoothing, reduction="none")
+        return weighted_mean(losses.view(target.shape), batch.weight)
 
-    def _legal_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean cross-entropy of targets [N, n] by logits [N, n, K] among the codes that still lead to an item."""
+    def _legal_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """[N, n] cross-entropy of targets by logits [N, n, K] among the codes that still lead to an item."""
         allowed = self._allowed(target, logits.shape[2])
         log_p = logits.float().masked_fill(~allowed, -torch.inf).log_softmax(-1)  # [N, n, K]
         own = log_p.gather(2, target[..., None])[..., 0]
         spread = log_p.masked_fill(~allowed, 0).sum(-1) / allowed.sum(-1)
-        return -((1 - self.label_smoothing) * own + self.label_smoothing * spread).mean()
+        return -((1 - self.label_smoothing) * own + self.label_smoothing * spread)
 
     def _allowed(self, codes: Tensor, codebook_size: int) -> Tensor:
         """[N, n, K] codes that lead to an item after the digits before each of items' codes [N, n]."""
