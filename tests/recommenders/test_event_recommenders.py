@@ -6,7 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out, load, toy_world
+from diffgrm import InteractionDataset, Recipe, evaluate, export_onnx, leave_one_out, load, toy_world
+from diffgrm.apps.cli.shared import events_of
+from diffgrm.data.histories import TypedEvent
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, RecipeError
 from helpers.commands import caller
@@ -128,3 +131,43 @@ def test_the_command_line_says_what_it_has_read(monkeypatch, capsys, tmp_path):
         assert code == 0 and said in out.replace(",", ""), err
     code, _, err = run("fit", "--dataset", "toy", "--out", tmp_path / "no", *chosen)
     assert code == 2 and "--dataset toy is read as its publisher has it" in err
+
+
+def test_users_that_a_server_knows_have_the_types_of_their_events(tmp_path):
+    live = pytest.importorskip("diffgrm.apps.serving.live")
+    table = pl.DataFrame(
+        {
+            "user_id": [1, 2, 1, 1],
+            "item_id": ["a", "b", "nowhere", "c"],
+            "timestamp": [3, 1, 2, 1],
+            "action": ["buy", "buy", "view", "scroll"],
+        }
+    )
+    table.write_csv(tmp_path / "events.csv")
+    users = live.UserHistories(events_of(tmp_path / "events.csv", None, None, EventSettings(**TYPES)))
+    assert users.of([1, 2, 3], 9) == [
+        [TypedEvent("nowhere", "view"), TypedEvent("a", "buy")],
+        [TypedEvent("b", "buy")],
+        None,
+    ]
+    users = live.UserHistories(events_of(tmp_path / "events.csv", None, None, EventSettings()))
+    assert users.of([1], 2) == [["nowhere", "a"]]
+
+
+def test_exports_that_would_not_know_of_types_are_refused(tmp_path):
+    pytest.importorskip("onnx")
+    recommender, _ = fitted("sasrec", **SASREC)
+    with pytest.raises(RecipeError, match="its network is told types of events, which exports do not have; fit with"):
+        export_onnx(recommender, tmp_path / "onnx")
+
+
+def test_jobs_in_batches_refuse_models_that_choose_events(tmp_path):
+    pytest.importorskip("ray")
+    from diffgrm.apps.batch_jobs import recommend_batch
+
+    recommender, _ = fitted("popularity")
+    EVENTS.write_parquet(tmp_path / "events.parquet")
+    with pytest.raises(
+        DataError, match="the section events of its recipe, which jobs in batches do not"
+    ):
+        recommend_batch(recommender.save(tmp_path / "model"), tmp_path / "events.parquet", tmp_path / "out")

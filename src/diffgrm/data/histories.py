@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,19 @@ from diffgrm.data.ids import IdMap, is_id, known_positions, values
 from diffgrm.data.marks import PLAIN, Marks
 from diffgrm.foundation import forks
 from diffgrm.foundation.event_settings import EventSettings
-from diffgrm.foundation.schema import Columns, DataError, first_few
+from diffgrm.foundation.schema import Columns, DataError, did_you_mean, first_few
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 5  # unknown items that a warning names
+
+
+@dataclass(frozen=True)
+class TypedEvent:
+    """An event of a history that is given as a list: the id of its item, and what type it was of."""
+
+    item: Any
+    type: str
 
 
 def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSettings = PLAIN) -> tuple[pl.Series, Ragged]:
@@ -34,10 +43,11 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
             user -> item ids; a list of item-id lists (users are then numbered from 0); or one list of item ids (one user,
             number 0). Lists may be tuples, arrays and series too.
         on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
-        settings: how a table is read; events of lists, whose types nobody tells, are of the first type that is learnt.
+        settings: how a table is read. Events of lists may be :class:`TypedEvent`; those whose types nobody tells are of
+            the first type that is learnt.
 
     Raises:
-        DataError: nothing given, or users without a known item and ``on_empty="error"``.
+        DataError: nothing given, users without a known item and ``on_empty="error"``, or types that the settings lack.
     """
     forks.check()
     if on_empty not in ("error", "skip"):
@@ -57,8 +67,9 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
     if not rows:
         raise DataError("no histories were given")
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    given = [item for row in rows for item in values(row)]
-    types = None if settings.event is None else np.zeros(len(given), np.int16)
+    entries = [entry for row in rows for entry in values(row)]
+    given = [entry.item if isinstance(entry, TypedEvent) else entry for entry in entries]
+    types = None if settings.event is None else _types(entries, settings)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = Ragged(items.positions(given), offsets, Marks(settings, types))
     return _known_only(user_ids, positions, given.__getitem__, on_empty)
@@ -79,6 +90,17 @@ def histories_of(dataset: InteractionDataset, users: Any) -> tuple[pl.Series, Ra
     if not len(rows):
         raise DataError("no users were given")
     return dataset.users.gather(rows), dataset.events.rows(rows)
+
+
+def _types(entries: list[Any], settings: EventSettings) -> np.ndarray:
+    """[N] int16 numbers of the types of events that were given in lists."""
+    number = {kind: at for at, kind in enumerate(settings.types)}
+    named = [entry.type if isinstance(entry, TypedEvent) else settings.targets[0] for entry in entries]
+    if strange := sorted({str(kind) for kind in named if kind not in number}):
+        raise DataError(
+            f"events are of the type {strange[0]!r}, which the model does not know{did_you_mean(strange[0], number)}"
+        )
+    return np.array([number[kind] for kind in named], np.int16)
 
 
 def _user_ids(users: list[Any]) -> pl.Series:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import polars as pl
 import typer
 from typer.core import TyperCommand
@@ -201,13 +202,22 @@ def renamings(column: list[str] | None) -> dict[str, str]:
     return dict(as_text(pair).split("=", 1) for pair in column or [])
 
 
-def events_of(path: Path, column: list[str] | None, time_format: str | None) -> pl.DataFrame:
-    """The events of an interaction table, in order of time."""
-    from diffgrm.data.frames import load_frame
-    from diffgrm.data.tables import read_interactions, renamings_for
+def events_of(path: Path, column: list[str] | None, time_format: str | None, settings: EventSettings) -> pl.DataFrame:
+    """user_id, item_id and perhaps event (its type) of an interaction table, whatever items there are.
 
-    frame = load_frame(path, "interaction table")
-    return read_interactions(frame, renamings_for(frame, renamings(column)), time_format)
+    A user's rows stand together, oldest first.
+
+    Args:
+        settings: how the model reads events.
+    """
+    from diffgrm.data.ids import IdMap
+
+    none = IdMap(pl.Series([], dtype=pl.String))  # a catalogue that knows no item, so that each keeps its own id
+    events = events_for(path, none, None, column, time_format, settings)
+    user = np.repeat(np.arange(len(events.users)), np.diff(events.offsets))
+    items = events.strange["id"].gather(-1 - events.items)
+    table = pl.DataFrame({Columns.USER: events.users.gather(user), Columns.ITEM: items})
+    return table.with_columns(kind.alias(Columns.EVENT) for kind in events.marks.type_columns())
 
 
 def events_for(
