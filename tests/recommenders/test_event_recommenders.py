@@ -122,13 +122,13 @@ def test_the_command_line_says_what_it_has_read(monkeypatch, capsys, tmp_path):
     code, out, err = run("fit", *tables, "--out", tmp_path / "model", "--quiet", *chosen)
     rows, viewed = EVENTS.height, EVENTS["action"].to_list().count("view")
     said = f"{rows} rows read, {rows - viewed} kept as events (buy {rows - viewed}); dropped: {viewed} of type view"
-    assert code == 0 and said in out.replace(",", ""), err
+    assert code == 0 and said in out, err
     for command in (
         ["evaluate", tmp_path / "model", *tables],
         ["recommend", tmp_path / "model", *tables[:2], "--user", "user 3"],
     ):
         code, out, err = run(*command, "--quiet")
-        assert code == 0 and said in out.replace(",", ""), err
+        assert code == 0 and said in out, err
     code, _, err = run("fit", "--dataset", "toy", "--out", tmp_path / "no", *chosen)
     assert code == 2 and "--dataset toy is read as its publisher has it" in err
 
@@ -167,7 +167,5 @@ def test_jobs_in_batches_refuse_models_that_choose_events(tmp_path):
 
     recommender, _ = fitted("popularity")
     EVENTS.write_parquet(tmp_path / "events.parquet")
-    with pytest.raises(
-        DataError, match="the section events of its recipe, which jobs in batches do not"
-    ):
+    with pytest.raises(DataError, match="the section events of its recipe, which jobs in batches do not"):
         recommend_batch(recommender.save(tmp_path / "model"), tmp_path / "events.parquet", tmp_path / "out")

@@ -85,12 +85,12 @@ def described(
         columns[Columns.EVENT] = found.replace_strict(numbered, default=-1, return_dtype=pl.Int16)
     if settings.weight is not None:
         weights, faults = numbers(block[settings.weight], settings.weight, first_row)
-        bad = ~(weights > 0).fill_null(False) & kept
+        columns[Columns.WEIGHT] = told = weights.cast(pl.Float32)
+        bad = ~((told > 0) & told.is_finite()).fill_null(False) & kept
         if bad.any() and not faults:
-            says = f"{settings.weight} (events.weight) is null, or not above 0"
+            says = f"{settings.weight} (events.weight) is null, not above 0, or too large"
             values = map(repr, weights.filter(bad).unique(maintain_order=True).head(5))
             faults.append(fault(says, "give every event a positive weight, or drop its row", bad, first_row, values))
-        columns[Columns.WEIGHT] = weights.cast(pl.Float32)
     if settings.session is not None and settings.history == "user":
         sessions = block[settings.session]
         if (bad := sessions.is_null() & kept).any():
@@ -110,6 +110,7 @@ def numbers(column: pl.Series, name: str, first_row: int) -> tuple[pl.Series, li
     if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         says = f"{name} has type {column.dtype}; expected numbers"
         return pl.Series(name, [None] * len(column), pl.Float64), [Fault(says, name=says)]
+    column = column.fill_nan(None) if column.dtype.is_float() else column
     texts = column.cast(pl.String).str.strip_chars() if column.dtype in (pl.Categorical, pl.Enum, pl.String) else column
     found = texts.cast(pl.Float64, strict=False)
     bad = column.is_not_null() & ~found.is_finite().fill_null(False)

@@ -33,6 +33,11 @@ def read(folder: Path, split: Split, setting: str) -> Recommender:
             f"{setting}: {folder} knows other items than this dataset has (one of both has {strange}); fit it on the same "
             "tables"
         )
+    if found.recipe.events != split.dataset.event_settings:
+        raise DataError(
+            f"{setting}: {folder} was fitted with another section events, and would read histories otherwise; fit it with "
+            "the same one"
+        )
     if found.facts.get("training_fingerprint") != split.fingerprint:
         raise DataError(
             f"{setting}: {folder} was not fitted on the training events of this split, so it may have learnt from those "

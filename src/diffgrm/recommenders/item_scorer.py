@@ -142,6 +142,11 @@ class ItemScorerVectors(ItemEncoder):
                 f"embedding.model: {folder} knows nothing of {len(missing)} items of this dataset: {first_few(missing)}; "
                 "fit it on the same tables"
             )
+        if scorer.recipe.events != split.dataset.event_settings:
+            raise DataError(
+                f"embedding.model: {folder} was fitted with another section events, and would read histories otherwise; "
+                "fit it with the same one"
+            )
         if scorer.facts.get("training_fingerprint") != split.fingerprint:
             raise DataError(
                 f"embedding.model: {folder} was not fitted on the training events of this split, so it may have learnt "
