@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffgrm.foundation.sections import ItemLossSettings
-from diffgrm.learning.losses import weighted_mean
+from diffgrm.learning.losses import cross_entropy, weighted_mean
 from diffgrm.networks.comparison import Comparison
 
 
@@ -68,16 +68,11 @@ def item_loss(
     comparison = Comparison.of(settings)
     hidden, items = comparison.users(hidden), comparison.items(items)
     if sample is None:
-        return _cross_entropy((hidden @ items.T).float(), target, weight, settings.label_smoothing)
+        return cross_entropy((hidden @ items.T).float(), target, weight, settings.label_smoothing)
     if settings.kind == "sampled_softmax":
         return _sampled_softmax(hidden, target, items, sample, weight)
-    return weighted_mean(_binary(hidden, target, items, settings, sample.items, n_items), weight)
-
-
-def _cross_entropy(scores: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float = 0.0) -> Tensor:
-    if weight is None:
-        return F.cross_entropy(scores, target, label_smoothing=label_smoothing)
-    return weighted_mean(F.cross_entropy(scores, target, label_smoothing=label_smoothing, reduction="none"), weight)
+    losses = _binary(hidden, target, items, settings, sample.items, n_items)
+    return weighted_mean(losses, weight) / (1 + settings.negatives)
 
 
 def _chances(counts: Tensor, power: float) -> Tensor:
@@ -98,13 +93,16 @@ def _sampled_softmax(hidden: Tensor, target: Tensor, items: Tensor, sample: Samp
         others = others - sample.log_expected
     others = others.masked_fill(sample.items == target[:, None], -torch.inf)
     first = torch.zeros_like(target)
-    return _cross_entropy(torch.cat([own, others], 1), first, weight)
+    return cross_entropy(torch.cat([own, others], 1), first, weight)
 
 
 def _binary(
     hidden: Tensor, target: Tensor, items: Tensor, settings: ItemLossSettings, drawn: Tensor, n_items: int
 ) -> Tensor:
-    """[N] each target against negatives of its own; gBCE weighs the positive by beta (Petrov, Macdonald 2023, eq. 8-10)."""
+    """[N] each target against negatives of its own.
+
+    gBCE weighs the positive by beta (Petrov and Macdonald, 2023, eq. 8-10).
+    """
     own = (hidden * items[target]).sum(-1).float()
     others = torch.einsum("nd,nmd->nm", hidden, items[drawn]).float()
     beta = 1.0
@@ -113,4 +111,4 @@ def _binary(
         beta = sampled * (settings.calibration * (1 - 1 / sampled) + 1 / sampled)
         assert math.isfinite(beta)
     negative = F.logsigmoid(-others).masked_fill(drawn == target[:, None], 0).sum(-1)
-    return -(beta * F.logsigmoid(own) + negative) / (1 + settings.negatives)
+    return -(beta * F.logsigmoid(own) + negative)

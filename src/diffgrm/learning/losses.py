@@ -13,6 +13,13 @@ def weighted_mean(losses: Tensor, weight: Tensor | None) -> Tensor:
     return losses.mean() if weight is None else (losses * _beside(weight, losses)).mean()
 
 
+def cross_entropy(scores: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float = 0.0) -> Tensor:
+    """The weighted mean of the cross-entropy of targets [N] by scores [N, C]; see :func:`weighted_mean`."""
+    if weight is None:
+        return F.cross_entropy(scores, target, label_smoothing=label_smoothing)
+    return weighted_mean(F.cross_entropy(scores, target, label_smoothing=label_smoothing, reduction="none"), weight)
+
+
 def _beside(weight: Tensor, losses: Tensor) -> Tensor:
     """Weights [N] as a factor of losses [N, ...]."""
     return weight.view(-1, *[1] * (losses.ndim - 1))

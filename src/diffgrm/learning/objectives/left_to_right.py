@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.losses import weighted_mean
+from diffgrm.learning.losses import cross_entropy, weighted_mean
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import LabelSmoothing
 from diffgrm.learning.objectives.digits import DigitObjective, ask_targets
@@ -41,11 +40,8 @@ class LeftToRightObjective(DigitObjective):
         )  # [N, 1, n, K]
         if self.legal:
             return weighted_mean(self._legal_losses(logits[:, 0], target), batch.weight)
-        flat, codes = logits.flatten(0, 2).float(), target.flatten()
-        if batch.weight is None:
-            return F.cross_entropy(flat, codes, label_smoothing=self.label_smoothing)
-        losses = F.cross_entropy(flat, codes, label_smoothing=self.label_smoothing, reduction="none")
-        return weighted_mean(losses.view(target.shape), batch.weight)
+        weight = None if batch.weight is None else batch.weight.repeat_interleave(target.shape[1])
+        return cross_entropy(logits.flatten(0, 2).float(), target.flatten(), weight, self.label_smoothing)
 
     def _legal_losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """[N, n] cross-entropy of targets by logits [N, n, K] among the codes that still lead to an item."""

@@ -17,7 +17,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError, bullet_list, switched_off
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.losses import weighted_mean
+from diffgrm.learning.losses import cross_entropy
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.next_item import NextItemObjective
 from diffgrm.networks.contracts import DenoisesVectors, contract
@@ -86,4 +86,4 @@ def contrast(vectors: Tensor, temperature: float, weight: Tensor | None = None) 
     """
     unit = F.normalize(vectors.float(), dim=-1)
     own = torch.arange(len(unit), device=unit.device)
-    return weighted_mean(F.cross_entropy(unit @ unit.T / temperature, own, reduction="none"), weight)
+    return cross_entropy(unit @ unit.T / temperature, own, weight)
