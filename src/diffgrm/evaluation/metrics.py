@@ -191,7 +191,7 @@ def evaluate(
             lists = _lists(table, user_ids, items, k, tally if exclude_seen else None)
             ranks[name].append(ranks_in_lists(lists, targets).values)
             if exclude_seen:
-                seen = evaluation_set.histories.rows(rows).distinct().lengths
+                seen = evaluation_set.histories.rows(rows).seen().distinct().lengths
                 tally.add(lists, tail, possible=np.minimum(k, len(items) - seen))
             elif sid_numbers is not None:
                 ranks["sid"].append(_sid_ranks(recommender, histories, user_ids, lists, targets, sid_numbers, k))
