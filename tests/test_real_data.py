@@ -28,6 +28,18 @@ def load(name):
     return InteractionDataset.from_tables(folder / "interactions.parquet", folder / "items.parquet", name=name)
 
 
+def test_films_that_were_liked_are_chosen_by_their_rating():
+    folder = DATA / "movielens-100k"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    liked = Recipe(recommender="popularity", events={"rating": "rating", "min_rating": 4}).events
+    dataset = InteractionDataset.from_tables(folder / "interactions.parquet", folder / "items.parquet", events=liked)
+    assert (dataset.n_users, dataset.n_items) == (942, 1_682)
+    assert str(dataset.report) == (
+        "100,000 rows read, 55,375 kept as events; dropped: 44,625 rating below 4.0 (events.min_rating)"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "users", "items", "events"),
     [

@@ -227,6 +227,23 @@ def test_the_loss_of_two_batches_together_is_their_mean_by_targets(objective, na
 
 
 @EVERY_PAIR
+def test_a_target_counts_as_much_as_its_weight_says(objective, name, options):
+    made = make(undrawn(objective), build(name, **SMALL, **STILL, **options))
+    batches = TrainingBatches(EVENTS, S, 64, seed=0, shared=made.shared)
+    rows = np.arange(len(batches.start))
+    whole, generator = batches.batch(rows), torch.Generator().manual_seed(0)
+    plain, count = loss_of(made, whole).item(), len(whole.target)
+    assert loss_of(made, whole._replace(weight=torch.ones(count))).item() == pytest.approx(plain, rel=1e-5)
+    weight = 2 * torch.rand(count, generator=generator)
+    both = [loss_of(made, whole._replace(weight=some)).item() for some in (weight, 2 - weight)]
+    assert sum(both) == pytest.approx(2 * plain, rel=1e-5)
+    first = batches.batch(rows[:1])
+    alone = (whole.slot // whole.length.shape[1] == 0).float()
+    wanted = loss_of(made, first).item() * len(first.target) / count
+    assert loss_of(made, whole._replace(weight=alone)).item() == pytest.approx(wanted, rel=1e-5)
+
+
+@EVERY_PAIR
 def test_a_shared_history_gives_the_loss_of_each_target_alone(objective, name, options):
     """Where a causal encoder serves many targets in one pass; positions are left out, since some count from the newest."""
     network = build(name, **SMALL, **STILL, **options)

@@ -190,6 +190,7 @@ def test_what_is_fitted_and_recommended_is_the_same(name, tmp_path, caplog):
     assert caplog.text.count("'only' names 1 items that are not in the catalogue") == 2  # of each call, not of each block
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=8), st.integers(1, 9), st.data())
 def test_rows_in_files_behave_like_lists(rows, block, data):
     with small_memory(block, in_memory=2):

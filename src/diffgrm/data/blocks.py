@@ -9,15 +9,20 @@ from functools import cached_property
 from os import PathLike
 from typing import Any, Protocol
 
+import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
+from diffgrm.data.event_columns import OWNER, SessionOwners, check_columns, choose, described
 from diffgrm.data.faults import Fault
 from diffgrm.data.files import parquet_files
 from diffgrm.data.frames import load_frame
+from diffgrm.data.marks import PLAIN
+from diffgrm.data.reading import Dropped
 from diffgrm.data.tables import as_ids, checked_events, fits, read_table, refuse
 from diffgrm.data.times import read_times, whole_column
 from diffgrm.foundation import forks
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns
 
 logger = logging.getLogger(__name__)
@@ -82,28 +87,41 @@ def open_rows(source: Any) -> Rows:
 
 @dataclass(frozen=True)
 class EventRows:
-    """The events of a table.
+    """The events of a table: those of its rows that the settings choose.
 
     Attributes:
-        columns: what user_id, item_id and, if it is there, timestamp are called in the table.
+        columns: what user_id, item_id and, if it is there, timestamp are called in the table. Where a session is a history
+            of its own, it stands for the user, and ``owner`` is what users are called, if they are there.
         time_format: how times in text are written; None is numbers or ISO.
+        settings: which rows are events, and what is known of them.
     """
 
     rows: Rows
     columns: Mapping[str, str]
     time_format: str | None
+    settings: EventSettings = PLAIN
 
     @classmethod
-    def of(cls, rows: Rows, columns: Mapping[str, str], time_format: str | None) -> EventRows:
+    def of(
+        cls, rows: Rows, columns: Mapping[str, str], time_format: str | None, settings: EventSettings = PLAIN
+    ) -> EventRows:
         """The events of a table whose columns are renamed.
 
         Raises:
             DataError: missing columns, or no rows.
         """
         header = rows.header.clear(min(rows.height, 1))
+        check_columns(settings, header, WHAT)
+        user = columns.get(Columns.USER, Columns.USER)
+        alone = settings.session is not None and settings.history == "session"
+        if alone:
+            columns = {**columns, Columns.USER: str(settings.session)}
         known = read_table(header, columns, required=(Columns.USER, Columns.ITEM), what=WHAT).columns
         ours = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP)
-        return cls(rows, {name: columns.get(name, name) for name in ours if name in known}, time_format)
+        found = {name: columns.get(name, name) for name in ours if name in known}
+        if alone and user in header.columns and user != settings.session:
+            found[OWNER] = user
+        return cls(rows, found, time_format, settings)
 
     def _kind(self, column: str) -> pl.DataType:
         return self.rows.header.schema[self.columns[column]]
@@ -124,10 +142,31 @@ class EventRows:
         blocks = self.rows.blocks([self.columns[Columns.TIMESTAMP]])
         return read_times(pl.concat([block.to_series() for block in blocks]).alias(Columns.TIMESTAMP))
 
+    @cached_property
+    def _chosen(self) -> tuple[np.ndarray | None, Dropped, list[Fault]]:
+        """[rows] bool, which rows are events; why others are not, and what is wrong with them. None: all rows are."""
+        asked = [name for name in (self.settings.event, self.settings.rating) if name is not None]
+        dropped, faults = list[Dropped](), list[Fault]()
+        if not asked:
+            return None, Dropped({}), faults
+        kept, first = mapped.room(self.rows.height, np.bool_), 0
+        for block in self.rows.blocks(list(dict.fromkeys(asked))):
+            found = choose(block, self.settings, first)
+            kept[first : first + block.height] = found.kept
+            dropped.append(found.dropped)
+            faults, first = faults + found.faults, first + block.height
+        return kept, Dropped.sum(dropped), faults
+
     @property
+    def dropped(self) -> Dropped:
+        """Rows that are no events."""
+        return self._chosen[1]
+
+    @cached_property
     def height(self) -> int:
         """How many events there are."""
-        return self.rows.height
+        kept = self._chosen[0]
+        return self.rows.height if kept is None else int(np.count_nonzero(kept))
 
     @property
     def timed(self) -> bool:
@@ -135,27 +174,37 @@ class EventRows:
         return Columns.TIMESTAMP in self.columns
 
     def checked(self) -> Iterator[pl.DataFrame]:
-        """``user_id, item_id[, timestamp]`` of all rows in order, in types of ours.
+        """``user_id, item_id[, timestamp]`` of all events in order, in types of ours; beside them what
+        :func:`diffgrm.data.event_columns.described` tells.
 
         Raises:
             DataError: after the last block, all that is wrong with the rows; nothing may be made of the blocks then.
         """
-        times, faults = self._times or (None, [])
+        (times, faults), (kept, _, more) = self._times or (None, []), self._chosen
         own = {ours: theirs for ours, theirs in self.columns.items() if times is None or ours != Columns.TIMESTAMP}
-        first, faults = 0, list(faults)
-        for block in self.rows.blocks(list(dict.fromkeys(own.values()))):
+        first, faults, owners = 0, [*faults, *more], SessionOwners(self.columns[Columns.USER])
+        for block in self.rows.blocks(list(dict.fromkeys([*own.values(), *self.settings.columns]))):
             frame = block.select(pl.col(theirs).alias(ours) for ours, theirs in own.items())
+            if OWNER in own:
+                owners.add(frame[Columns.USER], frame[OWNER])
             frame, more = checked_events(frame, self.time_format if times is None else None, first, self._as_text)
-            faults += more
+            now = (
+                pl.repeat(True, block.height, eager=True) if kept is None else pl.Series(kept[first : first + block.height])
+            )
+            beside, still_more = described(block, now, self.settings, first)
+            faults += more + still_more
             if times is not None:
                 frame = frame.with_columns(times.slice(first, frame.height).alias(Columns.TIMESTAMP))
             first += frame.height
             if not faults:
-                yield frame
-        refuse(faults, self.height, WHAT)
+                frame = frame.hstack(beside)
+                yield frame if kept is None else frame.filter(now)
+        refuse([*faults, *owners.faults()], self.rows.height, WHAT)
 
     def ids(self, column: str) -> Iterator[pl.Series]:
-        """The ids of users or items of all rows, which are known to be sound."""
-        theirs = self.columns[column]
+        """The ids of users or items of all events, which are known to be sound."""
+        theirs, kept, first = self.columns[column], self._chosen[0], 0
         for block in self.rows.blocks([theirs]):
-            yield as_ids(block[theirs], column in self._as_text)
+            ids = as_ids(block[theirs], column in self._as_text)
+            yield ids if kept is None else ids.filter(pl.Series(kept[first : first + len(ids)]))
+            first += len(ids)

@@ -16,8 +16,14 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
-from diffgrm.data.blocks import EventRows
+from diffgrm.data.blocks import WHAT, EventRows
+from diffgrm.data.event_columns import SESSION
+from diffgrm.data.folding import folded
 from diffgrm.data.ids import IdMap
+from diffgrm.data.marks import UNMARKED, Marks
+from diffgrm.data.ragged import Ragged
+from diffgrm.data.reading import ReadingReport
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
 Room = Callable[[str, int, Any], np.ndarray]  # an array of that name, length and type to write to
@@ -37,6 +43,8 @@ class Events:
         time_type: what the numbers are of.
         strange: ``id`` of the items that the catalogue does not have, in order of their first events, and how many
             ``events`` each has.
+        marks: of every event, its type and what it counts for.
+        report: what was read and what was dropped; None where no table was read.
     """
 
     catalogue: IdMap
@@ -46,11 +54,18 @@ class Events:
     times: np.ndarray | None
     time_type: pl.DataType | None
     strange: pl.DataFrame
+    marks: Marks = UNMARKED
+    report: ReadingReport | None = None
 
     @classmethod
-    def known(cls, catalogue: IdMap, users: pl.Series, offsets: np.ndarray, items: np.ndarray) -> Events:
+    def known(cls, catalogue: IdMap, users: pl.Series, rows: Ragged) -> Events:
         """Events of items that are all in the catalogue, without their times."""
-        return cls(catalogue, users, offsets, items, None, None, _FirstMet().table())
+        return cls(catalogue, users, rows.offsets, rows.values, None, None, _FirstMet().table(), rows.marks)
+
+    @property
+    def rows(self) -> Ragged:
+        """The items of every user, and their marks."""
+        return Ragged(self.items, self.offsets, self.marks)
 
     def item(self, place: int) -> Any:
         """The id of the item of an event."""
@@ -64,10 +79,11 @@ def code_events(events: EventRows, items: IdMap, unknown: Unknown, room: Room | 
     Args:
         items: the catalogue.
         unknown: events of items that the catalogue does not have.
-        room: makes the arrays of the result, ``items`` and ``times``; None is :func:`diffgrm.data.mapped.room`.
+        room: makes the arrays of the result, ``items``, ``times``, ``types`` and ``weights``; None is
+            :func:`diffgrm.data.mapped.room`. Where repeated events are dropped, the result is the beginning of them.
 
     Raises:
-        DataError: unusable rows; or unknown items, where they are refused.
+        DataError: unusable rows, or none that is an event; or unknown items, where they are refused.
     """
     room = room or (lambda _, length, kind: mapped.room(length, kind))
     found = _first_pass(events, items)
@@ -75,18 +91,49 @@ def code_events(events: EventRows, items: IdMap, unknown: Unknown, room: Room | 
         refuse_unknown(found.strange)
     users, strange = IdMap(found.users["id"]), IdMap(found.strange["id"])
     offsets = np.concatenate([[0], np.cumsum(found.users["events"].to_numpy())])
-    columns = {"items": found.items} | ({} if found.times is None else {"times": found.times})
-    placed = {name: room(name, len(column), column.dtype) for name, column in columns.items()}
-    owners = mapped.room(len(found.items), np.int64)
+    placed = {name: room(name, len(column), column.dtype) for name, column in found.columns.items() if name != SESSION}
+    beside = {name: mapped.room(len(column), column.dtype) for name, column in found.columns.items() if name == SESSION}
+    beside["owners"] = mapped.room(events.height, np.int64)
     starts = _buckets(offsets)
-    _place(events, users, strange, columns, starts, offsets[starts], placed | {"owners": owners})
+    _place(events, users, strange, found.columns, starts, offsets[starts], placed | beside)
+    counts, end = np.zeros(len(users), np.int64), 0
     for first, last in zip(starts, [*starts[1:], len(users)], strict=True):
         of_bucket = slice(offsets[first], offsets[last])
-        keys = [owners[of_bucket]] if found.times is None else [placed["times"][of_bucket], owners[of_bucket]]
-        order = np.lexsort(keys)  # by the last key first; it keeps the order of what is alike
+        order = _in_order({name: column[of_bucket] for name, column in (placed | beside).items()}, events.settings)
+        counts[first:last] = np.bincount(beside["owners"][of_bucket][order] - first, minlength=last - first)
         for column in placed.values():
-            column[of_bucket] = column[of_bucket][order]
-    return Events(items, users.series, offsets, placed["items"], placed.get("times"), found.time_type, found.strange)
+            column[end : end + len(order)] = column[of_bucket][order]
+        end += len(order)
+    placed = {name: column[:end] for name, column in placed.items()}
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    marks = Marks(events.settings, placed.get("types"), placed.get("weights"))
+    beside_them = marks, _report(events, marks, end)
+    times = placed.get("times")
+    return Events(items, users.series, offsets, placed["items"], times, found.time_type, found.strange, *beside_them)
+
+
+def _in_order(columns: dict[str, np.ndarray], settings: EventSettings) -> np.ndarray:
+    """Places of the events of a bucket that stay, by user and then in order."""
+    owners, times = columns["owners"], columns.get("times")
+    keys = [owners] if times is None else [times, owners]
+    order = np.lexsort(keys)  # by the last key first; it keeps the order of what is alike
+    sessions, types = columns.get(SESSION), columns.get("types")
+    if sessions is None and settings.repeats == "keep":
+        return order
+    types = None if types is None else types[order]
+    sessions = None if sessions is None else sessions[order]
+    found: np.ndarray = order[folded(owners[order], columns["items"][order], types, sessions, settings)]
+    return found
+
+
+def _report(events: EventRows, marks: Marks, kept: int) -> ReadingReport:
+    """What was read: ``kept`` events, with these marks."""
+    counts = np.zeros(len(marks.settings.types), np.int64)
+    types = np.empty(0, np.int16) if marks.types is None else marks.types
+    for start in range(0, len(types), mapped.BLOCK):
+        counts += np.bincount(types[start : start + mapped.BLOCK], minlength=len(counts))
+    kinds = dict(zip(marks.settings.types, counts.tolist(), strict=True))
+    return ReadingReport.of(events.rows.height, events.dropped, events.height - kept, kinds, events.settings)
 
 
 def refuse_unknown(strange: pl.DataFrame) -> None:
@@ -111,36 +158,44 @@ class _Found:
 
     Attributes:
         users, strange: ``id, events`` of the users and of the unknown items, in order of their first events.
-        items: the position of every row's item, -1 for unknown ones.
-        times, time_type: see :class:`Events`; in order of the rows.
+        columns: of every event in order of the rows: ``items``, its position, -1 for unknown ones; ``times``, ``types``,
+            ``weights`` and sessions, where there are some.
+        time_type: see :class:`Events`.
     """
 
     users: pl.DataFrame
     strange: pl.DataFrame
-    items: np.ndarray
-    times: np.ndarray | None
+    columns: dict[str, np.ndarray]
     time_type: pl.DataType | None
+
+
+BESIDE = {Columns.EVENT: "types", Columns.WEIGHT: "weights", SESSION: SESSION}
 
 
 def _first_pass(events: EventRows, items: IdMap) -> _Found:
     users, strange, first = _FirstMet(), _FirstMet(), 0
-    positions, times, time_type = mapped.room(events.height), None, None
+    columns, time_type = {"items": mapped.room(events.height)}, None
     for frame in events.checked():
         now = slice(first, first + frame.height)
         time = None
+        block = {BESIDE[name]: frame[name].to_numpy() for name in BESIDE if name in frame.columns}
         if events.timed:
-            column = frame[Columns.TIMESTAMP]
-            time, time_type = _physical(column)
-            times = mapped.room(events.height, time.dtype) if times is None else times
-            times[now] = time
-        found = items.positions(frame[Columns.ITEM])
-        positions[now] = found
+            time, time_type = _physical(frame[Columns.TIMESTAMP])
+            block["times"] = time
+        block["items"] = found = items.positions(frame[Columns.ITEM])
+        for name, column in block.items():
+            if name not in columns:
+                columns[name] = mapped.room(events.height, column.dtype)
+            columns[name][now] = column
         rows = np.arange(now.start, now.stop)
         users.add(frame[Columns.USER], rows, time)
         if len(odd := np.flatnonzero(found < 0)):
             strange.add(frame[Columns.ITEM].gather(odd), rows[odd], None if time is None else time[odd])
         first = now.stop
-    return _Found(users.table(), strange.table(), positions, times, time_type)
+    if events.height == 0:
+        report = ReadingReport.of(events.rows.height, events.dropped, 0, {}, events.settings)
+        raise DataError(f"no row of the {WHAT} is an event: {report}")
+    return _Found(users.table(), strange.table(), columns, time_type)
 
 
 def _physical(column: pl.Series) -> tuple[np.ndarray, pl.DataType]:

@@ -17,21 +17,33 @@ class Collated(NamedTuple):
         items: [M] positions of the distinct items.
         item_index: [B, S] which of them stands where, oldest first, 0 where padded.
         valid: [B, S] bool, false where padded.
+        types: [M] numbers of their event types: an item that was met in two ways is there twice; None: events have none.
     """
 
     items: np.ndarray
     item_index: np.ndarray
     valid: np.ndarray
+    types: np.ndarray | None = None
 
 
-def collate(events: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Collated:
-    """The stretches ``events[start:stop]``, padded to the longest."""
+def collate(events: np.ndarray, start: np.ndarray, stop: np.ndarray, types: np.ndarray | None = None) -> Collated:
+    """The stretches ``events[start:stop]``, padded to the longest.
+
+    Args:
+        types: of all events, where they are told.
+    """
     column = np.arange(int((stop - start).max(initial=1)))
     valid = column < (stop - start)[:, None]
-    items, index = np.unique(events[(start[:, None] + column)[valid]], return_inverse=True)
+    place, kinds = (start[:, None] + column)[valid], None
+    if types is None:
+        items, index = np.unique(events[place], return_inverse=True)
+    else:
+        count = int(types[place].max(initial=0)) + 1
+        pairs, index = np.unique(events[place] * count + types[place], return_inverse=True)
+        items, kinds = pairs // count, pairs % count
     item_index = np.zeros(valid.shape, dtype=np.int64)
     item_index[valid] = index
-    return Collated(items, item_index, valid)
+    return Collated(items, item_index, valid, kinds)
 
 
 def in_batches(histories: Ragged, max_len: int, users_at_once: int) -> Iterator[tuple[np.ndarray, Collated]]:
@@ -41,4 +53,4 @@ def in_batches(histories: Ragged, max_len: int, users_at_once: int) -> Iterator[
     order = np.argsort(stop - start, kind="stable")
     for first in range(0, len(order), users_at_once):
         users = order[first : first + users_at_once]
-        yield users, collate(histories.values, start[users], stop[users])
+        yield users, collate(histories.values, start[users], stop[users], histories.marks.inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,116 +11,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data import mapped
 from diffgrm.data.blocks import open_rows
 from diffgrm.data.events import read_events
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import IdMap, id_order
+from diffgrm.data.marks import PLAIN
+from diffgrm.data.ragged import Ragged as Ragged
+from diffgrm.data.reading import ReadingReport
 from diffgrm.data.tables import read_items, renamings_for
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean
 
 OURS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP, Columns.TEXT, Columns.TITLE)
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Rows of different lengths: row r is ``values[offsets[r]:offsets[r + 1]]``.
-
-    Values may lie in a file, and what is made of many lies in one too; see :mod:`diffgrm.data.mapped`.
-    """
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """Length of every row [rows]."""
-        return np.diff(self.offsets)
-
-    def rows(self, chosen: np.ndarray) -> Ragged:
-        """The chosen rows, in the order given."""
-        return self.part(0, self.lengths[chosen], chosen)
-
-    def part(self, start: np.ndarray | int, stop: np.ndarray, chosen: np.ndarray | None = None) -> Ragged:
-        """Of every row the values from ``start`` to before ``stop``, as counted in the row.
-
-        Args:
-            chosen: the rows that the two are of, in the order given; None is all.
-        """
-        begin = (self.offsets[:-1] if chosen is None else self.offsets[chosen]) + start
-        lengths = stop - start
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        values = mapped.room(int(offsets[-1]), self.values.dtype)
-        for first, last in mapped.row_blocks(offsets):
-            now = slice(offsets[first], offsets[last])
-            shift = np.repeat(begin[first:last] - offsets[first:last], lengths[first:last])
-            values[now] = self.values[shift + np.arange(now.start, now.stop)]
-        return Ragged(values, offsets)
-
-    def drop_last(self, count: np.ndarray) -> Ragged:
-        """Every row without its last ``count[row]`` values."""
-        return self.part(0, self.lengths - count)
-
-    def blocks(self) -> Iterator[tuple[slice, Ragged]]:
-        """Neighbouring rows, some :data:`diffgrm.data.mapped.BLOCK` values each time, and which rows they are."""
-        for first, last in mapped.row_blocks(self.offsets):
-            begin, end = self.offsets[first], self.offsets[last]
-            yield slice(first, last), Ragged(self.values[begin:end], self.offsets[first : last + 1] - begin)
-
-    def by_blocks(self, change: Callable[[Ragged], Ragged]) -> Ragged:
-        """What ``change`` makes of the rows, each of which it may shorten; a block of rows at a time."""
-        values, offsets = mapped.room(len(self.values), self.values.dtype), np.zeros(len(self.offsets), dtype=np.int64)
-        for rows, block in self.blocks():
-            new, end = change(block), offsets[rows.start]
-            offsets[rows.start + 1 : rows.stop + 1] = end + new.offsets[1:]
-            values[end : end + len(new.values)] = new.values
-        return Ragged(values[: offsets[-1]], offsets)
-
-    def follows(self) -> np.ndarray:
-        """[values - 1] bool, whether a value and the next one stand in the same row."""
-        inside = np.ones(max(len(self.values) - 1, 0), dtype=bool)
-        borders = self.offsets[1:-1]
-        inside[borders[(borders > 0) & (borders < len(self.values))] - 1] = False
-        return inside
-
-    def row_index_from_end(self) -> np.ndarray:
-        """For every value, how many values of its row come after it."""
-        return np.repeat(self.offsets[1:], self.lengths) - 1 - np.arange(len(self.values))
-
-    def filter(self, keep: np.ndarray) -> Ragged:
-        """Only the values where ``keep`` is true; rows may become empty."""
-        row = np.repeat(np.arange(len(self)), self.lengths)
-        counts = np.bincount(row[keep], minlength=len(self))
-        return Ragged(self.values[keep], np.concatenate([[0], np.cumsum(counts)]))
-
-    def distinct(self) -> Ragged:
-        """Every row without repeats, each value at its first place."""
-        row = np.repeat(np.arange(len(self)), self.lengths)
-        first = np.unique(np.stack([row, self.values]), axis=1, return_index=True)[1]
-        keep = np.zeros(len(self.values), dtype=bool)
-        keep[first] = True
-        return self.filter(keep)
-
-    def padded(self, fill: int = -1) -> np.ndarray:
-        """[rows, longest row] with ``fill`` after the end of each row."""
-        width = int(self.lengths.max(initial=0))
-        out = np.full((len(self), width), fill, dtype=np.int64)
-        column = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
-        out[np.repeat(np.arange(len(self)), self.lengths), column] = self.values
-        return out
-
-    @classmethod
-    def from_lists(cls, rows: Sequence[Sequence[int] | np.ndarray]) -> Ragged:
-        """Rows given one by one."""
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        values = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]) if len(rows) else np.empty(0, np.int64)
-        return cls(values.astype(np.int64), np.concatenate([[0], np.cumsum(lengths)]))
 
 
 @dataclass(frozen=True)
@@ -135,6 +37,7 @@ class InteractionDataset:
         timestamps: the time of every event as a number, aligned with ``events.values``; None without the column.
         time_type: what those numbers are of.
         given: [I] the row of each item in the table as it was given; None: the same.
+        report: what was read of the table of events, what was dropped, and why.
     """
 
     users: IdMap
@@ -145,6 +48,7 @@ class InteractionDataset:
     name: str = "dataset"
     given: np.ndarray | None = None
     time_type: pl.DataType | None = None
+    report: ReadingReport | None = None
 
     @classmethod
     def from_tables(
@@ -154,6 +58,7 @@ class InteractionDataset:
         columns: Mapping[str, str] | None = None,
         name: str = "dataset",
         time_format: str | None = None,
+        events: EventSettings = PLAIN,
     ) -> InteractionDataset:
         """Read, check and index two tables (paths or frames).
 
@@ -161,9 +66,11 @@ class InteractionDataset:
             columns: what the library's columns are called in whichever of the two tables has them, for example
                 ``{"user_id": "reviewerID", "item_id": "asin"}``.
             time_format: how times in text are written, for example ``"%d/%m/%Y"``; None is numbers or ISO.
+            events: which rows are events and what is known of them, as in a recipe's section ``events``.
 
         Raises:
-            DataError: anything the table readers find, and events of items that the item table does not have.
+            DataError: anything the table readers find, events of items that the item table does not have, and event types
+                to learn of which there is no event.
         """
         columns = dict(columns or {})
         if unknown := sorted(set(columns) - set(OURS)):
@@ -177,9 +84,16 @@ class InteractionDataset:
         given = id_order(item_table[Columns.ITEM])
         item_table = item_table[given]
         item_ids = IdMap(item_table[Columns.ITEM])
-        found = read_events(rows, item_ids, renamings_for(rows.header, columns), time_format)
-        events = Ragged(found.items, found.offsets)
-        return cls(IdMap(found.users), item_ids, item_table, events, found.times, name, given, found.time_type)
+        found = read_events(rows, item_ids, renamings_for(rows.header, columns), time_format, settings=events)
+        if found.report is not None:
+            found.report.check(events)
+        rest = found.rows, found.times, name, given, found.time_type, found.report
+        return cls(IdMap(found.users), item_ids, item_table, *rest)
+
+    @property
+    def event_settings(self) -> EventSettings:
+        """How the events were read."""
+        return self.events.marks.settings
 
     @property
     def n_users(self) -> int:
@@ -192,9 +106,13 @@ class InteractionDataset:
         return len(self.items)
 
     def event_table(self) -> pl.DataFrame:
-        """All events as user_id, item_id and, where known, timestamp; a user's rows stand together, oldest first."""
+        """All events as user_id, item_id and, where known, type, weight and timestamp.
+
+        A user's rows stand together, oldest first.
+        """
         user = np.repeat(np.arange(self.n_users), self.events.lengths)
         table = pl.DataFrame({Columns.USER: self.users.gather(user), Columns.ITEM: self.items.gather(self.events.values)})
+        table = table.with_columns(self.events.marks.table_columns())
         if self.timestamps is None or self.time_type is None:
             return table
         return table.with_columns(pl.Series(Columns.TIMESTAMP, self.timestamps).cast(self.time_type))
@@ -270,8 +188,8 @@ class Split:
 
     @cached_property
     def item_counts(self) -> np.ndarray:
-        """Training events of every item [I]."""
-        return np.bincount(self.train.values, minlength=self.dataset.n_items)
+        """Training events of every item [I], of types that are learnt."""
+        return np.bincount(self.train.targets().values, minlength=self.dataset.n_items)
 
     @property
     def learnable(self) -> np.ndarray:
@@ -280,7 +198,10 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of what was trained on: which items in which order, whoever the users are and however rows stand."""
+        """Hex digest of what was trained on: which items (and marks) in which order.
+
+        Whoever the users are, and however their rows stand, it is the same.
+        """
         ids = self.dataset.items.series.cast(pl.String)
         number = ids.rank("ordinal").to_numpy().astype(np.uint64)  # of an item, by its spelling
         users = np.sort(np.concatenate([_mixed(number, block) for _, block in self.train.blocks()]))
@@ -293,7 +214,10 @@ def _mixed(number: np.ndarray, rows: Ragged) -> np.ndarray:
     """[rows] a number of each row that follows from its items, by their ``number``, and their order."""
     place = (np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths)).astype(np.uint64)
     with np.errstate(over="ignore"):
-        mixed = (number[rows.values] + (place << np.uint64(40))) * np.uint64(0x9E3779B97F4A7C15)
+        what = number[rows.values]
+        for mark in rows.marks.arrays:
+            what = what * np.uint64(0x100000001B3) + mark.view(f"u{mark.itemsize}").astype(np.uint64)
+        mixed = (what + (place << np.uint64(40))) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed ^= mixed >> np.uint64(32)
         sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed, dtype=np.uint64)])
@@ -302,27 +226,28 @@ def _mixed(number: np.ndarray, rows: Ragged) -> np.ndarray:
 
 
 def _held_out(dataset: InteractionDataset, users: np.ndarray, after: int) -> EvaluationSet:
-    """For each user, the event that has ``after`` events behind it is the target, those before it the history."""
+    """For each user, the target that has ``after`` targets behind it is asked for, what stands before it the history."""
     events = dataset.events
-    place = events.lengths[users] - 1 - after
+    place = events.target_places(after)[users]
     targets = Ragged(events.values[events.offsets[users] + place], np.arange(len(users) + 1))
     return EvaluationSet(dataset.users.gather(users), events.part(0, place, users), targets)
 
 
 def leave_one_out(dataset: InteractionDataset) -> Split:
-    """Last event of a user is test, the one before it validation, the rest training.
+    """Last target of a user is test, the one before it validation, what stands before that training.
 
-    Users with fewer than three events are trained on and not evaluated.
+    All events are targets where they have no types. Users with fewer than two targets after their first event are trained
+    on and not evaluated.
     """
-    lengths = dataset.events.lengths
-    users = np.flatnonzero(lengths >= 3)
-    train = dataset.events.drop_last(np.where(lengths >= 3, 2, 0))
+    second = dataset.events.target_places(1)
+    users = np.flatnonzero(second >= 1)
+    train = dataset.events.part(0, np.where(second >= 1, second, dataset.events.lengths))
     return Split(dataset, train, _held_out(dataset, users, 1), _held_out(dataset, users, 0), "leave_one_out")
 
 
 def validation_only(dataset: InteractionDataset) -> Split:
-    """Last event of a user is validation; nothing is kept for test. For models that go to production."""
-    lengths = dataset.events.lengths
-    users = np.flatnonzero(lengths >= 2)
-    train = dataset.events.drop_last((lengths >= 2).astype(np.int64))
+    """Last target of a user is validation; nothing is kept for test. For models that go to production."""
+    newest = dataset.events.target_places(0)
+    users = np.flatnonzero(newest >= 1)
+    train = dataset.events.part(0, np.where(newest >= 1, newest, dataset.events.lengths))
     return Split(dataset, train, _held_out(dataset, users, 0), _held_out(dataset, users[:0], 0), "validation_only")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -21,6 +22,9 @@ from diffgrm.data import mapped
 from diffgrm.data.blocks import EventRows, Rows
 from diffgrm.data.coding import Events, Unknown, code_events, refuse_unknown
 from diffgrm.data.ids import IdMap
+from diffgrm.data.marks import PLAIN, Marks
+from diffgrm.data.reading import ReadingReport
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, OutputError
 from diffgrm.foundation.storage import cache_folder, digest, file_digest, read_parquet, write_parquet
 
@@ -33,6 +37,7 @@ def read_events(
     columns: Mapping[str, str] | None = None,
     time_format: str | None = None,
     unknown: Unknown = "refuse",
+    settings: EventSettings = PLAIN,
 ) -> Events:
     """The events of a table.
 
@@ -40,19 +45,21 @@ def read_events(
         items: the catalogue.
         columns, time_format: see :func:`diffgrm.data.tables.read_interactions`.
         unknown: events of items that the catalogue does not have.
+        settings: which rows are events, and what is known of them.
 
     Raises:
         DataError: an unusable table, see :func:`diffgrm.data.tables.read_interactions`; or unknown items, where they are
             refused.
     """
-    events = EventRows.of(rows, columns or {}, time_format)
+    events = EventRows.of(rows, columns or {}, time_format, settings)
     home = cache_folder()
-    if events.height <= mapped.IN_MEMORY or not (stamps := rows.stamps()) or home is None:
+    if events.rows.height <= mapped.IN_MEMORY or not (stamps := rows.stamps()) or home is None:
         return code_events(events, items, unknown)
     code = [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))]
-    facts = [stamps, dict(events.columns), time_format, items.dtype, items.series.hash(0).to_numpy()]
+    read_by = settings.model_dump(mode="json")
+    facts = [stamps, dict(events.columns), read_by, time_format, items.dtype, items.series.hash(0).to_numpy()]
     folder = home / "events" / digest([*facts, len(items), pl.__version__, *code])[:32]
-    found = _load(folder, items)
+    found = _load(folder, items, settings)
     if found is None:
         found = _make(folder, events, items, unknown)
     else:
@@ -89,7 +96,7 @@ def _make(folder: Path, events: EventRows, items: IdMap, unknown: Unknown) -> Ev
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    found = _load(folder, items)
+    found = _load(folder, items, events.settings)
     if found is None:
         raise OutputError(
             f"{folder} has just been written and cannot be read; name a folder on another disk in DIFFGRM_CACHE"
@@ -109,12 +116,15 @@ def _save(events: Events, folder: Path) -> None:
     times = events.times
     (folder / "times.json").write_text(json.dumps(None if times is None else times.dtype.str))
     write_parquet(pl.DataFrame(schema={} if times is None else {"time": events.time_type}), folder / "times.parquet")
-    for array in (events.items, times):
+    (folder / "report.json").write_text(json.dumps(None if events.report is None else events.report.to_dict()))
+    marks = {"types": events.marks.types, "weights": events.marks.weights}
+    for name, array in {"items": events.items, "times": times, **marks}.items():
         if isinstance(array, np.memmap):
             array.flush()
+            os.truncate(folder / name, array.nbytes)  # of repeated events that were dropped
 
 
-def _load(folder: Path, items: IdMap) -> Events | None:
+def _load(folder: Path, items: IdMap, settings: EventSettings) -> Events | None:
     """What :func:`_make` kept; None where nothing is, or was, for it is damaged."""
     if not folder.is_dir():
         return None
@@ -124,6 +134,9 @@ def _load(folder: Path, items: IdMap) -> Events | None:
         if len(offsets) != len(users) + 1:
             raise ValueError(f"there are {len(users)} users and {len(offsets)} offsets")
         length, kind = int(offsets[-1]), json.loads((folder / "times.json").read_text())
+        report = ReadingReport.from_dict(json.loads((folder / "report.json").read_text()))
+        types = mapped.read(folder / "types", length, np.int16) if settings.event is not None else None
+        weights = mapped.read(folder / "weights", length, np.float32) if settings.weight is not None else None
         return Events(
             items,
             users,
@@ -132,8 +145,10 @@ def _load(folder: Path, items: IdMap) -> Events | None:
             None if kind is None else mapped.read(folder / "times", length, kind),
             None if kind is None else read_parquet(folder / "times.parquet").schema["time"],
             read_parquet(folder / "strange.parquet"),
+            Marks(settings, types, weights),
+            report,
         )
-    except (DataError, OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+    except (DataError, OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
         logger.warning("The cached events %s are damaged (%s); making them again.", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,25 @@ from diffgrm.data.dataset import InteractionDataset, Ragged
 from diffgrm.data.events import read_events
 from diffgrm.data.frames import is_frame, is_list
 from diffgrm.data.ids import IdMap, is_id, known_positions, values
+from diffgrm.data.marks import PLAIN, Marks
 from diffgrm.foundation import forks
-from diffgrm.foundation.schema import Columns, DataError, first_few
+from diffgrm.foundation.event_settings import EventSettings
+from diffgrm.foundation.schema import Columns, DataError, did_you_mean, first_few
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 5  # unknown items that a warning names
 
 
-def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
+@dataclass(frozen=True)
+class TypedEvent:
+    """An event of a history that is given as a list: the id of its item, and what type it was of."""
+
+    item: Any
+    type: str
+
+
+def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSettings = PLAIN) -> tuple[pl.Series, Ragged]:
     """User ids [U] and item positions of every user, oldest first.
 
     Args:
@@ -32,9 +43,11 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
             user -> item ids; a list of item-id lists (users are then numbered from 0); or one list of item ids (one user,
             number 0). Lists may be tuples, arrays and series too.
         on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
+        settings: how a table is read. Events of lists may be :class:`TypedEvent`; those whose types nobody tells are of
+            the first type that is learnt.
 
     Raises:
-        DataError: nothing given, or users without a known item and ``on_empty="error"``.
+        DataError: nothing given, users without a known item and ``on_empty="error"``, or types that the settings lack.
     """
     forks.check()
     if on_empty not in ("error", "skip"):
@@ -50,12 +63,15 @@ def read_histories(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series,
         rows = list(source) if any(nested) else [source] if nested else []
         user_ids = pl.Series(Columns.USER, range(len(rows)), dtype=pl.Int64)
     else:
-        return _from_table(source, items, on_empty)
+        return _from_table(source, items, on_empty, settings)
     if not rows:
         raise DataError("no histories were given")
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    given = [item for row in rows for item in values(row)]
-    positions = Ragged(items.positions(given), np.concatenate([[0], np.cumsum(lengths)]))
+    entries = [entry for row in rows for entry in values(row)]
+    given = [entry.item if isinstance(entry, TypedEvent) else entry for entry in entries]
+    types = None if settings.event is None else _types(entries, settings)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    positions = Ragged(items.positions(given), offsets, Marks(settings, types))
     return _known_only(user_ids, positions, given.__getitem__, on_empty)
 
 
@@ -76,6 +92,17 @@ def histories_of(dataset: InteractionDataset, users: Any) -> tuple[pl.Series, Ra
     return dataset.users.gather(rows), dataset.events.rows(rows)
 
 
+def _types(entries: list[Any], settings: EventSettings) -> np.ndarray:
+    """[N] int16 numbers of the types of events that were given in lists."""
+    number = {kind: at for at, kind in enumerate(settings.types)}
+    named = [entry.type if isinstance(entry, TypedEvent) else settings.targets[0] for entry in entries]
+    if strange := sorted({str(kind) for kind in named if kind not in number}):
+        raise DataError(
+            f"events are of the type {strange[0]!r}, which the model does not know{did_you_mean(strange[0], number)}"
+        )
+    return np.array([number[kind] for kind in named], np.int16)
+
+
 def _user_ids(users: list[Any]) -> pl.Series:
     if not all(map(is_id, users)) or len({isinstance(user, str) for user in users}) > 1:
         kinds = sorted({type(user).__name__ for user in users})
@@ -83,15 +110,22 @@ def _user_ids(users: list[Any]) -> pl.Series:
     return pl.Series(Columns.USER, users)
 
 
-def _from_table(source: Any, items: IdMap, on_empty: str) -> tuple[pl.Series, Ragged]:
+def _from_table(source: Any, items: IdMap, on_empty: str, settings: EventSettings) -> tuple[pl.Series, Ragged]:
     if not isinstance(source, str | Path | Events) and not is_frame(source):
         raise DataError(
             f"cannot read histories from {type(source).__name__}; give a table, a mapping user -> items, or lists of items"
         )
-    events = source if isinstance(source, Events) else read_events(open_rows(source), items, unknown="keep")
+    if isinstance(source, Events):
+        events = source
+    else:
+        rows = open_rows(source)
+        chosen = settings.of_histories(tuple(rows.header.columns))
+        events = read_events(rows, items, unknown="keep", settings=chosen)
+        if events.report is not None and events.report.dropped:
+            logger.warning("Of the histories, %s", events.report)
     if events.catalogue is not items:
         raise DataError("these events were read for another catalogue; read them with the items of this one")
-    return _known_only(events.users, Ragged(events.items, events.offsets), events.item, on_empty)
+    return _known_only(events.users, events.rows, events.item, on_empty)
 
 
 def _known_only(

@@ -27,7 +27,7 @@ def make_split(dataset: InteractionDataset, settings: DataSettings) -> Split:
     else:
         split = {"leave_one_out": leave_one_out, "validation_only": validation_only}[settings.split](dataset)
     problems = []
-    if not (split.train.lengths >= 2).any():
+    if not (split.train.target_places(0) >= 1).any():
         problems.append("no user has two training events, so there is nothing to learn a next item from")
     if len(split.validation) == 0:
         problems.append("no user is left for validation")
@@ -86,7 +86,7 @@ def temporal(
     train = dataset.events.part(0, before)
     if len(train.values) == 0:
         raise DataError("no event lies before the first cut in time: are all timestamps the same?")
-    warm = np.bincount(train.values, minlength=dataset.n_items) > 0
+    warm = np.bincount(train.targets().values, minlength=dataset.n_items) > 0
     facts: dict[str, Any] = {"target": target, "cold_targets": cold_targets}
     facts |= {"validation_from": _spelled(dataset, first), "test_from": _spelled(dataset, second)}
     sets = []
@@ -126,7 +126,9 @@ class _Window:
         self.place = start[self.user] + within  # of each event in all of its user's
         self.has_history = (start[self.user] if target == "all" else self.place) > 0
         self.cold = ~warm[self.events.values]
-        self.asked = self.has_history & ~(self.cold & drop_cold)
+        may = self.events.marks.is_target
+        self.eligible = self.has_history if may is None else self.has_history & may
+        self.asked = self.eligible & ~(self.cold & drop_cold)
         if target == "last":
             self.asked &= self._last_of(self.asked)
 
@@ -142,7 +144,7 @@ class _Window:
         """The lists to make."""
         events = self.dataset.events
         if self.target == "all":
-            targets = self.events.filter(self.asked).by_blocks(Ragged.distinct)
+            targets = self.events.filter(self.asked).bare().by_blocks(Ragged.distinct)
             users = np.flatnonzero(targets.lengths)
             targets, histories = targets.rows(users), events.part(0, self.start[users], users)
         else:
@@ -160,7 +162,7 @@ class _Window:
             "users": len(users),
             "targets": len(found.targets.values),
             "cold_targets": int((~self.warm[found.targets.values]).sum()),
-            "dropped_cold_events": int((self.has_history & self.cold).sum()) if self.drop_cold else 0,
+            "dropped_cold_events": int((self.eligible & self.cold).sum()) if self.drop_cold else 0,
             "cold_users": int((self.trained[users] == 0).sum()),
             "users_without_history": int(np.count_nonzero(self.events.lengths) - len(with_history)),
         }

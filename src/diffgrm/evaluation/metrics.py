@@ -201,7 +201,7 @@ def evaluate(
             lists = _lists(table, user_ids, items, k, tally if exclude_seen else None)
             ranks[name].append(ranks_in_lists(lists, targets).values)
             if exclude_seen:
-                seen = evaluation_set.histories.rows(rows).distinct().lengths
+                seen = evaluation_set.histories.rows(rows).seen().distinct().lengths
                 tally.add(lists, possible=np.minimum(k, len(items) - seen))
             elif sid_numbers is not None:
                 ranks["sid"].append(_sid_ranks(recommender, histories, user_ids, lists, targets, sid_numbers, k))
@@ -293,7 +293,8 @@ class _Tally:
 def _history_table(evaluation_set: EvaluationSet, rows: np.ndarray, items: IdMap) -> pl.DataFrame:
     histories = evaluation_set.histories.rows(rows)
     user = np.repeat(rows, histories.lengths)
-    return pl.DataFrame({Columns.USER: evaluation_set.keys.gather(user), Columns.ITEM: items.gather(histories.values)})
+    table = pl.DataFrame({Columns.USER: evaluation_set.keys.gather(user), Columns.ITEM: items.gather(histories.values)})
+    return table.with_columns(histories.marks.type_columns())
 
 
 def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally: _Tally | None) -> np.ndarray:

@@ -16,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from diffgrm.foundation import registry
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.moved import SECTIONS, moved
 from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides, with_defaults, written_scorers
 from diffgrm.foundation.part_settings import PartsOf, readable_type
@@ -80,6 +81,7 @@ class Recipe(BaseModel):
     )
     seed: Seed = Field(0, description="seed of everything that is drawn at random")
     data: DataSettings = DataSettings()  # type: ignore[call-arg]
+    events: EventSettings = EventSettings()  # type: ignore[call-arg]
     embedding: Annotated[Part, _part("embedding", "lsa")] = "lsa"  # type: ignore[assignment]
     tokenizer: Annotated[Part, _part("tokenizer", "opq")] = "opq"  # type: ignore[assignment]
     semantic_ids: SemanticIdSettings = SemanticIdSettings()  # type: ignore[call-arg]
@@ -148,7 +150,7 @@ class Recipe(BaseModel):
         """The top-level settings that this recipe's recommender, objective and model use."""
         door = registry.door(self.recommender)
         used = {"recommender", "seed", *registry.constant(door, self.recommender, "sections", ())}
-        used |= {"data", "evaluation"} if door == "recommender" else set()
+        used |= {"data", "events", "evaluation"} if door == "recommender" else set()
         for part in (self.model, self.objective):
             if part.kind in used:
                 for inner in part.with_nested():

@@ -15,6 +15,8 @@ class Columns:
     USER = "user_id"
     ITEM = "item_id"
     TIMESTAMP = "timestamp"
+    EVENT = "event"
+    WEIGHT = "weight"
     TEXT = "text"
     TITLE = "title"
     SCORE = "score"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.data.marks import Weights
 from diffgrm.networks.inputs import Histories
 
 
@@ -24,12 +25,14 @@ class Batch(NamedTuple):
         target: [N] item positions.
         slot: [N] place of each target among the B T slots, in order.
         length: [B, T] how many items of its history each slot may know; 0 where the slot is not used.
+        weight: [N] what each target's loss counts for, 1 on average over training; None: all count alike.
     """
 
     histories: Histories
     target: Tensor
     slot: Tensor
     length: Tensor
+    weight: Tensor | None = None
 
     def rows(self, chosen: Tensor) -> Batch:
         """The histories at rows [b] and their targets."""
@@ -43,29 +46,31 @@ class Batch(NamedTuple):
         )
         slot = row[keep] * slots + self.slot[keep] % slots
         order = slot.argsort()
-        return Batch(histories, self.target[keep][order], slot[order], self.length[chosen])
+        weight = None if self.weight is None else self.weight[keep][order]
+        return Batch(histories, self.target[keep][order], slot[order], self.length[chosen], weight)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        return Batch(self.histories.to(device), *(part.to(device, non_blocking=True) for part in self[1:]))
+        parts = (None if part is None else part.to(device, non_blocking=True) for part in self[1:])
+        return Batch(self.histories.to(device), *parts)  # type: ignore[arg-type]
 
 
 class TrainingBatches:
-    """Every event after a user's first is a target once an epoch; its history is what stands before it.
+    """Every event after a user's first that may be a target is one once an epoch; its history is what stands before it.
 
     Batches hold stretches of similar length, so little is padded; which meet and in what order is a pure function of
     ``(seed, epoch)``. With several devices each takes its share of every batch, so the batches, taken together, do not
     depend on the number of devices.
 
     Args:
-        train: item positions per user, oldest first.
+        train: item positions per user, oldest first; where their marks tell of types and weights, batches have them.
         max_len: most items of a history.
         batch_size: targets per batch over all devices; about, where histories are shared.
         shared: False: a window of its own for each target, of the ``max_len`` items before it; True: one stretch serves all
             its targets. Of users with more than ``max_len`` events, later stretches overlap, so that a target knows at
             least the last half of ``max_len`` items.
         rank, devices: which share of each batch this process takes.
-        newest_only: of each user the newest event only is a target; not with shared stretches.
+        newest_only: of each user the newest target only; not with shared stretches.
     """
 
     BUCKET = 50  # batches whose stretches are sorted by length together
@@ -82,8 +87,15 @@ class TrainingBatches:
         newest_only: bool = False,
     ) -> None:
         self.events, self.seed, self.rank, self.devices = train.values, seed, rank, devices
+        self.types, self.weights, self.is_target = train.marks.inputs, Weights.of(train.marks), train.marks.is_target
         self.start, self.first, self.last = _stretches(train, max_len) if shared else _windows(train, max_len, newest_only)
         self.targets = self.last - self.first + 1  # of each stretch
+        if shared and self.is_target is not None:
+            before = np.concatenate([[0], np.cumsum(self.is_target)])
+            self.targets = before[self.last + 1] - before[self.first]
+            used = self.targets > 0
+            self.start, self.first, self.last = self.start[used], self.first[used], self.last[used]
+            self.targets = self.targets[used]
         longest = int(self.targets.max(initial=1))
         self.batch_size = max(batch_size, longest * devices)  # so that every device gets a stretch
         # A tail too small to share among the devices joins the batch before it.
@@ -123,20 +135,25 @@ class TrainingBatches:
         start, first, last = self.start[chosen], self.first[chosen], self.last[chosen]
         place = first[:, None] + np.arange((last - first).max(initial=0) + 1)  # [B, T] of the targets among the events
         used = place <= last[:, None]
+        if self.is_target is not None:
+            used &= self.is_target[np.minimum(place, last[:, None])]
         return Batch(
-            Histories.collate(self.events, start, last),
+            Histories.collate(self.events, start, last, self.types),
             torch.from_numpy(self.events[place[used]]),
             torch.from_numpy(np.flatnonzero(used)),
             torch.from_numpy(np.where(used, place - start[:, None], 0)),
+            None if self.weights is None else torch.from_numpy(self.weights.at(place[used])),
         )
 
 
 def _windows(train: Ragged, max_len: int, newest_only: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First event, first target and last target of each stretch: one target each."""
-    begin = np.repeat(train.offsets[:-1], train.lengths)
-    target = np.flatnonzero(np.arange(len(train.values)) > begin)
+    begin, is_target = np.repeat(train.offsets[:-1], train.lengths), train.marks.is_target
+    follows = np.arange(len(train.values)) > begin
+    target = np.flatnonzero(follows if is_target is None else follows & is_target)
     if newest_only:
-        target = train.offsets[1:][train.lengths > 1] - 1
+        newest = train.target_places(0)
+        target = (train.offsets[:-1] + newest)[newest > 0]
     return np.maximum(begin[target], target - max_len), target, target
 
 

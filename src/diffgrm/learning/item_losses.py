@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffgrm.foundation.sections import ItemLossSettings
+from diffgrm.learning.losses import cross_entropy, weighted_mean
 from diffgrm.networks.comparison import Comparison
 
 
@@ -46,7 +47,13 @@ def draw(settings: ItemLossSettings, counts: Tensor, targets: int, generator: to
 
 
 def item_loss(
-    hidden: Tensor, target: Tensor, items: Tensor, settings: ItemLossSettings, sample: Sample | None, n_items: int
+    hidden: Tensor,
+    target: Tensor,
+    items: Tensor,
+    settings: ItemLossSettings,
+    sample: Sample | None,
+    n_items: int,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """The loss of telling each target from other items, as one number.
 
@@ -56,14 +63,16 @@ def item_loss(
         items: [M, d] vectors of all items, or of those that are asked for; a score is their product with ``hidden``.
         sample: the negatives, as rows of ``items``.
         n_items: I, the size of the catalogue.
+        weight: [N] see :func:`diffgrm.learning.losses.weighted_mean`.
     """
     comparison = Comparison.of(settings)
     hidden, items = comparison.users(hidden), comparison.items(items)
     if sample is None:
-        return F.cross_entropy((hidden @ items.T).float(), target, label_smoothing=settings.label_smoothing)
+        return cross_entropy((hidden @ items.T).float(), target, weight, settings.label_smoothing)
     if settings.kind == "sampled_softmax":
-        return _sampled_softmax(hidden, target, items, sample)
-    return _binary(hidden, target, items, settings, sample.items, n_items)
+        return _sampled_softmax(hidden, target, items, sample, weight)
+    losses = _binary(hidden, target, items, settings, sample.items, n_items)
+    return weighted_mean(losses, weight) / (1 + settings.negatives)
 
 
 def _chances(counts: Tensor, power: float) -> Tensor:
@@ -72,7 +81,7 @@ def _chances(counts: Tensor, power: float) -> Tensor:
     return (weight / weight.sum()).float()
 
 
-def _sampled_softmax(hidden: Tensor, target: Tensor, items: Tensor, sample: Sample) -> Tensor:
+def _sampled_softmax(hidden: Tensor, target: Tensor, items: Tensor, sample: Sample, weight: Tensor | None) -> Tensor:
     """Softmax over the target and negatives that the whole batch shares (Bengio and Senecal, 2003).
 
     With logQ correction the score of each negative is lowered by the log of how often its item is expected among them, so
@@ -84,13 +93,16 @@ def _sampled_softmax(hidden: Tensor, target: Tensor, items: Tensor, sample: Samp
         others = others - sample.log_expected
     others = others.masked_fill(sample.items == target[:, None], -torch.inf)
     first = torch.zeros_like(target)
-    return F.cross_entropy(torch.cat([own, others], 1), first)
+    return cross_entropy(torch.cat([own, others], 1), first, weight)
 
 
 def _binary(
     hidden: Tensor, target: Tensor, items: Tensor, settings: ItemLossSettings, drawn: Tensor, n_items: int
 ) -> Tensor:
-    """Each target against negatives of its own; gBCE weighs the positive by beta (Petrov and Macdonald, 2023, eq. 8-10)."""
+    """[N] each target against negatives of its own.
+
+    gBCE weighs the positive by beta (Petrov and Macdonald, 2023, eq. 8-10).
+    """
     own = (hidden * items[target]).sum(-1).float()
     others = torch.einsum("nd,nmd->nm", hidden, items[drawn]).float()
     beta = 1.0
@@ -99,4 +111,4 @@ def _binary(
         beta = sampled * (settings.calibration * (1 - 1 / sampled) + 1 / sampled)
         assert math.isfinite(beta)
     negative = F.logsigmoid(-others).masked_fill(drawn == target[:, None], 0).sum(-1)
-    return -(beta * F.logsigmoid(own) + negative).mean() / (1 + settings.negatives)
+    return -(beta * F.logsigmoid(own) + negative)

@@ -10,6 +10,23 @@ from diffgrm.learning.noising.base import Views
 from diffgrm.learning.smoothing import over_near_codes
 
 
+def weighted_mean(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of losses [N, ...] of N targets, each times what the target counts for (``Batch.weight``)."""
+    return losses.mean() if weight is None else (losses * _beside(weight, losses)).mean()
+
+
+def cross_entropy(scores: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float = 0.0) -> Tensor:
+    """The weighted mean of the cross-entropy of targets [N] by scores [N, C]; see :func:`weighted_mean`."""
+    if weight is None:
+        return F.cross_entropy(scores, target, label_smoothing=label_smoothing)
+    return weighted_mean(F.cross_entropy(scores, target, label_smoothing=label_smoothing, reduction="none"), weight)
+
+
+def _beside(weight: Tensor, losses: Tensor) -> Tensor:
+    """Weights [N] as a factor of losses [N, ...]."""
+    return weight.view(-1, *[1] * (losses.ndim - 1))
+
+
 def masked_cross_entropy(
     logits: Tensor,
     codes: Tensor,
@@ -18,6 +35,7 @@ def masked_cross_entropy(
     reduction: str = "view_mean",
     label_smoothing: float = 0.0,
     close: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Label-smoothed cross-entropy of the hidden digits, as one number in nats.
 
@@ -28,11 +46,14 @@ def masked_cross_entropy(
         reduction: ``view_mean``: mean inside a view, then over views and targets (paper);
             ``token_mean``: mean over all hidden digits (the release).
         label_smoothing, close: see :func:`code_losses`.
+        weight: [B] what the loss of each target is multiplied by; None: by 1.
     """
     mask, view_weight, digit_weight = views
     target = codes[:, None, :].expand(mask.shape)[mask]  # [M]
     losses = code_losses(logits[mask], target, digits_of(mask), label_smoothing, close)
     per_token = losses.new_zeros(mask.shape).masked_scatter(mask, losses)  # [B, V, n]
+    if weight is not None:
+        per_token = per_token * _beside(weight, per_token)
     if reduction == "token_mean":
         return (per_token.sum(-1) * digit_weight).sum() / (mask.sum(-1) * digit_weight).sum().clamp(min=1e-9)
     return (per_token.sum(-1) / mask.sum(-1).clamp(min=1) * view_weight).mean()

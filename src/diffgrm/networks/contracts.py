@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.networks.inputs import Histories, ItemFeatures
 from diffgrm.networks.item_posterior import Choose, Steered
 from diffgrm.networks.item_vectors import DigitEmbedding
 from diffgrm.networks.memory import Memory
@@ -45,6 +45,18 @@ class EncodesHistories(Protocol):
             index: [B, S] which of them stands where, oldest first, any number below M where padded; S at most ``max_len``.
             valid: [B, S] bool, true for the first places of each row, at least one a row.
         """
+        ...
+
+
+class TakesTypes(EncodesHistories, Protocol):
+    """What an event was (a view, a purchase) is told of every place of a history."""
+
+    def take_types(self, count: int) -> None:
+        """Be ready for so many types of events; to be called once, before training or weights are read."""
+        ...
+
+    def typed(self, vectors: Tensor, types: Tensor) -> Tensor:
+        """Vectors [M, ...] of items in histories, met by events of types [M]."""
         ...
 
 
@@ -284,3 +296,15 @@ def contract(network: object, protocol: type[P]) -> P:
         if not isinstance(found := getattr(network, attribute, None), kind):
             raise RecipeError(f"the model {name!r} must have {attribute}: {kind.__name__}, found {found!r}")
     return cast(P, network)
+
+
+def encoded(network: nn.Module, vectors: Tensor, histories: Histories) -> Any:
+    """The memory of histories: their items' vectors, with what is known of the events, through the network.
+
+    Args:
+        vectors: [M, ...] of the items that stand in the histories (``item_vectors``).
+    """
+    _, index, valid, types = histories
+    if types is not None:
+        vectors = contract(network, TakesTypes).typed(vectors, types)
+    return contract(network, EncodesHistories).encode_history(vectors, index, valid)

@@ -95,6 +95,16 @@ class H2Rec(nn.Module):
         """See :class:`diffgrm.networks.contracts.EncodesHistories`; [M, b d] of all branches side by side."""
         return torch.cat([one.item_vectors(items) for one in self.sasrecs], 1)
 
+    def take_types(self, count: int) -> None:
+        """See :class:`diffgrm.networks.contracts.TakesTypes`; each pass learns its own vectors of them."""
+        for one in self.sasrecs:
+            one.take_types(count)
+
+    def typed(self, vectors: Tensor, types: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.TakesTypes`."""
+        parts = zip(self.sasrecs, self.vectors_of_branches(vectors), strict=True)
+        return torch.cat([one.typed(part, types) for one, part in parts], 1)
+
     def vectors_of_branches(self, vectors: Tensor) -> tuple[Tensor, ...]:
         """See :class:`diffgrm.networks.contracts.ItemsInBranches`."""
         return vectors.chunk(len(self.passes), -1)

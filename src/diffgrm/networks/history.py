@@ -155,6 +155,7 @@ class HistoryNetwork(nn.Module):
         self.item = ItemVectors(branches, sizes, scaled)
         self.encoder = HistoryEncoder(sizes.width, encoder, scale)
         self.decoder: DigitDecoder | None = None
+        self.event_types: nn.Parameter | None = None
 
     def initialise(self, tables: Iterable[tuple[nn.Parameter, float]]) -> None:
         """Draw all weights; to be called once all of them are there.
@@ -219,6 +220,15 @@ class HistoryNetwork(nn.Module):
     def item_vectors(self, items: ItemFeatures) -> Tensor:
         """The vectors [M, d] of items. They stand in histories, and a user's vector is compared with them."""
         return self.item(items, self.digits)
+
+    def take_types(self, count: int) -> None:
+        """See :class:`diffgrm.networks.contracts.TakesTypes`; at first all types are alike, and like none."""
+        self.event_types = nn.Parameter(torch.zeros(count, self.encoder.position.shape[1]))
+
+    def typed(self, vectors: Tensor, types: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.TakesTypes`; a learnt vector of the type is added to the item's."""
+        assert self.event_types is not None
+        return vectors + self.event_types[types]
 
     def borrowed_vectors(self, weights: Tensor) -> Tensor | None:
         """See :class:`diffgrm.networks.contracts.BorrowsVectors`."""

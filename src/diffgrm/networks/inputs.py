@@ -60,22 +60,25 @@ class Histories(NamedTuple):
         items: [M] positions of the distinct items.
         item_index: [B, S] which of them stands where, oldest first, 0 where padded.
         valid: [B, S] bool, false where padded.
+        types: [M] numbers of their event types: an item that was met in two ways is there twice; None: events have none.
     """
 
     items: Tensor
     item_index: Tensor
     valid: Tensor
+    types: Tensor | None = None
 
     @classmethod
-    def collate(cls, events: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Histories:
-        """The stretches ``events[start:stop]``, padded to the longest."""
-        return cls.of(collate(events, start, stop))
+    def collate(cls, events: np.ndarray, start: np.ndarray, stop: np.ndarray, types: np.ndarray | None = None) -> Histories:
+        """The stretches ``events[start:stop]``, padded to the longest; see :func:`diffgrm.data.collate.collate`."""
+        return cls.of(collate(events, start, stop, types))
 
     @classmethod
     def of(cls, collated: Collated) -> Histories:
         """The same as tensors."""
-        return cls(*map(torch.from_numpy, collated))
+        return cls(*(None if part is None else torch.from_numpy(part) for part in collated))  # type: ignore[arg-type]
 
     def to(self, device: torch.device) -> Histories:
         """The histories on a device."""
-        return Histories(*(part.to(device, non_blocking=True) for part in self))
+        parts = (None if part is None else part.to(device, non_blocking=True) for part in self)
+        return Histories(*parts)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def filled_digits(
     everything = ranker.catalogue.codes_of(torch.arange(ranker.catalogue.n_items, device=codes.device))
     may = torch.from_numpy(recommendable.copy()).to(codes.device)
     if exclude_seen:
-        may[torch.from_numpy(np.unique(history.values)).to(codes.device)] = False
+        may[torch.from_numpy(np.unique(history.seen().values)).to(codes.device)] = False
     denoise = contract(ranker.network, Denoises).denoise
     with torch.no_grad(), evaluating(ranker.network):
         _, memory = next(ranker.encoded(history, 1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
-from diffgrm.networks.contracts import ScoresItems, contract
+from diffgrm.networks.contracts import ScoresItems, contract, encoded
 from diffgrm.networks.inputs import Histories
 from diffgrm.ranking.first_stage import FirstStage
 from diffgrm.ranking.item_scoring.base import ItemScoring, Users
@@ -49,7 +49,7 @@ class ItemRanker:
         for start in range(0, len(items), USERS_AT_ONCE):
             rows = np.arange(start, min(start + USERS_AT_ONCE, len(items)))
             users = self._users(query, rows)
-            excluded = users.histories if query.exclude_seen else None
+            excluded = users.histories.seen() if query.exclude_seen else None
             found, said = first_stage.best(users, query.k, query.candidates, excluded)
             count = min(query.k, found.shape[1])
             items[rows, :count], scores[rows, :count] = found[:, :count], said[:, :count]
@@ -70,5 +70,5 @@ class ItemRanker:
         network = contract(self.network, ScoresItems)
         stop = histories.offsets[1:]
         start = np.maximum(histories.offsets[:-1], stop - network.max_len)
-        items, index, valid = Histories.collate(histories.values, start, stop).to(self.items.features.device)
-        return network.user_vectors(network.encode_history(self.items.vectors[items], index, valid))
+        asked = Histories.collate(histories.values, start, stop, histories.marks.inputs).to(self.items.features.device)
+        return network.user_vectors(encoded(self.network, self.items.vectors[asked.items], asked))

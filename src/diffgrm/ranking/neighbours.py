@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.data.marks import Weights
 
 PAIRS_AT_ONCE = 2**24  # of items that users met together, which are sorted at once
 NeighbourCount = Annotated[int, Field(ge=1), "most similar items kept for each item"]
@@ -29,6 +30,25 @@ def recency_weights(histories: Ragged, last: int | None, decay: float, n_items: 
     return sp.coo_array((weight, (user, histories.values)), shape=(len(histories), n_items)).tocsr()
 
 
+def _met(rows: Ragged, weights: Weights | None, n_items: int) -> sp.csr_array:
+    """[U, I] what each user counts for at each item that they met.
+
+    Args:
+        weights: over all training events, of which these are some; None: every user counts 1.
+    """
+    user, item = np.repeat(np.arange(len(rows)), rows.lengths), rows.values
+    if weights is None:
+        met = sp.coo_array((np.ones(len(user)), (user, item)), shape=(len(rows), n_items)).tocsr()
+        met.data[:] = 1.0  # however often
+        return met
+    assert rows.marks.weights is not None
+    value = rows.marks.weights / weights.mean
+    order = np.lexsort((value, item, user))
+    user, item, value = user[order], item[order], value[order]
+    last = np.append((user[1:] != user[:-1]) | (item[1:] != item[:-1]), [True] * (len(user) > 0))
+    return sp.coo_array((value[last], (user[last], item[last])), shape=(len(rows), n_items)).tocsr()
+
+
 class ItemKNN:
     """Cosine of co-occurrence: items that the same users met (Sarwar et al., 2001), recent history counting more."""
 
@@ -44,29 +64,35 @@ class ItemKNN:
     def fit(self, train: Ragged, n_items: int) -> sp.csr_array:
         """[I, I] similarity of each item (row) to its neighbours.
 
+        Users count 1 for an item, however often they met it; with weights, what their weightiest event of it counts for.
+        Where events have types, the row is what was met by any of them and the neighbour what was a target.
+
         Args:
-            train: training events of every user.
+            train: training events of every user, and their marks.
         """
-        sums, users = [sp.csr_array((n_items, n_items))], np.zeros(n_items)
+        weights = Weights.of(train.marks)
+        sums, users, learnt_from = [sp.csr_array((n_items, n_items))], np.zeros(n_items), np.zeros(n_items)
         for _, block in train.blocks():
-            user = np.repeat(np.arange(len(block)), block.lengths)
-            met = sp.coo_array((np.ones(len(user)), (user, block.values)), shape=(len(block), n_items)).tocsr()
-            met.data[:] = 1.0  # however often
-            sums.append((met.T @ met).tocsr())
-            users += np.asarray(met.sum(0)).ravel()
+            met, is_target = _met(block, weights, n_items), block.marks.is_target
+            learnt = met if is_target is None else _met(block.filter(is_target), weights, n_items)
+            sums.append((met.T @ learnt).tocsr())
+            users += np.asarray(met.power(2).sum(0)).ravel()
+            learnt_from += np.asarray(learnt.power(2).sum(0)).ravel()
             while len(sums) > 1 and 2 * sums[-1].nnz >= sums[-2].nnz:  # so that no pair is added up more than a few times
                 sums[-2:] = [sums[-2] + sums[-1]]
-        together, norm = sum(reversed(sums[:-1]), sums[-1]), np.sqrt(users)
+        together, norms = sum(reversed(sums[:-1]), sums[-1]), (np.sqrt(users), np.sqrt(learnt_from))
         cuts = np.flatnonzero(np.diff(together.indptr[1:] // PAIRS_AT_ONCE)) + 1
         blocks = np.split(np.arange(n_items), cuts)
-        found = [self._nearest(items, sp.coo_array(together[items]), norm) for items in blocks]
+        found = [self._nearest(items, sp.coo_array(together[items]), *norms) for items in blocks]
         row, column, value = map(np.concatenate, zip(*found, strict=True))
         return sp.coo_array((value, (row, column)), shape=(n_items, n_items)).tocsr()
 
-    def _nearest(self, items: np.ndarray, together: sp.coo_array, norm: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _nearest(
+        self, items: np.ndarray, together: sp.coo_array, norm: np.ndarray, norm_learnt: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
         """The nearest of some items [N]: item, neighbour and similarity, by how many users met both [N, I]."""
         row, column = together.coords
-        value = together.data / (norm[items[row]] * norm[column] + self.shrink)
+        value = together.data / (norm[items[row]] * norm_learnt[column] + self.shrink)
         keep = items[row] != column
         row, column, value = row[keep], column[keep], value[keep]
         order = np.lexsort((column, -value, row))  # each row's best first

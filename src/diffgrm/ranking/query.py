@@ -19,7 +19,7 @@ class Query:
     Attributes:
         histories: item positions of every user, oldest first, at least one each.
         k: items wanted for each user.
-        exclude_seen: leave out what is in the user's history.
+        exclude_seen: leave out what is in the user's history, by types of events that count as seen.
         candidates: [I] bool, items that may be recommended; None is all.
         offsets: [I] float32, what is added to the scores of items; None is nothing. Only for methods that take them.
         progress: called with the number of users done since the last call; None for nobody to tell.
@@ -57,7 +57,7 @@ def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray])
         if query.candidates is not None:
             scores[:, ~query.candidates] = -np.inf
         if query.exclude_seen:
-            seen = histories.rows(rows)
+            seen = histories.rows(rows).seen()
             scores[np.repeat(np.arange(len(rows)), seen.lengths), seen.values] = -np.inf
         if k < scores.shape[1]:
             order = np.sort(np.argpartition(scores, -k, axis=1)[:, -k:], axis=1)

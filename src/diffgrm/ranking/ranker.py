@@ -14,7 +14,7 @@ from torch import nn
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
-from diffgrm.networks.contracts import EncodesHistories, GivesCodeTables, PairsDigits, ScoresItems, contract
+from diffgrm.networks.contracts import EncodesHistories, GivesCodeTables, PairsDigits, ScoresItems, contract, encoded
 from diffgrm.networks.inputs import Histories, ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue, Excluded
 from diffgrm.ranking.decoding.base import Decoded, Decoder, ItemScores, PairScores, Task, Watch
@@ -106,7 +106,7 @@ class Ranker:
             for users, memory in self.encoded(histories, self.decoder.rows(n_items, k)):
                 excluded = None
                 if exclude_seen or without is not None:
-                    seen = histories.rows(users) if exclude_seen else Ragged.from_lists([[]] * len(users))
+                    seen = histories.rows(users).seen() if exclude_seen else Ragged.from_lists([[]] * len(users))
                     excluded = Excluded.from_ragged(seen, self.catalogue.n_items, device, without)
                 seeds = torch.tensor([self.seed_of(histories[user]) for user in users], device=device)
                 scores = None
@@ -163,5 +163,5 @@ class Ranker:
         at_once = LOGITS_AT_ONCE["cpu" if self.catalogue.codes.device.type == "cpu" else "gpu"]
         step = max(1, at_once // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
         for users, collated in in_batches(histories, network.max_len, step):
-            items, index, valid = Histories.of(collated).to(self.catalogue.codes.device)
-            yield users, network.encode_history(self.items.of(items), index, valid)
+            asked = Histories.of(collated).to(self.catalogue.codes.device)
+            yield users, encoded(self.network, self.items.of(asked.items), asked)

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.data.marks import Weights
 
 Budget = Annotated[int, Field(ge=1, le=2**16)]
 
@@ -42,14 +43,22 @@ class TransitionGraph:
         self.last_rings, self.previous_rings, self.edge_weight = last_rings, previous_rings, edge_weight
 
     def fit(self, train: Ragged, n_items: int) -> sp.csr_array:
-        """[I, I] how often each item (column) came next after each (row), by any user; a repeat is no step."""
-        counts = sp.csr_array((n_items, n_items), dtype=np.int64)
+        """[I, I] how often each item (column) came next after each (row), by any user, as a target; a repeat is no step.
+
+        Where events have weights, a step counts for that of the event it leads to.
+        """
+        weights = Weights.of(train.marks)
+        kind: type = np.int64 if weights is None else np.float32
+        counts = sp.csr_array((n_items, n_items), dtype=kind)
         for _, block in train.blocks():
-            inside = block.follows()
-            source, target = block.values[:-1][inside], block.values[1:][inside]
-            moved = source != target
-            ones = np.ones(int(moved.sum()), dtype=np.int64)
-            counts = counts + sp.coo_array((ones, (source[moved], target[moved])), shape=(n_items, n_items)).tocsr()
+            moved = np.flatnonzero(block.follows() & (block.values[:-1] != block.values[1:]))
+            if (is_target := block.marks.is_target) is not None:
+                moved = moved[is_target[moved + 1]]
+            worth = np.ones(len(moved), dtype=kind)
+            if weights is not None and block.marks.weights is not None:
+                worth = (block.marks.weights[moved + 1] / weights.mean).astype(kind)
+            steps = (worth, (block.values[moved], block.values[moved + 1]))
+            counts = counts + sp.coo_array(steps, shape=(n_items, n_items)).tocsr()
         return counts
 
     def scores(self, histories: Ragged, counts: sp.csr_array, vectors: np.ndarray) -> np.ndarray:

@@ -357,7 +357,7 @@ class Recommender(OnTheHub):
         if (histories is None) == (users is None):
             raise DataError("give either histories or users")
         if users is None:
-            return read_histories(histories, self.items, on_empty)
+            return read_histories(histories, self.items, on_empty, self.recipe.events)
         if (split := self._fitted_split) is None:
             raise DataError("a loaded model does not keep the users' histories: pass histories= instead of users=")
         return histories_of(split.dataset, users)

@@ -41,5 +41,5 @@ def recommend_blocks(
     user_ids, positions = recommender.read_histories(histories, users, on_empty)
     for start in range(0, len(user_ids), users_at_once):
         block = positions.rows(np.arange(start, min(start + users_at_once, len(user_ids))))
-        theirs = Events.known(recommender.items, user_ids[start : start + users_at_once], block.offsets, block.values)
+        theirs = Events.known(recommender.items, user_ids[start : start + users_at_once], block)
         yield recommender.recommend(theirs, k, exclude_seen=exclude_seen, only=allowed, rules=rules, progress=progress)

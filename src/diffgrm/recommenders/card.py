@@ -58,6 +58,7 @@ def model_card(
         "",
         f"- {facts['users']:,} {users}, {facts['items']:,} {items}, {facts['events']:,} {events}; split: "
         f"{markdown(facts['split'])}, of which {facts['training_events']:,} {learnt} were trained on.",
+        *([f"- {markdown(reading)}."] if (reading := facts.get("reading")) else []),
         f"- Fitted at {markdown(facts['fitted_at'])} in {facts['fit_seconds']} s ({markdown(facts['machine'])}).",
         "",
     ]

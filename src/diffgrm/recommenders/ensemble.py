@@ -276,7 +276,8 @@ def _ranks(scores: np.ndarray, histories: Ragged, targets: Ragged) -> np.ndarray
     >>> _ranks(np.array([[3.0, 2.0, 2.0, 9.0]]), Ragged.from_lists([[3]]), Ragged.from_lists([[2, 3]])).tolist()
     [3, 0]
     """
-    scores[np.repeat(np.arange(len(histories)), histories.lengths), histories.values] = -np.inf
+    seen = histories.seen()
+    scores[np.repeat(np.arange(len(seen)), seen.lengths), seen.values] = -np.inf
     user = np.repeat(np.arange(len(targets)), targets.lengths)
     rows = scores if (targets.lengths == 1).all() else scores[user]
     own = scores[user, targets.values]

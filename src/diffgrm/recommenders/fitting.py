@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from diffgrm.data.dataset import InteractionDataset, Split
 from diffgrm.data.splits import make_split
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.schema import DataError, RecipeError, bullet_list
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import FitTask, Parts, Watch
 
@@ -36,6 +37,7 @@ def learn(
 ) -> Learnt:
     """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
     data, split = recipe.data, dataset
+    _check_read_alike(recipe.events, (split.dataset if isinstance(split, Split) else split).event_settings)
     if isinstance(split, InteractionDataset):
         split = make_split(split, data)
     elif split.name != data.split:
@@ -43,6 +45,24 @@ def learn(
             f"the recipe says data.split={data.split}, but this is a {split.name} split; let both be the same"
         )
     return learn_from(split, recipe, parts, run_folder, resume, progress, watch)
+
+
+def _check_read_alike(wanted: EventSettings, found: EventSettings) -> None:
+    """Refuse a dataset that was read otherwise than the recipe says, which is how histories will be read.
+
+    Raises:
+        DataError: with every setting that differs.
+    """
+    told, had = wanted.model_dump(), found.model_dump()
+    if unlike := [
+        f"events.{key} is {told[key]} in the recipe, the dataset was read with {had[key]}"
+        for key in told
+        if told[key] != had[key]
+    ]:
+        raise DataError(
+            f"the dataset was read otherwise than the recipe says:\n{bullet_list(unlike)}\nRead it with "
+            "InteractionDataset.from_tables(interactions, items, events=recipe.events), or write the same into the recipe."
+        )
 
 
 def learn_from(
@@ -63,6 +83,7 @@ def learn_from(
         "events": len(dataset.events.values),
         "training_events": len(split.train.values),
         "training_fingerprint": split.fingerprint,
+        **({} if dataset.report is None else {"reading": str(dataset.report)}),
         "split": split.name,
         **({"held_out": split.facts} if split.facts else {}),
     }

@@ -33,6 +33,11 @@ def read(folder: Path, split: Split, setting: str) -> Recommender:
             f"{setting}: {folder} knows other items than this dataset has (one of both has {strange}); fit it on the same "
             "tables"
         )
+    if found.recipe.events != split.dataset.event_settings:
+        raise DataError(
+            f"{setting}: {folder} was fitted with another section events, and would read histories otherwise; fit it with "
+            "the same one"
+        )
     if found.facts.get("training_fingerprint") != split.fingerprint:
         raise DataError(
             f"{setting}: {folder} was not fitted on the training events of this split, so it may have learnt from those "
@@ -42,20 +47,23 @@ def read(folder: Path, split: Split, setting: str) -> Recommender:
 
 
 def planned(wanted: Mapping[str, Any], recipe: Recipe, setting: str) -> Recommender:
-    """One that is fitted first, by a recipe in which the seed and split of the other's stand where it has none.
+    """One that is fitted first, by a recipe in which the seed, split and events of the other's stand where it has none.
 
     Args:
         wanted: a recipe, or ``recipe`` with the name of a shipped one and changes; setting: what names it, for messages.
 
     Raises:
-        RecipeError: a wrong recipe, or one with a split of its own.
+        RecipeError: a wrong recipe, or one with a split or events of its own.
     """
-    if "data" in wanted:
-        raise RecipeError(f"{setting}: what is fitted first shares the split of the whole; say data of the whole only")
+    if shared := [section for section in ("data", "events") if section in wanted]:
+        raise RecipeError(
+            f"{setting}: what is fitted first shares the split of the whole; say {shared[0]} of the whole only"
+        )
     changes = {key: value for key, value in wanted.items() if key != "recipe"}
     raw = Recipe.preset(str(wanted["recipe"])).to_dict() if "recipe" in wanted else {}
     try:
-        found = Recipe.from_dict(merge({**raw, "seed": recipe.seed, "data": recipe.data.model_dump()}, changes))
+        whole = {"seed": recipe.seed, "data": recipe.data.model_dump(), "events": recipe.events.model_dump()}
+        found = Recipe.from_dict(merge({**raw, **whole}, changes))
         found.refuse_idle()
         recommender = registry.resolve("recommender", found.recommender)(found)
         recommender.new_parts()

@@ -27,7 +27,7 @@ from diffgrm.foundation.storage import State, file_digest
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
-from diffgrm.networks.contracts import DenoisesVectors, ScoresItems, contract, lacks
+from diffgrm.networks.contracts import DenoisesVectors, ScoresItems, contract, encoded, lacks
 from diffgrm.networks.history import HistoryEncoder
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.ranking.item_table import ItemTable
@@ -101,7 +101,10 @@ class ItemScorerVectors(ItemEncoder):
         changes = list(self.changes)
         if context is not None:
             changes = [f"seed={context.seed}", *(f"data.{key}={value}" for key, value in context.data.items()), *changes]
-        return Recipe.preset(self.recipe, changes)
+        recipe = Recipe.preset(self.recipe, changes)
+        if context is None or (events := context.split.dataset.event_settings) == recipe.events:
+            return recipe
+        return Recipe.from_dict(recipe.to_dict() | {"events": events.model_dump()})
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 
@@ -138,6 +141,11 @@ class ItemScorerVectors(ItemEncoder):
             raise DataError(
                 f"embedding.model: {folder} knows nothing of {len(missing)} items of this dataset: {first_few(missing)}; "
                 "fit it on the same tables"
+            )
+        if scorer.recipe.events != split.dataset.event_settings:
+            raise DataError(
+                f"embedding.model: {folder} was fitted with another section events, and would read histories otherwise; "
+                "fit it with the same one"
             )
         if scorer.facts.get("training_fingerprint") != split.fingerprint:
             raise DataError(
@@ -300,8 +308,7 @@ class ScorerTeacher:
 
 def _users(table: ItemTable, batch: Batch, vectors: Tensor) -> Tensor:
     """[N, d] of a batch's targets, ready to be multiplied with vectors of items; those of the histories' are given."""
-    network, (_, index, valid) = contract(table.network, ScoresItems), batch.histories
-    memory = network.encode_history(vectors, index, valid)
+    network, memory = contract(table.network, ScoresItems), encoded(table.network, vectors, batch.histories)
     history, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
     return table.comparison.users(network.user_vectors(memory, history, length))
 

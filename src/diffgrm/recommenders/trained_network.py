@@ -21,7 +21,7 @@ from diffgrm.learning.loop import check_run_folder, train
 from diffgrm.learning.machine import check_devices
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.networks.compiled import compile_layers, compiled
-from diffgrm.networks.contracts import EncodesHistories, contract
+from diffgrm.networks.contracts import EncodesHistories, TakesTypes, contract, lacks
 from diffgrm.networks.history import HistoryNetwork
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.decoding.base import Decoder
@@ -35,6 +35,7 @@ from diffgrm.recommenders.texts import TextVectors
 from diffgrm.semantic_ids.embeddings.base import ItemSpace
 
 NETWORK = "model.safetensors"
+TYPES = "n_event_types"  # among the sizes, where there are some
 
 
 class TrainedNetwork(LearntPart):
@@ -78,7 +79,7 @@ class TrainedNetwork(LearntPart):
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         recipe = task.recipe
-        self.sizes = _sizes_of(task.parts, task.split.dataset.n_items)
+        self.sizes = _sizes_of(task.parts, task.split.dataset.n_items, recipe)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.network = self._built(recipe)
@@ -119,7 +120,7 @@ class TrainedNetwork(LearntPart):
         Raises:
             RecipeError: see :meth:`_built` and :func:`diffgrm.networks.contracts.contract`.
         """
-        known = {"n_items": task.split.dataset.n_items}
+        known = {"n_items": task.split.dataset.n_items, TYPES: task.recipe.events.n_inputs}
         known |= {"n_digits": 2, "codebook_size": 4} if "sids" in task.parts else {}
         if "texts" in task.parts and part_of(task.parts, "texts", TextVectors).kept:
             known["text_width"] = 4
@@ -142,7 +143,16 @@ class TrainedNetwork(LearntPart):
                 f"the model {model.name!r} needs {', '.join(missing)}, which the recommender {recipe.recommender!r} does "
                 "not have; semantic IDs come with the branch 'sid' (model.branches), or choose another model.name"
             )
-        return model.build(**{p.name: sizes[p.name] for p in known if p.name in sizes})
+        network: nn.Module = model.build(**{p.name: sizes[p.name] for p in known if p.name in sizes})
+        if sizes.get(TYPES):
+            kind: type = type(network)
+            if lacks(kind, TakesTypes):
+                raise RecipeError(
+                    f"the model {model.name!r} cannot be told of what type an event is; set events.type_input=false, or "
+                    "choose another model.name"
+                )
+            contract(network, TakesTypes).take_types(sizes[TYPES])
+        return network
 
     def _start(self, task: FitTask) -> None:
         """Begin where the item scorer stands that the embedding is made of."""
@@ -211,7 +221,7 @@ class TrainedNetwork(LearntPart):
         path = folder / NETWORK
         self.sizes, shapes = weights.read_header(path)
         fitted = self.sizes.get("n_items", 0)
-        expected = _sizes_of(beside.parts, fitted)
+        expected = _sizes_of(beside.parts, fitted, recipe)
         if self.sizes != expected or not 1 <= fitted <= beside.n_items:
             raise ModelFolderError(
                 f"{path} does not fit the files beside it: its sizes are {self.sizes}, expected {expected} and at most "
@@ -231,13 +241,13 @@ def planned_network(recipe: Recipe) -> nn.Module:
         return part._built(recipe)
 
 
-def _sizes_of(parts: Parts, n_items: int) -> dict[str, int]:
-    """What the data decide: sizes of the semantic IDs, and what the branches of item vectors need.
+def _sizes_of(parts: Parts, n_items: int, recipe: Recipe) -> dict[str, int]:
+    """What the data decide: sizes of the semantic IDs, what the branches of item vectors need, and types of events.
 
     Args:
         n_items: that are there at fit.
     """
-    sizes = {"n_items": n_items}
+    sizes = {"n_items": n_items} | ({TYPES: count} if (count := recipe.events.n_inputs) else {})
     if "sids" in parts:
         sids = part_of(parts, "sids", Identifiers).semantic_ids
         sizes |= {"n_digits": sids.n_digits, "codebook_size": sids.codebook_size}

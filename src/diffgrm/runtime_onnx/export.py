@@ -197,6 +197,8 @@ def _check_method(recipe: Recipe) -> None:
             problems.append(f"its model {name!r} lacks {', '.join(missing)}; model.name=diffgrm has them")
     if "semantic_ids" not in recipe.sections:
         problems.append("it has no semantic IDs")
+    if recipe.events.n_inputs:
+        problems.append("its network is told types of events, which exports do not have; fit with events.type_input=false")
     if problems:
         raise RecipeError(
             f"the recommender {recipe.recommender!r} cannot be exported to ONNX, as 'diffgrm' and 'hybrid' can:\n"

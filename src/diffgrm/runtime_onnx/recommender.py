@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import polars as pl
@@ -13,11 +13,13 @@ from pydantic import ValidationError
 from diffgrm.data.collate import in_batches
 from diffgrm.data.histories import read_histories
 from diffgrm.data.ids import IdMap
+from diffgrm.data.marks import PLAIN
 from diffgrm.foundation import model_folder
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.parts import as_part, read_scorers
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError
-from diffgrm.foundation.sections import RetrievalSettings
+from diffgrm.foundation.sections import RetrievalSettings, Section
 from diffgrm.foundation.storage import State, regular
 from diffgrm.foundation.yaml_text import LONGEST, read_yaml
 from diffgrm.ranking.first_stage import FirstStage
@@ -40,6 +42,8 @@ from diffgrm.runtime_onnx.one_pass import OnePass
 from diffgrm.runtime_onnx.proposals import ItemProposals
 from diffgrm.runtime_onnx.search import Task
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
+
+S = TypeVar("S", bound=Section)
 
 VECTORS, COMPARABLE = "vectors", "comparable"  # [I, d] as they stand in histories, and where others are compared, those
 PAIRS = "pairs"  # [I, r] what pairs of digits say, where there are such scores
@@ -71,8 +75,9 @@ class OnnxRecommender:
         max_len: int,
         decoding: Decoding,
         item_table: pl.DataFrame,
+        events: EventSettings = PLAIN,
     ) -> None:
-        self.items, self.decoding, self.item_table = items, decoding, item_table
+        self.items, self.decoding, self.item_table, self.events = items, decoding, item_table, events
         self._network, self._catalogue, self._vectors, self._max_len = network, catalogue, vectors, max_len
         self._recommendable = None if catalogue.recommendable.all() else catalogue.recommendable
         self._restricted: dict[bytes, Catalogue] = {}  # by the last filters; their tables are worth keeping
@@ -99,7 +104,7 @@ class OnnxRecommender:
         ruled = self.item_rules(rules)
         where = None if ruled is None else ruled.where
         candidates = candidate_items(self.items, self._recommendable, k, only, without, where)
-        user_ids, positions = read_histories(histories, self.items, on_empty)
+        user_ids, positions = read_histories(histories, self.items, on_empty, self.events)
         query = Query(positions, k, exclude_seen, candidates, progress)
         if ruled is None:
             found, scores = self._rank(query)
@@ -132,9 +137,9 @@ class OnnxRecommender:
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         logits = catalogue.n_digits * catalogue.codebook_size * self.decoding.rows(len(catalogue), k)  # of a user
-        for users, (distinct, places, valid) in in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits)):
+        for users, (distinct, places, valid, _) in in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits)):
             memory, own = self._network.encode_history(self._vectors[distinct], places, valid), histories.rows(users)
-            excluded = Excluded(own, len(self.items)) if query.exclude_seen else None
+            excluded = Excluded(own.seen(), len(self.items)) if query.exclude_seen else None
             task = Task(self._network, memory, catalogue, k, excluded, offsets=query.offsets)
             items[users], scores[users] = self.decoding.decode(task, own)
             if query.progress:
@@ -188,7 +193,8 @@ def load_onnx(
         if type(max_len) is not int or max_len < 1:
             raise ModelFolderError(f"{place} is damaged: its max_len is {max_len!r}; expected a whole number from 1")
         items, network = IdMap(table[Columns.ITEM]), Network(place, threads)
-        recommender = OnnxRecommender(network, catalogue, items, vectors, max_len, decoding, table)
+        events = _section(place, recipe, "events", EventSettings)
+        recommender = OnnxRecommender(network, catalogue, items, vectors, max_len, decoding, table, events)
         recommender.recommend([items.ids([0])], k=1, exclude_seen=False)  # the graphs take what the files hold
         return recommender
 
@@ -214,12 +220,13 @@ def _decoding(
     learnt.read(folder, read_scorers(recipe["item_scoring"]), len(arrays[VECTORS]))
     items = ScoredItems(arrays.get(COMPARABLE, arrays[VECTORS]), learnt.neighbours)
     scoring = ItemScoring(tuple(learnt.scorers.values()), items)
-    first_stage = FirstStage.of(_retrieval(folder, recipe), scoring, KeptIndex())
+    first_stage = FirstStage.of(_section(folder, recipe, "retrieval", RetrievalSettings), scoring, KeptIndex())
     return ItemProposals(scoring, count, part.options["weight"], first_stage)
 
 
-def _retrieval(folder: Path, recipe: Mapping[str, Any]) -> RetrievalSettings:
+def _section(folder: Path, recipe: Mapping[str, Any], name: str, kind: type[S]) -> S:
+    """A plain section of the recipe of an export."""
     try:
-        return RetrievalSettings(**recipe.get("retrieval", {}))
+        return kind(**recipe.get(name, {}))
     except (TypeError, ValidationError) as error:
-        raise ModelFolderError(f"{folder} is damaged: the section retrieval of its recipe: {error}") from error
+        raise ModelFolderError(f"{folder} is damaged: the section {name} of its recipe: {error}") from error

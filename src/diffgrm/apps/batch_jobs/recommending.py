@@ -19,6 +19,7 @@ from diffgrm.apps.batch_jobs.parquet import Footers, Plan, cut, planned
 from diffgrm.apps.batch_jobs.ranking import Question, Ranking
 from diffgrm.apps.batch_jobs.user_events import BringTogether, EventTable
 from diffgrm.data.ids import id_list
+from diffgrm.data.marks import PLAIN
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError
@@ -95,6 +96,11 @@ def recommend_batch(
     table, footers = EventTable.at(interactions, columns or {}, time_format)
     given = {"only": only, "without": without}
     recommender, overrides = load(folder, trust_code=trust_code), tuple(overrides)
+    if recommender.recipe.events.of_histories(tuple(footers.row.columns)) != PLAIN:
+        raise DataError(
+            f"the model in {folder} reads histories by the section events of its recipe, which jobs in batches do not; use "
+            "'diffgrm recommend', which reads tables that are larger than memory too"
+        )
     filters = {name: id_list(ids, Columns.ITEM, name) for name, ids in given.items() if ids is not None}
     wanted = read_rules(rules)
     ruled = recommender.override(overrides).item_rules(wanted)

@@ -66,7 +66,7 @@ def evaluate(
     if wrong := [pair for pair in segments or [] if ":" not in pair]:
         raise DataError(f"--segments is written FILE:COLUMN, such as users.parquet:country; found {wrong[0]!r}")
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    data = dataset_of(interactions, items, dataset, column, time_format)
+    data = dataset_of(interactions, items, dataset, column, time_format, recommender.recipe.events)
     split = make_split(data, recommender.recipe.data)
     held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
     with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:

@@ -99,7 +99,7 @@ def fit(
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
     run = run_folder_of(out, run_folder)
-    data = dataset_of(interactions, items, dataset, column, time_format)
+    data = dataset_of(interactions, items, dataset, column, time_format, chosen.events)
     say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
     with ends.hint(lambda: how_to_go_on(run)):
@@ -151,7 +151,7 @@ def recommend(
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     histories: Any = {"history": list(map(as_text, history or []))}
     if interactions is not None:
-        histories = events_for(interactions, recommender.items, user, column, time_format)
+        histories = events_for(interactions, recommender.items, user, column, time_format, recommender.recipe.events)
     users = 1 if interactions is None else len(histories.users)
     asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": "skip"}
     with progress_bar("Recommending", users, quiet) as progress:
@@ -205,7 +205,7 @@ def tokenize(
         given = id_order(table[Columns.ITEM])
         table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:
-        data = dataset_of(interactions, items, dataset, column, time_format)
+        data = dataset_of(interactions, items, dataset, column, time_format, chosen.events)
         split = make_split(data, chosen.data)
         table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
         learnt_from = EventContext(split, chosen.data.model_dump(), chosen.seed)

@@ -33,7 +33,7 @@ def plan(
 
     recommender = load(model, trust_code=trust_code)
     plans = planning(recommender)
-    data = dataset_of(interactions, items, dataset, column, time_format)
+    data = dataset_of(interactions, items, dataset, column, time_format, recommender.recipe.events)
     split = make_split(data, recommender.recipe.data)
     chosen = split.validation.sample(users, recommender.recipe.seed)
     ids = data.items.series

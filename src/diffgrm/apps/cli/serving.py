@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +61,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
     ends.leave_to_others()
-    events = None if interactions is None else events_of(interactions, column, time_format)
+    events = None if interactions is None else partial(events_of, interactions, column, time_format)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
     bounds, names = read_limits(limit or []), allow_host or []
     settings = list(map(as_text, overrides or []))

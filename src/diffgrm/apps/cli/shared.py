@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import polars as pl
 import typer
 from typer.core import TyperCommand
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from diffgrm.data.coding import Events
     from diffgrm.data.dataset import InteractionDataset
     from diffgrm.data.ids import IdMap
+    from diffgrm.foundation.event_settings import EventSettings
     from diffgrm.foundation.recipe import Recipe
 
 Interactions = Annotated[
@@ -204,55 +206,92 @@ def renamings(column: list[str] | None) -> dict[str, str]:
     return dict(as_text(pair).split("=", 1) for pair in column or [])
 
 
-def events_of(path: Path, column: list[str] | None, time_format: str | None) -> pl.DataFrame:
-    """The events of an interaction table, in order of time."""
-    from diffgrm.data.frames import load_frame
-    from diffgrm.data.tables import read_interactions, renamings_for
+def events_of(path: Path, column: list[str] | None, time_format: str | None, settings: EventSettings) -> pl.DataFrame:
+    """user_id, item_id and perhaps event (its type) of an interaction table, whatever items there are.
 
-    frame = load_frame(path, "interaction table")
-    return read_interactions(frame, renamings_for(frame, renamings(column)), time_format)
+    A user's rows stand together, oldest first.
+
+    Args:
+        settings: how the model reads events.
+    """
+    from diffgrm.data.ids import IdMap
+
+    none = IdMap(pl.Series([], dtype=pl.String))  # a catalogue that knows no item, so that each keeps its own id
+    events = events_for(path, none, None, column, time_format, settings)
+    user = np.repeat(np.arange(len(events.users)), np.diff(events.offsets))
+    items = events.strange["id"].gather(-1 - events.items)
+    table = pl.DataFrame({Columns.USER: events.users.gather(user), Columns.ITEM: items})
+    return table.with_columns(kind.alias(Columns.EVENT) for kind in events.marks.type_columns())
 
 
 def events_for(
-    path: Path, items: IdMap, users: list[str] | None, column: list[str] | None, time_format: str | None
+    path: Path,
+    items: IdMap,
+    users: list[str] | None,
+    column: list[str] | None,
+    time_format: str | None,
+    settings: EventSettings,
 ) -> Events:
     """The events of an interaction table as positions of a model's items; of some users, None is all.
+
+    Args:
+        settings: how the model reads events.
 
     Raises:
         DataError: users without an event.
     """
     from diffgrm.data.blocks import open_rows
-    from diffgrm.data.dataset import Ragged
     from diffgrm.data.events import read_events
     from diffgrm.data.tables import renamings_for
+    from diffgrm.foundation.terminal import say
 
     rows = open_rows(path)
-    events = read_events(rows, items, renamings_for(rows.header, renamings(column)), time_format, unknown="keep")
+    settings, named = settings.of_histories(tuple(rows.header.columns)), renamings_for(rows.header, renamings(column))
+    events = read_events(rows, items, named, time_format, "keep", settings)
+    say(f"{path.name}: {events.report}.")
     if users is None:
         return events
     users, known = list(map(as_text, users)), events.users.cast(pl.String)
     if unknown := sorted(set(users) - set(known)):
         raise DataError(f"{len(unknown)} users have no event in the interaction table: {first_few(unknown)}")
     chosen = known.is_in(users).arg_true().to_numpy()
-    theirs = Ragged(events.items, events.offsets).rows(chosen)
-    return replace(events, users=events.users.gather(chosen), offsets=theirs.offsets, items=theirs.values, times=None)
+    theirs, ids = events.rows.rows(chosen), events.users.gather(chosen)
+    return replace(events, users=ids, offsets=theirs.offsets, items=theirs.values, times=None, marks=theirs.marks)
 
 
 def dataset_of(
-    interactions: Path | None, items: Path | None, name: str | None, column: list[str] | None, time_format: str | None
+    interactions: Path | None,
+    items: Path | None,
+    name: str | None,
+    column: list[str] | None,
+    time_format: str | None,
+    settings: EventSettings,
 ) -> InteractionDataset:
-    """The dataset of two tables, or a public one."""
+    """The dataset of two tables, or a public one; what was read of the table of events is said.
+
+    Args:
+        settings: which rows are events.
+    """
     from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.data.marks import PLAIN
     from diffgrm.data.sources.listing import load_source
+    from diffgrm.foundation.terminal import say
 
     if name is not None:
         if interactions is not None or items is not None:
             raise DataError("give either --dataset NAME or --interactions and --items, not both")
+        if settings != PLAIN:
+            raise DataError(
+                f"--dataset {name} is read as its publisher has it, and the recipe's section events is for tables; give "
+                "them with --interactions and --items"
+            )
         return load_source(name)
     if interactions is None or items is None:
         raise DataError("give --interactions FILE and --items FILE, or --dataset NAME")
     label = interactions.resolve().parent.name or interactions.stem
-    return InteractionDataset.from_tables(interactions, items, renamings(column), label, time_format)
+    dataset = InteractionDataset.from_tables(interactions, items, renamings(column), label, time_format, settings)
+    say(f"{interactions.name}: {dataset.report}.")
+    return dataset
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

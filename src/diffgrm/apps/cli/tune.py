@@ -58,7 +58,7 @@ def tune(
 
     changes = list(map(as_text, overrides or []))
     plan = Plan.from_files(recipe, space, changes, seed=seed, pruning=pruning, startup=startup)
-    data = dataset_of(interactions, items, dataset, column, time_format)
+    data = dataset_of(interactions, items, dataset, column, time_format, plan.recipe.events)
     say(f"{data!r}")
     with ends.hint(lambda: f"What is done so far stands in {out}; the same command goes on there."):
         found = search(plan, data, trials, out, not quiet, say)

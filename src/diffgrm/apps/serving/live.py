@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.data.histories import TypedEvent
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.schema import Columns, DiffGRMError
@@ -198,7 +199,7 @@ class UserHistories:
     """Histories of known users, from a table of events.
 
     Args:
-        table: user_id, item_id in order of time, as :func:`diffgrm.data.tables.read_interactions` gives it.
+        table: user_id, item_id in order of time; with ``event``, the type of each, histories tell types too.
     """
 
     def __init__(self, table: pl.DataFrame) -> None:
@@ -207,6 +208,7 @@ class UserHistories:
         user = self.ids.positions(table[Columns.USER])
         order = np.argsort(user, kind="stable")
         self._items = table[Columns.ITEM].gather(order)
+        self._types = table[Columns.EVENT].gather(order) if Columns.EVENT in table.columns else None
         self._rows = Ragged(np.arange(len(order)), np.concatenate([[0], np.cumsum(np.bincount(user))]))
 
     def __len__(self) -> int:
@@ -215,4 +217,10 @@ class UserHistories:
     def of(self, users: Sequence[Any], last: int) -> list[list[Any] | None]:
         """The last items of each user, oldest first; None for unknown users."""
         rows = self.ids.positions([str(user) for user in users])
-        return [None if row < 0 else self._items.gather(self._rows[row][-last:]).to_list() for row in rows]
+        return [None if row < 0 else self._history(self._rows[row][-last:]) for row in rows]
+
+    def _history(self, places: np.ndarray) -> list[Any]:
+        items = self._items.gather(places).to_list()
+        if self._types is None:
+            return items
+        return list(map(TypedEvent, items, self._types.gather(places)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from diffgrm.apps.serving.guard import LOOPBACK
 from diffgrm.apps.serving.live import LiveModel, UserHistories
 from diffgrm.apps.serving.server import usable_token
 from diffgrm.apps.serving.settings import Limits
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean, readable
 from diffgrm.ranking.rules import read_rules
 
@@ -32,7 +33,7 @@ EVERYWHERE = ("", "0.0.0.0", "::")  # addresses that stand for all of this machi
 def run(
     folder: Path,
     overrides: Sequence[str],
-    events: pl.DataFrame | None,
+    events: Callable[[EventSettings], pl.DataFrame] | None,
     limits: Limits,
     token: str | None,
     host: str,
@@ -43,9 +44,13 @@ def run(
     trust_code: bool,
     rules: Path | None = None,
 ) -> None:
-    """Serve until the process is told to end (SIGTERM or SIGINT); requests under way are then answered first."""
+    """Serve until the process is told to end (SIGTERM or SIGINT); requests under way are then answered first.
+
+    Args:
+        events: reads those of users who can be asked for by id, as the model reads events.
+    """
     live = LiveModel(folder, overrides, device, precision, trust_code, read_rules(rules))
-    users = None if events is None else UserHistories(events)
+    users = None if events is None else UserHistories(events(live.current.recommender.recipe.events))
     limits = within_descriptors(limits)
     app = create_app(live, limits, token=token, users=users, hosts=answered_hosts(host, allow_hosts))
     logger.info("Model %s: %d items. Changes of the catalogue are %s.", live.current.version, len(live.current.words),

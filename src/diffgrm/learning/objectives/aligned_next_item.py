@@ -20,7 +20,7 @@ from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.next_item import NextItemObjective
-from diffgrm.networks.contracts import ItemsInBranches, contract
+from diffgrm.networks.contracts import ItemsInBranches, TakesTypes, contract
 
 
 class AlignedNextItemObjective(NextItemObjective):
@@ -92,8 +92,10 @@ class AlignedNextItemObjective(NextItemObjective):
 
     def views_apart(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """How far two views of each of the B histories are apart."""
-        network, (items, index, valid) = contract(self.network, ItemsInBranches), batch.histories
+        network, (items, index, valid, types) = contract(self.network, ItemsInBranches), batch.histories
         vectors = network.item_vectors(self.items.features.of(items))
+        if types is not None:
+            vectors = contract(self.network, TakesTypes).typed(vectors, types)
         vectors = torch.cat([vectors, torch.zeros_like(vectors[:1])])  # what is hidden
 
         def view() -> Tensor:

@@ -19,6 +19,7 @@ from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw
+from diffgrm.learning.losses import weighted_mean
 from diffgrm.learning.noising.base import Views
 from diffgrm.learning.objectives.base import LearningTask, Teacher
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
@@ -102,9 +103,10 @@ class CatalogueDiffusionObjective(DiffusionObjective):
         """See :meth:`DigitObjective.digit_loss`."""
         views, logits = self.asked(batch, memory, generator, context)
         users = self._pair_users(batch, memory)
-        loss = (self.item_losses(logits, batch, views, generator, users) * views.view_weight).mean()
+        losses = self.item_losses(logits, batch, views, generator, users) * views.view_weight
+        loss = weighted_mean(losses, batch.weight)
         if self.digit_weight:
-            loss = loss + self.digit_weight * self.of_codes(logits, self.codes[batch.target], views)
+            loss = loss + self.digit_weight * self.of_codes(logits, batch, views)
         return loss
 
     def item_losses(

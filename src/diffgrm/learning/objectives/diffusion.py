@@ -41,17 +41,18 @@ class DiffusionObjective(DigitObjective):
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """Noise the targets, denoise them, compare; see :meth:`DigitObjective.digit_loss`."""
         views, logits = self.asked(batch, memory, generator, context)
-        return self.of_codes(logits, self.codes[batch.target], views)
+        return self.of_codes(logits, batch, views)
 
-    def of_codes(self, logits: Tensor, codes: Tensor, views: Views) -> Tensor:
-        """The loss of the hidden digits of targets with digits ``codes`` [N, n], as one number."""
+    def of_codes(self, logits: Tensor, batch: Batch, views: Views) -> Tensor:
+        """The loss of the hidden digits of a batch's targets, as one number."""
         return masked_cross_entropy(
             logits,
-            codes,
+            self.codes[batch.target],
             views,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
             close=self.close,
+            weight=batch.weight,
         )
 
     def asked(
@@ -80,7 +81,7 @@ class DiffusionObjective(DigitObjective):
 
     def _history_items(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Positions [N, S] of the items of each target's history, and which of the S places it knows [N, S]."""
-        items, index, _ = batch.histories
+        items, index = batch.histories.items, batch.histories.item_index
         stretch, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
         known = torch.arange(index.shape[1], device=index.device) < length[:, None]
         return items[index][stretch], known

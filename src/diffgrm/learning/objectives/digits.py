@@ -22,7 +22,7 @@ from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking
 from diffgrm.learning.smoothing import closeness, smoothing_problems
 from diffgrm.networks.blocks import evaluating
-from diffgrm.networks.contracts import EncodesHistories, contract
+from diffgrm.networks.contracts import EncodesHistories, contract, encoded
 from diffgrm.ranking.ranker import Ranker
 
 OBSERVED = 1024  # validation users whose digits' difficulty is logged
@@ -95,9 +95,8 @@ class DigitObjective(Objective):
 
     def encode(self, batch: Batch) -> Any:
         """Memory of a batch's histories."""
-        items, index, valid = batch.histories
-        network = contract(self.network, EncodesHistories)
-        return network.encode_history(network.item_vectors(self.items.in_histories.of(items)), index, valid)
+        vectors = contract(self.network, EncodesHistories).item_vectors(self.items.in_histories.of(batch.histories.items))
+        return encoded(self.network, vectors, batch.histories)
 
     def observe(self, ranking: Ranking, validation: EvaluationSet) -> dict[str, float]:
         """How hard each digit is: its negative log-likelihood in nats, mean over users and targets."""

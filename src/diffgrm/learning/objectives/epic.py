@@ -17,7 +17,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.losses import masked_cross_entropy
+from diffgrm.learning.losses import masked_cross_entropy, weighted_mean
 from diffgrm.learning.noising.base import Views
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
@@ -80,10 +80,15 @@ class EpicObjective(DiffusionObjective):
         """See :meth:`DigitObjective.digit_loss`; with the losses of items."""
         target, views = self.codes[batch.target], self.views(batch, generator, context)
         told = self._steered(target[:, None].expand(views.mask.shape), views.mask, memory)
-        return masked_cross_entropy(told.logits, target, views) + self.item_loss(told, batch.target, views)
+        digits = masked_cross_entropy(told.logits, target, views, weight=batch.weight)
+        return digits + self.item_loss(told, batch.target, views, batch.weight)
 
-    def item_loss(self, told: Steered, target: Tensor, views: Views) -> Tensor:
-        """The losses of the targets [N] among the items that fit their views, as one number in nats."""
+    def item_loss(self, told: Steered, target: Tensor, views: Views, weight: Tensor | None = None) -> Tensor:
+        """The losses of the targets [N] among the items that fit their views, as one number in nats.
+
+        Args:
+            weight: [N] see :func:`diffgrm.learning.losses.weighted_mean`.
+        """
         (targets, count, _), found = views.mask.shape, told.candidates
         rows, target = targets * count, target.repeat_interleave(count)  # [R]
         counted = (found.fitting >= 2) & (found.row.bincount(minlength=rows) == found.fitting)
@@ -95,7 +100,7 @@ class EpicObjective(DiffusionObjective):
             wanted = near / sum_of_rows(near, found.row, rows)[found.row]
             spread = sum_of_rows(-wanted * log_share, found.row, rows)
             losses = losses + self.spread_weight * views.mask.flatten(0, 1).float().mean(1) * spread
-        return (losses * views.view_weight.flatten()).mean()
+        return weighted_mean((losses * views.view_weight.flatten()).view(targets, count), weight)
 
     def log_likelihood(self, codes: Tensor, memory: Any) -> Tensor:
         """See :meth:`DigitObjective.log_likelihood`; by steered logits, every digit while all are masked."""

@@ -63,6 +63,7 @@ class HiddenSequences(NamedTuple):
         mask: [N, T, n] bool, true where a digit is hidden and has to be predicted; of real items only.
         weight: [N, T] what each hidden digit of an item counts for.
         learnt: how many items may be hidden.
+        counts: [N] what the target of each sequence, and with it the sequence, counts for; None: all alike.
         valid: [N, T] bool, which items are real.
     """
 
@@ -71,6 +72,7 @@ class HiddenSequences(NamedTuple):
     weight: Tensor
     learnt: Tensor
     valid: Tensor
+    counts: Tensor | None = None
 
 
 class HistoryDiffusionObjective(DiffusionObjective):
@@ -170,7 +172,8 @@ class HistoryDiffusionObjective(DiffusionObjective):
         counted[:, -1] = 1.0
         learnt = counted > 0  # [N, T] items that may be hidden
         hidden = hide(noise, (len(codes), codes.shape[1]), codes.shape[2], generator)
-        return HiddenSequences(codes, hidden.mask & learnt[..., None], counted / hidden.rate, learnt.sum(), valid)
+        mask, weight = hidden.mask & learnt[..., None], counted / hidden.rate
+        return HiddenSequences(codes, mask, weight, learnt.sum(), valid, batch.weight)
 
     def loss_of_hidden(self, logits: Tensor, hidden: HiddenSequences) -> Tensor:
         """The weighted cross-entropy of hidden digits by logits [N, T, n, K], as one number."""
@@ -181,6 +184,8 @@ class HistoryDiffusionObjective(DiffusionObjective):
         weight = weight[mask]
         losses = code_losses(logits[mask], codes[mask], digits_of(mask), self.label_smoothing, self.close)
         total = weight.sum() if self.reduction == "token_mean" else hidden.learnt * codes.shape[2]
+        if hidden.counts is not None:
+            losses = losses * hidden.counts[:, None, None].expand(mask.shape)[mask]
         return (losses * weight).sum() / total.clamp(min=1e-9)
 
     def identity(self) -> list[Any]:

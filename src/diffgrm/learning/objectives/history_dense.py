@@ -118,7 +118,8 @@ class HistoryDiffusionDenseObjective(HistoryDiffusionObjective):
         settings, network = self.task.item_loss, contract(self.network, DenoisesItems)
         sample = draw(settings, self.items.counts, len(items), generator)
         vectors = compared(network, network.item_vectors(self.items.features))
-        return item_loss(told[hidden], items, vectors, settings, sample, len(vectors))
+        weight = None if batch.weight is None else batch.weight[:, None].expand(hidden.shape)[hidden]
+        return item_loss(told[hidden], items, vectors, settings, sample, len(vectors), weight)
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.losses import code_losses, digits_of
+from diffgrm.learning.losses import code_losses, digits_of, weighted_mean
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.digits import DigitObjective, ask_targets
 from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature, over_near_codes
@@ -40,17 +40,20 @@ class LeftToRightObjective(DigitObjective):
             contract(self.network, PredictsDigits).predict, (target[:, None],), memory, batch
         )  # [N, 1, n, K]
         if self.legal:
-            return self._legal_loss(logits[:, 0], target)
-        digit = digits_of(torch.ones_like(target, dtype=torch.bool))
-        return code_losses(logits.flatten(0, 2), target.flatten(), digit, self.label_smoothing, self.close).mean()
+            losses = self._legal_losses(logits[:, 0], target)
+        else:
+            digit = digits_of(torch.ones_like(target, dtype=torch.bool))
+            losses = code_losses(logits.flatten(0, 2), target.flatten(), digit, self.label_smoothing, self.close)
+            losses = losses.view_as(target)
+        return weighted_mean(losses, batch.weight)
 
-    def _legal_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean cross-entropy of targets [N, n] by logits [N, n, K] among the codes that still lead to an item."""
+    def _legal_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """[N, n] cross-entropy of targets by logits [N, n, K] among the codes that still lead to an item."""
         allowed = self._allowed(target, logits.shape[2])
         log_p = logits.float().masked_fill(~allowed, -torch.inf).log_softmax(-1)  # [N, n, K]
         own = log_p.gather(2, target[..., None])[..., 0]
         spread = (log_p.masked_fill(~allowed, 0) * self._spread(target, allowed)).sum(-1)
-        return -((1 - self.label_smoothing) * own + self.label_smoothing * spread).mean()
+        return -((1 - self.label_smoothing) * own + self.label_smoothing * spread)
 
     def _spread(self, target: Tensor, allowed: Tensor) -> Tensor:
         """[N, n, K] or [N, n, 1] what of the smoothed mass of targets [N, n] goes to each allowed code [N, n, K]."""

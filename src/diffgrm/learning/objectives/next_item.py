@@ -12,7 +12,7 @@ from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.item_losses import draw, item_loss
 from diffgrm.learning.objectives.base import LearningTask, Objective
-from diffgrm.networks.contracts import AlignsTexts, ScoresItems, compared, contract
+from diffgrm.networks.contracts import AlignsTexts, ScoresItems, compared, contract, encoded
 
 TextAlignment = Annotated[
     float,
@@ -53,7 +53,7 @@ class NextItemObjective(Objective):
     def compared(self, batch: Batch, generator: torch.Generator) -> Compared:
         """A batch's targets told from other items."""
         network, settings, features = contract(self.network, ScoresItems), self.task.item_loss, self.items.features
-        items, index, valid = batch.histories
+        items = batch.histories.items
         target, sample = batch.target, draw(settings, self.items.counts, len(batch.target), generator)
         if sample is None:
             seen = features
@@ -63,10 +63,11 @@ class NextItemObjective(Objective):
             items, target = (torch.searchsorted(asked, part) for part in (items, target))
             sample = sample._replace(items=torch.searchsorted(asked, sample.items))
         vectors = network.item_vectors(seen)  # [M, ...], of all items or of those asked for
-        memory, vectors = network.encode_history(vectors[items], index, valid), compared(network, vectors)
+        memory = encoded(self.network, vectors[items], batch.histories)
+        vectors = compared(network, vectors)
         length = batch.length.flatten()[batch.slot]  # [N] items that each target's history knows
         users = self.users(memory, batch.slot // batch.length.shape[1], length, vectors[target], generator)
-        loss = item_loss(users, target, vectors, settings, sample, len(features))
+        loss = item_loss(users, target, vectors, settings, sample, len(features), batch.weight)
         if self.text_alignment:
             apart = contract(self.network, AlignsTexts).text_alignment(seen)
             assert apart is not None

@@ -46,7 +46,7 @@ class TokenContrastObjective(DiffusionObjective):
         views, logits = self.asked(batch, memory, generator, context)
         drawn = torch.randint(len(self.codes), (self.negatives,), generator=generator, device=target.device)
         rivals = among_drawn(logits.float(), target, self.codes[drawn])
-        return masked_cross_entropy(rivals, target, views, reduction=self.reduction)
+        return masked_cross_entropy(rivals, target, views, reduction=self.reduction, weight=batch.weight)
 
     def identity(self) -> list[Any]:
         """See :meth:`Objective.identity`."""

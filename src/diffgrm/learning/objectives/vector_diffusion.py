@@ -17,6 +17,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import RecipeError, bullet_list, switched_off
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
+from diffgrm.learning.losses import cross_entropy
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.next_item import NextItemObjective
 from diffgrm.networks.contracts import DenoisesVectors, contract
@@ -64,7 +65,7 @@ class VectorDiffusionObjective(NextItemObjective):
         found = self.compared(batch, generator)
         if not self.contrast_weight:
             return found.loss
-        return found.loss + self.contrast_weight * contrast(found.users, self.contrast_temperature)
+        return found.loss + self.contrast_weight * contrast(found.users, self.contrast_temperature, batch.weight)
 
     def users(self, memory: Any, history: Tensor, length: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """See :meth:`NextItemObjective.users`; what the targets' noisy vectors are told to be."""
@@ -75,10 +76,14 @@ class VectorDiffusionObjective(NextItemObjective):
         return ["vector diffusion", self.contrast_weight, self.contrast_temperature, *super().identity()]
 
 
-def contrast(vectors: Tensor, temperature: float) -> Tensor:
+def contrast(vectors: Tensor, temperature: float, weight: Tensor | None = None) -> Tensor:
     """Mean over N vectors [N, d] of the cross-entropy of finding each among all by cosines with it, in nats.
 
     It is 0 for one vector, log N where all are alike, and falls as they part.
+
+    Args:
+        weight: [N] see :func:`diffgrm.learning.losses.weighted_mean`.
     """
     unit = F.normalize(vectors.float(), dim=-1)
-    return F.cross_entropy(unit @ unit.T / temperature, torch.arange(len(unit), device=unit.device))
+    own = torch.arange(len(unit), device=unit.device)
+    return cross_entropy(unit @ unit.T / temperature, own, weight)

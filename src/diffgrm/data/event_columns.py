@@ -1,0 +1,148 @@
+"""The columns of an interaction table that tell which rows are events, and what those count for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from diffgrm.data import mapped
+from diffgrm.data.faults import Fault, fault
+from diffgrm.data.reading import Dropped
+from diffgrm.foundation.event_settings import EventSettings
+from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
+
+SESSION, OWNER = "session", "owner"  # columns of checked events, beside those of schema.Columns
+SEVERAL = "make them different, for example with user and session id in one column"
+
+
+def check_columns(settings: EventSettings, header: pl.DataFrame, what: str) -> None:
+    """Make sure that a table has the columns that the settings name, each once.
+
+    Raises:
+        DataError: with every column that is missing or misnamed.
+    """
+    problems, known = [], header.columns
+    for key in ("event", "rating", "weight", "session"):
+        name = getattr(settings, key)
+        if name is not None and name not in known:
+            problems.append(f"events.{key} names the column {name!r}{did_you_mean(name, known)}")
+        elif f"{name}_duplicated_0" in known:
+            problems.append(f"events.{key} names the column {name!r}, of which there are several; keep one")
+    if problems:
+        raise DataError(f"the {what} has columns {known}, but:\n{bullet_list(problems)}")
+
+
+class Choice(NamedTuple):
+    """Which rows of a block are events.
+
+    Attributes:
+        kept: [rows] bool.
+        dropped: why others are not.
+    """
+
+    kept: np.ndarray
+    dropped: Dropped
+    faults: list[Fault]
+
+
+def choose(block: pl.DataFrame, settings: EventSettings, first_row: int) -> Choice:
+    """Choose rows of a block by their type, then by their rating."""
+    kept, types, unrated, low = pl.repeat(True, block.height, eager=True), dict[str, int](), 0, 0
+    faults: list[Fault] = []
+    if settings.event is not None:
+        found = spelled_types(block[settings.event])
+        known = found.is_in(settings.types)
+        for kind, count in found.filter(~known.fill_null(False)).value_counts().iter_rows():
+            types["null" if kind is None else str(kind)] = count
+        kept = known.fill_null(False)
+    if settings.rating is not None:
+        ratings, faults = numbers(block[settings.rating], settings.rating, first_row)
+        high = ratings >= settings.min_rating
+        unrated = int((kept & ratings.is_null()).sum())
+        low = int((kept & ~high.fill_null(True)).sum())
+        kept = kept & high.fill_null(False)
+    return Choice(kept.to_numpy(), Dropped(types, unrated, low), faults)
+
+
+def described(
+    block: pl.DataFrame, kept: pl.Series, settings: EventSettings, first_row: int
+) -> tuple[pl.DataFrame, list[Fault]]:
+    """What the rows of a block are besides users, items and times: type, weight and session; and what is wrong with them.
+
+    Args:
+        kept: [rows] bool, rows that are events; of others nothing is told as wrong.
+
+    Returns:
+        Columns of numbers: ``event`` (Int16, -1 where the row is not kept), ``weight`` (Float32) and ``session`` (a hash).
+    """
+    columns: dict[str, pl.Series] = {}
+    faults: list[Fault] = []
+    if settings.event is not None:
+        numbered = {kind: number for number, kind in enumerate(settings.types)}
+        found = spelled_types(block[settings.event])
+        columns[Columns.EVENT] = found.replace_strict(numbered, default=-1, return_dtype=pl.Int16)
+    if settings.weight is not None:
+        weights, faults = numbers(block[settings.weight], settings.weight, first_row)
+        columns[Columns.WEIGHT] = told = weights.cast(pl.Float32)
+        bad = ~((told > 0) & told.is_finite()).fill_null(False) & kept
+        if bad.any() and not faults:
+            says = f"{settings.weight} (events.weight) is null, not above 0, or too large"
+            values = map(repr, weights.filter(bad).unique(maintain_order=True).head(5))
+            faults.append(fault(says, "give every event a positive weight, or drop its row", bad, first_row, values))
+    if settings.session is not None and settings.history == "user":
+        sessions = block[settings.session]
+        if (bad := sessions.is_null() & kept).any():
+            says = f"{settings.session} (events.session) is null"
+            faults.append(fault(says, "drop or fill them", bad, first_row))
+        columns[SESSION] = sessions.hash(0)
+    return pl.DataFrame(columns), faults
+
+
+def spelled_types(column: pl.Series) -> pl.Series:
+    """Types of events as text."""
+    return column.cast(pl.String)
+
+
+def numbers(column: pl.Series, name: str, first_row: int) -> tuple[pl.Series, list[Fault]]:
+    """A column as Float64, and what of it is no number; nulls are none, and no fault."""
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+        says = f"{name} has type {column.dtype}; expected numbers"
+        return pl.Series(name, [None] * len(column), pl.Float64), [Fault(says, name=says)]
+    column = column.fill_nan(None) if column.dtype.is_float() else column
+    texts = column.cast(pl.String).str.strip_chars() if column.dtype in (pl.Categorical, pl.Enum, pl.String) else column
+    found = texts.cast(pl.Float64, strict=False)
+    bad = column.is_not_null() & ~found.is_finite().fill_null(False)
+    if not bad.any():
+        return found, []
+    values = map(repr, column.filter(bad).unique(maintain_order=True).head(5))
+    remedy = "write numbers, or leave the cell empty"
+    return found, [fault(f"{name} is no finite number", remedy, bad, first_row, values)]
+
+
+class SessionOwners:
+    """Which user each session is of, and the sessions that are of several."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._found, self._waiting = name, pl.DataFrame(), 0
+
+    def add(self, sessions: pl.Series, owners: pl.Series) -> None:
+        """Note the pairs of a block."""
+        pairs = pl.DataFrame({SESSION: sessions, OWNER: owners}).unique()
+        self._waiting += pairs.height
+        self._found = pl.concat([self._found, pairs]) if self._found.height else pairs
+        if self._waiting > max(self._found.height - self._waiting, mapped.BLOCK):  # so that few pairs are compared often
+            self._found, self._waiting = self._found.unique(), 0
+
+    def faults(self) -> list[Fault]:
+        """What is wrong with them."""
+        if not self._found.height:
+            return []
+        several = self._found.unique()[SESSION]
+        several = several.filter(several.is_duplicated()).unique().sort()
+        if not len(several):
+            return []
+        says = f"{len(several)} sessions of {self._name!r} (events.session) are of several users: {first_few(several)}"
+        says = f"{says}; {SEVERAL}"
+        return [Fault(says, name=says)]

@@ -1,0 +1,111 @@
+"""What was read of an interaction table, what was dropped of it, and why."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from diffgrm.foundation.event_settings import EventSettings
+from diffgrm.foundation.schema import DataError, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Rows that are no events.
+
+    Attributes:
+        types: by their types, which nobody asked for.
+        unrated: without a rating; low: with one that is too low.
+    """
+
+    types: Mapping[str, int]
+    unrated: int = 0
+    low: int = 0
+
+    @classmethod
+    def sum(cls, parts: Iterable[Dropped]) -> Dropped:
+        """Those of several blocks of rows."""
+        types, unrated, low = Counter[str](), 0, 0
+        for part in parts:
+            types.update(part.types)
+            unrated, low = unrated + part.unrated, low + part.low
+        return cls(dict(types), unrated, low)
+
+
+@dataclass(frozen=True)
+class ReadingReport:
+    """What was read of a table of events.
+
+    Attributes:
+        rows: of the table.
+        dropped: rows by the reason why they became no events.
+        types: events of each type; empty where they have none.
+        other_types: rows of types that were dropped.
+
+    >>> print(ReadingReport(10, {"rating below 4.0 (events.min_rating)": 3}, {}, {}))
+    10 rows read, 7 kept as events; dropped: 3 rating below 4.0 (events.min_rating)
+    """
+
+    rows: int
+    dropped: Mapping[str, int]
+    types: Mapping[str, int]
+    other_types: Mapping[str, int]
+
+    @classmethod
+    def of(
+        cls, rows: int, dropped: Dropped, repeats: int, types: Mapping[str, int], settings: EventSettings
+    ) -> ReadingReport:
+        """The report of a table of so many rows.
+
+        Args:
+            repeats: events that others stand for; types: events of each type that are left.
+        """
+        found = {
+            f"of type {kind} (in neither events.targets nor events.context)": count
+            for kind, count in sorted(dropped.types.items())
+        }
+        found[f"without a {settings.rating} (events.rating)"] = dropped.unrated
+        found[f"{settings.rating} below {settings.min_rating} (events.min_rating)"] = dropped.low
+        found[f"repeated (events.repeats={settings.repeats})"] = repeats
+        return cls(rows, {reason: count for reason, count in found.items() if count}, types, dropped.types)
+
+    @property
+    def kept(self) -> int:
+        """Rows that became events."""
+        return self.rows - sum(self.dropped.values())
+
+    def __str__(self) -> str:
+        said = f"{self.rows:,} rows read, {self.kept:,} kept as events"
+        if self.types:
+            said += f" ({', '.join(f'{kind} {count:,}' for kind, count in self.types.items())})"
+        if not self.dropped:
+            return f"{said}; none dropped"
+        return f"{said}; dropped: " + "; ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
+
+    def check(self, settings: EventSettings) -> None:
+        """Make sure that there is something to learn, and warn of types that no event has.
+
+        Raises:
+            DataError: no event is of a type that is learnt.
+        """
+        absent = [kind for kind, count in self.types.items() if not count]
+        known = self.other_types
+        told = [f"no event is of type {kind!r}{did_you_mean(kind, known) if known else ''}" for kind in absent]
+        if settings.targets and all(kind in absent for kind in settings.targets):
+            raise DataError(f"there is nothing to learn by events.targets: {'; '.join(told)}; {self}")
+        for line in told:
+            logger.warning("%s", line)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain mappings that :meth:`from_dict` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """What :meth:`to_dict` gave."""
+        return cls(int(raw["rows"]), dict(raw["dropped"]), dict(raw["types"]), dict(raw["other_types"]))

@@ -1,0 +1,120 @@
+"""The section ``events`` of a recipe: which rows of an interaction table are events, and what is known of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from diffgrm.foundation.schema import bullet_list
+from diffgrm.foundation.sections import Section
+
+ColumnName = Annotated[str | None, Field(min_length=1)]
+
+
+def _spelled(value: object) -> object:
+    """Types that are whole numbers by their spelling, as the types of a table are compared."""
+    if isinstance(value, list | tuple):
+        return tuple(str(one) if type(one) is int else one for one in value)
+    return value
+
+
+Types = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_spelled)]
+
+
+class EventSettings(Section):
+    """How the rows of an interaction table are read; columns are named as the table names them.
+
+    The same settings read what a model learns from and the histories that it is asked with, so they stand in its recipe.
+    """
+
+    event: ColumnName = Field(None, description="column of the type of each event (view, purchase...); null: all are alike")
+    targets: Types = Field((), description="event: types that are learnt, recommended and measured, for example [purchase]")
+    context: Types = Field(
+        (), description="event: types that histories hold besides and that are never targets, for example [view, dislike]"
+    )
+    seen: Types | None = Field(
+        None, description="event: types by which an item counts as seen and is left out of lists; null: all of them"
+    )
+    type_input: bool = Field(True, description="event: networks know of each event of a history what type it is")
+    rating: ColumnName = Field(None, description="column of ratings that events are chosen by; null: none")
+    min_rating: float | None = Field(None, description="rating: rows below it, or without a rating, are dropped")
+    weight: ColumnName = Field(
+        None,
+        description="column of what each event counts for in losses and in counts (ratings, for example); only "
+        "ratios matter; null: all count alike",
+    )
+    repeats: Literal["keep", "first", "last", "consecutive"] = Field(
+        "keep",
+        description="events of one user with the same item and type: keep all; only the first or the last of them; "
+        "consecutive: the first of those that stand one behind the other",
+    )
+    session: ColumnName = Field(None, description="column of the session that each event is of; null: none")
+    history: Literal["session", "user"] = Field(
+        "session",
+        description="session: every session is a history of its own; user: a user's sessions one behind the other, so that "
+        "the newest has the older ones before it",
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        """Refuse what contradicts itself, or does nothing."""
+        problems, default = [], type(self).model_fields
+        for key, needed in (("min_rating", "rating"), ("rating", "min_rating"), ("history", "session")):
+            if getattr(self, key) != default[key].default and getattr(self, needed) is None:
+                problems.append(f"events.{key} = {getattr(self, key)} does nothing without events.{needed}; {MEND[key]}")
+        if self.event is None:
+            problems += [
+                f"events.{key} = {value} does nothing without events.event, the column of the types; name it, or leave "
+                f"events.{key} out"
+                for key in ("targets", "context", "seen", "type_input")
+                if (value := getattr(self, key)) != default[key].default
+            ]
+        elif not self.targets:
+            problems.append("events.targets is empty: name the types of events.event to learn, for example [purchase]")
+        if twice := sorted({one for one in self.types if self.types.count(one) > 1}):
+            problems.append(f"events.targets and events.context name {twice[0]!r} twice; every type is one or the other")
+        if strange := [one for one in self.seen or () if one not in self.types]:
+            problems.append(
+                f"events.seen names {strange[0]!r}, which is neither in events.targets nor in events.context, so that "
+                "histories never hold it; add it to one of them, or leave it out"
+            )
+        if problems:
+            raise ValueError(bullet_list(problems).removeprefix("  - ").replace("\n  - ", "\n"))
+        return self
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """All types that are kept, by their number: targets first."""
+        return *self.targets, *self.context
+
+    @property
+    def n_inputs(self) -> int:
+        """How many types networks tell apart; 0: none."""
+        return len(self.types) if self.type_input else 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table that are read besides those of users, items and times."""
+        named = (self.event, self.rating, self.weight, self.session)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def of_histories(self, columns: tuple[str, ...]) -> Self:
+        """How histories that a model is asked with are read: ratings and sessions need not be there, weights say nothing.
+
+        Args:
+            columns: of their table.
+        """
+        absent: dict[str, Any] = {"weight": None}
+        if self.rating not in columns:
+            absent |= {"rating": None, "min_rating": None}
+        if self.session not in columns:
+            absent |= {"session": None, "history": "session"}
+        return self.model_copy(update=absent)
+
+
+MEND = {
+    "min_rating": "name the column of the ratings, or leave it out",
+    "rating": "say from which rating on, or weigh by ratings with events.weight",
+    "history": "name the column of the sessions, or leave it out",
+}
