@@ -51,8 +51,8 @@ class Transitions(LearntPart):
         """See :meth:`LearntPart.load`."""
         path, size = folder / TRANSITIONS, beside.n_items
         self.counts = matrix_of(State.load(path).arrays, (size, size))
-        if self.counts.dtype.kind != "i" or (self.counts.data < 1).any():
-            raise ModelFolderError(f"{path} holds other numbers than counts of steps, which are whole and at least 1")
+        if self.counts.dtype.kind not in "if" or not ((self.counts.data > 0) & np.isfinite(self.counts.data)).all():
+            raise ModelFolderError(f"{path} holds other numbers than counts of steps, which are above 0")
 
 
 class TransitionGraphRecommender(TextKNNRecommender):
