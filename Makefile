@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test check install format peers
+.PHONY: demo test check docs install format peers
 
 demo: install  ## Fit on the generated storefront and show what comes out.
 	$(BIN)/diffgrm demo
@@ -17,6 +17,9 @@ check: install  ## Lint, format and types, then the tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TESTS)
+
+docs: install  ## The site, into build/site; any warning fails it.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: install  ## Put the code into its one format.
 	$(BIN)/ruff check --fix .

@@ -89,7 +89,10 @@ def evaluate_search(
 
     Args:
         retriever: anything with ``search`` and ``documents``.
-        queries, qrels, split, columns: as ``DocumentRetriever.fit`` takes them.
+        queries: a table, as ``DocumentRetriever.fit`` takes it.
+        qrels: likewise.
+        split: which of the queries; likewise.
+        columns: how the tables' columns are called; likewise.
         queries_at_once: queries in one call of ``search``.
         progress: called with the number of queries done since the last call.
 
