@@ -12,26 +12,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from drawing import (
-    DIGITS,
-    GREY,
-    HISTORY,
-    INK,
-    SECOND,
-    Axes,
-    Figure,
-    Pictures,
-    asked,
-    cells,
-    draw_named,
-    drawn_views,
-    fitted,
-    grid,
-    masks,
-    panels,
-    plt,
-    split,
-)
+from drawing import DIGITS, HISTORY, asked, cells, drawn_views, fitted, grid, masks, split
+from pictures import GREY, INK, SECOND, Axes, Figure, Pictures, draw_named, panels, plt
 from torch import Tensor
 
 from diffgrm import Recipe
@@ -193,4 +175,5 @@ def allowed(ranker: Any, digits: list[int | None]) -> int:
 PICTURES: Pictures = {"pse": pse, "ocn": ocn, "cpd": cpd}
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     draw_named(PICTURES, FOLDER, "docs/method.md")

@@ -12,32 +12,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from drawing import (
-    ACCENT,
     DIGITS,
-    GREY,
     HISTORY,
-    INK,
-    SECOND,
     SMALL,
-    Axes,
-    Figure,
-    Pictures,
     asked,
     beams,
     by_sum,
     cells,
-    draw_named,
     drawn_views,
     fill_steps,
     fit,
     fitted,
     grid,
     masks,
-    panels,
     scores,
     split,
     steps_of,
 )
+from pictures import ACCENT, GREY, INK, SECOND, Axes, Figure, Pictures, draw_named, panels
 from torch import Tensor
 
 from diffgrm import Recipe
@@ -449,4 +441,5 @@ PICTURES: Pictures = {
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     draw_named(PICTURES, FOLDER, "docs/methods.md")

@@ -1,19 +1,17 @@
-"""What the pictures of the docs are drawn with: small recommenders of the toy storefront, panels, cells, and one style.
+"""What the pictures of methods are drawn with: small recommenders of the toy storefront, and cells for digits.
 
 Recipes are the shipped ones, made small. On one machine the same pictures come out again, byte for byte.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
+from pictures import GREY, INK, SECOND, Axes, plt
 from torch import Tensor
 
 from diffgrm import Recipe, leave_one_out, toy_world
@@ -23,24 +21,6 @@ from diffgrm.foundation.registry import resolve
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.base import NoisingContext, Views
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-Pictures = Mapping[str, Callable[[], Figure]]
-INK, ACCENT, SECOND, GREY = "#1b1f24", "#0072b2", "#d55e00", "#8a939c"
-STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "diffgrm",
-    "svg.fonttype": "none",
-}
 HISTORY = ["item 121", "item 133", "item 145"]  # a camera, a lens and a memory card of one brand
 SMALL = (
     "tokenizer.codebook_size=16",
@@ -112,12 +92,6 @@ def drawn_views(noising: Any, codes: Tensor, history: Tensor | None = None, prog
 # ---- how it is drawn ----------------------------------------------------------------------------------------------
 
 
-def panels(*widths: float, height: float = 2.3) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with panels side by side, of these widths in inches."""
-    figure, axes = plt.subplots(1, len(widths), figsize=(sum(widths), height), width_ratios=widths, layout="constrained")
-    return figure, np.atleast_1d(axes).tolist()
-
-
 def cells(axis: Axes, shade: Any, texts: Any = None, left: float = 0.0, top: float = 0.0) -> None:
     """A grid of cells: shade [R, C] from 0 (pale) to 1 (blue), texts in them; None leaves a cell out."""
     for row, line in enumerate(shade):
@@ -182,33 +156,3 @@ def by_sum(axis: Axes, x: np.ndarray, y: np.ndarray, total: np.ndarray, labels: 
     axis.scatter(x, y, s=5, color=GREY, linewidths=0, rasterized=True)
     axis.scatter(x[best], y[best], s=16, color=SECOND, linewidths=0)
     axis.set(xlabel=labels[0], ylabel=labels[1], title=title)
-
-
-# ---- files --------------------------------------------------------------------------------------------------------
-
-
-def draw(picture: Callable[[], Figure], path: Path) -> Path:
-    """Draw a picture into an svg file."""
-    with plt.rc_context(STYLE):
-        figure = picture()
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        for axis in figure.axes:  # places to 4 decimals: the layout's last bits differ from run to run, and name clips
-            axis.set_position(tuple(round(value, 4) for value in axis.get_position().bounds))
-        figure.savefig(path, dpi=150, metadata={"Date": None})
-        plt.close(figure)
-    return path
-
-
-def draw_named(pictures: Pictures, folder: Path, page: str) -> None:
-    """Read the command line, draw the pictures of a page that it names, or all of them."""
-    parser = argparse.ArgumentParser(description=f"Draw the pictures of {page}.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(pictures)}; none: all")
-    parser.add_argument("--out", type=Path, default=folder)
-    given = parser.parse_args()
-    if unknown := [name for name in given.names if name not in pictures]:
-        parser.error(f"no picture is called {', '.join(unknown)}; there are {', '.join(pictures)}")
-    given.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    for name in given.names or pictures:
-        draw(pictures[name], given.out / f"{name}.svg")

@@ -73,6 +73,6 @@ def test_the_page_shows_all_pictures_that_the_script_draws():
 
 
 def test_a_picture_is_the_same_again(tmp_path):
-    draw, picture = docs_script("drawing").draw, docs_script("draw_methods").PICTURES["llada-rec"]
+    draw, picture = docs_script("pictures").draw, docs_script("draw_methods").PICTURES["llada-rec"]
     again = [draw(picture, tmp_path / "picture.svg").read_bytes() for _ in range(2)]
     assert again[0] == again[1] and b"<dc:date>" not in again[0]

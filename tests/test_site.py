@@ -103,3 +103,27 @@ def test_the_search_shown_is_the_recommenders(method, fitted):
     best = fitted.recommend([method.HISTORY], k=4)["item_id"].to_list()
     titles = dict(fitted.item_table.select("item_id", "title").iter_rows())
     assert texts(items) == [f"{place}. {titles[item]}" for place, item in enumerate(best, start=1)]
+
+
+# ---- figures of results -------------------------------------------------------------------------------------------
+
+
+def test_pages_of_results_show_what_their_script_draws():
+    script = docs_script("draw_results")
+    for name in script.PICTURES:
+        assert (DOCS / "results" / f"{name}.svg").exists()
+        assert f"]({name}.svg)" in (DOCS / "results" / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "files", "run"), [("quality", "best-{}", "best"), ("generation", "{}", "generative-best")]
+)
+def test_bars_and_the_page_tell_the_same_numbers(page, files, run):
+    script = docs_script("draw_results")
+    text = (DOCS / "results" / f"{page}.md").read_text()
+    bars = script.PICTURES[page]().axes[0]
+    for data in script.DATA:
+        found = script.rows(f"{page}/{files}".format(data))
+        for name in ("sasrec", run):
+            value = f"{found[name]['metrics']['ndcg@10']:.4f}"[1:]
+            assert value in texts(bars) and value in text
