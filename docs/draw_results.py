@@ -89,6 +89,25 @@ def generation() -> Figure:
     return figure
 
 
+def family() -> Figure:
+    """The methods of the family on office products, whichever files tell of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((FOLDER / "family").glob("office*.json")):
+        found |= rows(f"family/{path.stem}")
+    ordered = sorted(found.values(), key=lambda row: row["metrics"][METRIC])
+    figure, (axis,) = panels(6.0, height=0.7 + 0.27 * len(ordered))
+    values = [row["metrics"][METRIC] for row in ordered]
+    axis.barh(range(len(ordered)), values, 0.6, color=[GREY if row["run"] == "sasrec" else ACCENT for row in ordered])
+    for y, value in enumerate(values):
+        axis.text(value + 0.0006, y, f"{value:.4f}"[1:], va="center", fontsize=7)
+    title = "office products: NDCG@10, history filtered, by item"
+    axis.set(yticks=range(len(ordered)), yticklabels=[row["run"] for row in ordered], title=title)
+    axis.set_xticks([])
+    axis.tick_params(labelsize=8)
+    axis.spines["bottom"].set_visible(False)
+    return figure
+
+
 def comparison() -> Figure:
     """Methods beside SASRec, and controls beside DiffGRM."""
     figure, (left, right) = panels(4.6, 4.4, height=3.6)
@@ -131,7 +150,13 @@ def spread_out(wanted: dict[str, float], apart: float = 0.24) -> dict[str, float
     return dict(zip(ordered, places.tolist(), strict=True))
 
 
-PICTURES: Pictures = {"quality": quality, "generation": generation, "comparison": comparison, "scale": scale}
+PICTURES: Pictures = {
+    "quality": quality,
+    "generation": generation,
+    "family": family,
+    "comparison": comparison,
+    "scale": scale,
+}
 
 if __name__ == "__main__":
     draw_named(PICTURES, FOLDER, "docs/results")
