@@ -134,6 +134,7 @@ def scale() -> Figure:
             axis.text(points[-1][0] * 1.15, 10 ** labels[stage], stage, fontsize=7, va="center")
         low, high = min(p[0][0] for p in stages.values()), max(p[-1][0] for p in stages.values())
         axis.set(xlabel=size, xlim=(low * 0.8, high * 7), title=f"seconds by {size} (orange: faster than the data)")
+        axis.set_ylim(top=10 ** (max(labels.values()) + 0.2))
         axis.set_xticks([low, high], [f"{low:,}", f"{high:,}"])
         axis.minorticks_off()
     return figure

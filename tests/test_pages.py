@@ -6,8 +6,8 @@ import pytest
 
 from helpers.docs import DOCS, docs_script
 
-RUN = [DOCS / "start.md", DOCS / "recipes.md", DOCS / "evaluation.md", *sorted(DOCS.glob("tutorials/*.md"))]
-RUN += sorted(DOCS.glob("how-to/*.md"))
+RUN = [DOCS / f"{name}.md" for name in ("index", "start", "recipes", "evaluation")]
+RUN += [*sorted(DOCS.glob("tutorials/*.md")), *sorted(DOCS.glob("how-to/*.md"))]
 NEEDS = {"serve": ["fastapi", "httpx"], "batch-job": ["ray.data"], "onnx": ["onnxscript"], "compare": ["matplotlib"]}
 
 

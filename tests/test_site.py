@@ -50,6 +50,18 @@ def test_the_page_of_settings_tells_every_setting_of_every_part():
     assert hooks.on_page_markdown("a <!-- settings --> b", page=None) == f"a {table} b"
 
 
+def test_the_first_page_and_the_readme_have_one_example():
+    example = re.compile(r"^```python\n(from diffgrm import HybridRecommender.*?)^```", flags=re.M | re.S)
+    readme, index = (example.search(page.read_text())[1] for page in (DOCS.parent / "README.md", DOCS / "index.md"))
+    assert readme == index
+
+
+def test_roles_of_docstrings_become_code():
+    pytest.importorskip("griffe")
+    plain = docs_script("site_roles").without_roles("see :meth:`Recommender.to` and :func:`~diffgrm.load`, ``k``")
+    assert plain == "see `Recommender.to` and `diffgrm.load`, ``k``"
+
+
 def test_what_other_hosts_would_be_asked_for_is_found():
     found = docs_script("site_hooks").loaded_from_elsewhere(
         '<a href="https://arxiv.org/">paper</a> <script src="app.js"></script> <script async src="https://a.b/c.js"></script>'
