@@ -56,10 +56,27 @@ def test_the_first_page_and_the_readme_have_one_example():
     assert readme == index
 
 
-def test_roles_of_docstrings_become_code():
+DOCSTRING = """See :meth:`Recommender.to` and :func:`~diffgrm.load`, ``k``.
+
+Args:
+    k, only: as there,
+        and here.
+    without: nothing.
+"""
+FOR_THE_SITE = """See `Recommender.to` and `diffgrm.load`, ``k``.
+
+Args:
+    k: as there,
+        and here.
+    only: as there,
+        and here.
+    without: nothing.
+"""
+
+
+def test_docstrings_are_written_for_markdown():
     pytest.importorskip("griffe")
-    plain = docs_script("site_roles").without_roles("see :meth:`Recommender.to` and :func:`~diffgrm.load`, ``k``")
-    assert plain == "see `Recommender.to` and `diffgrm.load`, ``k``"
+    assert docs_script("site_docstrings").for_the_site(DOCSTRING) == FOR_THE_SITE
 
 
 def test_what_other_hosts_would_be_asked_for_is_found():

@@ -89,10 +89,7 @@ def evaluate_search(
 
     Args:
         retriever: anything with ``search`` and ``documents``.
-        queries: a table, as ``DocumentRetriever.fit`` takes it.
-        qrels: likewise.
-        split: which of the queries; likewise.
-        columns: how the tables' columns are called; likewise.
+        queries, qrels, split, columns: as ``DocumentRetriever.fit`` takes them.
         queries_at_once: queries in one call of ``search``.
         progress: called with the number of queries done since the last call.
 

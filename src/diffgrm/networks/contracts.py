@@ -218,8 +218,7 @@ class DenoisesVectors(ScoresItems, Protocol):
 
         Args:
             vectors: of N targets, as ``item_vectors`` gives them.
-            history: [N] whose history it is that each target follows.
-            length: [N] how many of its items.
+            history, length: [N] whose history it is that each target follows, and how many of its items.
             generator: draws the noise and all else that is drawn besides dropout.
         """
         ...

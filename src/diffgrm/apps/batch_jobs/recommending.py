@@ -64,13 +64,9 @@ def recommend_batch(
         interactions: a parquet file, or a folder of them, or an address of either for fsspec: user_id, item_id, timestamp.
         out: a folder that all workers see, new or empty or of the same job: part-00000.parquet and so on, with user_id,
             item_id, score, rank, all lists of a user in one part; and ``_manifest.json``.
-        k: see :meth:`Recommender.recommend`.
-        exclude_seen: likewise.
-        only: likewise.
-        without: likewise.
+        k, exclude_seen, only, without: see :meth:`Recommender.recommend`.
         overrides: settings of decoding and scoring for this job.
-        columns: see :func:`diffgrm.data.tables.read_interactions`.
-        time_format: likewise; times in text need one.
+        columns, time_format: see :func:`diffgrm.data.tables.read_interactions`. Times in text need a format.
         pool: where to compute; None is a Ray of this machine's with a worker a CPU.
         batch_size: users that a worker ranks for at once; fewer need less memory.
         partitions: parts in which users are done and written; None is by the number of events.
