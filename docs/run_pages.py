@@ -155,7 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 page.write_text(rewritten(page), encoding="utf-8")
             else:
                 failed += differences(page)
-    sys.exit("\n".join(failed))
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

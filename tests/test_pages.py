@@ -65,6 +65,15 @@ def test_what_a_page_says_and_what_is_printed_are_compared(tmp_path):
         assert run_pages.rewritten(tmp_path / "page.md") == PAGE.replace("41", "42")
 
 
+def test_the_script_tells_what_differs_and_writes_it(tmp_path):
+    run_pages = docs_script("run_pages")
+    (tmp_path / "page.md").write_text(PAGE)
+    with pytest.raises(SystemExit, match="line 15: the page says\n41"):
+        run_pages.main([str(tmp_path / "page.md")])
+    run_pages.main(["--write", str(tmp_path / "page.md")])
+    run_pages.main([str(tmp_path / "page.md")])  # ends well
+
+
 def test_other_commands_than_diffgrms_are_not_run(tmp_path):
     run_pages = docs_script("run_pages")
     (tmp_path / "page.md").write_text("```sh\nrm -rf everything\n```\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 import numpy as np
 import pytest
@@ -41,6 +42,12 @@ def test_the_reference_has_the_whole_public_interface():
 def test_the_page_of_recipes_names_them_all():
     known = set(re.findall(r"`([\w-]+)`", (DOCS / "recipes.md").read_text()))
     assert known >= {*names("recommender"), *names("retriever"), *preset_names()}
+
+
+def test_the_page_of_installing_names_every_extra():
+    extras = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"^\| `([\w-]+)` \|", (DOCS / "how-to" / "install.md").read_text(), flags=re.M)
+    assert sorted(named) == sorted(extras)
 
 
 def test_the_page_of_settings_tells_every_setting_of_every_part():
