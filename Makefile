@@ -12,7 +12,7 @@ BIN := $(VENV)/$(SCRIPTS)
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 OLDEST := .venv-oldest/$(SCRIPTS)
 
-.PHONY: demo test check install format peers package-test test-oldest container-test
+.PHONY: demo test check docs install format peers package-test test-oldest container-test
 
 demo: install  ## Fit on the generated storefront and show what comes out.
 	$(BIN)/diffgrm demo
@@ -25,6 +25,9 @@ check: install  ## Lint, format and types, then the tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TESTS)
+
+docs: install  ## The site, into build/site; any warning fails it.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: install  ## Put the code into its one format.
 	$(BIN)/ruff check --fix .

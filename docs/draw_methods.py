@@ -1,31 +1,41 @@
 """Draw docs/methods/*.svg, the pictures of docs/methods.md, with the library's own code on the toy storefront.
 
-    python docs/draw_methods.py              # all of them
-    python docs/draw_methods.py rpg mdgr     # some
-
-Recipes are the shipped ones, made small. On one machine the same pictures come out again, byte for byte.
+Some or all of them: ``python docs/draw_methods.py [NAME...]``.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
+from drawing import (
+    DIGITS,
+    HISTORY,
+    SMALL,
+    asked,
+    beams,
+    by_sum,
+    cells,
+    drawn_views,
+    fill_steps,
+    fit,
+    fitted,
+    grid,
+    masks,
+    scores,
+    split,
+    steps_of,
+)
+from pictures import ACCENT, GREY, INK, SECOND, Axes, Figure, Pictures, draw_named, panels
 from torch import Tensor
 
-from diffgrm import Recipe, leave_one_out, toy_world
-from diffgrm.data.dataset import Split
-from diffgrm.foundation.presets import preset_names
+from diffgrm import Recipe
 from diffgrm.foundation.registry import resolve
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.noising.base import NoisingContext, Views
+from diffgrm.learning.noising.base import NoisingContext
 from diffgrm.learning.noising.confidence import confidence
 from diffgrm.learning.noising.sequence import hide
 from diffgrm.networks.item_posterior import Steered, log_marginals
@@ -40,168 +50,7 @@ from diffgrm.semantic_ids.embeddings.base import EventContext
 from diffgrm.semantic_ids.semantic_ids import SemanticIds
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 FOLDER = Path(__file__).with_name("methods")
-INK, ACCENT, SECOND, GREY = "#1b1f24", "#0072b2", "#d55e00", "#8a939c"
-STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "diffgrm",
-    "svg.fonttype": "none",
-}
-HISTORY = ["item 121", "item 133", "item 145"]  # a camera, a lens and a memory card of one brand
-SMALL = (
-    "tokenizer.codebook_size=16",
-    "tokenizer.iterations=5",
-    "model.width=32",
-    "model.heads=2",
-    "model.feed_forward=64",
-    "model.max_len=10",
-    "model.dropout=0.1",
-    "training.batch_size=64",
-    "training.epochs=10",
-    "training.learning_rate=0.01",
-    "training.warmup_steps=20",
-    "training.validate_every=10",
-)
-DIGITS = (*SMALL, "embedding.width=32", "training.validation_users=20", "training.patience=10")
-
-
-# ---- what is drawn ------------------------------------------------------------------------------------------------
-
-
-@lru_cache
-def split() -> Split:
-    """The toy storefront, cut as usual."""
-    return leave_one_out(toy_world(users=300).dataset)
-
-
-def fitted(recipe: str, *changes: str) -> Any:
-    """A recommender of a shipped recipe, or of the defaults of a recommender, small and fitted on the storefront."""
-    return fit(Recipe.preset(recipe, changes) if recipe in preset_names() else Recipe(recommender=recipe).override(changes))
-
-
-def fit(recipe: Recipe) -> Any:
-    """A recommender, fitted on the storefront."""
-    return resolve("recommender", recipe.recommender)(recipe).fit(split().dataset, progress=False)
-
-
-def asked(model: Any) -> tuple[Any, Any, Tensor]:
-    """A model's ranker, its memory of the history, and the digits [1, n] of the item that it recommends."""
-    ranker = model.ranker()
-    _, history = model.read_histories([HISTORY])
-    _, memory = next(ranker.encoded(history, 1))
-    best = model.recommend([HISTORY], k=1)["item_id"]
-    return ranker, memory, ranker.catalogue.codes_of(torch.from_numpy(model.items.positions(best)))
-
-
-def scores(model: Any, *changes: str) -> np.ndarray:
-    """[I] what a model says of every item after the history, by position."""
-    found = model.variant(changes).recommend([HISTORY], k=len(model.items), exclude_seen=False)
-    every = np.full(len(model.items), np.nan)
-    every[model.items.positions(found["item_id"])] = found["score"].to_numpy()
-    return every
-
-
-def drawn_views(noising: Any, codes: Tensor, history: Tensor | None = None, progress: float = 0.0) -> Views:
-    """Views of one target [1, n] by a schedule that does not ask the network; history [1, S, n]."""
-
-    def nobody(codes: Tensor, mask: Tensor) -> Tensor:
-        raise AssertionError("this schedule asks the network")
-
-    def past() -> tuple[Tensor, Tensor]:
-        assert history is not None
-        return history, torch.ones(history.shape[:2], dtype=torch.bool)
-
-    learning = LearningContext(step=round(100 * progress), steps=100, epoch=0, epochs=1)
-    return noising.views(codes, NoisingContext(nobody, torch.Generator().manual_seed(0), learning, past))
-
-
-# ---- how it is drawn ----------------------------------------------------------------------------------------------
-
-
-def panels(*widths: float, height: float = 2.3) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with panels side by side, of these widths in inches."""
-    figure, axes = plt.subplots(1, len(widths), figsize=(sum(widths), height), width_ratios=widths, layout="constrained")
-    return figure, np.atleast_1d(axes).tolist()
-
-
-def cells(axis: Axes, shade: Any, texts: Any = None, left: float = 0.0, top: float = 0.0) -> None:
-    """A grid of cells: shade [R, C] from 0 (pale) to 1 (blue), texts in them; None leaves a cell out."""
-    for row, line in enumerate(shade):
-        for column, value in enumerate(line):
-            if value is None:
-                continue
-            colour = matplotlib.colormaps["Blues"](0.05 + 0.75 * float(value))
-            axis.add_patch(
-                plt.Rectangle((left + column, top + row), 0.92, 0.88, facecolor=colour, linewidth=0, clip_on=False)
-            )
-            if texts is not None and texts[row][column] is not None:
-                ink = "white" if value > 0.6 else INK
-                place = left + column + 0.46, top + row + 0.46
-                axis.text(*place, str(texts[row][column]), ha="center", va="center", fontsize=7, color=ink)
-
-
-def grid(axis: Axes, title: str, columns: float, rows: float, x: str = "", y: str = "") -> None:
-    """An axis for cells: no frame, rows from the top."""
-    axis.set(title=title, xlim=(-0.1, columns), ylim=(rows, -0.1), xlabel=x, ylabel=y)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-
-
-def masks(axis: Axes, mask: Any, title: str, y: str = "") -> None:
-    """Hidden digits, a view a row."""
-    cells(axis, np.asarray(mask, dtype=float))
-    grid(axis, title, mask.shape[1], mask.shape[0], "digit (blue: hidden)", y)
-
-
-def beams(axis: Axes, model: Any, show: int = 4) -> None:
-    """The best partial semantic IDs after every step of the search."""
-    table, n = model.beams(HISTORY, k=10, show=show), model.semantic_ids.n_digits
-    steps = table["step"].max()
-    for step in range(1, steps + 1):
-        rows = [row["digits"] for row in table.filter(table["step"] == step).iter_rows(named=True)]
-        known = [[float(code is not None) * 0.5 for code in row] for row in rows]
-        cells(axis, known, rows, left=(step - 1) * (n + 0.8))
-        axis.text((step - 1) * (n + 0.8) + n / 2, show + 0.35, f"step {step}", ha="center", fontsize=8)
-    grid(axis, f"the {show} best partial semantic IDs after each step (numbers: codes)", steps * (n + 0.8), show + 0.6)
-
-
-def steps_of(model: Any, k: int = 3) -> np.ndarray:
-    """[k, n] the step, from 1, in which each digit of the k best items was filled."""
-    table = model.explain(HISTORY, k=k)
-    found = np.zeros((k, model.semantic_ids.n_digits), dtype=int)
-    found[table["rank"].to_numpy() - 1, table["digit"].to_numpy()] = table["step"].to_numpy()
-    return found
-
-
-def fill_steps(axis: Axes, model: Any, title: str) -> None:
-    """In which step each digit of the best items is filled."""
-    steps = steps_of(model)
-    cells(axis, 1 - (steps - 1) / steps.max(), steps)
-    grid(axis, title, steps.shape[1], len(steps), "digit (number: step in which it is filled)", "item of the list")
-
-
-def by_sum(axis: Axes, x: np.ndarray, y: np.ndarray, total: np.ndarray, labels: tuple[str, str], title: str) -> None:
-    """Items by two scores, the ten best by their sum marked."""
-    best = np.argsort(-total, kind="stable")[:10]
-    axis.scatter(x, y, s=5, color=GREY, linewidths=0, rasterized=True)
-    axis.scatter(x[best], y[best], s=16, color=SECOND, linewidths=0)
-    axis.set(xlabel=labels[0], ylabel=labels[1], title=title)
-
-
-# ---- methods ------------------------------------------------------------------------------------------------------
 
 
 def diffgrm() -> Figure:
@@ -574,7 +423,7 @@ def tokenizers() -> Figure:
     return figure
 
 
-PICTURES: dict[str, Callable[[], Figure]] = {
+PICTURES: Pictures = {
     "diffgrm": diffgrm,
     "generative-best": generative_best,
     "left-to-right": left_to_right,
@@ -591,33 +440,6 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
-def draw(name: str, folder: Path) -> Path:
-    """Draw one picture into a folder."""
-    with plt.rc_context(STYLE):
-        figure = PICTURES[name]()
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        for axis in figure.axes:  # places to 4 decimals: the layout's last bits differ from run to run, and name clips
-            axis.set_position(tuple(round(value, 4) for value in axis.get_position().bounds))
-        path = folder / f"{name}.svg"
-        figure.savefig(path, dpi=150, metadata={"Date": None})
-        plt.close(figure)
-    return path
-
-
-def main() -> None:
-    """Read the command line, draw the pictures."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/methods.md.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(PICTURES)}; none: all")
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    given = parser.parse_args()
-    if unknown := [name for name in given.names if name not in PICTURES]:
-        parser.error(f"no picture is called {', '.join(unknown)}; there are {', '.join(PICTURES)}")
-    given.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    for name in given.names or PICTURES:
-        draw(name, given.out)
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    draw_named(PICTURES, FOLDER, "docs/methods.md")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
 from diffgrm.foundation.presets import preset_names
 from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
 from diffgrm.foundation.registry import PARTS, names, settings
+from helpers.docs import DOCS, docs_script
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
 SECTIONS = re.split(r"^## ", (DOCS / "methods.md").read_text(), flags=re.M)[1:]
 WORDS = {
     "item_scoring",
@@ -68,20 +66,13 @@ def test_everything_else_that_is_named_is_there():
             assert "=" in span or span in known | WORDS, span
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("draw_methods", DOCS / "draw_methods.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_page_shows_all_pictures_that_the_script_draws():
     shown = re.findall(r"!\[[^\]]+\]\(methods/([\w-]+)\.svg\)", (DOCS / "methods.md").read_text())
     drawn = [path.stem for path in (DOCS / "methods").glob("*.svg")]
-    assert sorted(shown) == sorted(drawn) == sorted(script().PICTURES)
+    assert sorted(shown) == sorted(drawn) == sorted(docs_script("draw_methods").PICTURES)
 
 
 def test_a_picture_is_the_same_again(tmp_path):
-    module = script()
-    again = [module.draw("llada-rec", tmp_path).read_bytes() for _ in range(2)]
+    draw, picture = docs_script("pictures").draw, docs_script("draw_methods").PICTURES["llada-rec"]
+    again = [draw(picture, tmp_path / "picture.svg").read_bytes() for _ in range(2)]
     assert again[0] == again[1] and b"<dc:date>" not in again[0]
