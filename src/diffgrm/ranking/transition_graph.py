@@ -54,7 +54,7 @@ class TransitionGraph:
             moved = np.flatnonzero(block.follows() & (block.values[:-1] != block.values[1:]))
             if (is_target := block.marks.is_target) is not None:
                 moved = moved[is_target[moved + 1]]
-            worth = np.ones(len(moved), dtype=kind)
+            worth: np.ndarray = np.ones(len(moved), dtype=kind)
             if weights is not None and block.marks.weights is not None:
                 worth = (block.marks.weights[moved + 1] / weights.mean).astype(kind)
             steps = (worth, (block.values[moved], block.values[moved + 1]))
