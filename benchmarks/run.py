@@ -3,7 +3,7 @@
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
 QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling, serve, onnx, or
-``scale`` and what grows (``scale events``, ``scale catalogue``, ``scale whole``; see ``scale_events.py`` and so on). Each side
+``scale`` and what grows (``events``, ``catalogue``, or the ``whole`` way; see ``scale_events.py`` and its like). Each side
 lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
 neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peers`` makes one,
 ``--peer-python`` names it; without it only we are measured.

@@ -36,9 +36,8 @@ def _items(items: int, clusters: int, draw: np.random.Generator) -> pl.DataFrame
     chosen = np.take_along_axis(own, draw.integers(0, OWN_WORDS, (items, 4)), 1)
     at_large = (WORDS ** draw.random((items, 5))).astype(np.int64)
     words = pl.DataFrame(np.concatenate([chosen, at_large], 1)).select(pl.format("w{}", pl.all()).name.keep())
-    text = pl.concat_str(
-        pl.lit("brand") + pl.Series(draw.integers(0, BRANDS, items)).cast(pl.String), *words, separator=" "
-    )
+    brand = pl.Series(draw.integers(0, BRANDS, items)).cast(pl.String)
+    text = pl.concat_str(pl.lit("brand") + brand, *words, separator=" ")
     return pl.select(item_id=pl.format("item {}", pl.int_range(items)), text=text)
 
 

@@ -82,7 +82,7 @@ class Whole:
         return _measured(lambda: self._listed(asked))
 
     def lists(self, model: str, users: int = 200) -> dict[str, Any]:
-        """More lists, one user at a time; and what those of some users share with the exact ones, where an index is used."""
+        """More lists, one user at a time; and, where an index is used, what some of them share with the exact ones."""
         histories, seconds = self._histories(users), []
 
         def work() -> None:
