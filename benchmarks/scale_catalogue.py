@@ -86,12 +86,14 @@ def rounded(answer: dict[str, Any]) -> dict[str, Any]:
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in answer.items()}
 
 
-def growth(stage: str, done: dict[tuple[str, int], dict[str, Any]], sizes: list[int]) -> dict[str, Any]:
-    """How the seconds of a stage grow with the items."""
+def growth(
+    stage: str, done: dict[tuple[str, int], dict[str, Any]], sizes: list[int], what: str = "seconds"
+) -> dict[str, Any]:
+    """How what a stage takes grows with the items."""
     if len(sizes) < 2:
         return {"stage": stage}
     items = np.log(sizes)
-    seconds = np.log([done[stage, size]["seconds"] for size in sizes])
+    seconds = np.log([done[stage, size][what] for size in sizes])
     slopes = np.diff(seconds) / np.diff(items)
     whole = (seconds[-1] - seconds[0]) / (items[-1] - items[0])
     return {"stage": stage, "exponent": round(float(whole), 2), "last_exponent": round(float(slopes[-1]), 2)}

@@ -4,7 +4,8 @@ A storefront is generated (``storefront.py``: as many users as items, ten events
 fitted, saved, loaded, evaluated on some users and served over HTTP, as anybody would at the library's door. Each stage has
 a process of its own, none of which may hold more than ``--cap`` GiB (``RLIMIT_DATA``: one that asks for more fails); so
 ``own_mb`` is that stage's own (fit and save share one, load and lists another). Stages are written to the JSON file when
-they are done, and a run that was killed goes on after the last; what they make stays under ``--work``.
+they are done, and a run that was killed goes on after the last; what they make stays under ``--work``. ``cpu_seconds`` are
+those of processors, which other work on the machine does not lengthen much; exponents are of them.
 
 ``RECIPES`` are those of the command line (``diffgrm fit --recipe best embedding.width=128 ...``). Training is one epoch of
 ``--steps`` steps, not a pass over all events, which would take hours on two cores, and OPQ has a tenth of its rounds;
@@ -26,11 +27,13 @@ from typing import Any
 from scale_catalogue import done_before, growth, rounded
 from turns import Worker, keep
 
-EVALUATED, RATE = 1_000, 10.0  # users; requests a second
-TRAINING = ("training.epochs=1", "training.batch_size=1024", "training.warmup_steps=50", "training.validation_users=500")
+EVALUATED, RATE = 300, 10.0  # users; requests a second
+TRAINING = ("training.epochs=1", "training.batch_size=1024", "training.warmup_steps=50", "training.validation_users=200")
 TRAINING += ("training.validate_every=1",)
-SIZES = ("tokenizer.n_digits=8", "tokenizer.iterations=5", "model.width=64")
+WIDTH = "model.width=64"
+SIZES = ("tokenizer.n_digits=8", "tokenizer.iterations=5", WIDTH)
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "scorer": ("item-scorer", ("model.branches=[id]", WIDTH, *TRAINING)),
     "hybrid": ("best", ("embedding.width=128", "tokenizer.pca_width=128", *SIZES, *TRAINING)),
     "generative": ("generative-best", ("embedding.model={work}/hybrid", "tokenizer.pca_width=64", *SIZES, *TRAINING)),
 }
@@ -60,10 +63,10 @@ def scale_whole(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, 
             worker.close()
     facts = {"grows": arguments.grows, "threads": arguments.threads, "cap_gib": arguments.cap, "steps": arguments.steps}
     stages = list(dict.fromkeys(stage for stage, _ in done))
+    sizes = {stage: [items for items in arguments.items if (stage, items) in done] for stage in stages}
     cases = [done[stage, items] for items in arguments.items for stage in stages if (stage, items) in done]
-    measured = {"measured": time.strftime("%Y-%m-%d"), "recipes": RECIPES}
-    grown = [growth(stage, done, [items for items in arguments.items if (stage, items) in done]) for stage in stages]
-    return facts | measured, [*cases, *grown]
+    grown = [growth(stage, done, sizes[stage], "cpu_seconds") for stage in stages]
+    return {**facts, "measured": time.strftime("%Y-%m-%d"), "recipes": RECIPES}, [*cases, *grown]
 
 
 def _processes(arguments: argparse.Namespace, work: Path) -> Iterator[list[tuple[str, dict[str, Any]]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -81,22 +82,24 @@ class Whole:
         asked = self._histories(1)
         return _measured(lambda: self._listed(asked))
 
-    def lists(self, model: str, users: int = 200) -> dict[str, Any]:
+    def lists(self, model: str, users: int = 100) -> dict[str, Any]:
         """More lists, one user at a time; and, where an index is used, what some of them share with the exact ones."""
-        histories, seconds = self._histories(users), []
+        histories, seconds, used = self._histories(users), list[float](), list[float]()
 
         def work() -> None:
             for history in histories:
-                started = time.perf_counter()
+                started, before = time.perf_counter(), time.process_time()
                 self._listed([history])
                 seconds.append(time.perf_counter() - started)
+                used.append(time.process_time() - before)
 
-        found = _measured(work) | {"seconds": float(np.median(seconds))}
-        found["p99_ms"] = round(1e3 * float(np.percentile(seconds, 99)), 1)
+        found = _measured(work) | {"seconds": float(np.median(seconds)), "cpu_seconds": float(np.median(used))}
+        for name, values in (("p99_ms", seconds), ("p99_cpu_ms", used)):
+            found[name] = round(1e3 * float(np.percentile(values, 99)), 1)
         if "retrieval" not in self.recommender.recipe.sections:
             return found
         exact = self.recommender.variant(["retrieval.index=exact"])
-        ours, theirs = (one.recommend(histories[:100], k=10)["user_id", "item_id"] for one in (self.recommender, exact))
+        ours, theirs = (one.recommend(histories[:50], k=10)["user_id", "item_id"] for one in (self.recommender, exact))
         return {**found, "recall@10": round(ours.join(theirs, on=["user_id", "item_id"]).height / theirs.height, 4)}
 
     def evaluate(self, model: str, users: int) -> dict[str, Any]:
@@ -117,16 +120,23 @@ class Whole:
         return asyncio.run(self._served(self.folder / model, rate, seconds))
 
     async def _served(self, folder: Path, rate: float, seconds: float) -> dict[str, Any]:
-        expected = Expected(load(folder), self._histories(200), {})
+        expected = Expected(load(folder), self._histories(100), {})
         started = time.perf_counter()
         async with serving(folder) as (url, process), httpx.AsyncClient(timeout=30) as client:
             ready = time.perf_counter() - started
             await Load(url, expected).closed(client, 1, 2)  # warm
-            asked, begun = Load(url, expected), time.perf_counter()
+            asked, begun, used = Load(url, expected), time.perf_counter(), _used(process)
             await asked.open(client, rate, seconds)
             memory = {"own_mb": held("RssAnon", process), "resident_mb": held("VmHWM", process)}
             found = asked.result(time.perf_counter() - begun)
-        return {"seconds": ready, **{name: round(value, 1) for name, value in memory.items()}, "rate": rate, **found}
+            found["cpu_ms_per_request"] = round(1e3 * (_used(process) - used) / max(1, sum(asked.counts.values())), 1)
+        return {
+            "seconds": ready,
+            "cpu_seconds": used,
+            **{name: round(value, 1) for name, value in memory.items()},
+            "rate": rate,
+            **found,
+        }
 
     def _histories(self, count: int) -> list[list[Any]]:
         """Whole histories of the first users of the tables."""
@@ -139,15 +149,21 @@ class Whole:
 
 
 def _measured(work: Callable[[], Any]) -> dict[str, Any]:
-    """Do something; its seconds and its memory, see :func:`events.watched`, beside what it tells."""
+    """Do something; its seconds (of the clock, and of processors) and its memory (``events.watched``), and what it tells."""
 
     def told() -> dict[str, Any]:
         facts = work()
         return facts if isinstance(facts, dict) else {}
 
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     found = watched(told)
-    return {"seconds": time.perf_counter() - started, **found}
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - used, **found}
+
+
+def _used(process: int) -> float:
+    """Seconds of processors that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _timed(name: str, fit: Any, parts: dict[str, Any]) -> Any:
