@@ -149,7 +149,7 @@ class Whole:
 
 
 def _measured(work: Callable[[], Any]) -> dict[str, Any]:
-    """Do something; its seconds (of the clock, and of processors) and its memory (``events.watched``), and what it tells."""
+    """Do something; its seconds (of the clock, and of processors), its memory (``events.watched``) and what it tells."""
 
     def told() -> dict[str, Any]:
         facts = work()
