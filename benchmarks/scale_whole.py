@@ -1,14 +1,15 @@
 """The whole way at growing sizes: ``python benchmarks/run.py scale whole --json FILE --work FOLDER``.
 
-A storefront is generated (``storefront.py``: as many users as items, ten events a user), read, and two recommenders are
-fitted, saved, loaded, evaluated on some users and served over HTTP, as anybody would at the library's door. Each stage has
-a process of its own, none of which may hold more than ``--cap`` GiB (``RLIMIT_DATA``: one that asks for more fails); so
-``own_mb`` is that stage's own (fit and save share one, load and lists another). Stages are written to the JSON file when
-they are done, and a run that was killed goes on after the last; what they make stays under ``--work``. ``cpu_seconds`` are
-those of processors, which other work on the machine does not lengthen much; exponents are of them.
+A storefront is generated (``storefront.py``: as many users as items, ten events a user), read, and recommenders are
+fitted, saved, loaded, evaluated on some users and served over HTTP, as anybody would at the library's door. None of the
+processes may hold more than ``--cap`` GiB (``RLIMIT_DATA``: one that asks for more fails): one reads; for each
+recommender one fits and saves, another loads, makes lists, evaluates and then asks the server, which is the last. Stages
+are written to the JSON file when they are done, and a run that was killed goes on after the last; what they make stays
+under ``--work``. ``own_mb`` is the most that a process held during a stage, ``cpu_seconds`` are those of processors,
+which other work on the machine does not lengthen much, and exponents are of them.
 
-``RECIPES`` are those of the command line (``diffgrm fit --recipe best embedding.width=128 ...``). Training is one epoch of
-``--steps`` steps, not a pass over all events, which would take hours on two cores, and OPQ has a tenth of its rounds;
+``RECIPES`` are those of the command line (``diffgrm fit --recipe best embedding.width=128 ...``). Training is one epoch
+of ``--steps`` steps, not a pass over all events, which would take hours on two cores, and OPQ has a tenth of its rounds;
 nothing else is left out.
 """
 
@@ -33,7 +34,7 @@ TRAINING += ("training.validate_every=1",)
 WIDTH = "model.width=64"
 SIZES = ("tokenizer.n_digits=8", "tokenizer.iterations=5", WIDTH)
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "scorer": ("item-scorer", ("model.branches=[id]", WIDTH, *TRAINING)),
+    "scorer": ("item-scorer", ("embedding=null", "model.branches=[id]", WIDTH, *TRAINING)),
     "hybrid": ("best", ("embedding.width=128", "tokenizer.pca_width=128", *SIZES, *TRAINING)),
     "generative": ("generative-best", ("embedding.model={work}/hybrid", "tokenizer.pca_width=64", *SIZES, *TRAINING)),
 }
@@ -77,11 +78,10 @@ def _processes(arguments: argparse.Namespace, work: Path) -> Iterator[list[tuple
         asked = [*(change.format(work=work) for change in changes), f"training.steps_per_epoch={arguments.steps}"]
         fit = {"do": "fit", "model": model, "recipe": recipe, "changes": asked}
         yield [("", {"do": "read"}), (f"{model}: fit", fit), (f"{model}: save", {"do": "save", "model": model})]
-        stages = {"load": "load_model", "first list": "first_list", "a list": "lists"}
-        yield [(f"{model}: {stage}", {"do": do, "model": model}) for stage, do in stages.items()]
-        yield [(f"{model}: evaluate", {"do": "evaluate", "model": model, "users": EVALUATED})]
-        served = {"do": "serve", "model": model, "rate": RATE, "seconds": arguments.seconds}
-        yield [(f"{model}: serve", served)]
+        stages: dict[str, dict[str, Any]] = {"load": {"do": "load_model"}, "first list": {"do": "first_list"}}
+        stages |= {"a list": {"do": "lists"}, "evaluate": {"do": "evaluate", "users": EVALUATED}}
+        stages |= {"serve": {"do": "serve", "rate": RATE, "seconds": arguments.seconds}}
+        yield [(f"{model}: {stage}", {"model": model, **request}) for stage, request in stages.items()]
 
 
 def _cases(stage: str, answer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -104,8 +104,6 @@ class Whole:
 
     def evaluate(self, model: str, users: int) -> dict[str, Any]:
         """Lists of some test users, with and without their history filtered out, and the metrics."""
-        self.load_model(model)
-        self.read()
         split = leave_one_out(self.dataset)
         sample = split.test.sample(users, seed=0)
 
@@ -120,7 +118,7 @@ class Whole:
         return asyncio.run(self._served(self.folder / model, rate, seconds))
 
     async def _served(self, folder: Path, rate: float, seconds: float) -> dict[str, Any]:
-        expected = Expected(load(folder), self._histories(100), {})
+        expected = Expected(self.recommender, self._histories(100), {})
         started = time.perf_counter()
         async with serving(folder) as (url, process), httpx.AsyncClient(timeout=30) as client:
             ready = time.perf_counter() - started
