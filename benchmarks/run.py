@@ -373,6 +373,7 @@ def main() -> None:
         "--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="of scale catalogue and whole"
     )
     parser.add_argument("--steps", type=int, default=300, help="of training, of scale whole")
+    parser.add_argument("--changes", nargs="*", default=[], help="of the recipes of scale whole, such as seed=1")
     parser.add_argument("--models", nargs="*", choices=RECIPES, default=list(RECIPES), help="of scale whole")
     parser.add_argument("--cap", type=float, default=16, help="GiB that a process of scale whole may hold")
     parser.add_argument("--work", type=Path, help="folder where scale keeps what stages make; a temporary one")
@@ -384,7 +385,20 @@ def main() -> None:
         parser.error(f"scale, and nothing else, needs what grows: {', '.join(GROWS)}")
     given = [f"--data DATA/{arguments.data.name}"] if arguments.data else []
     given += ["--model MODEL"] if arguments.model else []
-    for name in ("repeats", "seconds", "clients", "rates", "beams", "users", "events", "items", "steps", "models", "cap"):
+    for name in (
+        "repeats",
+        "seconds",
+        "clients",
+        "rates",
+        "beams",
+        "users",
+        "events",
+        "items",
+        "steps",
+        "models",
+        "changes",
+        "cap",
+    ):
         value = getattr(arguments, name)
         if value != parser.get_default(name):
             given.append(f"--{name} " + " ".join(map(str, value if isinstance(value, list) else [value])))

@@ -75,7 +75,11 @@ def _processes(arguments: argparse.Namespace, work: Path) -> Iterator[list[tuple
     yield [("read", {"do": "read"}), ("read again", {"do": "read"})]
     for model in arguments.models:
         recipe, changes = RECIPES[model]
-        asked = [*(change.format(work=work) for change in changes), f"training.steps_per_epoch={arguments.steps}"]
+        asked = [
+            *(change.format(work=work) for change in changes),
+            f"training.steps_per_epoch={arguments.steps}",
+            *arguments.changes,
+        ]
         fit = {"do": "fit", "model": model, "recipe": recipe, "changes": asked}
         yield [("", {"do": "read"}), (f"{model}: fit", fit), (f"{model}: save", {"do": "save", "model": model})]
         stages: dict[str, dict[str, Any]] = {"load": {"do": "load_model"}, "first list": {"do": "first_list"}}
