@@ -102,7 +102,7 @@ class Whole:
             return found
         exact = self.recommender.variant(["retrieval.index=exact"])
         ours, theirs = (one.recommend(histories[:50], k=10)["user_id", "item_id"] for one in (self.recommender, exact))
-        return {**found, "recall@10": round(ours.join(theirs, on=["user_id", "item_id"]).height / theirs.height, 4)}
+        return {**found, "share_of_exact": round(ours.join(theirs, on=["user_id", "item_id"]).height / theirs.height, 4)}
 
     def evaluate(self, model: str, users: int) -> dict[str, Any]:
         """Lists of some test users, with and without their history filtered out, and the metrics."""
