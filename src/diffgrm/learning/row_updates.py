@@ -6,6 +6,7 @@ writes all rows and two moments of each all the same, which at a million items i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.networks.item_vectors import Branch
+
+logger = logging.getLogger(__name__)
 
 LARGE_TABLE = 100_000  # rows from which training.table_updates=auto updates those that a step asks for
 
@@ -64,14 +67,17 @@ class RowAdamW(torch.optim.AdamW):
 
 def clip_gradients(parameters: Iterable[Tensor], most: float) -> None:
     """Scale the gradients so that the norm of all of them is ``most`` at most; sparse ones hold each row once then."""
-    values = []
+    dense, rows = [], []
     for parameter in parameters:
-        if parameter.grad is not None:
-            if parameter.grad.is_sparse:
-                parameter.grad = parameter.grad.coalesce()
-            values.append(parameter.grad.values() if parameter.grad.is_sparse else parameter.grad)
-    norm = torch.nn.utils.get_total_norm(values)
-    torch._foreach_mul_(values, (most / (norm + 1e-6)).clamp(max=1.0))
+        if _sparse(parameter.grad):
+            parameter.grad = parameter.grad.coalesce()  # type: ignore[union-attr]
+            rows.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            dense.append(parameter)
+    norm = torch.nn.utils.get_total_norm([*(parameter.grad for parameter in dense), *rows])
+    torch.nn.utils.clip_grads_with_norm_(dense, most, norm)
+    for values in rows:
+        values.mul_((most / (norm + 1e-6)).clamp(max=1.0))
 
 
 def choose_updates(network: nn.Module, settings: TrainingSettings, few_items: bool) -> None:
@@ -83,7 +89,10 @@ def choose_updates(network: nn.Module, settings: TrainingSettings, few_items: bo
     asked = settings.table_updates == "asked_rows"
     auto = settings.table_updates == "auto" and few_items and settings.processes == 1
     for branch in branches_with_tables(network):
-        branch.sparse = asked or (auto and max(len(table) for table, _ in branch.tables()) >= LARGE_TABLE)
+        rows = max(len(table) for table, _ in branch.tables())
+        branch.sparse = asked or (auto and rows >= LARGE_TABLE)
+        if branch.sparse:
+            logger.info("Of %d ID embeddings, a step updates those that it asks for.", rows)
 
 
 def branches_with_tables(network: nn.Module) -> list[Branch]:
