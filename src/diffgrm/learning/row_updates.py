@@ -67,14 +67,15 @@ class RowAdamW(torch.optim.AdamW):
 
 def clip_gradients(parameters: Iterable[Tensor], most: float) -> None:
     """Scale the gradients so that the norm of all of them is ``most`` at most; sparse ones hold each row once then."""
-    dense, rows = [], []
+    dense, gradients, rows = list[Tensor](), list[Tensor](), list[Tensor]()
     for parameter in parameters:
         if _sparse(parameter.grad):
             parameter.grad = parameter.grad.coalesce()  # type: ignore[union-attr]
             rows.append(parameter.grad.values())
         elif parameter.grad is not None:
             dense.append(parameter)
-    norm = torch.nn.utils.get_total_norm([*(parameter.grad for parameter in dense), *rows])
+            gradients.append(parameter.grad)
+    norm = torch.nn.utils.get_total_norm([*gradients, *rows])
     torch.nn.utils.clip_grads_with_norm_(dense, most, norm)
     for values in rows:
         values.mul_((most / (norm + 1e-6)).clamp(max=1.0))
