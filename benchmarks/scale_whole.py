@@ -38,7 +38,10 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "scorer": ("item-scorer", ("embedding=null", "model.branches=[id]", WIDTH, *TRAINING)),
     "hybrid": ("best", ("embedding.width=128", "tokenizer.pca_width=128", *SIZES, *TRAINING)),
     "given": ("best", (*GIVEN, "tokenizer.pca_width=32", *SIZES, *TRAINING)),
-    "generative": ("generative-best", ("embedding.model={work}/hybrid", "tokenizer.pca_width=64", *SIZES, *TRAINING)),
+    "generative": (
+        "generative-best",
+        ("embedding.model={work}/hybrid", "model.positions=first", "tokenizer.pca_width=64", *SIZES, *TRAINING),
+    ),
 }
 PARTS = {"texts": "item vectors", "sids": "semantic IDs", "scorers": "item scorers", "network": "network"}
 
