@@ -10,7 +10,7 @@ which other work on the machine does not lengthen much, and exponents are of the
 
 ``RECIPES`` are those of the command line (``diffgrm fit --recipe best embedding.width=128 ...``). Training is one epoch
 of ``--steps`` steps, not a pass over all events, which would take hours on two cores, and OPQ has a tenth of its rounds;
-nothing else is left out. ``hybrid`` makes item vectors of the texts, ``given`` is the same with vectors that are given.
+nothing else is left out.
 """
 
 from __future__ import annotations
@@ -33,11 +33,9 @@ TRAINING = ("training.epochs=1", "training.batch_size=1024", "training.warmup_st
 TRAINING += ("training.validate_every=1",)
 WIDTH = "model.width=64"
 SIZES = ("tokenizer.n_digits=8", "tokenizer.iterations=5", WIDTH)
-GIVEN = ("embedding.name=precomputed", "embedding.path={work}/vectors.npy")
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "scorer": ("item-scorer", ("embedding=null", "model.branches=[id]", WIDTH, *TRAINING)),
     "hybrid": ("best", ("embedding.width=128", "tokenizer.pca_width=128", *SIZES, *TRAINING)),
-    "given": ("best", (*GIVEN, "tokenizer.pca_width=32", *SIZES, *TRAINING)),
     "generative": (
         "generative-best",
         ("embedding.model={work}/hybrid", "model.positions=first", "tokenizer.pca_width=64", *SIZES, *TRAINING),

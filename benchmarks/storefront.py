@@ -18,7 +18,6 @@ WORDS, BRANDS, OWN_WORDS = 20_000, 2_000, 12
 INTERESTS, FEWEST, MEAN, MOST = 3, 2, 10, 60  # clusters of a user; events
 FOLLOWS = 0.4  # chance that an event is the next item of the cluster
 USERS_AT_ONCE = 2**17
-VECTOR, NOISE = 32, 0.1  # numbers of a given item vector, and how far each is from its cluster's
 
 
 def write_storefront(folder: Path, items: int, seed: int = 0) -> None:
@@ -30,15 +29,6 @@ def write_storefront(folder: Path, items: int, seed: int = 0) -> None:
     for part, first in enumerate(range(0, items, USERS_AT_ONCE)):
         users = np.arange(first, min(first + USERS_AT_ONCE, items))
         _events(users, items, clusters, draw).write_parquet(folder / "events" / f"part-{part:05}.parquet")
-
-
-def write_vectors(file: Path, items: int, seed: int = 0) -> None:
-    """Write vectors of the items [I, 32] as a ``.npy`` file, in order of the item table: near those of their cluster."""
-    draw, clusters = np.random.default_rng([seed, 1]), max(8, round(items**0.5))
-    middles = draw.normal(size=(clusters, VECTOR)).astype(np.float32)
-    vectors = middles[np.arange(items) % clusters] / np.float32(VECTOR**0.5)
-    vectors += np.float32(NOISE) * draw.standard_normal(vectors.shape, dtype=np.float32)
-    np.save(file, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def _items(items: int, clusters: int, draw: np.random.Generator) -> pl.DataFrame:

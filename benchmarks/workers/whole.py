@@ -20,7 +20,7 @@ from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out, load
 from diffgrm.foundation.registry import resolve
 from diffgrm.recommenders.base import Recommender
 from serve import Expected, Load, serving
-from storefront import write_storefront, write_vectors
+from storefront import write_storefront
 
 
 class Whole:
@@ -32,8 +32,6 @@ class Whole:
         if not (self.folder / "events").exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_storefront(self.folder, items)
-        if not (vectors := self.folder / "vectors.npy").exists():
-            write_vectors(vectors, items)
         return {}
 
     def read(self) -> dict[str, Any]:
