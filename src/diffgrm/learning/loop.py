@@ -16,10 +16,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.callbacks.progress.rich_progress import CustomTimeColumn
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,7 +24,7 @@ from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, selection_score
 from diffgrm.foundation.outputs import check_writable
 from diffgrm.foundation.run_folder import BEST, LAST, holds_checkpoint
-from diffgrm.foundation.schema import DiffGRMError, MissingExtraError, TrainingError
+from diffgrm.foundation.schema import DiffGRMError, TrainingError
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.storage import digest
 from diffgrm.learning.averaging import WeightAveraging, validated_weights
@@ -35,6 +32,8 @@ from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.machine import quiet_lightning, trainer_arguments
 from diffgrm.learning.objectives.base import Objective
+from diffgrm.learning.progress import ProgressBar, loggers
+from diffgrm.learning.row_updates import RowAdamW, choose_updates, clip_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -141,14 +140,15 @@ class TrainingTask(L.LightningModule):
         self.checked = 0
 
     def configure_optimizers(self) -> Any:
-        """AdamW with warm-up, then cosine or constant; weight decay on matrices only."""
+        """AdamW with warm-up, then cosine or constant; weight decay on matrices only, tables of items as they are set."""
+        choose_updates(self.objective.network, self.settings, self.objective.few_items)
         matrices = [p for p in self.objective.network.parameters() if p.ndim >= 2]
         others = [p for p in self.objective.network.parameters() if p.ndim < 2]
         groups = [
             {"params": matrices, "weight_decay": self.settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
+        optimiser = RowAdamW(groups, lr=self.settings.learning_rate, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.learning_rate_factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -157,8 +157,7 @@ class TrainingTask(L.LightningModule):
     ) -> None:
         """Clip the norm. Lightning refuses to where AdamW is fused and the precision bf16, which needs no scaling."""
         if gradient_clip_val:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            clip_gradients((p for group in optimizer.param_groups for p in group["params"]), gradient_clip_val)
 
     def learning_rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step."""
@@ -339,29 +338,20 @@ def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.
     if settings.ema_decay:
         callbacks.append(WeightAveraging(settings.ema_decay))
     if progress:
-        callbacks.append(_ProgressBar(leave=False))
+        callbacks.append(ProgressBar(leave=False))
     return L.Trainer(
         **trainer_arguments(settings),
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
         check_val_every_n_epoch=settings.validate_every,
         callbacks=callbacks,
-        logger=_loggers(settings, run_folder),
+        logger=loggers(settings, run_folder),
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         use_distributed_sampler=False,
     )
-
-
-class _ProgressBar(RichProgressBar):
-    """Lightning's own without its dot between times, which ends a run where the terminal has ASCII only."""
-
-    def configure_columns(self, trainer: L.Trainer) -> list[Any]:
-        """What the bar shows."""
-        kept = [column for column in super().configure_columns(trainer) if not isinstance(column, CustomTimeColumn)]
-        return [*kept, TimeElapsedColumn(), TimeRemainingColumn()]
 
 
 class _Data(L.LightningDataModule):
@@ -371,11 +361,12 @@ class _Data(L.LightningDataModule):
         super().__init__()
         self.events, self.max_len, self.batch_size, self.seed = events, max_len, settings.batch_size, seed
         self.shared, self.newest_only = objective.shared, objective.newest_only
+        self.most = settings.steps_per_epoch
 
     def batches(self, rank: int, devices: int) -> TrainingBatches:
         """Batches of one of several processes."""
         sizes = self.max_len, self.batch_size, self.seed
-        return TrainingBatches(self.events, *sizes, self.shared, rank, devices, self.newest_only)
+        return TrainingBatches(self.events, *sizes, self.shared, rank, devices, self.newest_only, self.most)
 
     def train_dataloader(self) -> TrainingBatches:
         """Batches of this process."""
@@ -386,16 +377,3 @@ class _Data(L.LightningDataModule):
         """One token batch."""
         token: Any = [0]
         return DataLoader(token)
-
-
-def _loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
-    loggers: list[Logger] = []
-    part = f"part_{len(list(folder.glob('logs/part_*')))}"  # a resumed run goes on in a new part
-    if "csv" in settings.loggers:
-        loggers.append(CSVLogger(folder, name="logs", version=part))
-    if "tensorboard" in settings.loggers:
-        try:
-            loggers.append(TensorBoardLogger(str(folder), name="tensorboard", version=part))
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("tensorboard", "tensorboard", "training.loggers=[tensorboard]") from error
-    return loggers

@@ -20,6 +20,7 @@ from diffgrm.foundation.schema import ModelFolderError, RecipeError, TrainingErr
 from diffgrm.learning.loop import check_run_folder, train
 from diffgrm.learning.machine import check_devices
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
+from diffgrm.learning.row_updates import branches_with_tables
 from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.networks.contracts import EncodesHistories, TakesTypes, contract, lacks
 from diffgrm.networks.history import HistoryNetwork
@@ -66,6 +67,7 @@ class TrainedNetwork(LearntPart):
         check_devices(task.recipe.training)
         self._try_sizes(task)
         check_all_taught(task.recipe)
+        _check_table_updates(task.recipe)
         for part in task.recipe.objective.with_nested():
             if part.kind == "objective":
                 objective: type[Objective] = registry.resolve("objective", part.name)
@@ -239,6 +241,25 @@ def planned_network(recipe: Recipe) -> nn.Module:
     part.sizes = {"n_items": 1, "n_digits": 2, "codebook_size": 1, "text_width": 1}
     with torch.device("meta"):
         return part._built(recipe)
+
+
+def _check_table_updates(recipe: Recipe) -> None:
+    """Refuse to update asked rows where there are none, or where every step asks for all.
+
+    Raises:
+        RecipeError: with the way out.
+    """
+    if recipe.training.table_updates != "asked_rows":
+        return
+    if not branches_with_tables(planned_network(recipe)):
+        raise RecipeError(
+            "training.table_updates=asked_rows is of ID embeddings, and model.branches has none; leave it out"
+        )
+    if "item_loss" in recipe.sections and recipe.item_loss.kind == "softmax":
+        raise RecipeError(
+            "training.table_updates=asked_rows does nothing with item_loss.kind=softmax, which asks for all items in every "
+            "step; choose item_loss.kind=sampled_softmax, or leave it out"
+        )
 
 
 def _sizes_of(parts: Parts, n_items: int, recipe: Recipe) -> dict[str, int]:
