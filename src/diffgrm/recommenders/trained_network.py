@@ -91,12 +91,12 @@ class TrainedNetwork(LearntPart):
     def check_more(self, task: FitTask) -> None:
         """See :meth:`LearntPart.check_more`."""
         super().check_more(task)
-        self._check_place(task)
         if (strategy := task.recipe.training.strategy).startswith(SHARDED):
             raise TrainingError(
                 f"training.strategy {strategy} shares weights out, of which going on keeps a whole copy; choose ddp, by "
                 "the override training.strategy=ddp"
             )
+        self._check_place(task)
 
     def fit_more(self, task: FitTask) -> Self:
         """See :meth:`LearntPart.fit_more`; it begins with these weights, and with a row for every item."""
