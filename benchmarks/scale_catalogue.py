@@ -54,7 +54,7 @@ def scale_catalogue(arguments: argparse.Namespace, folder: Path) -> tuple[dict[s
     """What is measured, and the cases: one a stage and size, and one a stage with its exponents."""
     if too_few := [items for items in arguments.items if items < FEWEST]:
         raise SystemExit(f"--items {too_few[0]}: expected {FEWEST:,} or more, since tokenizers learn 256 codes a digit")
-    done = _done(arguments.json)
+    done = done_before(arguments.json)
     for items in arguments.items:
         missing = [stage for stage in STAGES if (stage.name, items) not in done]
         if missing:
@@ -65,31 +65,35 @@ def scale_catalogue(arguments: argparse.Namespace, folder: Path) -> tuple[dict[s
                 answer = worker.ask(do=stage.do, **dict(stage.given))
                 if "error" in answer:
                     raise SystemExit(f"{stage.name}, {items:,} items: {answer['error']}")
-                case = {"stage": stage.name, "items": items, **_rounded(answer)}
+                case = {"stage": stage.name, "items": items, **rounded(answer)}
                 done[stage.name, items] = case
                 print(json.dumps(case), flush=True)
                 keep({"cases": list(done.values())}, arguments.json)
             worker.close()
     facts = {"grows": arguments.grows, "threads": arguments.threads, "measured": time.strftime("%Y-%m-%d")}
     cases = [done[stage.name, items] for items in arguments.items for stage in STAGES]
-    return facts, [*cases, *(_growth(stage.name, done, arguments.items) for stage in STAGES)]
+    return facts, [*cases, *(growth(stage.name, done, arguments.items) for stage in STAGES)]
 
 
-def _done(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
+def done_before(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
     """Cases that a file holds, by stage and size."""
     cases = json.loads(path.read_text())["cases"] if path is not None and path.exists() else []
     return {(case["stage"], case["items"]): case for case in cases if "items" in case}
 
 
-def _rounded(answer: dict[str, Any]) -> dict[str, Any]:
+def rounded(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer with four digits of each number."""
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in answer.items()}
 
 
-def _growth(stage: str, done: dict[tuple[str, int], dict[str, Any]], sizes: list[int]) -> dict[str, Any]:
+def growth(
+    stage: str, done: dict[tuple[str, int], dict[str, Any]], sizes: list[int], what: str = "seconds"
+) -> dict[str, Any]:
+    """How what a stage takes grows with the items."""
     if len(sizes) < 2:
         return {"stage": stage}
     items = np.log(sizes)
-    seconds = np.log([done[stage, size]["seconds"] for size in sizes])
+    seconds = np.log([done[stage, size][what] for size in sizes])
     slopes = np.diff(seconds) / np.diff(items)
     whole = (seconds[-1] - seconds[0]) / (items[-1] - items[0])
     return {"stage": stage, "exponent": round(float(whole), 2), "last_exponent": round(float(slopes[-1]), 2)}

@@ -144,8 +144,8 @@ class Load:
 
 
 @asynccontextmanager
-async def serving(model: Path) -> AsyncIterator[str]:
-    """A server process of a model; its address."""
+async def serving(model: Path) -> AsyncIterator[tuple[str, int]]:
+    """A server process of a model; its address and its number."""
     command = [sys.executable, "-m", "diffgrm", "serve", str(model), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -155,7 +155,7 @@ async def serving(model: Path) -> AsyncIterator[str]:
             url = line.split("running on ")[1].split()[0]
             break
     try:
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.communicate()
@@ -177,7 +177,7 @@ async def measure(
     histories = [recommender.items.ids(generator.choice(frequent, generator.integers(2, 12))) for _ in range(pool)]
     cases: list[dict[str, Any]] = []
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
-    async with serving(model) as url, httpx.AsyncClient(limits=limits, timeout=30) as client:
+    async with serving(model) as (url, _), httpx.AsyncClient(limits=limits, timeout=30) as client:
         for width in [{"beam": beam} for beam in beams] if _has_beam(recommender) else [{}]:
             runs: list[tuple[dict[str, Any], Callable[[Load], Awaitable[None]]]] = [
                 ({"loop": "closed", "clients": n}, lambda load, n=n: load.closed(client, n, seconds)) for n in clients

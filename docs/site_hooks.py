@@ -1,7 +1,7 @@
 """Hooks of the site's build.
 
-A page that would load something from another host is a warning, and so fails ``make docs``; and the page of settings is
-written from the recipe, which reads them off the source of the parts.
+A page that would load something from another host is a warning, and so fails ``make docs``; the page of settings is
+written from the recipe, which reads them off the source of the parts; and some pages are files of the repository's root.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from diffgrm.foundation.recipe import Recipe, SettingRow, rows_of_other_parts
@@ -20,6 +21,9 @@ LOADED = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\ssrc=[\"']?((?:https?:)?//[^\s\"'>]+)"
     r"|<link\b(?![^>]*rel=[\"']?(?:canonical|prev|next))[^>]*\shref=[\"']?((?:https?:)?//[^\s\"'>]+)"
 )
+
+FROM_THE_ROOT = re.compile(r"See `([A-Z]+\.md)` in the root of the repository\.")
+LINK_OF_THE_ROOT = re.compile(r"\]\((?:docs/|([A-Z]+\.md))")
 
 
 def loaded_from_elsewhere(page: str) -> list[str]:
@@ -35,8 +39,15 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put the tables of settings where a page asks for them."""
+    """Put the tables of settings, and files of the root, where a page asks for them."""
+    markdown = FROM_THE_ROOT.sub(lambda found: file_of_the_root(found[1]), markdown)
     return markdown.replace("<!-- settings -->", "\n".join(tables_of_settings()))
+
+
+def file_of_the_root(name: str) -> str:
+    """A file of Markdown beside docs/, its links as they are from a page in docs/ of the same name in small letters."""
+    text = Path(__file__).resolve().parents[1].joinpath(name).read_text(encoding="utf-8")
+    return LINK_OF_THE_ROOT.sub(lambda link: "](" + (link[1] or "").lower(), text)
 
 
 def tables_of_settings() -> Iterator[str]:

@@ -243,4 +243,4 @@ def test_a_page_shows_names_as_they_are():
     rows = [{"run": name, "family": name, "ms_per_list": 1.0, "metrics": {"ndcg@10": 0.5}} for name in ("$x^{ $", "<b>&")]
     drawn = figures.quality_against_time(rows)  # no name is a formula
     assert "<b>" not in drawn and "<!-- $x^{ $ -->" in drawn
-    assert page._html('<a b="c">\x1b&') == "&lt;a b=&quot;c&quot;&gt;\\x1b&amp;"
+    assert page.escaped('<a b="c">\x1b&') == "&lt;a b=&quot;c&quot;&gt;\\x1b&amp;"

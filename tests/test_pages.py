@@ -11,7 +11,13 @@ from helpers.docs import DOCS, docs_script
 
 RUN = [DOCS / f"{name}.md" for name in ("index", "start", "recipes", "evaluation")]
 RUN += [*sorted(DOCS.glob("tutorials/*.md")), *sorted(DOCS.glob("how-to/*.md"))]
-NEEDS = {"serve": ["fastapi", "httpx"], "batch-job": ["ray.data"], "onnx": ["onnxscript"], "compare": ["matplotlib"]}
+NEEDS = {
+    "serve": ["fastapi", "httpx"],
+    "batch-job": ["ray.data"],
+    "onnx": ["onnxscript"],
+    "compare": ["matplotlib"],
+    "tune": ["optuna", "matplotlib"],
+}
 ALONE = {"batch-job"}  # in a process of its own: Ray leaves threads behind
 
 

@@ -34,6 +34,15 @@ def test_links_between_pages_lead_to_files():
             assert DOCS in (page.parent / target).resolve().parents, f"{page.relative_to(DOCS)}: {target} leaves docs/"
 
 
+def test_files_of_the_root_are_pages_whose_links_lead_to_files():
+    hooks, found = docs_script("site_hooks"), set()
+    for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"):
+        page = hooks.on_page_markdown((DOCS / f"{name.lower()}.md").read_text(), page=None)
+        assert page.startswith(f"# {name.capitalize()}\n")
+        found |= set(re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page))
+    assert {"serving.md", "rules.md"} <= found == {target for target in found if (DOCS / target).is_file()}
+
+
 def test_the_reference_has_the_whole_public_interface():
     reference = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
     assert set(re.findall(r"^::: diffgrm\.(\w+)$", reference, flags=re.M)) == set(diffgrm.__all__)

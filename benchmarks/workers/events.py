@@ -16,13 +16,13 @@ from diffgrm.foundation.registry import resolve
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.by_blocks import recommend_blocks
 
-STATUS = Path("/proc/self/status")
 EVERY = 0.02  # seconds between two looks at the memory
 
 
-def held(name: str) -> float:
-    """MiB of this process by the name that Linux has for a kind of memory."""
-    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:")) / 2**10
+def held(name: str, process: int | str = "self") -> float:
+    """MiB of a process by the name that Linux has for a kind of memory."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:")) / 2**10
 
 
 def watched(work: Callable[[], Any]) -> dict[str, Any]:

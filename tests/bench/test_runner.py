@@ -22,6 +22,7 @@ from diffgrm.evaluation.statistics import holm, interval_of_difference, list_gai
 from diffgrm.foundation.schema import DataError, TrainingError
 from diffgrm.learning.loop import TrainingTask
 from diffgrm.recommenders.base import Recommender, load
+from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 from helpers.folders import change_recipe
 from helpers.recipes import small_generation
 
@@ -123,7 +124,8 @@ def test_weights_of_item_scorers_are_changed_and_chosen_on_one_fit(tmp_path, wor
     for run, value in (("hybrid", 2.0), ("alone", 0.0), ("much", 50.0)):
         changed = model.variant([f"{weight}={value}"])
         cell = tmp_path / "out" / "runs" / "small" / run / "seed-0"
-        metrics = module.evaluate(changed, split.test, world.items, split.item_counts).metrics
+        words = word_vectors(world.item_table)
+        metrics = module.evaluate(changed, split.test, world.items, split.item_counts, texts=words).metrics
         assert json.loads((cell / "result.json").read_text())["metrics"] == pytest.approx(metrics)
         found = module.evaluate(changed, split.validation, world.items, split.item_counts).metrics
         by_weight[value] = 0.8 * found["ndcg@10"] + 0.2 * found["recall@10"]

@@ -195,20 +195,20 @@ def test_settings_that_moved_are_told_where_to():
         "the recipe has problems:",
         "  - decoding 'item_proposals' has no setting 'beam'; known: candidates, weight",
         "  - decoding 'item_proposals' has no setting 'new_items'; it is now 'item_scoring.new_items.weight' of "
-        "recommender=hybrid (see 'What moved in 0.2' in the README)",
+        "recommender=hybrid (see 'What moved in 0.2' in CHANGELOG.md)",
         "  - there is no setting 'loss.reduction'; it is now 'objective.digits.reduction' of recommender=hybrid, "
-        "'objective.reduction' where digits are learnt alone (see 'What moved in 0.2' in the README)",
+        "'objective.reduction' where digits are learnt alone (see 'What moved in 0.2' in CHANGELOG.md)",
         "  - there is no setting 'loss.share'; it is now 'objective.digit_fraction' of recommender=hybrid "
-        "(see 'What moved in 0.2' in the README)",
+        "(see 'What moved in 0.2' in CHANGELOG.md)",
         "  - there is no setting 'loss.scale'",
     ]
     with pytest.raises(RecipeError, match="no recipe file recipes/best.yaml; that recipe ships with .*its name, best"):
         Recipe.from_yaml("recipes/best.yaml")
 
 
-def test_the_readme_says_where_every_moved_setting_is():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    _, _, section = readme.partition("## What moved in 0.2")
+def test_the_changelog_says_where_every_moved_setting_is():
+    changelog = (Path(__file__).parents[2] / "CHANGELOG.md").read_text(encoding="utf-8")
+    _, _, section = changelog.partition("## What moved in 0.2")
     assert section and all(f"`{path}`" in section for path in MOVED)
 
 

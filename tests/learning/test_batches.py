@@ -34,6 +34,19 @@ def test_every_position_is_a_target_once_with_a_rolling_window():
         assert sorted(pairs(batches)) == wanted(10)
 
 
+def test_an_epoch_of_few_steps_holds_the_first_batches_of_its_order():
+    whole, short = (TrainingBatches(TRAIN, 10, 32, seed=0, most=most) for most in (None, 3))
+    assert len(short) == 3 < len(whole) == len(TrainingBatches(TRAIN, 10, 32, seed=0, most=10**6))
+    seen = []
+    for epoch in (0, 1):
+        for batches in (whole, short):
+            batches.set_epoch(epoch)
+        first = [batch.target.tolist() for batch in whole][:3]
+        assert [batch.target.tolist() for batch in short] == first
+        seen.append(first)
+    assert seen[0] != seen[1]  # the next epoch draws others
+
+
 def test_of_each_user_the_newest_event_alone_may_be_the_target():
     rows = [TRAIN[i].tolist() for i in range(len(TRAIN)) if len(TRAIN[i]) > 1]
     newest = sorted((tuple(row[:-1][-10:]), row[-1]) for row in rows)

@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 import torch
 
-from diffgrm.data.dataset import InteractionDataset, Ragged, leave_one_out, temporal, validation_only
+from diffgrm.data.dataset import InteractionDataset, Ragged, leave_one_out, validation_only
 from diffgrm.data.ids import IdMap
 from diffgrm.data.marks import Marks, Weights
+from diffgrm.data.splits import temporal
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import resolve
 from diffgrm.learning.batches import TrainingBatches

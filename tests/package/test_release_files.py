@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOW = ROOT / ".github" / "workflows" / "tests.yml"
-RANGE = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)")
+RANGE = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)(?:,<[\d.]+)?")
 
 
 def linter(name):

@@ -9,6 +9,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring import text_neighbours
 from diffgrm.ranking.item_scoring.text_neighbours import NEIGHBOURS, TextNeighbours
+from diffgrm.semantic_ids.embeddings.base import normalise
 from helpers.item_scores import TEXTS, TRAIN
 
 KNOWN, UNKNOWN = [0, 1, 0, 0], [0, 0, 0, 1]  # as item 1; as item 3
@@ -59,6 +60,37 @@ def test_how_many_texts_are_compared_at_once_changes_nothing(at_once, monkeypatc
     whole = TextNeighbours.fit(events, 20, texts)
     monkeypatch.setattr(text_neighbours, "SIMILARITIES_AT_ONCE", at_once)
     assert TextNeighbours.fit(events, 20, texts).weights.toarray() == pytest.approx(whole.weights.toarray(), abs=1e-6)
+
+
+def clustered(generator, count, width=16):
+    """Unit vectors about twenty middles."""
+    middles = unit(generator, 20, width)[generator.integers(0, 20, count)]
+    return normalise(middles + 0.2 * generator.normal(size=middles.shape))
+
+
+def test_many_texts_are_looked_up_and_weigh_what_they_do_where_all_are_compared(monkeypatch):
+    generator = np.random.default_rng(0)
+    texts, events = clustered(generator, 2000), Ragged.from_lists([range(0, 2000, 2)])
+    exact = TextNeighbours.fit(events, 2000, texts).weights.toarray()
+    monkeypatch.setattr(text_neighbours, "MOST_SIMILARITIES", 10_000)
+    for at_once in (2**24, 1000):
+        monkeypatch.setattr(text_neighbours, "SIMILARITIES_AT_ONCE", at_once)
+        found = TextNeighbours.fit(events, 2000, texts)
+        weights = found.weights.toarray()
+        same = [np.allclose(weights[item], exact[item], atol=1e-5) for item in np.flatnonzero(~found.has_events)]
+        assert np.mean(same) > 0.9 and np.array_equal(weights[::2], exact[::2])
+        assert weights.sum(1) == pytest.approx(np.ones(2000), abs=1e-5) and (weights[:, 1::2] == 0).all()
+
+
+def test_of_equal_texts_that_are_looked_up_the_first_are_borrowed_from(monkeypatch):
+    texts = np.repeat(np.eye(4, dtype=np.float32), [3, 6, 9, 6], axis=0)
+    events = Ragged.from_lists([range(0, 20)])
+    exact = TextNeighbours.fit(events, 24, texts)
+    monkeypatch.setattr(text_neighbours, "MOST_SIMILARITIES", 1)
+    looked_up = TextNeighbours.fit(events, 24, texts)
+    assert looked_up.weights.toarray() == pytest.approx(exact.weights.toarray())
+    grown = looked_up.grown(np.zeros((2, 4), dtype=np.float32), texts)  # of a text that is like no other
+    assert (grown.weights[24:].toarray() == 0).all()
 
 
 def test_weights_add_up_to_one_and_never_go_to_items_without_events(found):

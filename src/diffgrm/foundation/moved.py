@@ -14,15 +14,15 @@ MOVED = {
     "decoding.new_items": _OF_ITEMS.format("item_scoring.new_items.weight"),
 }
 SECTIONS = {path.partition(".")[0] for path in MOVED}
-README = "see 'What moved in 0.2' in the README"
+WHERE = "see 'What moved in 0.2' in CHANGELOG.md"
 
 
 def moved(path: str) -> str:
     """A hint at where a setting went; nothing, where it has not moved.
 
     >>> moved("decoding.new_items")
-    "; it is now 'item_scoring.new_items.weight' of recommender=hybrid (see 'What moved in 0.2' in the README)"
+    "; it is now 'item_scoring.new_items.weight' of recommender=hybrid (see 'What moved in 0.2' in CHANGELOG.md)"
     >>> moved("decoding.beam")
     ''
     """
-    return f"; it is now {MOVED[path]} ({README})" if path in MOVED else ""
+    return f"; it is now {MOVED[path]} ({WHERE})" if path in MOVED else ""

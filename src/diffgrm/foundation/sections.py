@@ -135,6 +135,12 @@ class TrainingSettings(Section):
 
     batch_size: int = Field(256, ge=1, le=2**20, description="targets per optimiser step, over all devices together")
     epochs: int = Field(100, ge=1, le=10**6, description="most passes over the training targets; the cosine ends here")
+    steps_per_epoch: int | None = Field(
+        None,
+        ge=1,
+        description="most optimiser steps of an epoch, whose targets are then drawn anew from all of them; null: every "
+        "target once",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay on matrices (not on norms and biases)")
     warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
@@ -155,6 +161,12 @@ class TrainingSettings(Section):
         "training.validation_decoding.beam=32",
     )
     patience: int = Field(10, ge=1, description="validations without improvement before training stops")
+    table_updates: Literal["auto", "all_rows", "asked_rows"] = Field(
+        "auto",
+        description="ID embeddings that a step updates: all_rows: of all items (AdamW); asked_rows: of those that it asks "
+        "for, so that a step costs as much whatever the number of items; auto: asked_rows from 100,000 items on where the "
+        "loss draws negatives and one process trains",
+    )
     precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else 32-bit")
     compile: bool = Field(
         False, description="run the network through torch.compile: faster steps after minutes of compiling (long runs)"
@@ -173,6 +185,11 @@ class TrainingSettings(Section):
             raise ValueError(
                 f"training.epochs {self.epochs} is not a multiple of training.validate_every {self.validate_every}: the "
                 "last epochs would never be validated, so never kept"
+            )
+        if self.table_updates == "asked_rows" and self.processes > 1:
+            raise ValueError(
+                f"training.table_updates=asked_rows is for one process, found {self.processes} (training.devices, "
+                "training.nodes); leave it out, or train in one process"
             )
         if self.batch_size < self.processes:
             times = f" x training.nodes {self.nodes}" if self.nodes > 1 else ""

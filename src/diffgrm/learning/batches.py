@@ -71,6 +71,7 @@ class TrainingBatches:
             least the last half of ``max_len`` items.
         rank, devices: which share of each batch this process takes.
         newest_only: of each user the newest target only; not with shared stretches.
+        most: batches of an epoch, which are then the first of its order; None: all.
     """
 
     BUCKET = 50  # batches whose stretches are sorted by length together
@@ -85,6 +86,7 @@ class TrainingBatches:
         rank: int = 0,
         devices: int = 1,
         newest_only: bool = False,
+        most: int | None = None,
     ) -> None:
         self.events, self.seed, self.rank, self.devices = train.values, seed, rank, devices
         self.types, self.weights, self.is_target = train.marks.inputs, Weights.of(train.marks), train.marks.is_target
@@ -101,10 +103,11 @@ class TrainingBatches:
         # A tail too small to share among the devices joins the batch before it.
         whole, tail = divmod(int(self.targets.sum()), self.batch_size)
         self.batches = max(1, whole + (tail >= longest * devices))
+        self.most = self.batches if most is None else min(most, self.batches)
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.batches
+        return self.most
 
     @property
     def sampler(self) -> TrainingBatches:
@@ -122,9 +125,9 @@ class TrainingBatches:
         bucket = (self.targets[order].cumsum() - 1) // (self.batch_size * self.BUCKET)
         order = order[np.lexsort(((self.last - self.start)[order], bucket))]
         before = self.targets[order].cumsum() - self.targets[order]
-        batch = np.minimum(before // self.batch_size, len(self) - 1)
+        batch = np.minimum(before // self.batch_size, self.batches - 1)
         batches = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
-        return [batches[i] for i in generator.permutation(len(batches))]
+        return [batches[i] for i in generator.permutation(len(batches))[: self.most]]
 
     def __iter__(self) -> Iterator[Batch]:
         for chosen in self.plan(self.epoch):

@@ -31,6 +31,7 @@ from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.machine import quiet_lightning
 from diffgrm.learning.objectives.base import Objective
+from diffgrm.learning.row_updates import RowAdamW, choose_updates, clip_gradients
 from diffgrm.learning.trainer import MONITOR, make_trainer
 
 logger = logging.getLogger(__name__)
@@ -139,14 +140,15 @@ class TrainingTask(L.LightningModule):
         self.checked = 0
 
     def configure_optimizers(self) -> Any:
-        """AdamW with warm-up, then cosine or constant; weight decay on matrices only."""
+        """AdamW with warm-up, then cosine or constant; weight decay on matrices only, tables of items as they are set."""
+        choose_updates(self.objective.network, self.settings, self.objective.few_items)
         matrices = [p for p in self.objective.network.parameters() if p.ndim >= 2]
         others = [p for p in self.objective.network.parameters() if p.ndim < 2]
         groups = [
             {"params": matrices, "weight_decay": self.settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
+        optimiser = RowAdamW(groups, lr=self.settings.learning_rate, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.learning_rate_factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -155,8 +157,7 @@ class TrainingTask(L.LightningModule):
     ) -> None:
         """Clip the norm. Lightning refuses to where AdamW is fused and the precision bf16, which needs no scaling."""
         if gradient_clip_val:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            clip_gradients((p for group in optimizer.param_groups for p in group["params"]), gradient_clip_val)
 
     def learning_rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step."""
@@ -360,11 +361,12 @@ class _Data(L.LightningDataModule):
         super().__init__()
         self.events, self.max_len, self.batch_size, self.seed = events, max_len, settings.batch_size, seed
         self.shared, self.newest_only = objective.shared, objective.newest_only
+        self.most = settings.steps_per_epoch
 
     def batches(self, rank: int, devices: int) -> TrainingBatches:
         """Batches of one of several processes."""
         sizes = self.max_len, self.batch_size, self.seed
-        return TrainingBatches(self.events, *sizes, self.shared, rank, devices, self.newest_only)
+        return TrainingBatches(self.events, *sizes, self.shared, rank, devices, self.newest_only, self.most)
 
     def train_dataloader(self) -> TrainingBatches:
         """Batches of this process."""

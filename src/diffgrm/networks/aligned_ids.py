@@ -47,7 +47,7 @@ class AlignedIdBranch(Branch):
     def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
         """See :meth:`Branch.forward`."""
         assert items.row is not None and items.trained is not None
-        own = self.ids[items.row.clamp(min=0)]
+        own = F.embedding(items.row.clamp(min=0), self.ids, sparse=self.sparse)
         known = (items.row >= 0) & items.trained
         if known.all():
             return own
@@ -60,7 +60,7 @@ class AlignedIdBranch(Branch):
         """See :meth:`Branch.alignment`: the mean of 1 - cos(ID embedding, projected text) of items with training events."""
         assert items.row is not None and items.trained is not None
         known = (items.row >= 0) & items.trained
-        own = self.ids[items.row.clamp(min=0)]
+        own = F.embedding(items.row.clamp(min=0), self.ids, sparse=self.sparse)
         apart = 1 - F.cosine_similarity(own, self._projected(items), dim=1)
         return (apart * known).sum() / known.sum().clamp(min=1)
 

@@ -79,6 +79,7 @@ class Branch(nn.Module, ABC):
 
     Attributes:
         sections: recipe sections that say what the branch reads.
+        sparse: whether gradients of its tables hold the rows that were asked for, and not all.
         reads_texts: whether it needs the vectors of the items' texts.
         aligns_texts: whether it has a loss of its own (:meth:`alignment`).
     """
@@ -86,6 +87,7 @@ class Branch(nn.Module, ABC):
     sections: ClassVar[tuple[str, ...]] = ()
     reads_texts: ClassVar[bool] = False
     aligns_texts: ClassVar[bool] = False
+    sparse: bool = False
 
     @abstractmethod
     def forward(self, items: ItemFeatures, digits: DigitEmbedding | None) -> Tensor:
@@ -202,7 +204,7 @@ class IdBranch(Branch):
         known = items.row >= 0
         if self.untrained == "none":
             known = known & items.trained
-        return self.ids[items.row.clamp(min=0)] * known[:, None]
+        return F.embedding(items.row.clamp(min=0), self.ids, sparse=self.sparse) * known[:, None]
 
     def borrowed(self, weights: Tensor) -> Tensor | None:
         """See :meth:`Branch.borrowed`."""

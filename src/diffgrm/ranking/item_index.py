@@ -22,6 +22,7 @@ PIECE = 4  # numbers of a vector that share a byte in IVF-PQ
 PROBED = 8  # one in so many lists of IVF-PQ is looked at
 REFINED = 3  # times as many items as are asked for, which IVF-PQ gives, since it knows its vectors roughly
 ROUNDS, POINTS = 10, 64  # of K-means in IVF-PQ, and points for each of its centres
+NEAR_LISTS = 8  # lists that are looked at for the nearest of other rows
 MOST_CHANGED = 0.01  # share of the items that may come or change before the index is built anew
 HASHED = 2**16  # rows of which the fingerprints are made at once
 
@@ -105,6 +106,23 @@ class KeptIndex:
 
     def __reduce__(self) -> tuple[type[KeptIndex], tuple[()]]:
         return KeptIndex, ()
+
+
+def near_rows(vectors: np.ndarray, others: np.ndarray, count: int) -> np.ndarray:
+    """Places [N, C] of the other rows [A, f] whose inner products with vectors [N, f] are large, best first; -1 after the
+    last that was found. All rows are of length 1.
+
+    The others lie in about as many lists as the square root of A, of which the ``NEAR_LISTS`` nearest are looked at; so the
+    work grows with N times that root.
+    """
+    n_lists = int(2 ** max(0, round(np.log2(max(1, len(others))) / 2)))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(others.shape[1]), others.shape[1], n_lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = ROUNDS, POINTS, 1
+    index.cp.spherical, index.nprobe = True, min(NEAR_LISTS, n_lists)
+    others = np.ascontiguousarray(others, dtype=np.float32)
+    index.train(others)
+    index.add(others)
+    return index.search(np.ascontiguousarray(vectors, dtype=np.float32), min(count, len(others)))[1]
 
 
 def _hnsw(vectors: np.ndarray) -> tuple[Any, Any]:

@@ -62,8 +62,7 @@ class ItemRules:
             DataError: columns that the table has not or that conditions cannot be on, unknown items, pins that caps do
                 not allow, diversity without a similarity; all problems at once.
         """
-        check_columns(rules, table)
-        problems = list(_strange_items(rules, items))
+        problems = [*_strange_columns(rules, table), *_strange_items(rules, items)]
         if rules.diversity:
             problems += _lacks_similarity(similarity)
         if problems:
@@ -115,6 +114,11 @@ def check_columns(rules: Rules, table: pl.DataFrame) -> None:
     Raises:
         DataError: all problems at once.
     """
+    if problems := _strange_columns(rules, table):
+        raise unusable(problems)
+
+
+def _strange_columns(rules: Rules, table: pl.DataFrame) -> list[str]:
     problems = _strange_conditions("where", rules.where, table)
     for path, chosen in rules.sets.items():
         problems += _strange_conditions(f"{path}.where", chosen.where, table)
@@ -126,8 +130,7 @@ def check_columns(rules: Rules, table: pl.DataFrame) -> None:
                 f"caps.{column}: the column has type {table.schema[column]}, and a cap needs one value a row; add a column "
                 "with the value that counts"
             )
-    if problems:
-        raise unusable(problems)
+    return problems
 
 
 def _strange_conditions(path: str, where: Mapping[str, Condition], table: pl.DataFrame) -> list[str]:

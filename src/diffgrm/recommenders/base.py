@@ -261,11 +261,9 @@ class Recommender(OnTheHub, GoesOn):
         Raises:
             DiffGRMError: not fitted, another precision, or a device that is not there.
         """
-        if precision not in ("32", "bf16"):
-            raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
         from diffgrm.recommenders.checks import usable_device  # which needs PyTorch
 
-        usable_device(device)
+        usable_device(device, precision)
         self.take({name: part.to(device, precision) for name, part in self.parts.items()}, self.catalogue, self.facts)
         return self
 
@@ -275,9 +273,10 @@ class Recommender(OnTheHub, GoesOn):
         Raises:
             DiffGRMError: not fitted, or without a network.
         """
+        catalogue = self.catalogue
         if not any([part.compile() for part in self.parts.values()]):  # a list: each of them
             raise DiffGRMError(f"{self.recipe.recommender!r} has no network to compile")
-        self.take(self.parts, self.catalogue, self.facts)
+        self.take(self.parts, catalogue, self.facts)
         return self
 
     def recommend(

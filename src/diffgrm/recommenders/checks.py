@@ -201,12 +201,14 @@ def _check_alignment(recipe: Recipe) -> None:
         )
 
 
-def usable_device(name: str) -> torch.device:
+def usable_device(name: str, precision: str = "32") -> torch.device:
     """A torch device by its name, tried; ``"auto"`` is a GPU if there is one, else the processor.
 
     Raises:
-        DiffGRMError: there is no such device here, or it cannot compute.
+        DiffGRMError: there is no such device here, it cannot compute, or an unknown precision.
     """
+    if precision not in ("32", "bf16"):
+        raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -223,9 +223,7 @@ class DocumentRetriever:
         Raises:
             DiffGRMError: not fitted, another precision, or a device that is not there.
         """
-        if precision not in ("32", "bf16"):
-            raise DiffGRMError(f"precision is {precision!r}; expected '32' or 'bf16'")
-        usable_device(device)
+        usable_device(device, precision)
         self.take({name: part.to(device, precision) for name, part in self.parts.items()}, self.catalogue, self.facts)
         return self
 

@@ -98,13 +98,12 @@ class ItemScorerVectors(ItemEncoder):
         return [repr(row) for row in items.iter_rows()]
 
     def _recipe(self, context: EventContext | None) -> Recipe:
-        changes = list(self.changes)
-        if context is not None:
-            changes = [f"seed={context.seed}", *(f"data.{key}={value}" for key, value in context.data.items()), *changes]
-        recipe = Recipe.preset(self.recipe, changes)
-        if context is None or (events := context.split.dataset.event_settings) == recipe.events:
-            return recipe
-        return Recipe.from_dict(recipe.to_dict() | {"events": events.model_dump()})
+        if context is None:
+            return Recipe.preset(self.recipe, self.changes)
+        whole = {"seed": context.seed, "events": context.split.dataset.event_settings.model_dump()}
+        if context.data:
+            whole["data"] = dict(context.data)
+        return Recipe.from_dict(Recipe.preset(self.recipe).to_dict() | whole).override(self.changes)
 
     # ---- fit ----------------------------------------------------------------------------------------------------
 

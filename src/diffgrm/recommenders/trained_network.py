@@ -22,6 +22,7 @@ from diffgrm.foundation.sections import SHARDED
 from diffgrm.learning.loop import check_run_folder, train
 from diffgrm.learning.machine import check_devices
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
+from diffgrm.learning.row_updates import branches_with_tables
 from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.networks.contracts import EncodesHistories, TakesTypes, contract, lacks
 from diffgrm.networks.growing import begin_ids, take_weights
@@ -67,6 +68,7 @@ class TrainedNetwork(LearntPart):
         self._check_place(task)
         self._try_sizes(task)
         check_all_taught(task.recipe)
+        _check_table_updates(task.recipe)
         for part in task.recipe.objective.with_nested():
             if part.kind == "objective":
                 objective: type[Objective] = registry.resolve("objective", part.name)
@@ -96,6 +98,7 @@ class TrainedNetwork(LearntPart):
                 f"training.strategy {strategy} shares weights out, of which going on keeps a whole copy; choose ddp, by "
                 "the override training.strategy=ddp"
             )
+        _check_table_updates(task.recipe)
         self._check_place(task)
 
     def fit_more(self, task: FitTask) -> Self:
@@ -289,6 +292,25 @@ def planned_network(recipe: Recipe) -> nn.Module:
     part.sizes = {"n_items": 1, "n_digits": 2, "codebook_size": 1, "text_width": 1}
     with torch.device("meta"):
         return part._built(recipe)
+
+
+def _check_table_updates(recipe: Recipe) -> None:
+    """Refuse to update asked rows where there are none, or where every step asks for all.
+
+    Raises:
+        RecipeError: with the way out.
+    """
+    if recipe.training.table_updates != "asked_rows":
+        return
+    if not branches_with_tables(planned_network(recipe)):
+        raise RecipeError(
+            "training.table_updates=asked_rows is of ID embeddings, and model.branches has none; leave it out"
+        )
+    if "item_loss" in recipe.sections and recipe.item_loss.kind == "softmax":
+        raise RecipeError(
+            "training.table_updates=asked_rows does nothing with item_loss.kind=softmax, which asks for all items in every "
+            "step; choose item_loss.kind=sampled_softmax, or leave it out"
+        )
 
 
 def _sizes_of(parts: Parts, n_items: int, recipe: Recipe) -> dict[str, int]:

@@ -135,8 +135,10 @@ class Suite(BaseModel):
 
     def _check_split(self, name: str, run: Run) -> None:
         """Refuse a run that would be fitted on another split than it is asked on, or cannot be asked so."""
-        said = [*run.changes, *(section for changes in run.only_on.values() for section in changes)]
-        if "data" in said or any(key.split(".")[0] == "data" for key in run.choose):
+        usual = self.data.model_dump()
+        said = [changes["data"] for changes in (run.changes, *run.only_on.values()) if "data" in changes]
+        other = any(not isinstance(data, Mapping) or not data.items() <= usual.items() for data in said)
+        if other or any(key.split(".")[0] == "data" for key in run.choose):
             raise ValueError(f"{name!r} has data settings of its own, but all runs share one split; set data beside runs")
         if run.peer is not None and self.data.target == "successive":
             raise ValueError(f"{name!r} is a peer, which makes one list a user; data.target = successive asks for more")

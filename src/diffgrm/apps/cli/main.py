@@ -59,9 +59,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (update, evaluate, recipes, datasets, bench, report, tune, demo, export, plan, serve):
-    app.command()(_command)
-for _command in (recommend_batch, embed_batch):
+app.command()(update)
+for _command in (evaluate, recipes, datasets, bench, report, tune, demo, export, plan, serve, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
 app.add_typer(semantic_ids_app, name="semantic-ids", no_args_is_help=True)

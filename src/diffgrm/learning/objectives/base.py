@@ -139,6 +139,11 @@ class Objective(nn.Module, ABC):
         """Whether a user's newest event is the only target; not where histories are shared."""
         return False
 
+    @property
+    def few_items(self) -> bool:
+        """Whether a step asks for the vectors of few items: those of the histories, targets and drawn negatives."""
+        return "item_loss" not in self.sections or self.task.item_loss.kind != "softmax"
+
     @abstractmethod
     def loss(self, batch: Batch, generator: torch.Generator, context: LearningContext) -> Tensor:
         """Loss of a batch in the network's present mode (dropout on in training).

@@ -76,6 +76,11 @@ class HistoryDiffusionDenseObjective(HistoryDiffusionObjective):
         )
         self.dense_every, self.dense_weight = dense_every, dense_weight
 
+    @property
+    def few_items(self) -> bool:
+        """See :meth:`Objective.few_items`; hidden items are told from all."""
+        return False
+
     @classmethod
     def problems(cls, part: Part, recipe: Recipe) -> list[str]:
         """See :meth:`HistoryDiffusionObjective.problems`."""

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.foundation.sparse import arrays_of, matrix_of
+from diffgrm.foundation.sparse import arrays_of, matrix_of, product_of_few
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Array, ScoredItems, Scorer, Users
 from diffgrm.ranking.neighbours import Decay, ItemKNN, Last, NeighbourCount, Shrink, recency_weights
@@ -53,15 +53,16 @@ class CoOccurrenceScorer(Scorer):
         similarity, neighbours = self.similarity, items.neighbours
         assert similarity is not None and self._strongest is not None
         n_items, histories = len(neighbours.has_events), users.histories
-        weights = recency_weights(histories, self.knn.last, self.knn.decay, n_items) @ neighbours.weights  # [U, J]
-        beside = weights @ similarity
+        recent = recency_weights(histories, self.knn.last, self.knn.decay, n_items)
+        weights = product_of_few(recent, neighbours.weights)  # [U, J]
+        beside = product_of_few(weights, similarity)
         found = sp.csr_array((beside.data, beside.indices, beside.indptr), shape=(len(histories), n_items))
         if not neighbours.has_events.all():
             # what goes with a neighbour by text, and that one itself, as much as its best neighbour does
             itself = sp.csr_array(
                 (weights.data * self._strongest[weights.indices], weights.indices, weights.indptr), weights.shape
             )
-            found = found + (beside + itself) @ neighbours.borrowers
+            found = found + product_of_few(beside + itself, neighbours.borrowers)
         found = found.astype(np.float32)
         highest = np.maximum(found.max(axis=1).toarray().ravel(), np.float32(1e-9))
         found.data /= np.repeat(highest, np.diff(found.indptr))

@@ -18,9 +18,12 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.sparse import arrays_of, matrix_of
 from diffgrm.foundation.storage import State
+from diffgrm.ranking.item_index import near_rows
 
 NEIGHBOURS = 5  # items of nearest text from which an item without events borrows
 SIMILARITIES_AT_ONCE = 2**24  # of texts, which bound the memory
+MOST_SIMILARITIES = 2**30  # beyond which texts are looked up, since their number grows with the square of the items
+LOOKED_UP = 4  # times as many texts as are needed, which are looked up and then compared
 
 
 @dataclass(frozen=True)
@@ -82,22 +85,15 @@ class TextNeighbours:
         items, vectors = items[need], vectors[need]
         able = np.flatnonzero(self.has_events[: self.n_fitted])
         count = min(NEIGHBOURS, len(able))
-        rows, columns, weights = [], [], []
-        step, others = max(1, SIMILARITIES_AT_ONCE // max(1, len(able))), texts[able] if len(items) else texts[:0]
-        for start in range(0, len(items), step):
-            similarity = np.maximum(vectors[start : start + step] @ others.T, 0)
-            best = _largest(similarity, count)
-            weight = np.take_along_axis(similarity, best, 1)
-            weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
-            rows.append(np.repeat(items[start : start + step], count))
-            columns.append(able[best].ravel())
-            weights.append(weight.ravel())
-        if not rows:
+        if not len(items):
             return self
+        best, weight = _nearest(vectors, texts[able], count)
+        weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
         kept = self.weights.tocoo()
         old = ~np.isin(kept.coords[0], items)
-        row = np.concatenate([kept.coords[0][old], *rows])
-        column, weight = np.concatenate([kept.coords[1][old], *columns]), np.concatenate([kept.data[old], *weights])
+        row = np.concatenate([kept.coords[0][old], np.repeat(items, count)])
+        column = np.concatenate([kept.coords[1][old], able[best].ravel()])
+        weight = np.concatenate([kept.data[old], weight.ravel()])
         return replace(self, weights=sp.coo_array((weight, (row, column)), shape=self.weights.shape).tocsr())
 
     def grown(self, vectors: np.ndarray, texts: np.ndarray | None) -> TextNeighbours:
@@ -124,6 +120,33 @@ class TextNeighbours:
         if has_events.ndim != 1 or type(fitted) is not int or not 1 <= fitted <= len(has_events):
             raise ModelFolderError(f"neighbours by text of {has_events.shape} items, of which {fitted} were there at fit")
         return cls(matrix_of(state.arrays, (len(has_events), fitted)), has_events)
+
+
+def _nearest(vectors: np.ndarray, others: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the others [A, e] are nearest to vectors [N, e], and their cosines [N, count], at least 0, largest first.
+
+    Beyond ``MOST_SIMILARITIES`` pairs, those that an index finds are compared; it may miss some of the nearest.
+    """
+    look_up = len(vectors) * len(others) > MOST_SIMILARITIES
+    found = near_rows(vectors, others, LOOKED_UP * count) if look_up else None
+    width = len(others) if found is None else found.shape[1] * vectors.shape[1]
+    places = np.empty((len(vectors), count), dtype=np.int64)
+    cosines = np.empty(places.shape, dtype=np.float32)
+    step = max(1, SIMILARITIES_AT_ONCE // max(1, width))
+    for start in range(0, len(vectors), step):
+        part = slice(start, start + step)
+        if found is None:
+            similarity = np.maximum(vectors[part] @ others.T, 0)
+            places[part] = _largest(similarity, count)
+            cosines[part] = np.take_along_axis(similarity, places[part], 1)
+            continue
+        some = np.sort(found[part], axis=1)  # of equal ones, the first
+        similarity = np.maximum(np.einsum("ne,nce->nc", vectors[part], others[some]), 0)
+        similarity[some < 0] = 0
+        best = _largest(similarity, count)
+        places[part] = np.maximum(np.take_along_axis(some, best, 1), 0)
+        cosines[part] = np.take_along_axis(similarity, best, 1)
+    return places, cosines
 
 
 def _largest(similarity: np.ndarray, count: int) -> np.ndarray:
