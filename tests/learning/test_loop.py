@@ -154,7 +154,7 @@ def test_a_missing_logger_names_its_install_line(toy, tiny_recipe, monkeypatch):
     def missing(*args, **kwargs):
         raise ModuleNotFoundError("tensorboard")
 
-    monkeypatch.setattr("diffgrm.learning.loop.TensorBoardLogger", missing)
+    monkeypatch.setattr("diffgrm.learning.progress.TensorBoardLogger", missing)
     recipe = tiny_recipe.override(["training.loggers=[tensorboard]"])
     with pytest.raises(MissingExtraError, match=r"pip install 'diffgrm\[tensorboard\]'"):
         DiffGRMRecommender(recipe).fit(toy, progress=False)

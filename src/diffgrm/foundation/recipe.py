@@ -103,7 +103,7 @@ class Recipe(BaseModel):
             super().__init__(**with_defaults(values, str(recommender)))
             problems = [*self._validation_problems(), *self._idle_problems(values)]
         except ValidationError as error:
-            problems = _explain(error)
+            problems = explained(error)
         if problems:
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems)) from None
 
@@ -333,7 +333,7 @@ def _mapping(text: str, source: str | Path) -> dict[str, Any]:
     return raw
 
 
-def _explain(error: ValidationError) -> list[str]:
+def explained(error: ValidationError) -> list[str]:
     """Pydantic's errors as lines that name the setting and the way out."""
     lines = []
     for item in error.errors():

@@ -207,6 +207,22 @@ class TrainingSettings(Section):
         return self.devices * self.nodes
 
 
+class UpdateSettings(TrainingSettings):
+    """The training loop of a fitted model that goes on learning; its default is short and small (``shortened``)."""
+
+    epochs: int = Field(3, ge=0, le=10**6, description="most passes over the training targets; 0: no training")
+
+    @classmethod
+    def shortened(cls, fitted: TrainingSettings) -> dict[str, Any]:
+        """What a recipe says of training, with few epochs, and a tenth of its learning rate and warm-up."""
+        return fitted.model_dump() | {
+            "epochs": cls.model_fields["epochs"].default,
+            "validate_every": 1,
+            "learning_rate": 0.1 * fitted.learning_rate,
+            "warmup_steps": fitted.warmup_steps // 10,
+        }
+
+
 class DocumentSettings(Section):
     """What a retriever of documents learns from besides queries, and is chosen by."""
 

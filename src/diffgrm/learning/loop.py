@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,17 +26,16 @@ from diffgrm.foundation.run_folder import BEST, LAST, holds_checkpoint
 from diffgrm.foundation.schema import DiffGRMError, TrainingError
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.storage import digest
-from diffgrm.learning.averaging import WeightAveraging, validated_weights
+from diffgrm.learning.averaging import validated_weights
 from diffgrm.learning.batches import Batch, TrainingBatches
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.machine import quiet_lightning, trainer_arguments
+from diffgrm.learning.machine import quiet_lightning
 from diffgrm.learning.objectives.base import Objective
-from diffgrm.learning.progress import ProgressBar, loggers
 from diffgrm.learning.row_updates import RowAdamW, choose_updates, clip_gradients
+from diffgrm.learning.trainer import MONITOR, make_trainer
 
 logger = logging.getLogger(__name__)
 
-MONITOR = "val_score"
 CHECK_EVERY = 20  # steps between two looks at the losses on a GPU
 
 
@@ -50,6 +48,7 @@ class TrainingResult:
         epochs, steps: how far training went.
         earlier_seconds: what it took before it was resumed, up to the checkpoint; 0 if it was not.
         validation: the metrics of the best epoch.
+        before: the metrics of the weights as they came, where those count too; None: they do not.
     """
 
     best_score: float
@@ -57,6 +56,7 @@ class TrainingResult:
     steps: int
     validation: dict[str, float]
     earlier_seconds: float
+    before: dict[str, float] | None = None
 
 
 class TrainingTask(L.LightningModule):
@@ -230,6 +230,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     watch: Callable[[int, float], None] | None = None,
+    going_on: bool = False,
 ) -> TrainingResult:
     """Train an objective's network in place; it ends with the weights of the best validation.
 
@@ -243,6 +244,7 @@ def train(
             trained before the network has a checkpoint (in a folder below), the network's training begins.
         progress: show a progress bar.
         watch: told the epoch and the score of every validation; what it raises ends the training.
+        going_on: the weights as they come are validated too, and stay where no epoch is better.
 
     Raises:
         TrainingError: the loss is not finite, a run folder that is in use, or nothing to resume from.
@@ -263,8 +265,11 @@ def train(
     with quiet_lightning(), _ended_as_asked():
         if resume:
             _checkpoint(run_folder / LAST)
-        trainer = _trainer(settings, run_folder, progress)
+        trainer = make_trainer(settings, run_folder, progress)
         try:
+            before = _validated(trainer, task, data) if going_on else None
+            if before is not None and settings.epochs == 0:
+                return TrainingResult(before.metrics[MONITOR], 0, 0, before.metrics, 0.0, before.metrics)
             trainer.fit(task, data, ckpt_path=run_folder / LAST if resume else None, weights_only=True)
         except OSError as error:
             if isinstance(error, DiffGRMError):
@@ -274,11 +279,33 @@ def train(
                 "then resume from the last checkpoint if there is one"
             ) from error
     best = _checkpoint(run_folder / BEST)
-    objective.network.load_state_dict(validated_weights(best, "objective.network."))
-    validation_metrics: dict[str, float] = best["validation"]
+    weights, metrics = validated_weights(best, "objective.network."), best["validation"]
+    if before is not None and before.metrics[MONITOR] >= metrics[MONITOR]:
+        weights, metrics = before.weights, before.metrics
+    objective.network.load_state_dict(weights)
     return TrainingResult(
-        validation_metrics[MONITOR], trainer.current_epoch, trainer.global_step, validation_metrics, task.earlier_seconds
+        metrics[MONITOR],
+        trainer.current_epoch,
+        trainer.global_step,
+        metrics,
+        task.earlier_seconds,
+        None if before is None else before.metrics,
     )
+
+
+class _Weights(NamedTuple):
+    """Weights by name, and their metrics on validation."""
+
+    weights: dict[str, Tensor]
+    metrics: dict[str, float]
+
+
+def _validated(trainer: L.Trainer, task: TrainingTask, data: L.LightningDataModule) -> _Weights:
+    """A copy of the weights as they are, validated; nobody who watches is told."""
+    watch, task.watch = task.watch, None
+    trainer.validate(task, data, verbose=False)
+    task.watch = watch
+    return _Weights({name: tensor.clone() for name, tensor in task.objective.network.state_dict().items()}, task.latest)
 
 
 def check_run_folder(run_folder: Path, resume: bool) -> None:
@@ -325,33 +352,6 @@ def _checkpoint(path: Path) -> dict[str, Any]:
             f"the checkpoint {path} is damaged, or holds something else than weights and numbers; start in another run "
             f"folder, or delete it ({error})"
         ) from error
-
-
-def _trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -> L.Trainer:
-    # Two, since Lightning's save_last leaves out the validations that were not the best so far.
-    best, last = (name.removesuffix(".ckpt") for name in (BEST, LAST))
-    callbacks: list[Callback] = [
-        EarlyStopping(MONITOR, mode="max", patience=settings.patience, check_finite=False),
-        ModelCheckpoint(run_folder, filename=best, monitor=MONITOR, mode="max", enable_version_counter=False),
-        ModelCheckpoint(run_folder, filename=last, enable_version_counter=False),
-    ]
-    if settings.ema_decay:
-        callbacks.append(WeightAveraging(settings.ema_decay))
-    if progress:
-        callbacks.append(ProgressBar(leave=False))
-    return L.Trainer(
-        **trainer_arguments(settings),
-        max_epochs=settings.epochs,
-        gradient_clip_val=settings.gradient_clip or None,
-        check_val_every_n_epoch=settings.validate_every,
-        callbacks=callbacks,
-        logger=loggers(settings, run_folder),
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        use_distributed_sampler=False,
-    )
 
 
 class _Data(L.LightningDataModule):

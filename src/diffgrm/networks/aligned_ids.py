@@ -64,6 +64,11 @@ class AlignedIdBranch(Branch):
         apart = 1 - F.cosine_similarity(own, self._projected(items), dim=1)
         return (apart * known).sum() / known.sum().clamp(min=1)
 
+    def begin(self, rows: Tensor, vectors: Tensor) -> None:
+        """See :meth:`Branch.begin`."""
+        with torch.no_grad():
+            self.ids[rows] = vectors
+
     def tables(self) -> list[tuple[nn.Parameter, float]]:
         """See :meth:`Branch.tables`."""
         return [(self.ids, self.start)]

@@ -98,6 +98,12 @@ class Branch(nn.Module, ABC):
         None: nothing."""
         return None
 
+    def begin(self, rows: Tensor, vectors: Tensor) -> None:
+        """Let items at rows [F] of the branch's ID embeddings begin with vectors [F, d]; of a branch without any, nothing.
+
+        A branch with ID embeddings of items gives its other vectors (:meth:`forward`) without asking for digits.
+        """
+
     def alignment(self, items: ItemFeatures) -> Tensor | None:
         """How far items are from their texts, as one number, 0 where they are aligned; None: nothing is aligned."""
         return None
@@ -203,6 +209,11 @@ class IdBranch(Branch):
     def borrowed(self, weights: Tensor) -> Tensor | None:
         """See :meth:`Branch.borrowed`."""
         return weights @ self.ids
+
+    def begin(self, rows: Tensor, vectors: Tensor) -> None:
+        """See :meth:`Branch.begin`."""
+        with torch.no_grad():
+            self.ids[rows] = vectors
 
     def tables(self) -> list[tuple[nn.Parameter, float]]:
         """See :meth:`Branch.tables`."""

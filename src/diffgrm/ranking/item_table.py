@@ -78,11 +78,16 @@ class ItemTable:
         network = contract(self.network, BorrowsVectors)
         new = np.flatnonzero(~neighbours.has_events)
         for part in np.split(new, range(ITEMS_AT_ONCE, len(new), ITEMS_AT_ONCE)):
-            some = sp.coo_array(neighbours.weights[part])  # of few: as a full matrix it would grow with the items' square
-            places, values = torch.from_numpy(np.stack(some.coords)), torch.from_numpy(some.data)
-            weights = torch.sparse_coo_tensor(places, values, some.shape, check_invariants=True).to(vectors)
+            weights = borrowing(neighbours, part).to(vectors)
             if (borrowed := network.borrowed_vectors(weights)) is not None:
                 vectors[torch.from_numpy(part).to(vectors.device)] += borrowed
 
     def _made(self, items: Tensor) -> Tensor:
         return contract(self.network, EncodesHistories).item_vectors(self.features.of(items))
+
+
+def borrowing(neighbours: TextNeighbours, items: np.ndarray) -> Tensor:
+    """[N, J] from whom items at positions [N] borrow, and how much, as a sparse tensor."""
+    some = sp.coo_array(neighbours.weights[items])  # of few: as a full matrix it would grow with the items' square
+    places, values = torch.from_numpy(np.stack(some.coords)), torch.from_numpy(some.data)
+    return torch.sparse_coo_tensor(places, values, some.shape, check_invariants=True)

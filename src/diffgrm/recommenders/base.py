@@ -28,12 +28,13 @@ from diffgrm.ranking.ruled import rank_by_rules
 from diffgrm.ranking.rules import read_rules
 from diffgrm.recommenders import fitting, saving
 from diffgrm.recommenders.answers import answer_table, candidate_items, similar_table
+from diffgrm.recommenders.going_on import GoesOn
 from diffgrm.recommenders.hub import OnTheHub
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import ItemChange, LearntPart
 
 
-class Recommender(OnTheHub):
+class Recommender(OnTheHub, GoesOn):
     """The one door: ``fit`` on a dataset, ``recommend`` for histories, ``save`` and ``load``.
 
     Args:
@@ -333,8 +334,7 @@ class Recommender(OnTheHub):
             DataError: k out of range, or an unknown item.
             DiffGRMError: the method knows no similarity of items.
         """
-        position = int(self.items.positions([item])[0])
-        if position < 0:
+        if (position := int(self.items.positions([item])[0])) < 0:
             raise DataError(f"the item {item!r} is not in the catalogue")
         return similar_table(self.items, position, self._similarity(position), self.candidates(k, None, None), k)
 

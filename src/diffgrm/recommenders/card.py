@@ -60,6 +60,7 @@ def model_card(
         f"{markdown(facts['split'])}, of which {facts['training_events']:,} {learnt} were trained on.",
         *([f"- {markdown(reading)}."] if (reading := facts.get("reading")) else []),
         f"- Fitted at {markdown(facts['fitted_at'])} in {facts['fit_seconds']} s ({markdown(facts['machine'])}).",
+        *_went_on(facts),
         "",
     ]
     if validation := facts.get("validation"):
@@ -71,6 +72,17 @@ def model_card(
     lines += ["## Settings", "", *fenced(recipe.to_yaml().rstrip(), "yaml"), ""]
     versions = ", ".join(markdown(f"{name} {number}") for name, number in facts["versions"].items())
     return "\n".join([*lines, "## Versions", "", versions, ""])
+
+
+def _went_on(facts: Mapping[str, Any]) -> list[str]:
+    """What the model went on from, where it did."""
+    if (before := facts.get("went_on")) is None:
+        return []
+    return [
+        f"- It went on learning ({before['times']:,} times in all), at last from a model fitted at "
+        f"{markdown(before['fitted_at'])} on {before['training_events']:,} events (fingerprint "
+        f"{markdown(before['fingerprint'][:12])}); {before['new_items']:,} items came."
+    ]
 
 
 def _example(reader: str, item: object, own: bool) -> str:

@@ -36,15 +36,25 @@ def learn(
     watch: Watch | None = None,
 ) -> Learnt:
     """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
+    return learn_from(split_of(recipe, dataset), recipe, parts, run_folder, resume, progress, watch)
+
+
+def split_of(recipe: Recipe, dataset: InteractionDataset | Split) -> Split:
+    """The recipe's split of a dataset, or one that is made already.
+
+    Raises:
+        DataError: a dataset that was read otherwise than the recipe says, or cannot be split so.
+        RecipeError: another split.
+    """
     data, split = recipe.data, dataset
     _check_read_alike(recipe.events, (split.dataset if isinstance(split, Split) else split).event_settings)
     if isinstance(split, InteractionDataset):
-        split = make_split(split, data)
-    elif split.name != data.split:
+        return make_split(split, data)
+    if split.name != data.split:
         raise RecipeError(
             f"the recipe says data.split={data.split}, but this is a {split.name} split; let both be the same"
         )
-    return learn_from(split, recipe, parts, run_folder, resume, progress, watch)
+    return split
 
 
 def _check_read_alike(wanted: EventSettings, found: EventSettings) -> None:
@@ -75,8 +85,22 @@ def learn_from(
     watch: Watch | None = None,
 ) -> Learnt:
     """The same from a split that is made already, of whatever kind."""
-    started, dataset = time.perf_counter(), split.dataset
-    facts: dict[str, Any] = {
+    started, dataset, facts = time.perf_counter(), split.dataset, facts_of(split)
+    task = FitTask(recipe, split, parts, facts, run_folder, resume, progress, watch)
+    for part in parts.values():
+        part.check(task)
+    for part in parts.values():
+        part.fit(task)
+    for part in parts.values():
+        part.fitted()
+    facts |= facts_at_end(facts.pop("earlier_seconds", 0) + time.perf_counter() - started)
+    return Learnt(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts), facts, split)
+
+
+def facts_of(split: Split) -> dict[str, Any]:
+    """What the model card tells of what is learnt from."""
+    dataset = split.dataset
+    return {
         "dataset": dataset.name,
         "users": dataset.n_users,
         "items": dataset.n_items,
@@ -87,20 +111,16 @@ def learn_from(
         "split": split.name,
         **({"held_out": split.facts} if split.facts else {}),
     }
-    task = FitTask(recipe, split, parts, facts, run_folder, resume, progress, watch)
-    for part in parts.values():
-        part.check(task)
-    for part in parts.values():
-        part.fit(task)
-    for part in parts.values():
-        part.fitted()
-    facts |= {
-        "fit_seconds": round(facts.pop("earlier_seconds", 0) + time.perf_counter() - started, 1),
+
+
+def facts_at_end(seconds: float) -> dict[str, Any]:
+    """What the model card tells of when and where it was learnt."""
+    return {
+        "fit_seconds": round(seconds, 1),
         "fitted_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "versions": {package: _version(package) for package in ("diffgrm", "torch", "faiss-cpu", "polars")},
     }
-    return Learnt(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts), facts, split)
 
 
 def _version(package: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -51,6 +51,10 @@ class Similarities(LearntPart):
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         self.matrix = task.recipe.model.build().fit(task.split.train, task.split.dataset.n_items)
+
+    def fit_more(self, task: FitTask) -> Self:
+        """See :meth:`LearntPart.fit_more`; they are counted anew."""
+        return self.counted_anew(task)
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""

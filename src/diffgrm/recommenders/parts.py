@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,19 @@ Rows = TypeVar("Rows", bound=Sized)
 
 
 @dataclass(frozen=True)
+class Before:
+    """A fitted recommender that goes on learning, with all items that it goes on with.
+
+    Attributes:
+        parts: what it has learnt, new items among theirs.
+        item_counts: [I] training events of every item, where what was learnt of them lasts; 0 of new items.
+    """
+
+    parts: Parts
+    item_counts: np.ndarray
+
+
+@dataclass(frozen=True)
 class FitTask:
     """What is to be learnt from.
 
@@ -32,6 +46,7 @@ class FitTask:
         resume: go on from the last checkpoint.
         progress: show progress bars.
         watch: told the epoch and the score of every validation; of what is fitted first, it is told nothing.
+        before: what is gone on from; None: nothing is.
     """
 
     recipe: Recipe
@@ -42,6 +57,13 @@ class FitTask:
     resume: bool
     progress: bool
     watch: Watch | None = None
+    before: Before | None = None
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """[I] training events of every item; of one without any here, those that it was learnt from before."""
+        counts = self.split.item_counts
+        return counts if self.before is None else np.where(counts > 0, counts, self.before.item_counts)
 
 
 @dataclass(frozen=True)
@@ -84,7 +106,13 @@ class Beside:
 
 
 class LearntPart:
-    """Something learnt. Changes give a new part and leave this one, so that readers of it are not disturbed."""
+    """Something learnt. Changes give a new part and leave this one, so that readers of it are not disturbed.
+
+    Attributes:
+        remembers: whether what it has learnt of an item lasts where it goes on with other events.
+    """
+
+    remembers: ClassVar[bool] = False
 
     def check(self, task: FitTask) -> None:
         """Complain of what stands in the way, before any part learns."""
@@ -94,6 +122,28 @@ class LearntPart:
 
     def fitted(self) -> None:
         """Told that all parts have learnt: what only served them may go."""
+
+    def check_more(self, task: FitTask) -> None:
+        """Complain of what stands in the way of going on, before any part does.
+
+        Raises:
+            DiffGRMError: it cannot go on.
+        """
+        if type(self).fit_more is LearntPart.fit_more:
+            raise DiffGRMError(
+                f"the recommender {task.recipe.recommender!r} cannot go on learning, since its {type(self).__name__} "
+                "cannot; fit it anew on all events"
+            )
+
+    def fit_more(self, task: FitTask) -> Self:
+        """The part that has gone on learning, or counted anew; this one is for the items of the task already."""
+        raise NotImplementedError
+
+    def counted_anew(self, task: FitTask) -> Self:
+        """A part of this kind, fitted on the events of a task alone: how counts go on."""
+        anew = type(self)()
+        anew.fit(task)
+        return anew
 
     def items_changed(self, change: ItemChange) -> Self:
         """The part for a catalogue with other items; nothing is trained."""

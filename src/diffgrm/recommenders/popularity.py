@@ -36,6 +36,10 @@ class WeightedCounts(LearntPart):
         beside = None if weights is None else weights.at(counted)
         self.sums = np.bincount(train.values[counted], beside, n_items)
 
+    def fit_more(self, task: FitTask) -> Self:
+        """See :meth:`LearntPart.fit_more`; they are counted anew."""
+        return self.counted_anew(task)
+
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`; new items have no events."""
         if change.new:

@@ -6,6 +6,8 @@ import copy
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from diffgrm.foundation.parts import ItemScoring
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError, RecipeError
@@ -37,6 +39,15 @@ class ItemScorers(LearntPart):
         texts = part_of(task.parts, "texts", TextVectors)
         self.neighbours = TextNeighbours.fit(events, n_items, texts.vectors if texts.kept else None)
         self.scorers = {name: part.build().fit(events, n_items) for name, part in task.recipe.item_scoring.scorers.items()}
+
+    def fit_more(self, task: FitTask) -> Self:
+        """See :meth:`LearntPart.fit_more`; scorers count anew. Items that had events go on to borrow from nobody."""
+        more, events, n_items = copy.copy(self), task.split.train, task.split.dataset.n_items
+        texts = part_of(task.parts, "texts", TextVectors)
+        has_events = self.neighbours.has_events | (np.bincount(events.values, minlength=n_items) > 0)
+        more.neighbours = TextNeighbours.of(has_events, texts.vectors if texts.kept else None)
+        more.scorers = {name: part.build().fit(events, n_items) for name, part in task.recipe.item_scoring.scorers.items()}
+        return more
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""

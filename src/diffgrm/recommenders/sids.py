@@ -65,6 +65,10 @@ class Identifiers(LearntPart):
         extra = self.semantic_ids.n_digits - len(vectors)
         return np.concatenate([vectors, np.zeros((extra, *vectors.shape[1:]), dtype=vectors.dtype)])
 
+    def fit_more(self, task: FitTask) -> Self:
+        """See :meth:`LearntPart.fit_more`; the tokenizer and all SIDs stay."""
+        return self
+
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`; the SIDs of all other items stay."""
         changed = copy.copy(self)

@@ -12,12 +12,13 @@ import polars as pl
 from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DataError, ModelFolderError
+from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.semantic_ids.embeddings.base import (
     EventContext,
     ItemEncoder,
+    ItemSpace,
     check_embeddings,
     embed_items,
     encode_rows,
@@ -61,6 +62,18 @@ class TextVectors(LearntPart):
             if self.encoder.goes_by_rows and self.vectors is not None:  # could not be made again
                 self._unit = normalise(self.vectors)
             self.vectors = None
+
+    def check_more(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.check_more`; an item scorer in an embedding would have to go on first."""
+        if isinstance(self.encoder, ItemSpace):
+            raise DiffGRMError(
+                f"the recommender {task.recipe.recommender!r} cannot go on learning: its embedding is made of an item "
+                "scorer that was fitted on other events; fit it anew on all events"
+            )
+
+    def fit_more(self, task: FitTask) -> Self:
+        """See :meth:`LearntPart.fit_more`; the encoder stays as it was fitted."""
+        return self
 
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""

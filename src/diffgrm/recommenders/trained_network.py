@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,15 +18,18 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError, RecipeError, TrainingError
+from diffgrm.foundation.sections import SHARDED
 from diffgrm.learning.loop import check_run_folder, train
 from diffgrm.learning.machine import check_devices
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.learning.row_updates import branches_with_tables
 from diffgrm.networks.compiled import compile_layers, compiled
 from diffgrm.networks.contracts import EncodesHistories, TakesTypes, contract, lacks
+from diffgrm.networks.growing import begin_ids, take_weights
 from diffgrm.networks.history import HistoryNetwork
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.decoding.base import Decoder
+from diffgrm.ranking.item_table import borrowing
 from diffgrm.recommenders import weights
 from diffgrm.recommenders.checks import check_all_taught, usable_device
 from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, Parts, part_of
@@ -49,6 +53,7 @@ class TrainedNetwork(LearntPart):
     """
 
     network: nn.Module
+    remembers = True
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
@@ -60,11 +65,7 @@ class TrainedNetwork(LearntPart):
 
     def check(self, task: FitTask) -> None:
         """See :meth:`LearntPart.check`."""
-        if task.run_folder is not None:
-            check_run_folder(task.run_folder, task.resume)
-        elif task.recipe.training.processes > 1:
-            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
-        check_devices(task.recipe.training)
+        self._check_place(task)
         self._try_sizes(task)
         check_all_taught(task.recipe)
         _check_table_updates(task.recipe)
@@ -87,7 +88,47 @@ class TrainedNetwork(LearntPart):
             self.network = self._built(recipe)
         if recipe.model.options.get("start", "drawn") != "drawn":
             self._start(task)
-        objective, network = self._objective(task, self.network), self.network
+        self._train(task)
+
+    def check_more(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.check_more`."""
+        super().check_more(task)
+        if (strategy := task.recipe.training.strategy).startswith(SHARDED):
+            raise TrainingError(
+                f"training.strategy {strategy} shares weights out, of which going on keeps a whole copy; choose ddp, by "
+                "the override training.strategy=ddp"
+            )
+        _check_table_updates(task.recipe)
+        self._check_place(task)
+
+    def fit_more(self, task: FitTask) -> Self:
+        """See :meth:`LearntPart.fit_more`; it begins with these weights, and with a row for every item."""
+        more, recipe = copy.copy(self), task.recipe
+        more.sizes, more._precision = _sizes_of(task.parts, task.split.dataset.n_items, recipe), "32"
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            more.network = more._built(recipe)
+        take_weights(more.network, self.network)
+        self._begin_ids(task, more.network)
+        more._train(task)
+        return more
+
+    def _begin_ids(self, task: FitTask, network: nn.Module) -> None:
+        """Let a network that goes on from here begin the ID embeddings of items that had no events until now."""
+        before = task.before
+        assert before is not None
+        fresh = np.flatnonzero((before.item_counts == 0) & (task.item_counts > 0))
+        if len(fresh):
+            rows = torch.from_numpy(fresh)
+            features = item_features(before.parts, before.item_counts, self.sizes["n_items"]).of(rows)
+            scorers = before.parts.get("scorers")
+            borrowed = borrowing(scorers.neighbours, fresh) if isinstance(scorers, ItemScorers) else None
+            begin_ids(network, self.network, rows, features, borrowed)
+
+    def _train(self, task: FitTask) -> None:
+        """Train the network, which is there, and note what came of it."""
+        recipe, network = task.recipe, self.network
+        objective = self._objective(task, network)
         with tempfile.TemporaryDirectory() as temporary, compiled(network, recipe.training.compile):
             result = train(
                 objective,
@@ -101,6 +142,7 @@ class TrainedNetwork(LearntPart):
                 resume=task.resume,
                 progress=task.progress,
                 watch=task.watch,
+                going_on=task.before is not None,
             )
         network.eval()
         self._in_use = None
@@ -110,7 +152,16 @@ class TrainedNetwork(LearntPart):
             steps=result.steps,
             validation=result.validation,
             earlier_seconds=result.earlier_seconds,
+            **({} if result.before is None else {"validation_before": result.before}),
         )
+
+    def _check_place(self, task: FitTask) -> None:
+        """Make sure that there is a place for checkpoints, and the devices that are asked for."""
+        if task.run_folder is not None:
+            check_run_folder(task.run_folder, task.resume)
+        elif task.recipe.training.processes > 1:
+            raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
+        check_devices(task.recipe.training)
 
     def _events(self, task: FitTask) -> Ragged:
         """What is learnt from: histories, each with what followed it."""
@@ -177,7 +228,7 @@ class TrainedNetwork(LearntPart):
 
     def _items(self, task: FitTask) -> TrainingItems:
         """All items as the objective sees them."""
-        counts = task.split.item_counts
+        counts = task.item_counts
         return TrainingItems(item_features(task.parts, counts, len(counts)), counts)
 
     def _ranking(

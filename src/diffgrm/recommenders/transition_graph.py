@@ -34,6 +34,10 @@ class Transitions(LearntPart):
         """See :meth:`LearntPart.fit`."""
         self.counts = task.recipe.model.build().fit(task.split.train, task.split.dataset.n_items)
 
+    def fit_more(self, task: FitTask) -> Self:
+        """See :meth:`LearntPart.fit_more`; they are counted anew."""
+        return self.counted_anew(task)
+
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
         if not change.new:

@@ -31,7 +31,7 @@ def add(
     trust_code: TrustCode = False,
 ) -> None:
     """Embed new items, give them free semantic IDs, and recommend them from now on."""
-    _change_items(model, trust_code, lambda recommender: _reading(recommender, vectors).add_items(items))
+    _change_items(model, trust_code, lambda recommender: reading(recommender, vectors).add_items(items))
 
 
 @items_app.command()
@@ -46,7 +46,7 @@ def update(
     trust_code: TrustCode = False,
 ) -> None:
     """Change the rows of known items."""
-    _change_items(model, trust_code, lambda recommender: _reading(recommender, vectors).update_items(items, semantic_ids))
+    _change_items(model, trust_code, lambda recommender: reading(recommender, vectors).update_items(items, semantic_ids))
 
 
 @items_app.command()
@@ -61,7 +61,7 @@ def restore(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
     _change_items(model, trust_code, lambda recommender: recommender.restore_items(list(map(as_text, ids))))
 
 
-def _reading(recommender: Recommender, vectors: Path | None) -> Recommender:
+def reading(recommender: Recommender, vectors: Path | None) -> Recommender:
     """The recommender with the file that its precomputed embedding reads."""
     if vectors is None:
         return recommender

@@ -48,6 +48,7 @@ from diffgrm.apps.cli.shared import (
     write_tables,
 )
 from diffgrm.apps.cli.tune import tune
+from diffgrm.apps.cli.updating import update
 from diffgrm.foundation.run_folder import drop_checkpoints
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 
@@ -58,6 +59,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(update)
 for _command in (evaluate, recipes, datasets, bench, report, tune, demo, export, plan, serve, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)

@@ -46,7 +46,11 @@ class TextNeighbours:
         Args:
             texts: [J, e] vectors of the items' texts, of length 1; None: nothing is borrowed.
         """
-        has_events = np.bincount(events.values, minlength=n_items) > 0
+        return cls.of(np.bincount(events.values, minlength=n_items) > 0, texts)
+
+    @classmethod
+    def of(cls, has_events: np.ndarray, texts: np.ndarray | None) -> TextNeighbours:
+        """The same, of the items that have events [J] bool."""
         found = cls.alone(has_events)
         if texts is None or has_events.all():
             return found

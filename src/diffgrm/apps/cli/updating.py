@@ -1,0 +1,106 @@
+"""The command line: diffgrm update."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffgrm.apps.cli.items import reading
+from diffgrm.apps.cli.shared import (
+    Column,
+    Quiet,
+    TimeFormat,
+    TrustCode,
+    as_text,
+    renamings,
+)
+from diffgrm.foundation.schema import DataError
+
+if TYPE_CHECKING:
+    from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.recommenders import Recommender
+
+
+def update(
+    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model that has gone on; it may be the same.")],
+    interactions: Annotated[
+        Path, typer.Option(help="Events to learn from now, best old and new ones: user_id, item_id, timestamp.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings of the update, for example training.epochs=2 training.learning_rate=1e-4."),
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="New items: item_id, text (parquet, csv, jsonl...); those that are known stay.")
+    ] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Where the embedding is precomputed: the .parquet file with the items' vectors.")
+    ] = None,
+    column: Column = None,
+    time_format: TimeFormat = None,
+    run_folder: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints and logs, one that several devices see; else temporary.")
+    ] = None,
+    quiet: Quiet = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Go on learning from a saved model: later events, new users, new items.
+
+    Weights continue in a short training with a small learning rate, and known items keep their semantic IDs. Until the new
+    model is saved, which is whole or not at all, the old one is as it was.
+    """
+    from diffgrm.apps.console import show_metrics
+    from diffgrm.foundation import model_folder
+    from diffgrm.foundation.terminal import say
+    from diffgrm.recommenders import load
+
+    model_folder.check_target(out)
+    if vectors is not None and vectors.suffix == ".npy":
+        raise DataError(
+            f"{vectors.name} goes by rows, and those of the item table are not all given here; give --vectors as .parquet "
+            "with the columns item_id and embedding"
+        )
+    recommender = reading(load(model, trust_code=trust_code), vectors)
+    dataset = _dataset(recommender, interactions, items, renamings(column), time_format)
+    say(f"{interactions.name}: {dataset.report}.")
+    settings = list(map(as_text, overrides or []))
+    after = recommender.fit_more(dataset, overrides=settings, run_folder=run_folder, progress=not quiet)
+    from diffgrm.learning.machine import is_first_process
+
+    if not is_first_process():
+        return
+    after.save(out)
+    if before := after.facts.get("validation_before"):
+        found = {"before": before, "after": after.facts["validation"]}
+        show_metrics("Validation (by item, history filtered)", found)
+    came = len(after.items) - len(recommender.items)
+    say(f"Saved to {out} after {after.facts['fit_seconds']} s: {len(after.items):,} items, {came:,} of them new.")
+
+
+def _dataset(
+    recommender: Recommender,
+    interactions: Path,
+    items: Path | None,
+    renamed: dict[str, str],
+    time_format: str | None,
+) -> InteractionDataset:
+    """The events, over the items of the model and those that come."""
+    from diffgrm.data.blocks import open_rows
+    from diffgrm.data.dataset import InteractionDataset
+    from diffgrm.data.frames import load_frame
+    from diffgrm.data.tables import read_items, renamings_for
+    from diffgrm.foundation.schema import Columns
+
+    table = recommender.item_table
+    if items is not None:
+        frame = load_frame(items, "item table")
+        rows = read_items(frame, renamings_for(frame, renamed))
+        new = rows.filter(recommender.items.positions(rows[Columns.ITEM]) < 0)
+        if new.height:
+            table = recommender.catalogue.with_new(new)[0].table
+    theirs = renamings_for(open_rows(interactions).header, renamed)
+    label = interactions.resolve().parent.name or interactions.stem
+    return InteractionDataset.from_tables(interactions, table, theirs, label, time_format, recommender.recipe.events)
