@@ -14,8 +14,9 @@ from diffgrm import InteractionDataset, Recipe
 from diffgrm.data.dataset import validation_only
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import resolve
-from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError
+from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError, TrainingError
 from diffgrm.learning.loop import TrainingTask
+from diffgrm.networks.growing import take_weights
 from diffgrm.recommenders.trained_network import network_of
 from helpers.commands import called, save_tables
 from helpers.recipes import small_recipe
@@ -181,3 +182,23 @@ def test_an_interrupted_update_leaves_the_model_as_it_was(hybrid, early, tmp_pat
     code, _, _ = called(monkeypatch, capsys, "update", model, *tables[:2], "--out", model, "--quiet", "training.epochs=1")
     assert code and {path.name: path.read_bytes() for path in model.iterdir()} == files
     assert diffgrm.load(model).recommend([HISTORY], k=9).equals(hybrid.recommend([HISTORY], k=9))
+
+
+def test_a_network_of_another_width_is_no_place_to_begin():
+    with pytest.raises(
+        TrainingError, match="the network cannot go on with more items: height, ids, width differ in more than rows"
+    ):
+        take_weights(_Table(7, 3, "width"), _Table(5, 4, "height"))
+    more, fewer = _Table(7, 3, "width"), _Table(5, 3, "width")
+    drawn = more.ids[5:].clone()
+    take_weights(more, fewer)
+    assert torch.equal(more.ids[:5], fewer.ids) and torch.equal(more.ids[5:], drawn)
+
+
+class _Table(torch.nn.Module):
+    """Rows of a width, and a number of some name."""
+
+    def __init__(self, rows, width, name):
+        super().__init__()
+        self.ids = torch.nn.Parameter(torch.rand(rows, width))
+        self.register_parameter(name, torch.nn.Parameter(torch.tensor(float(width))))

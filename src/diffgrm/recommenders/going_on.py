@@ -67,7 +67,7 @@ class GoesOn(ABC):
 
         Learnt weights continue in a short training with a small learning rate: 3 epochs, with a tenth of the recipe's
         learning rate and warm-up. Validation on the new split chooses the epoch, and the weights as they were count as one,
-        so that it is no worse by that than it was. Texts and semantic IDs of known items stay; new items come as by
+        so that training makes nothing worse by that. Texts and semantic IDs of known items stay; new items come as by
         :meth:`add_items`, and ID embeddings begin where the model ranked those items without. What is counted
         (co-occurrence, neighbours, popularity) is counted anew, from this dataset alone.
 
