@@ -159,7 +159,12 @@ def test_a_truncated_gzip_file_is_a_download_error_and_nothing_is_kept_of_it(ser
 
 @pytest.mark.parametrize(
     "content",
-    [b"<html>Moved</html>", gzip.compress(b"no json\n"), gzip.compress(b'{"asin": "p1"}\n'), gzip.compress(b"[1]\n")],
+    [
+        b"<html>Moved</html>",
+        gzip.compress(b"no json\n", mtime=0),
+        gzip.compress(b'{"asin": "p1"}\n', mtime=0),
+        gzip.compress(b"[1]\n", mtime=0),
+    ],
     ids=["no gzip", "no json", "no review", "a list"],
 )
 def test_a_file_that_is_no_review_file_is_a_download_error(server, beauty, content):
