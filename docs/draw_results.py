@@ -63,20 +63,26 @@ def differences(axis: Axes, found: Sequence[dict[str, Any]], title: str) -> None
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
+def values_of(axis: Axes, found: list[dict[str, Any]], plain: list[bool], title: str) -> None:
+    """A bar with its value for every row, from below; those that are ``plain`` in grey."""
+    values = [row["metrics"][METRIC] for row in found]
+    axis.barh(range(len(found)), values, 0.6, color=[GREY if grey else ACCENT for grey in plain])
+    for y, value in enumerate(values):
+        axis.text(value + 0.0006, y, f"{value:.4f}"[1:], va="center", fontsize=7)
+    axis.set(yticks=range(len(found)), yticklabels=[row["run"] for row in found], title=title)
+    axis.set_xticks([])
+    axis.tick_params(labelsize=8)
+    axis.spines["bottom"].set_visible(False)
+
+
 def quality() -> Figure:
     """The best recipe beside SASRec, and the ladder from digits to it."""
     figure, (left, right) = panels(4.9, 4.7, height=3.0)
     by_data(left, "quality/best-{}", "best", "best")
     ladder = list(rows("quality/ladder").values())
-    place = np.arange(len(ladder))[::-1]
-    values = [row["metrics"][METRIC] for row in ladder]
-    right.barh(place, values, 0.6, color=[ACCENT if row["run"].startswith("+") else GREY for row in ladder])
-    for y, value in zip(place, values, strict=True):
-        right.text(value + 0.0006, y, f"{value:.4f}"[1:], va="center", fontsize=7)
-    right.set(yticks=place, yticklabels=[row["run"] for row in ladder], title="the ladder: Beauty, four epochs, NDCG@10")
-    right.set_xticks([])
-    right.tick_params(labelsize=8)
-    right.spines["bottom"].set_visible(False)
+    ladder.reverse()  # the first row on top
+    plain = [not row["run"].startswith("+") for row in ladder]
+    values_of(right, ladder, plain, "the ladder: Beauty, four epochs, NDCG@10")
     return figure
 
 
@@ -96,15 +102,8 @@ def family() -> Figure:
         found |= rows(f"family/{path.stem}")
     ordered = sorted(found.values(), key=lambda row: row["metrics"][METRIC])
     figure, (axis,) = panels(6.0, height=0.7 + 0.27 * len(ordered))
-    values = [row["metrics"][METRIC] for row in ordered]
-    axis.barh(range(len(ordered)), values, 0.6, color=[GREY if row["run"] == "sasrec" else ACCENT for row in ordered])
-    for y, value in enumerate(values):
-        axis.text(value + 0.0006, y, f"{value:.4f}"[1:], va="center", fontsize=7)
-    title = "office products: NDCG@10, history filtered, by item"
-    axis.set(yticks=range(len(ordered)), yticklabels=[row["run"] for row in ordered], title=title)
-    axis.set_xticks([])
-    axis.tick_params(labelsize=8)
-    axis.spines["bottom"].set_visible(False)
+    plain = [row["run"] == "sasrec" for row in ordered]
+    values_of(axis, ordered, plain, "office products: NDCG@10, history filtered, by item")
     return figure
 
 
