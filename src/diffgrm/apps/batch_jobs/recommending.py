@@ -21,6 +21,7 @@ from diffgrm.apps.batch_jobs.user_events import BringTogether, EventTable
 from diffgrm.data.ids import id_list
 from diffgrm.data.marks import PLAIN
 from diffgrm.foundation import model_folder
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.foundation.storage import atomic_file, digest, write_parquet
@@ -96,11 +97,7 @@ def recommend_batch(
     table, footers = EventTable.at(interactions, columns or {}, time_format)
     given = {"only": only, "without": without}
     recommender, overrides = load(folder, trust_code=trust_code), tuple(overrides)
-    if recommender.recipe.events.of_histories(tuple(footers.row.columns)) != PLAIN:
-        raise DataError(
-            f"the model in {folder} reads histories by the section events of its recipe, which jobs in batches do not; use "
-            "'diffgrm recommend', which reads tables that are larger than memory too"
-        )
+    _refuse_marks(recommender.recipe.events, footers, folder)
     filters = {name: id_list(ids, Columns.ITEM, name) for name, ids in given.items() if ids is not None}
     wanted = read_rules(rules)
     ruled = recommender.override(overrides).item_rules(wanted)
@@ -138,6 +135,19 @@ def recommend_batch(
             folder, version, overrides, k, exclude_seen, rules=wanted, precision=precision, trust_code=trust_code, **paths
         )
         return _Job(job, table, footers, question, on_error, batch_size, not progress).run(pool)
+
+
+def _refuse_marks(events: EventSettings, footers: Footers, folder: Path) -> None:
+    """Refuse a model that reads of these columns what jobs in batches do not bring together.
+
+    Raises:
+        DataError: with the way out.
+    """
+    if events.of_histories(tuple(footers.row.columns)) != PLAIN:
+        raise DataError(
+            f"the model in {folder} reads histories by the section events of its recipe, which jobs in batches do not; use "
+            "'diffgrm recommend', which reads tables that are larger than memory too"
+        )
 
 
 @dataclass(frozen=True)
