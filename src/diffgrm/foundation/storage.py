@@ -154,6 +154,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def flush_folder(folder: Path) -> None:
+    """Wait until the files of a folder are on the disk and, where the system can be asked for it, their names too.
+
+    Raises:
+        OSError: the disk refuses them.
+    """
+    for path in folder.iterdir():
+        with path.open("r+b") as file:  # Windows flushes only what is open for writing
+            os.fsync(file.fileno())
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and keeps the names of files by itself
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def cached(folder: Path | None, name: str, what: str, make: Callable[[], State]) -> State:
     """The state that a file of a cache keeps, else one made now and kept there.
 
