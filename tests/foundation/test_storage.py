@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_files_and_their_folder_are_flushed_and_stay_as_they_are(folder, monkeyp
 
 def test_where_folders_cannot_be_opened_as_on_windows_the_files_are_flushed(folder, monkeypatch):
     def refused(path, flags, *more):
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, flags, *more)
 

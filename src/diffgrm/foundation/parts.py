@@ -28,6 +28,7 @@ from diffgrm.foundation.moved import moved
 from diffgrm.foundation.part_settings import Local, PartsOf, Setting
 from diffgrm.foundation.part_settings import PartOf as PartOf  # named here for constructors
 from diffgrm.foundation.schema import RecipeError, did_you_mean, ordinary, readable
+from diffgrm.foundation.yaml_text import spelled
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def _read_value(setting: Setting, raw: Any, path: str) -> tuple[Any, list[str]]:
     if setting.nested is not None:
         return (_read_parts if isinstance(setting.nested, PartsOf) else read_part)(setting.nested.kind, raw, path)
     try:
-        return ordinary(setting.adapter.validate_python(raw)), []
+        return ordinary(setting.adapter.validate_python(spelled(raw, setting.hint))), []
     except ValidationError as error:
         reason = "; ".join(readable(e) for e in error.errors())
         return raw, [f"{path} = {raw!r}: {reason}"]
