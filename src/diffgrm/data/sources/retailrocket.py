@@ -48,9 +48,9 @@ def retailrocket(
     Raises:
         DataError: no file is given, there is no such kind, or nothing is left. DownloadError: it cannot be read.
     """
-    named = events.types if events.event == Columns.EVENT else ("view",)
-    kinds = named if kinds is None else kinds  # type: ignore[assignment]
-    for kind in kinds or ("",):
+    named: Sequence[str] = events.types if events.event == Columns.EVENT else ("view",)
+    chosen = named if kinds is None else kinds
+    for kind in chosen or ("",):
         if kind not in KINDS:
             raise DataError(f"Retailrocket has no events of the kind {kind!r}{did_you_mean(kind, KINDS)}")
     archive = given_file(path, "retailrocket", FILE, PAGE)
@@ -61,7 +61,7 @@ def retailrocket(
 
     def visits() -> pl.DataFrame:
         columns = {"visitorid": pl.String, "itemid": pl.String, "timestamp": pl.Int64, "event": pl.String}
-        found = table("events.csv", columns).filter(pl.col("event").is_in(list(kinds)))
+        found = table("events.csv", columns).filter(pl.col("event").is_in(list(chosen)))
         return found.rename(dict(zip(found.columns, [*EVENT, Columns.EVENT], strict=True)))
 
     def items(wanted: pl.Series) -> pl.DataFrame:
@@ -75,7 +75,7 @@ def retailrocket(
         text = pl.format("category {}", pl.col("categories").list.join(", "))
         return found.with_columns(pl.format("item {}", Columns.ITEM).alias(Columns.TITLE), text.alias(Columns.TEXT))
 
-    prefix = cached_near(cache, "retailrocket", archive) / "-".join(kind for kind in KINDS if kind in kinds)
+    prefix = cached_near(cache, "retailrocket", archive) / "-".join(kind for kind in KINDS if kind in chosen)
     return dataset_of(prefix, "retailrocket", core, visits, items, more=[Columns.EVENT], settings=events)
 
 
