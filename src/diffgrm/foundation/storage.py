@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,25 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def content_digest(path: Path) -> str | None:
+    """Hex digest of a file, or of the names and bytes of all files of a folder; None where there is neither.
+
+    What has been read is remembered by its time and size.
+    """
+    if path.is_file():
+        found = path.stat()
+        return _remembered_digest(path.resolve(), found.st_mtime_ns, found.st_size)
+    if not path.is_dir():
+        return None
+    files = sorted(inner for inner in path.rglob("*") if inner.is_file())
+    return digest([(inner.relative_to(path).as_posix(), content_digest(inner)) for inner in files])
+
+
+@lru_cache(maxsize=1024)
+def _remembered_digest(path: Path, time: int, size: int) -> str:
+    return file_digest(path)
 
 
 def code_digests(kind: type, *more: Path) -> list[str] | None:
