@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -174,6 +174,12 @@ def flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def note_use(path: Path) -> None:
+    """Let the time of a cached file or folder say that it has been used now, where one may."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 def cached(folder: Path | None, name: str, what: str, make: Callable[[], State]) -> State:
     """The state that a file of a cache keeps, else one made now and kept there.
 
@@ -196,6 +202,7 @@ def cached(folder: Path | None, name: str, what: str, make: Callable[[], State])
         except ModelFolderError:
             logger.warning("The cached %s %s are damaged; making them again.", what, path)
         else:
+            note_use(path)
             logger.info("The %s come from the cache: %s", what, path)
             return found
     made = make()

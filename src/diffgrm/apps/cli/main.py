@@ -12,6 +12,7 @@ import typer
 
 from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.batch import embed_batch, recommend_batch
+from diffgrm.apps.cli.cache import cache
 from diffgrm.apps.cli.documents import documents_app
 from diffgrm.apps.cli.evaluating import evaluate
 from diffgrm.apps.cli.items import items_app
@@ -60,6 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(update)
+app.command()(cache)
 for _command in (evaluate, recipes, datasets, bench, report, tune, demo, export, plan, serve, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
