@@ -248,3 +248,8 @@ class EvaluationSettings(Section):
     ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (5, 10, 20), min_length=1, description="list lengths k of the metrics @k (10 is always among them)"
     )
+    diversity: bool = Field(
+        True,
+        description="also how unlike each other the texts of a list's items are (diversity@k), for which the words of all "
+        "item texts are counted once",
+    )

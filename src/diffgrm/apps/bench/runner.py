@@ -146,7 +146,7 @@ class Runner:
 
     def run(self) -> dict[str, str]:
         """Everything that is not done yet; what failed, and why."""
-        failed = {}
+        failed: dict[str, str] = {}
         for name in self.suite.datasets:
             failed |= self._load(name)
             for run, seed in self._order():
@@ -315,7 +315,9 @@ class Runner:
 def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFrame]:
     """Test metrics, facts and times; and the ranks of every held-out event with what tables are broken down by."""
     split, started = world.split, time.perf_counter()
-    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts, texts=world.texts)
+    wanted = not isinstance(recommender, Recommender) or recommender.recipe.evaluation.diversity
+    texts = world.texts if wanted else None
+    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts, texts=texts)
     seconds = time.perf_counter() - started
     content = {
         "metrics": found.metrics,
