@@ -242,6 +242,7 @@ def explain(
     model that ranks whole items (hybrid), it shows how the network would fill in the digits of each item of the list.
     """
     from diffgrm.apps.console import show_beams, show_explanation
+    from diffgrm.foundation.terminal import say
     from diffgrm.recommenders import load
     from diffgrm.recommenders.capabilities import explaining
 
@@ -249,6 +250,8 @@ def explain(
     explains = explaining(recommender)
     history = list(map(as_text, history))
     show_explanation(explains.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
+    if note := explains.explanation_note():
+        say(note)
     if show:
         show_beams(explains.beams(history, k, exclude_seen=not include_seen, show=show))
 
