@@ -60,7 +60,7 @@ def texts_of(hint):
 class Switch:
     """A part of somebody's own whose words YAML reads as truth values and numbers."""
 
-    def __init__(self, way: Annotated[Literal["on", "off", "1e3", "2"], "how"] = "off") -> None:
+    def __init__(self, way: Annotated[Literal["on", "off", "1e3", "2", "["], "how"] = "off") -> None:
         self.way = way
 
 
@@ -72,7 +72,7 @@ def test_words_of_parts_of_ones_own_are_read_as_they_are_written(text):
 
 def test_a_number_that_no_word_is_spelt_as_stays_a_number_in_messages():
     _, problems = check_options("noising", f"{__name__}:Switch", {"way": 3}, "noising")
-    assert problems == ["noising.way = 3: Input should be 'on', 'off', '1e3' or '2'"]
+    assert problems == ["noising.way = 3: Input should be 'on', 'off', '1e3', '2' or '['"]
 
 
 def test_overrides_reach_nested_parts_and_scorers():

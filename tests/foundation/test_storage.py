@@ -46,6 +46,12 @@ def test_where_folders_cannot_be_opened_as_on_windows_the_files_are_flushed(fold
     assert flushed(folder, monkeypatch) == {"one", "two"}
 
 
+def test_files_that_may_only_be_read_are_flushed_too(folder, monkeypatch):
+    (folder / "one").chmod(0o444)
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "one")  # whoever runs the tests
+    assert flushed(folder, monkeypatch) == {"one", "two", folder.name}
+
+
 def test_a_disk_that_refuses_is_told(folder, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")

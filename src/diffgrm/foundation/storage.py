@@ -162,7 +162,7 @@ def flush_folder(folder: Path) -> None:
         OSError: the disk refuses them.
     """
     for path in folder.iterdir():
-        with path.open("r+b") as file:  # Windows flushes only what is open for writing
+        with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:  # Windows flushes what is open for writing
             os.fsync(file.fileno())
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -48,8 +48,15 @@ def spelled(value: Any, hint: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return type(value)(spelled(one, hint) for one in value)
-    same = [text for text in _texts(hint) if type(read := read_yaml(text)) is type(value) and read == value]
-    return same[0] if same else value
+    return next((text for text in _texts(hint) if _is_read_as(text, value)), value)
+
+
+def _is_read_as(text: str, value: Any) -> bool:
+    try:
+        read = read_yaml(text)
+    except YamlError:
+        return False
+    return type(read) is type(value) and bool(read == value)
 
 
 def _texts(hint: Any) -> list[str]:

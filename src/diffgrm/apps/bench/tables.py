@@ -56,7 +56,8 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "kinds": by_kind([ranks for _, ranks in cells]),
         }
         reference = by_run.get((dataset, suite.reference))
-        row["comparable"] = reference is None or contents[0].get("asked") == reference[0][0].get("asked")
+        asked = {side[0][0].get("asked") for side in (cells, reference or cells)}  # None: of older results
+        row["comparable"] = None in asked or len(asked) == 1
         if reference is not None and run != suite.reference and row["comparable"]:
             row["difference"] = {
                 f"{metric}{suffix}": _difference(cells, reference, metric, column)
