@@ -130,6 +130,7 @@ SMALL_SCORER = (
 )
 SMALL_GENERATION = (
     f"embedding.changes=[{', '.join(SMALL_SCORER)}]",
+    "embedding.scorers=1",
     "tokenizer.n_digits=4",
     "tokenizer.codebook_size=16",
     "tokenizer.iterations=5",
