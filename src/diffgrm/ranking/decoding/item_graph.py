@@ -68,7 +68,7 @@ class ItemGraph(Decoder):
         if self.edges is None:
             return self.one_pass.decode(task)
         assert task.code_tables is not None
-        sids, graph = task.catalogue.distinct_codes, neighbours(task.catalogue, task.code_tables, self.edges)
+        sids, graph = task.catalogue.distinct_codes.long(), neighbours(task.catalogue, task.code_tables, self.edges)
         hidden = torch.ones(len(task.memory), 1, sids.shape[1], dtype=torch.bool, device=task.seeds.device)
         log_p = task.denoise(hidden.long(), hidden, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]
         width = self._widths(task)
@@ -112,7 +112,7 @@ def neighbours(catalogue: Catalogue, tables: Tensor, edges: int) -> Tensor:
         tables: [n, K, d] vectors of codes.
         edges: E, at most D.
     """
-    sids = catalogue.distinct_codes
+    sids = catalogue.distinct_codes.long()
     edges = min(edges, len(sids))
     kept = _GRAPHS.get(catalogue)
     if kept is not None and kept[1].shape[1] == edges and torch.equal(kept[0], tables):
