@@ -14,6 +14,8 @@ from typing import Any, Literal
 import faiss as stubbed
 import numpy as np
 
+from diffgrm.foundation.fingerprints import fingerprints
+
 faiss: Any = stubbed  # whose stubs know neither keyword arguments nor arrays
 IndexKind = Literal["hnsw", "ivf_pq"]
 
@@ -24,7 +26,6 @@ REFINED = 3  # times as many items as are asked for, which IVF-PQ gives, since i
 ROUNDS, POINTS = 10, 64  # of K-means in IVF-PQ, and points for each of its centres
 NEAR_LISTS = 8  # lists that are looked at for the nearest of other rows
 MOST_CHANGED = 0.01  # share of the items that may come or change before the index is built anew
-HASHED = 2**16  # rows of which the fingerprints are made at once
 
 
 class ItemIndex:
@@ -39,7 +40,7 @@ class ItemIndex:
 
     def __init__(self, kind: IndexKind, vectors: np.ndarray) -> None:
         self.kind, self.n_items = kind, len(vectors)
-        self._prints, self._width = _fingerprints(vectors), vectors.shape[1]
+        self._prints, self._width = fingerprints(vectors), vectors.shape[1]
         self._index, self._seek = _hnsw(vectors) if kind == "hnsw" else _ivf_pq(vectors)
         self._later = np.empty(0, dtype=np.int64)  # positions of items that came or changed since
         self._later_vectors = vectors[:0]
@@ -49,7 +50,7 @@ class ItemIndex:
         built = len(self._prints)
         if vectors.shape[1] != self._width or len(vectors) < built:
             return None
-        differs = np.flatnonzero(_fingerprints(vectors[:built]) != self._prints)
+        differs = np.flatnonzero(fingerprints(vectors[:built]) != self._prints)
         later = np.concatenate([differs, np.arange(built, len(vectors))])
         if len(later) > MOST_CHANGED * built:
             return None
@@ -164,13 +165,3 @@ def _selector(kept: np.ndarray | None) -> Any:
 def _widened(vectors: np.ndarray, width: int) -> np.ndarray:
     """Vectors with zeros behind them, which change no inner product."""
     return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, width - vectors.shape[1]))), dtype=np.float32)
-
-
-def _fingerprints(vectors: np.ndarray) -> np.ndarray:
-    """[I] uint64 that tell rows apart: two that differ have the same number with a chance of 10^-10 at most."""
-    words = np.random.default_rng(1603_09320).integers(0, 2**64, vectors.shape[1], dtype=np.uint64) | np.uint64(1)
-    found = np.empty(len(vectors), dtype=np.uint64)
-    for start in range(0, len(vectors), HASHED):
-        rows = np.ascontiguousarray(vectors[start : start + HASHED], dtype=np.float32).view(np.uint32)
-        found[start : start + HASHED] = (rows * words).sum(1, dtype=np.uint64)
-    return found
