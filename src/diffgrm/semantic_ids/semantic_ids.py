@@ -17,12 +17,12 @@ from diffgrm.semantic_ids.collisions import place, reassign
 from diffgrm.semantic_ids.embeddings.base import normalise
 from diffgrm.semantic_ids.extra_digit import numbered
 from diffgrm.semantic_ids.threads import one_thread
-from diffgrm.semantic_ids.tokenizers.base import LARGEST, Tokenizer
+from diffgrm.semantic_ids.tokenizers.base import LARGEST, Tokenizer, in_chunks
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 HERE = Path(__file__).parent
 EXTRA = "extra_digit"
-ITEMS_AT_ONCE = 2**16  # whose likeness to others is looked at together
+ITEMS_AT_ONCE = 2**16  # that the report looks at together
 
 
 @dataclass(frozen=True)
@@ -306,8 +306,8 @@ def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, ids
         distinct_sids=len(np.unique(codes, axis=0)),
         utilisation=tuple(float((c > 0).mean()) for c in counts),
         entropy_bits=tuple(_entropy(c) for c in counts),
-        quantisation_error=float(tokenizer.error(embeddings, own).mean()),
-        error_before_repair=float(tokenizer.error(embeddings, found).mean()),
+        quantisation_error=float(in_chunks(tokenizer.error, embeddings, own, rows=ITEMS_AT_ONCE).mean()),
+        error_before_repair=float(in_chunks(tokenizer.error, embeddings, found, rows=ITEMS_AT_ONCE).mean()),
         neighbour_agreement=_neighbour_agreement(embeddings, own),
         chance_agreement=min(10, len(codes) - 1) / max(len(codes) - 1, 1),
     )

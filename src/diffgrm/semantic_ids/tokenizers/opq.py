@@ -21,11 +21,16 @@ from diffgrm.semantic_ids.tokenizers.base import (
 )
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
+MOST_POINTS = 2**20  # items that PCA looks at, which bounds the memory of fitting
+
 
 class OPQTokenizer(Tokenizer):
     """n sub-vectors of a learnt rotation, each quantised by its own K-means codebook: unordered digits.
 
     The squared error of an item is a sum over digits, so :meth:`digit_costs` is exact for any change of digits.
+
+    PCA is learnt from all items in training, from a sample of ``MOST_POINTS`` where they are more; rotation and codebooks
+    from at most 256 of those a code, which faiss draws.
     """
 
     costs_add = True
@@ -55,7 +60,7 @@ class OPQTokenizer(Tokenizer):
         return 2 ** int(np.log2(items))
 
     def _fit(self, context: TokenizerContext) -> None:
-        embeddings = context.training_embeddings
+        embeddings = _learnt_from(context, self.seed)
         width = min(self.pca_width, embeddings.shape[1], len(embeddings) - 1)
         width -= width % self.n_digits
         if width < self.n_digits:
@@ -144,6 +149,14 @@ class OPQTokenizer(Tokenizer):
         check_shapes(arrays, {"mean": (e,), "projection": (e, width), "rotation": (width, width), "codebooks": books})
         self.mean, self.projection = arrays["mean"], arrays["projection"]
         self.rotation, self.codebooks = arrays["rotation"], arrays["codebooks"]
+
+
+def _learnt_from(context: TokenizerContext, seed: int) -> np.ndarray:
+    """Vectors [T, e] of the items in training, or of ``MOST_POINTS`` of them, drawn evenly."""
+    items = np.flatnonzero(context.in_training)
+    if len(items) > MOST_POINTS:
+        items = np.sort(np.random.default_rng(seed).choice(items, MOST_POINTS, replace=False))
+    return context.embeddings[items]
 
 
 def _principal_directions(points: np.ndarray, width: int, whiten: bool) -> tuple[np.ndarray, np.ndarray]:
