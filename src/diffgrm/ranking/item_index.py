@@ -163,5 +163,7 @@ def _selector(kept: np.ndarray | None) -> Any:
 
 
 def _widened(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Vectors with zeros behind them, which change no inner product."""
-    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, width - vectors.shape[1]))), dtype=np.float32)
+    """Vectors with zeros behind them, which change no inner product; the same where they are as wide already."""
+    if width > vectors.shape[1]:
+        vectors = np.pad(vectors, ((0, 0), (0, width - vectors.shape[1])))
+    return np.ascontiguousarray(vectors, dtype=np.float32)

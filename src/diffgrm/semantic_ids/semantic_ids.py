@@ -141,7 +141,7 @@ class SemanticIds:
         """
         found = tokenizer.encode(embeddings, items)
         ids = cls._settled(tokenizer, embeddings, found, collisions)
-        return ids, _report(tokenizer, embeddings, found, ids)
+        return ids, report(tokenizer, embeddings, found, ids)
 
     @classmethod
     def _settled(cls, tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, collisions: str) -> SemanticIds:
@@ -290,7 +290,8 @@ def tokenize_items(
     return SemanticIds.of(tokenizer, codes, collisions), TokenizerReport.from_dict(report)
 
 
-def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, ids: SemanticIds) -> TokenizerReport:
+def report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, ids: SemanticIds) -> TokenizerReport:
+    """What there is to say of semantic IDs; ``found`` [I, n] are the digits that the tokenizer gave."""
     codes, own = ids.codes, ids.codes[:, : tokenizer.n_digits]
     _, sizes = np.unique(found, axis=0, return_counts=True)
     counts = [np.bincount(codes[:, j], minlength=size) for j, size in enumerate(ids.codebook_sizes)]
