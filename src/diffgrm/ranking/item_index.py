@@ -25,6 +25,7 @@ PROBED = 8  # one in so many lists of IVF-PQ is looked at
 REFINED = 3  # times as many items as are asked for, which IVF-PQ gives, since it knows its vectors roughly
 ROUNDS, POINTS = 10, 64  # of K-means in IVF-PQ, and points for each of its centres
 NEAR_LISTS = 8  # lists that are looked at for the nearest of other rows
+LOOKING = 2**16  # rows that look at lists together, which bounds the memory
 MOST_CHANGED = 0.01  # share of the items that may come or change before the index is built anew
 
 
@@ -114,16 +115,40 @@ def near_rows(vectors: np.ndarray, others: np.ndarray, count: int) -> np.ndarray
     last that was found. All rows are of length 1.
 
     The others lie in about as many lists as the square root of A, of which the ``NEAR_LISTS`` nearest are looked at; so the
-    work grows with N times that root.
+    work grows with N times that root. It is done list by list, for all that look at one together.
     """
-    n_lists = int(2 ** max(0, round(np.log2(max(1, len(others))) / 2)))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(others.shape[1]), others.shape[1], n_lists, faiss.METRIC_INNER_PRODUCT)
+    n_lists, count = int(2 ** max(0, round(np.log2(max(1, len(others))) / 2))), min(count, len(others))
+    others, vectors = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (others, vectors))
+    lists = faiss.IndexFlatIP(others.shape[1])
+    index = faiss.IndexIVFFlat(lists, others.shape[1], n_lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = ROUNDS, POINTS, 1
-    index.cp.spherical, index.nprobe = True, min(NEAR_LISTS, n_lists)
-    others = np.ascontiguousarray(others, dtype=np.float32)
+    index.cp.spherical = True
     index.train(others)
-    index.add(others)
-    return index.search(np.ascontiguousarray(vectors, dtype=np.float32), min(count, len(others)))[1]
+    list_of = lists.search(others, 1)[1][:, 0]
+    order = np.argsort(list_of, kind="stable")
+    members = np.split(order, np.searchsorted(list_of[order], np.arange(1, n_lists)))
+    blocks = range(0, len(vectors), LOOKING)
+    found = [_near_rows(vectors[start : start + LOOKING], others, lists, members, count) for start in blocks]
+    return np.concatenate([np.empty((0, count), dtype=np.int64), *found])
+
+
+def _near_rows(vectors: np.ndarray, others: np.ndarray, lists: Any, members: list[np.ndarray], count: int) -> np.ndarray:
+    """[N, count] as :func:`near_rows`, by the places of the others in each list."""
+    probed = lists.search(vectors, min(NEAR_LISTS, len(members)))[1]
+    places = np.full((*probed.shape, count), -1, dtype=np.int64)
+    cosines = np.full(places.shape, -np.inf, dtype=np.float32)
+    looks = np.argsort(probed, axis=None, kind="stable")  # by list
+    ends = np.searchsorted(probed.ravel()[looks], np.arange(len(members) + 1))
+    for number, rows in enumerate(members):
+        row, slot = np.divmod(looks[ends[number] : ends[number + 1]], probed.shape[1])
+        if not len(row) or not len(rows):
+            continue
+        kept = min(count, len(rows))
+        cosine, best = faiss.knn(vectors[row], others[rows], kept, metric=faiss.METRIC_INNER_PRODUCT)
+        places[row, slot, :kept], cosines[row, slot, :kept] = rows[best], cosine
+    places, cosines = places.reshape(len(places), -1), cosines.reshape(len(places), -1)
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(places, best, 1)
 
 
 def _hnsw(vectors: np.ndarray) -> tuple[Any, Any]:
