@@ -19,6 +19,7 @@ from diffgrm.semantic_ids.tokenizers.base import (
     power_of_two,
     squared_distances,
 )
+from diffgrm.semantic_ids.tokenizers.codebooks import nearest
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 MOST_POINTS = 2**20  # items that PCA looks at, which bounds the memory of fitting
@@ -104,8 +105,12 @@ class OPQTokenizer(Tokenizer):
         return np.stack([squared_distances(pieces[:, j], self.codebooks[j]) for j in range(self.n_digits)], axis=1)
 
     def _encode(self, embeddings: np.ndarray) -> np.ndarray:
-        rows = max(1, 2**24 // (self.n_digits * self.codebook_size))
-        return in_chunks(lambda e: self._distances(e).argmin(-1), embeddings, rows=rows)
+        return in_chunks(self._nearest, embeddings, rows=max(1, 2**24 // (self.n_digits * self.codebook_size)))
+
+    def _nearest(self, embeddings: np.ndarray) -> np.ndarray:
+        assert self.codebooks is not None
+        pieces = self._subvectors(embeddings)
+        return np.stack([nearest(pieces[:, j], book) for j, book in enumerate(self.codebooks)], axis=1)
 
     def _digit_costs(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
         distances = self._distances(embeddings)
