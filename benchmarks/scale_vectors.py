@@ -1,8 +1,8 @@
 """What grows with items alone: ``python benchmarks/run.py scale vectors --json FILE --work FOLDER``.
 
-Vectors of width 64 are generated a block of items at a time into a file that is mapped into memory; semantic IDs of 8
-digits are made of them, and lists are found in one pass over those (logits are random: no network is asked), and through
-the index of an item scorer. No process may hold more than ``--cap`` GiB. ``own_mb`` is the most that the process held
+Vectors of width 64 are generated a block of items at a time into a file that is mapped into memory. Lists are found by
+vectors through the index of an item scorer, and by 16 random digits an item in one pass of the recipe ``generative-best``,
+whose network is not trained; semantic IDs of 8 digits are made of the vectors. No process may hold more than ``--cap`` GiB. ``own_mb`` is the most that the process held
 during a stage without the mapped file, ``cpu_seconds`` are those of processors, and exponents are of them. As in ``scale
 catalogue``, every stage is written to the JSON file when it is done, and a run that was killed goes on after the last.
 """
@@ -18,14 +18,14 @@ from scale_catalogue import Stage, by_stages
 
 STAGES = (
     Stage("vectors", "vectors"),
+    Stage("first list by 16 digits (tables)", "first_by_digits"),
+    Stage("a list by 16 digits", "by_digits"),
+    Stage("first candidates (ivf_pq)", "first_by_vectors"),
+    Stage("candidates", "by_vectors"),
     Stage("OPQ, 8 digits", "opq"),
     Stage("digits", "digits"),
     Stage("repair of collisions", "repair"),
     Stage("report", "report"),
-    Stage("first list by digits (tables)", "first_by_digits"),
-    Stage("a list by digits", "by_digits"),
-    Stage("first list by vectors (ivf_pq)", "first_by_vectors"),
-    Stage("a list by vectors", "by_vectors"),
 )
 
 
