@@ -1,10 +1,11 @@
 """What grows with items alone: ``python benchmarks/run.py scale vectors --json FILE --work FOLDER``.
 
 Vectors of width 64 are generated a block of items at a time into a file that is mapped into memory. Lists are found by
-vectors through the index of an item scorer, and by 16 random digits an item in one pass of the recipe ``generative-best``,
-whose network is not trained; semantic IDs of 8 digits are made of the vectors. No process may hold more than ``--cap`` GiB. ``own_mb`` is the most that the process held
-during a stage without the mapped file, ``cpu_seconds`` are those of processors, and exponents are of them. As in ``scale
-catalogue``, every stage is written to the JSON file when it is done, and a run that was killed goes on after the last.
+vectors through the index of an item scorer, and by 16 random digits an item in one pass of the recipe
+``generative-best``, whose network is not trained; semantic IDs of 8 digits are made of the vectors. No process may hold
+more than ``--cap`` GiB. ``own_mb`` is the most that the process held during a stage without the mapped file,
+``cpu_seconds`` are those of processors, and exponents are of them. As in ``scale catalogue``, every stage is written to
+the JSON file when it is done, and a run that was killed goes on after the last.
 """
 
 from __future__ import annotations
