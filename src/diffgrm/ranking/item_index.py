@@ -135,8 +135,8 @@ def near_rows(vectors: np.ndarray, others: np.ndarray, count: int) -> np.ndarray
 def _near_rows(vectors: np.ndarray, others: np.ndarray, lists: Any, members: list[np.ndarray], count: int) -> np.ndarray:
     """[N, count] as :func:`near_rows`, by the places of the others in each list."""
     probed = lists.search(vectors, min(NEAR_LISTS, len(members)))[1]
-    places = np.full((*probed.shape, count), -1, dtype=np.int64)
-    cosines = np.full(places.shape, -np.inf, dtype=np.float32)
+    places: np.ndarray = np.full((*probed.shape, count), -1, dtype=np.int64)
+    cosines: np.ndarray = np.full(places.shape, -np.inf, dtype=np.float32)
     looks = np.argsort(probed, axis=None, kind="stable")  # by list
     ends = np.searchsorted(probed.ravel()[looks], np.arange(len(members) + 1))
     for number, rows in enumerate(members):

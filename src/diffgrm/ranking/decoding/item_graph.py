@@ -68,7 +68,7 @@ class ItemGraph(Decoder):
         if self.edges is None:
             return self.one_pass.decode(task)
         assert task.code_tables is not None
-        sids, graph = task.catalogue.distinct_codes.long(), neighbours(task.catalogue, task.code_tables, self.edges)
+        sids, graph = task.catalogue.distinct_codes, neighbours(task.catalogue, task.code_tables, self.edges)
         hidden = torch.ones(len(task.memory), 1, sids.shape[1], dtype=torch.bool, device=task.seeds.device)
         log_p = task.denoise(hidden.long(), hidden, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]
         width = self._widths(task)
@@ -88,7 +88,7 @@ class ItemGraph(Decoder):
         if logger.isEnabledFor(logging.DEBUG):
             share = torch.stack([each[each >= 0].unique().numel() / torch.tensor(len(sids)) for each in torch.cat(met, 1)])
             logger.debug("%.4f of the catalogue was scored for each of %d users", share.mean().item(), len(share))
-        return items_from_sids(task, sids[nodes.clamp(min=0)], score)
+        return items_from_sids(task, sids[nodes.clamp(min=0)].long(), score)
 
     def _widths(self, task: Task) -> Tensor:
         """[B] items kept for each user: one more for each that it must not get."""
@@ -112,11 +112,12 @@ def neighbours(catalogue: Catalogue, tables: Tensor, edges: int) -> Tensor:
         tables: [n, K, d] vectors of codes.
         edges: E, at most D.
     """
-    sids = catalogue.distinct_codes.long()
+    sids = catalogue.distinct_codes
     edges = min(edges, len(sids))
     kept = _GRAPHS.get(catalogue)
     if kept is not None and kept[1].shape[1] == edges and torch.equal(kept[0], tables):
         return kept[1]
+    sids = sids.long()
     unit = F.normalize(tables.float(), dim=-1)
     alike = (1 + unit @ unit.mT) / 2  # [n, K, K]
     digit, itself = torch.arange(sids.shape[1], device=sids.device), torch.arange(len(sids), device=sids.device)
@@ -132,5 +133,5 @@ def neighbours(catalogue: Catalogue, tables: Tensor, edges: int) -> Tensor:
 
 def _scores(log_p: Tensor, sids: Tensor, nodes: Tensor) -> Tensor:
     """[B, M] sums of the log-probabilities [B, n, K] of the digits of nodes [B, M]; -inf where there is none (-1)."""
-    codes = sids[nodes.clamp(min=0)]  # [B, M, n]
+    codes = sids[nodes.clamp(min=0)].long()  # [B, M, n]
     return log_p.gather(2, codes.mT).sum(1).masked_fill(nodes < 0, -torch.inf)
