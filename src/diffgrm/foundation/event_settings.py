@@ -99,6 +99,11 @@ class EventSettings(Section):
         named = (self.event, self.rating, self.weight, self.session)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """What is not as usual, as YAML has it."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     def of_histories(self, columns: tuple[str, ...]) -> Self:
         """How histories that a model is asked with are read: ratings and sessions need not be there, weights say nothing.
 

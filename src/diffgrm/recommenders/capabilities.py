@@ -17,6 +17,10 @@ class Explains(Protocol):
         """Which digit of each of the k best items was filled when, and how sure the network was."""
         ...
 
+    def explanation_note(self) -> str:
+        """What those confidences leave unsaid of how lists come about; empty where they say all."""
+        ...
+
     def beams(self, history: Any, k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
         """The search for the k best items as it goes: the best partial SIDs after every step."""
         ...

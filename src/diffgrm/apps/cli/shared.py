@@ -280,12 +280,10 @@ def dataset_of(
     if name is not None:
         if interactions is not None or items is not None:
             raise DataError("give either --dataset NAME or --interactions and --items, not both")
+        found = load_source(name, settings)
         if settings != PLAIN:
-            raise DataError(
-                f"--dataset {name} is read as its publisher has it, and the recipe's section events is for tables; give "
-                "them with --interactions and --items"
-            )
-        return load_source(name)
+            say(f"{name}: {found.report}.")
+        return found
     if interactions is None or items is None:
         raise DataError("give --interactions FILE and --items FILE, or --dataset NAME")
     label = interactions.resolve().parent.name or interactions.stem
