@@ -3,9 +3,9 @@
     python benchmarks/run.py decode --data DATA/amazon-beauty --json docs/results/speed/decode.json
 
 QUESTION is one of train, history, compile, decode, bf16, latency, evaluate, memory, tokenise, scaling, serve, onnx, or
-``scale`` and what grows (``events``, ``catalogue``, or the ``whole`` way; see ``scale_events.py`` and its like). Each side
-lives in a process of its own with the same threads; they take turns, and the ratio is the median of the ratios of
-neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peers`` makes one,
+``scale`` and what grows (``events``, ``catalogue``, ``vectors``, or the ``whole`` way; see ``scale_events.py`` and its
+like). Each side lives in a process of its own with the same threads; they take turns, and the ratio is the median of the
+ratios of neighbouring turns (the peer's time over ours). The peer runs in its own environment: ``make peers`` makes one,
 ``--peer-python`` names it; without it only we are measured.
 
 Nothing measured here depends on the weights but how early the last digit of a constrained search stops asking. ``--model``
@@ -35,6 +35,7 @@ from diffgrm.apps.machine import machine
 from diffgrm.recommenders.trained_network import NETWORK
 from scale_catalogue import scale_catalogue
 from scale_events import scale_events
+from scale_vectors import scale_vectors
 from scale_whole import RECIPES, scale_whole
 from serve import serve
 from turns import Worker, close, how_alike, keep, matrix_speed
@@ -331,7 +332,7 @@ class Bench:
 
 QUESTIONS = ("train", "history", "compile", "decode", "bf16", "latency", "evaluate", "memory")
 QUESTIONS += ("tokenise", "scaling", "serve", "onnx", "scale")
-GROWS = {"events": scale_events, "catalogue": scale_catalogue, "whole": scale_whole}
+GROWS = {"events": scale_events, "catalogue": scale_catalogue, "vectors": scale_vectors, "whole": scale_whole}
 
 
 def compared(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -370,12 +371,12 @@ def main() -> None:
     parser.add_argument("--beams", type=int, nargs="*", default=[32, 128, 256, 512])
     parser.add_argument("--users", type=int, help="test users; 512, or all of them for onnx")
     parser.add_argument(
-        "--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="of scale catalogue and whole"
+        "--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="of scale catalogue, vectors and whole"
     )
     parser.add_argument("--steps", type=int, default=300, help="of training, of scale whole")
     parser.add_argument("--changes", nargs="*", default=[], help="of the recipes of scale whole, such as seed=1")
     parser.add_argument("--models", nargs="*", choices=RECIPES, default=list(RECIPES), help="of scale whole")
-    parser.add_argument("--cap", type=float, default=16, help="GiB that a process of scale whole may hold")
+    parser.add_argument("--cap", type=float, default=16, help="GiB that a process of scale vectors and whole may hold")
     parser.add_argument("--work", type=Path, help="folder where scale keeps what stages make; a temporary one")
     parser.add_argument("--events", type=int, nargs="*", default=[1_000_000, 10_000_000], help="of scale events")
     arguments = parser.parse_args()

@@ -52,14 +52,26 @@ STAGES = (
 
 def scale_catalogue(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What is measured, and the cases: one a stage and size, and one a stage with its exponents."""
+    return by_stages(arguments, folder, "catalogue.py", STAGES, "seconds")
+
+
+def by_stages(
+    arguments: argparse.Namespace, folder: Path, script: str, stages: tuple[Stage, ...], what: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The stages of a worker, size by size.
+
+    Args:
+        script: the worker.
+        what: number of an answer whose growth is told.
+    """
     if too_few := [items for items in arguments.items if items < FEWEST]:
         raise SystemExit(f"--items {too_few[0]}: expected {FEWEST:,} or more, since tokenizers learn 256 codes a digit")
     done = done_before(arguments.json)
     for items in arguments.items:
-        missing = [stage for stage in STAGES if (stage.name, items) not in done]
+        missing = [stage for stage in stages if (stage.name, items) not in done]
         if missing:
             work = (arguments.work or folder) / str(items)
-            worker = Worker(sys.executable, "catalogue.py", arguments.threads, work, {"items": items})
+            worker = Worker(sys.executable, script, arguments.threads, work, {"items": items})
             for stage in missing:
                 worker.ask(do="prepare", stage=stage.name, needs=stage.needs)
                 answer = worker.ask(do=stage.do, **dict(stage.given))
@@ -71,8 +83,8 @@ def scale_catalogue(arguments: argparse.Namespace, folder: Path) -> tuple[dict[s
                 keep({"cases": list(done.values())}, arguments.json)
             worker.close()
     facts = {"grows": arguments.grows, "threads": arguments.threads, "measured": time.strftime("%Y-%m-%d")}
-    cases = [done[stage.name, items] for items in arguments.items for stage in STAGES]
-    return facts, [*cases, *(growth(stage.name, done, arguments.items) for stage in STAGES)]
+    cases = [done[stage.name, items] for items in arguments.items for stage in stages]
+    return facts, [*cases, *(growth(stage.name, done, arguments.items, what) for stage in stages)]
 
 
 def done_before(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:

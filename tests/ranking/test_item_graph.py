@@ -55,7 +55,7 @@ def test_edges_lead_to_the_most_similar_items(codes, monkeypatch):
     """Block after block."""
     monkeypatch.setattr(item_graph, "AT_ONCE", 1000)
     catalogue, tables = Catalogue(codes, K), torch.randn(N, K, 5, generator=torch.Generator().manual_seed(0))
-    graph, sids = neighbours(catalogue, tables, 12), catalogue.distinct_codes
+    graph, sids = neighbours(catalogue, tables, 12), catalogue.distinct_codes.long()
     rows = torch.stack([tables[digit, sids[:, digit]] for digit in range(N)], 1)  # [D, n, d]
     alike = ((1 + F.cosine_similarity(rows[:, None], rows[None], dim=-1)) / 2).mean(-1)
     assert torch.allclose(alike.gather(1, graph.long()), alike.topk(12).values, atol=1e-6)

@@ -27,6 +27,11 @@ def test_only_the_best_neighbours_are_kept():
     assert (found > 0).sum(1).max() == 1 and found[0, 1] > 0 and found[0, 2] == 0
 
 
+def test_of_neighbours_that_are_equally_near_the_first_are_kept():
+    train = Ragged.from_lists([[0, 1], [0, 2], [0, 3], [0, 4], [0, 4]])
+    assert ItemKNN(shrink=0, neighbours=3).fit(train, 5)[[0]].indices.tolist() == [1, 2, 4]
+
+
 @pytest.mark.parametrize("at_once", [1, 40, 300])
 def test_how_many_pairs_are_sorted_at_once_changes_nothing(at_once, monkeypatch):
     generator = np.random.default_rng(0)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.storage import State
+from diffgrm.ranking import item_index
 from diffgrm.ranking.item_scoring import text_neighbours
 from diffgrm.ranking.item_scoring.text_neighbours import NEIGHBOURS, TextNeighbours
 from diffgrm.semantic_ids.embeddings.base import normalise
@@ -80,6 +81,26 @@ def test_many_texts_are_looked_up_and_weigh_what_they_do_where_all_are_compared(
         same = [np.allclose(weights[item], exact[item], atol=1e-5) for item in np.flatnonzero(~found.has_events)]
         assert np.mean(same) > 0.9 and np.array_equal(weights[::2], exact[::2])
         assert weights.sum(1) == pytest.approx(np.ones(2000), abs=1e-5) and (weights[:, 1::2] == 0).all()
+
+
+@pytest.mark.parametrize("looking", [7, 2**16])
+@pytest.mark.parametrize("probed", [2, 1000])
+def test_rows_that_are_looked_up_are_the_nearest_of_the_lists_that_are_looked_at(probed, looking, monkeypatch):
+    """All of them where all lists are; and few at a time, or many, are the same."""
+    generator = np.random.default_rng(1)
+    others, vectors = clustered(generator, 500), clustered(generator, 60)
+    monkeypatch.setattr(item_index, "NEAR_LISTS", probed)
+    whole = item_index.near_rows(vectors, others, 20)
+    monkeypatch.setattr(item_index, "LOOKING", looking)
+    found = item_index.near_rows(vectors, others, 20)
+    assert np.array_equal(found, whole) and found.shape == (60, 20)
+    cosine = vectors @ others.T
+    wanted = -np.sort(-cosine, axis=1)[:, :20]
+    mine = np.where(found < 0, -np.inf, np.take_along_axis(cosine, found, 1))
+    assert (mine[:, 1:] <= mine[:, :-1] + 1e-6).all() and (mine <= wanted + 1e-6).all()
+    assert probed == 2 or np.allclose(mine, wanted, atol=1e-6)
+    assert item_index.near_rows(vectors[:0], others, 20).shape == (0, 20)
+    assert item_index.near_rows(vectors, others[:1], 20).tolist() == [[0]] * 60
 
 
 def test_of_equal_texts_that_are_looked_up_the_first_are_borrowed_from(monkeypatch):

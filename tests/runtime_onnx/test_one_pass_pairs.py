@@ -43,7 +43,9 @@ def ranked(items, users=OF_USERS):
     return by_numpy.OnePass(0.0, items).decode(task, SEEN)
 
 
-def test_both_runtimes_give_the_same_lists():
+@pytest.mark.parametrize("block", [7, 2**16])
+def test_both_runtimes_give_the_same_lists(block, monkeypatch):
+    monkeypatch.setattr(by_numpy, "BLOCK", block)
     catalogue = in_torch.Catalogue(torch.from_numpy(CODES), K, torch.arange(ITEMS) % 5 > 0)
     pairs = base.PairScores(torch.from_numpy(OF_USERS), torch.from_numpy(of_sids()))
     excluded = in_torch.Excluded.from_ragged(SEEN, ITEMS)

@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from diffgrm.foundation.schema import TokenizerError
+from diffgrm.semantic_ids import collisions
 from diffgrm.semantic_ids.collisions import reassign
 from diffgrm.semantic_ids.free_codes import CodeKeys, nearest_codes
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
@@ -58,6 +59,25 @@ def test_the_repair_costs_no_more_than_the_best_assignment_of_the_colliding_item
     assert mine == pytest.approx(best, rel=0.02)
 
 
+def test_many_items_are_settled_a_block_at_a_time(crowd, monkeypatch):
+    """Whole cells in each, so that one item of each stays; the error hardly grows."""
+    tokenizer, vectors, codes = crowd
+    whole = reassign(tokenizer, vectors, codes)
+    sizes, candidates = [], collisions.free_candidates
+
+    def told(tokenizer, embeddings, *rest):
+        sizes.append(len(embeddings) * rest[-1])
+        return candidates(tokenizer, embeddings, *rest)
+
+    monkeypatch.setattr(collisions, "free_candidates", told)
+    monkeypatch.setattr(collisions, "MOST_CANDIDATES", 64 * 40)
+    blocks = reassign(tokenizer, vectors, codes)
+    largest = np.unique(codes, axis=0, return_counts=True)[1].max()
+    assert len(sizes) > 5 and max(sizes) < 64 * (40 + largest)
+    assert len(np.unique(blocks.codes, axis=0)) == len(vectors) and blocks.moved.sum() == whole.moved.sum()
+    assert tokenizer.error(vectors, blocks.codes).sum() < 1.1 * tokenizer.error(vectors, whole.codes).sum()
+
+
 def test_many_identical_items_find_room():
     vectors = np.random.default_rng(0).normal(size=(1500, 8)).astype(np.float32)
     vectors[:700] = vectors[0]
@@ -95,6 +115,21 @@ def test_nearest_codes_lists_the_cheapest_combinations_in_order():
         assert np.allclose(sums[row], np.sort(total)[:40])
         assert np.allclose(costs[row][np.arange(3), codes[row]].sum(1), sums[row])
         assert len(np.unique(codes[row], axis=0)) == 40
+
+
+@pytest.mark.parametrize("count", [7, 40, 300])
+def test_of_combinations_that_cost_the_same_those_of_smaller_codes_come_first(count):
+    """Digit by digit, as a sort that keeps the order of equal sums gives them."""
+    costs = np.random.default_rng(2).integers(0, 4, (20, 3, 6)).astype(float)
+    for row, found in zip(costs, nearest_codes(costs, count)[0], strict=True):
+        kept, sums = [()], np.zeros(1)
+        for digit in row:
+            best = np.argsort(digit, kind="stable")
+            total = (sums[:, None] + digit[best]).ravel()
+            order = np.argsort(total, kind="stable")[:count]
+            kept = [(*kept[place // 6], int(best[place % 6])) for place in order]
+            sums = total[order]
+        assert [tuple(code) for code in found.tolist()] == kept
 
 
 @pytest.mark.parametrize(("n", "size"), [(4, 256), (64, 256), (3, 65536)])

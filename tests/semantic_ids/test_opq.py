@@ -7,6 +7,7 @@ import pytest
 
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import TokenizerError
+from diffgrm.semantic_ids.tokenizers import opq
 from diffgrm.semantic_ids.tokenizers.base import TokenizerContext
 from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
 
@@ -56,3 +57,13 @@ def test_tokenizers_without_such_vectors_say_so(name):
     tokenizer = resolve("tokenizer", name)(n_digits=3, codebook_size=8).fit(TokenizerContext.of(VECTORS))
     with pytest.raises(TokenizerError, match=r"has no vectors of codes that add up to items'; use tokenizer.name=opq"):
         tokenizer.code_vectors()
+
+
+def test_of_more_items_than_the_most_a_sample_in_training_is_learnt_from(monkeypatch):
+    monkeypatch.setattr(opq, "MOST_POINTS", 60)
+    in_training = np.arange(len(VECTORS)) % 2 == 0
+    context = TokenizerContext(VECTORS, in_training)
+    found = OPQTokenizer(**SIZES, seed=3).fit(context)
+    sample = np.sort(np.random.default_rng(3).choice(np.flatnonzero(in_training), 60, replace=False))
+    wanted = OPQTokenizer(**SIZES, seed=3).fit(TokenizerContext.of(VECTORS[sample]))
+    assert all(np.array_equal(array, wanted.state().arrays[name]) for name, array in found.state().arrays.items())

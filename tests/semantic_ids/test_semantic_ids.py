@@ -8,6 +8,7 @@ import pytest
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import ModelFolderError, TokenizerError
 from diffgrm.foundation.storage import State
+from diffgrm.semantic_ids import semantic_ids
 from diffgrm.semantic_ids.semantic_ids import SemanticIds, TokenizerReport
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 from diffgrm.semantic_ids.tokenizers.opq import OPQTokenizer
@@ -48,6 +49,26 @@ def test_the_report_tells_neighbours_from_strangers(vectors, tokenizer):
     assert report.neighbour_agreement > 10 * report.chance_agreement
     assert report.neighbour_agreement == pytest.approx(lost.neighbour_agreement, abs=0.1)  # order of items is irrelevant
     assert all(0 < u <= 1 for u in report.utilisation) and all(0 < e <= 4 for e in report.entropy_bits)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 2**16])
+@pytest.mark.parametrize("count", [2, 9, 400])
+def test_neighbour_agreement_is_that_of_all_pairs_of_items(vectors, tokenizer, count, at_once, monkeypatch):
+    """However many items are compared at once; ties in digits count by the chance that they are drawn."""
+    monkeypatch.setattr(semantic_ids, "ITEMS_AT_ONCE", at_once)
+    some, near = vectors[:count], min(10, count - 1)
+    ids, report = SemanticIds.build(tokenizer, some)
+    unit = some / np.linalg.norm(some, axis=1, keepdims=True)
+    wanted = []
+    for item in range(count):
+        others = np.delete(np.arange(count), item)
+        nearest = others[np.argsort(-(unit[others] @ unit[item]), kind="stable")[:near]]
+        shared = (ids.codes[others] == ids.codes[item]).sum(1)
+        cut = np.sort(shared)[-near]
+        chance = (near - (shared > cut).sum()) / (shared == cut).sum()
+        of_nearest = (ids.codes[nearest] == ids.codes[item]).sum(1)
+        wanted.append(((of_nearest > cut) + (of_nearest == cut) * chance).sum() / near)
+    assert report.neighbour_agreement == pytest.approx(np.mean(wanted), abs=1e-9)
 
 
 def test_items_that_share_a_sid_have_one_number():

@@ -1,4 +1,4 @@
-"""Sparse matrices: in model folders, three arrays each, checked on reading; and products of few rows."""
+"""Sparse matrices: in model folders, three arrays each, checked on reading; products of few rows; largest of each row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from diffgrm.foundation.schema import ModelFolderError
 
 PARTS = ("data", "indices", "indptr")
+AT_ONCE = 2**22  # numbers that are compared at once, unless one row has more
 
 
 def arrays_of(matrix: sp.csr_array) -> dict[str, np.ndarray]:
@@ -51,3 +52,33 @@ def product_of_few(rows: sp.csr_array, matrix: sp.csr_array) -> sp.csr_array:
     row = np.repeat(np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), length)
     value = np.repeat(rows.data, length) * matrix.data[place]
     return sp.coo_array((value, (row, matrix.indices[place])), shape=(rows.shape[0], matrix.shape[1])).tocsr()
+
+
+def largest_of_rows(values: np.ndarray, starts: np.ndarray, count: int) -> np.ndarray:
+    """[P] bool, which numbers are among the ``count`` largest of their row; of equal ones, the first.
+
+    Rows of about one length are compared together, so that the time grows with the numbers.
+
+    Args:
+        values: [P], row after row.
+        starts: [R + 1] where each row begins, and the end.
+
+    >>> largest_of_rows(np.array([1.0, 3.0, 2.0, 2.0, 5.0]), np.array([0, 4, 5]), 2).tolist()
+    [False, True, True, False, True]
+    """
+    keep, lengths = np.ones(len(values), dtype=bool), np.diff(starts)
+    rows = np.flatnonzero(lengths > count)
+    rows = rows[np.argsort(-lengths[rows], kind="stable")]
+    while len(rows):
+        width = int(lengths[rows[0]])
+        now, rows = np.split(rows, [max(1, AT_ONCE // width)])
+        column = np.arange(width)
+        inside = column < lengths[now, None]
+        places = (starts[now, None] + column)[inside]
+        padded = np.full(inside.shape, -np.inf)
+        padded[inside] = values[places]
+        least = np.partition(padded, width - count, axis=1)[:, width - count, None]
+        above, level = padded > least, padded == least
+        level &= level.cumsum(axis=1) <= count - above.sum(axis=1, keepdims=True)
+        keep[places] = (above | level)[inside]
+    return keep

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.ranking.digit_sums import places_of
 from diffgrm.semantic_ids.catalogue_tables import CatalogueTables, blocks, excluded_keys
 
 
@@ -115,8 +116,13 @@ class Catalogue:
 
     @cached_property
     def distinct_codes(self) -> Tensor:
-        """[D, n] int64, the different SIDs of the recommendable items."""
+        """[D, n] the different SIDs of the recommendable items, as small integers."""
         return self._here(self.tables.distinct_codes)
+
+    @cached_property
+    def distinct_places(self) -> Tensor:
+        """[D, n] int32 numbers of the (digit, code)s of the different SIDs, for sums of logits over all of them."""
+        return places_of(self.distinct_codes, self.codebook_size).contiguous()
 
     @cached_property
     def distinct_items(self) -> Tensor:

@@ -16,10 +16,19 @@ def sum_of_digits(logits: Tensor, codes: Tensor) -> Tensor:
     >>> sum_of_digits(torch.tensor([[[0.0, 1.0], [10.0, 20.0]]]), torch.tensor([[0, 1], [1, 0]])).tolist()
     [[20.0, 11.0]]
     """
-    rows, n, K = logits.shape
-    if rows == 1:  # embedding_bag takes a slow way for vectors of width 1: two rows are summed in a small part of the time
-        return sum_of_digits(logits.expand(2, -1, -1), codes)[:1]
-    places = codes.long() + torch.arange(n, device=codes.device) * K
+    return sum_at(logits, places_of(codes, logits.shape[2]))
+
+
+def places_of(codes: Tensor, codebook_size: int) -> Tensor:
+    """[D, n] int32 numbers of (digit, code)s among all n K, of semantic IDs [D, n]; half the bytes of a long to read."""
+    digit = torch.arange(codes.shape[1], dtype=torch.int32, device=codes.device)
+    return codes.int() + digit * codebook_size
+
+
+def sum_at(logits: Tensor, places: Tensor) -> Tensor:
+    """:func:`sum_of_digits` of semantic IDs whose :func:`places_of` [D, n] are at hand."""
+    if len(logits) == 1:  # embedding_bag takes a slow way for vectors of width 1: two rows are summed in a part of the time
+        return sum_at(logits.expand(2, -1, -1), places)[:1]
     return F.embedding_bag(places, logits.flatten(1).T.contiguous(), mode="sum").T
 
 

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import faiss as stubbed
 import numpy as np
 
+from diffgrm.foundation.fingerprints import fingerprints
+
 faiss: Any = stubbed  # whose stubs know neither keyword arguments nor arrays
 IndexKind = Literal["hnsw", "ivf_pq"]
 
@@ -23,8 +25,8 @@ PROBED = 8  # one in so many lists of IVF-PQ is looked at
 REFINED = 3  # times as many items as are asked for, which IVF-PQ gives, since it knows its vectors roughly
 ROUNDS, POINTS = 10, 64  # of K-means in IVF-PQ, and points for each of its centres
 NEAR_LISTS = 8  # lists that are looked at for the nearest of other rows
+LOOKING = 2**16  # rows that look at lists together, which bounds the memory
 MOST_CHANGED = 0.01  # share of the items that may come or change before the index is built anew
-HASHED = 2**16  # rows of which the fingerprints are made at once
 
 
 class ItemIndex:
@@ -39,7 +41,7 @@ class ItemIndex:
 
     def __init__(self, kind: IndexKind, vectors: np.ndarray) -> None:
         self.kind, self.n_items = kind, len(vectors)
-        self._prints, self._width = _fingerprints(vectors), vectors.shape[1]
+        self._prints, self._width = fingerprints(vectors), vectors.shape[1]
         self._index, self._seek = _hnsw(vectors) if kind == "hnsw" else _ivf_pq(vectors)
         self._later = np.empty(0, dtype=np.int64)  # positions of items that came or changed since
         self._later_vectors = vectors[:0]
@@ -49,7 +51,7 @@ class ItemIndex:
         built = len(self._prints)
         if vectors.shape[1] != self._width or len(vectors) < built:
             return None
-        differs = np.flatnonzero(_fingerprints(vectors[:built]) != self._prints)
+        differs = np.flatnonzero(fingerprints(vectors[:built]) != self._prints)
         later = np.concatenate([differs, np.arange(built, len(vectors))])
         if len(later) > MOST_CHANGED * built:
             return None
@@ -113,16 +115,40 @@ def near_rows(vectors: np.ndarray, others: np.ndarray, count: int) -> np.ndarray
     last that was found. All rows are of length 1.
 
     The others lie in about as many lists as the square root of A, of which the ``NEAR_LISTS`` nearest are looked at; so the
-    work grows with N times that root.
+    work grows with N times that root. It is done list by list, for all that look at one together.
     """
-    n_lists = int(2 ** max(0, round(np.log2(max(1, len(others))) / 2)))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(others.shape[1]), others.shape[1], n_lists, faiss.METRIC_INNER_PRODUCT)
+    n_lists, count = int(2 ** max(0, round(np.log2(max(1, len(others))) / 2))), min(count, len(others))
+    others, vectors = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (others, vectors))
+    lists = faiss.IndexFlatIP(others.shape[1])
+    index = faiss.IndexIVFFlat(lists, others.shape[1], n_lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = ROUNDS, POINTS, 1
-    index.cp.spherical, index.nprobe = True, min(NEAR_LISTS, n_lists)
-    others = np.ascontiguousarray(others, dtype=np.float32)
+    index.cp.spherical = True
     index.train(others)
-    index.add(others)
-    return index.search(np.ascontiguousarray(vectors, dtype=np.float32), min(count, len(others)))[1]
+    list_of = lists.search(others, 1)[1][:, 0]
+    order = np.argsort(list_of, kind="stable")
+    members = np.split(order, np.searchsorted(list_of[order], np.arange(1, n_lists)))
+    blocks = range(0, len(vectors), LOOKING)
+    found = [_near_rows(vectors[start : start + LOOKING], others, lists, members, count) for start in blocks]
+    return np.concatenate([np.empty((0, count), dtype=np.int64), *found])
+
+
+def _near_rows(vectors: np.ndarray, others: np.ndarray, lists: Any, members: list[np.ndarray], count: int) -> np.ndarray:
+    """[N, count] as :func:`near_rows`, by the places of the others in each list."""
+    probed = lists.search(vectors, min(NEAR_LISTS, len(members)))[1]
+    places: np.ndarray = np.full((*probed.shape, count), -1, dtype=np.int64)
+    cosines: np.ndarray = np.full(places.shape, -np.inf, dtype=np.float32)
+    looks = np.argsort(probed, axis=None, kind="stable")  # by list
+    ends = np.searchsorted(probed.ravel()[looks], np.arange(len(members) + 1))
+    for number, rows in enumerate(members):
+        row, slot = np.divmod(looks[ends[number] : ends[number + 1]], probed.shape[1])
+        if not len(row) or not len(rows):
+            continue
+        kept = min(count, len(rows))
+        cosine, best = faiss.knn(vectors[row], others[rows], kept, metric=faiss.METRIC_INNER_PRODUCT)
+        places[row, slot, :kept], cosines[row, slot, :kept] = rows[best], cosine
+    places, cosines = places.reshape(len(places), -1), cosines.reshape(len(places), -1)
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(places, best, 1)
 
 
 def _hnsw(vectors: np.ndarray) -> tuple[Any, Any]:
@@ -162,15 +188,7 @@ def _selector(kept: np.ndarray | None) -> Any:
 
 
 def _widened(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Vectors with zeros behind them, which change no inner product."""
-    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, width - vectors.shape[1]))), dtype=np.float32)
-
-
-def _fingerprints(vectors: np.ndarray) -> np.ndarray:
-    """[I] uint64 that tell rows apart: two that differ have the same number with a chance of 10^-10 at most."""
-    words = np.random.default_rng(1603_09320).integers(0, 2**64, vectors.shape[1], dtype=np.uint64) | np.uint64(1)
-    found = np.empty(len(vectors), dtype=np.uint64)
-    for start in range(0, len(vectors), HASHED):
-        rows = np.ascontiguousarray(vectors[start : start + HASHED], dtype=np.float32).view(np.uint32)
-        found[start : start + HASHED] = (rows * words).sum(1, dtype=np.uint64)
-    return found
+    """Vectors with zeros behind them, which change no inner product; the same where they are as wide already."""
+    if width > vectors.shape[1]:
+        vectors = np.pad(vectors, ((0, 0), (0, width - vectors.shape[1])))
+    return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.marks import Weights
+from diffgrm.foundation.sparse import largest_of_rows
 
-PAIRS_AT_ONCE = 2**24  # of items that users met together, which are sorted at once
+PAIRS_AT_ONCE = 2**24  # of items that users met together, which are compared at once
 NeighbourCount = Annotated[int, Field(ge=1), "most similar items kept for each item"]
 Shrink = Annotated[float, Field(ge=0), "added to the product of norms, so that few users mean little"]
 Last = Annotated[int | None, Field(ge=1), "most recent history items that count; null: all"]
@@ -36,7 +37,8 @@ def _met(rows: Ragged, weights: Weights | None, n_items: int) -> sp.csr_array:
     Args:
         weights: over all training events, of which these are some; None: every user counts 1.
     """
-    user, item = np.repeat(np.arange(len(rows)), rows.lengths), rows.values
+    user = np.repeat(np.arange(len(rows), dtype=np.int32), rows.lengths)  # 32 bits: pairs of items are many
+    item = rows.values.astype(np.int32)
     if weights is None:
         met = sp.coo_array((np.ones(len(user)), (user, item)), shape=(len(rows), n_items)).tocsr()
         met.data[:] = 1.0  # however often
@@ -47,6 +49,11 @@ def _met(rows: Ragged, weights: Weights | None, n_items: int) -> sp.csr_array:
     user, item, value = user[order], item[order], value[order]
     last = np.append((user[1:] != user[:-1]) | (item[1:] != item[:-1]), [True] * (len(user) > 0))
     return sp.coo_array((value[last], (user[last], item[last])), shape=(len(rows), n_items)).tocsr()
+
+
+def _starts(row: np.ndarray, rows: int) -> np.ndarray:
+    """[rows + 1] where the numbers of each row begin, by the row of each, in order."""
+    return np.searchsorted(row, np.arange(rows + 1))
 
 
 class ItemKNN:
@@ -81,25 +88,26 @@ class ItemKNN:
             while len(sums) > 1 and 2 * sums[-1].nnz >= sums[-2].nnz:  # so that no pair is added up more than a few times
                 sums[-2:] = [sums[-2] + sums[-1]]
         together, norms = sum(reversed(sums[:-1]), sums[-1]), (np.sqrt(users), np.sqrt(learnt_from))
+        together.sort_indices()
         cuts = np.flatnonzero(np.diff(together.indptr[1:] // PAIRS_AT_ONCE)) + 1
         blocks = np.split(np.arange(n_items), cuts)
-        found = [self._nearest(items, sp.coo_array(together[items]), *norms) for items in blocks]
-        row, column, value = map(np.concatenate, zip(*found, strict=True))
-        return sp.coo_array((value, (row, column)), shape=(n_items, n_items)).tocsr()
+        return sp.csr_array(sp.vstack([self._nearest(items, together[items], *norms) for items in blocks]))
 
     def _nearest(
-        self, items: np.ndarray, together: sp.coo_array, norm: np.ndarray, norm_learnt: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        """The nearest of some items [N]: item, neighbour and similarity, by how many users met both [N, I]."""
-        row, column = together.coords
+        self, items: np.ndarray, together: sp.csr_array, norm: np.ndarray, norm_learnt: np.ndarray
+    ) -> sp.csr_array:
+        """[N, I] similarity of some items [N] to their nearest, by how many users met both [N, I] and norms [I].
+
+        Of neighbours that are equally near, those that come first are kept.
+        """
+        row, column = np.repeat(np.arange(len(items)), np.diff(together.indptr)), together.indices
         value = together.data / (norm[items[row]] * norm_learnt[column] + self.shrink)
-        keep = items[row] != column
-        row, column, value = row[keep], column[keep], value[keep]
-        order = np.lexsort((column, -value, row))  # each row's best first
-        row, column, value = row[order], column[order], value[order]
-        start = np.searchsorted(row, np.arange(len(items)))
-        best = np.arange(len(row)) - start[row] < self.neighbours
-        return items[row[best]], column[best].astype(np.int64), value[best]
+        other = items[row] != column
+        row, column, value = row[other], column[other], value[other]
+        best = largest_of_rows(value, _starts(row, len(items)), self.neighbours)
+        return sp.csr_array(
+            (value[best], column[best], _starts(row[best], len(items)).astype(column.dtype)), shape=together.shape
+        )
 
     def scores(self, histories: Ragged, similarity: sp.csr_array) -> np.ndarray:
         """[U, I] sum over the history of weight times similarity."""

@@ -14,6 +14,8 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.runtime_onnx.search import Task, best_of, items_from_sids, log_softmax
 
+BLOCK = 2**16  # semantic IDs whose sums stay in the cache of a processor while they are made
+
 
 @dataclass(frozen=True)
 class OnePass:
@@ -36,9 +38,12 @@ class OnePass:
         """See :meth:`diffgrm.runtime_onnx.decoding.Decoding.decode`."""
         tables, masked = task.catalogue.tables, np.ones((len(task.memory), 1, task.catalogue.n_digits), dtype=bool)
         log_p = log_softmax(task.network.denoise(masked.astype(np.int64), masked, task.memory))[:, 0]  # [B, n, K]
-        score = np.zeros((len(log_p), len(tables.distinct_codes)), dtype=np.float32)  # [B, D]
-        for digit, codes in enumerate(tables.distinct_codes.T):
-            score += log_p[:, digit, codes]
+        columns = tables.distinct_codes.T
+        score = np.zeros((len(log_p), columns.shape[1]), dtype=np.float32)  # [B, D]
+        for start in range(0, columns.shape[1], BLOCK):
+            block = slice(start, start + BLOCK)
+            for digit, codes in enumerate(columns):
+                score[:, block] += log_p[:, digit].take(codes[block], axis=1)
         score += np.float32(self.new_items) * tables.new_sids
         if (pairs := self._checked_pairs(task)) is not None:
             score += task.memory.pairs @ pairs[tables.distinct_items].T

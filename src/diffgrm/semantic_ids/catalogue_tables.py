@@ -192,8 +192,8 @@ class CatalogueTables:
 
     @cached_property
     def distinct_codes(self) -> np.ndarray:
-        """[D, n] int64, the different SIDs of the recommendable items, in order of their keys."""
-        return self.codes[self.sid_rows[self._first_rows]].astype(np.int64)
+        """[D, n] the different SIDs of the recommendable items, in order of their keys: small integers, digit by digit."""
+        return np.asfortranarray(self.codes[self.sid_rows[self._first_rows]])
 
     @cached_property
     def distinct_items(self) -> np.ndarray:

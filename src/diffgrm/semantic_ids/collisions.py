@@ -18,13 +18,14 @@ import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
+from diffgrm.foundation.fingerprints import fingerprints
 from diffgrm.foundation.schema import TokenizerError
 from diffgrm.semantic_ids.crowds import deal
 from diffgrm.semantic_ids.free_codes import CodeKeys, free_candidates
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
 FIRST_LIST, LONGEST_LIST, SHORTEST_LIST = 64, 2**16, 4  # candidate codes of an item
-MOST_CANDIDATES = 2**22  # of the items that are looked at together, after the first round
+MOST_CANDIDATES = 2**22  # of the items that are looked at together, which bounds the memory
 LARGEST_PROBLEM, PROBLEM_BLOCK = 4000, 500  # items that compete with each other; items solved in one call
 CROWD = 500  # more items than this that compete for fewer codes than they are share a list
 NOWHERE = -2
@@ -118,12 +119,17 @@ def _settled(
     codes = original.copy()
     _, cell, sizes = np.unique(keys(original), return_inverse=True, return_counts=True)
     waiting = np.flatnonzero(sizes[cell] <= CROWD)
+    block = np.cumsum(np.where(sizes <= CROWD, sizes, 0))[cell] * FIRST_LIST // MOST_CANDIDATES  # of cells that are whole
     crowds = [(items, homes) for items in _groups(cell, sizes, CROWD)]
     longest, length = min(LONGEST_LIST, prod(tokenizer.codebook_sizes)), FIRST_LIST
     while waiting.size:
         first_round, left = homes is not None, []
-        at_once = len(waiting) if length == FIRST_LIST else max(1, MOST_CANDIDATES // length)
-        for items in np.split(waiting, range(at_once, len(waiting), at_once)):
+        if first_round:  # who may stay is settled among all items of a cell
+            parts = [waiting[block[waiting] == number] for number in np.unique(block[waiting])]
+        else:
+            at_once = max(1, MOST_CANDIDATES // length)
+            parts = np.split(waiting, range(at_once, len(waiting), at_once))
+        for items in parts:
             candidates, costs = free_candidates(tokenizer, embeddings[items], original[items], keys, taken, length)
             placed, chosen, found = _assign(keys(candidates), costs, None if homes is None else homes[items])
             goes = np.flatnonzero(placed & (chosen >= 0))
@@ -165,6 +171,8 @@ def _groups(number: np.ndarray, sizes: np.ndarray, above: int) -> list[np.ndarra
 
 def _large_groups_of_copies(embeddings: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
     """Groups of more than ``FIRST_LIST`` of the items whose vectors are equal."""
+    _, group, sizes = np.unique(fingerprints(embeddings, items), return_inverse=True, return_counts=True)
+    items = items[sizes[group] > FIRST_LIST]  # equal vectors are among them: sorting all rows would take longer
     if not items.size:
         return []
     _, group, sizes = np.unique(embeddings[items], axis=0, return_inverse=True, return_counts=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import faiss
 import numpy as np
 import polars as pl
 
@@ -16,11 +17,12 @@ from diffgrm.semantic_ids.collisions import place, reassign
 from diffgrm.semantic_ids.embeddings.base import normalise
 from diffgrm.semantic_ids.extra_digit import numbered
 from diffgrm.semantic_ids.threads import one_thread
-from diffgrm.semantic_ids.tokenizers.base import LARGEST, Tokenizer
+from diffgrm.semantic_ids.tokenizers.base import LARGEST, Tokenizer, in_chunks
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 HERE = Path(__file__).parent
 EXTRA = "extra_digit"
+ITEMS_AT_ONCE = 2**16  # that the report looks at together
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class SemanticIds:
         """
         found = tokenizer.encode(embeddings, items)
         ids = cls._settled(tokenizer, embeddings, found, collisions)
-        return ids, _report(tokenizer, embeddings, found, ids)
+        return ids, report(tokenizer, embeddings, found, ids)
 
     @classmethod
     def _settled(cls, tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, collisions: str) -> SemanticIds:
@@ -288,7 +290,8 @@ def tokenize_items(
     return SemanticIds.of(tokenizer, codes, collisions), TokenizerReport.from_dict(report)
 
 
-def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, ids: SemanticIds) -> TokenizerReport:
+def report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, ids: SemanticIds) -> TokenizerReport:
+    """What there is to say of semantic IDs; ``found`` [I, n] are the digits that the tokenizer gave."""
     codes, own = ids.codes, ids.codes[:, : tokenizer.n_digits]
     _, sizes = np.unique(found, axis=0, return_counts=True)
     counts = [np.bincount(codes[:, j], minlength=size) for j, size in enumerate(ids.codebook_sizes)]
@@ -304,8 +307,8 @@ def _report(tokenizer: Tokenizer, embeddings: np.ndarray, found: np.ndarray, ids
         distinct_sids=len(np.unique(codes, axis=0)),
         utilisation=tuple(float((c > 0).mean()) for c in counts),
         entropy_bits=tuple(_entropy(c) for c in counts),
-        quantisation_error=float(tokenizer.error(embeddings, own).mean()),
-        error_before_repair=float(tokenizer.error(embeddings, found).mean()),
+        quantisation_error=float(in_chunks(tokenizer.error, embeddings, own, rows=ITEMS_AT_ONCE).mean()),
+        error_before_repair=float(in_chunks(tokenizer.error, embeddings, found, rows=ITEMS_AT_ONCE).mean()),
         neighbour_agreement=_neighbour_agreement(embeddings, own),
         chance_agreement=min(10, len(codes) - 1) / max(len(codes) - 1, 1),
     )
@@ -317,21 +320,35 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def _neighbour_agreement(embeddings: np.ndarray, codes: np.ndarray, sample: int = 1000, near: int = 10) -> float:
-    n_items = len(codes)
+    n_items, n_digits = codes.shape
     near = min(near, n_items - 1)
     if near < 1:
         return 1.0
     chosen = np.random.default_rng(0).choice(n_items, min(sample, n_items), replace=False)
-    vectors = normalise(embeddings)
-    agreement = []
-    for item in chosen:
-        similar = vectors @ vectors[item]
-        similar[item] = -np.inf
-        neighbours = np.argpartition(-similar, near - 1)[:near]
-        shared = (codes == codes[item]).sum(1)
-        shared[item] = -1
-        cut = np.partition(shared, n_items - near)[n_items - near]  # digits shared by the last of the ten
-        surely, level = shared > cut, shared == cut
-        chance = (near - surely.sum()) / level.sum()
-        agreement.append((surely[neighbours].sum() + level[neighbours].sum() * chance) / near)
+    neighbours, agreement = _nearest_items(embeddings, chosen, near), []
+    columns = np.ascontiguousarray(codes.T)
+    for item, nearest in zip(chosen, neighbours, strict=True):
+        shared = np.zeros(n_items, dtype=np.uint8)  # digits in common; there are at most 65
+        for column in columns:
+            shared += column == column[item]
+        others = np.array([np.count_nonzero(shared == count) for count in range(n_digits + 1)])
+        others[n_digits] -= 1  # the item itself
+        at_least = others[::-1].cumsum()[::-1]
+        cut = int(np.flatnonzero(at_least >= near)[-1])  # digits shared by the last of the ten
+        chance = (near - (at_least[cut] - others[cut])) / others[cut]
+        agreement.append(((shared[nearest] > cut).sum() + (shared[nearest] == cut).sum() * chance) / near)
     return float(np.mean(agreement))
+
+
+def _nearest_items(embeddings: np.ndarray, chosen: np.ndarray, count: int) -> np.ndarray:
+    """[S, count] the other items that are most like each of the chosen ones [S], by cosine; a block of items at a time."""
+    asked, found = normalise(embeddings[chosen]), np.empty((len(chosen), 0), dtype=np.int64)
+    cosines = np.empty(found.shape, dtype=np.float32)
+    for start in range(0, len(embeddings), ITEMS_AT_ONCE):
+        block = normalise(embeddings[start : start + ITEMS_AT_ONCE])
+        cosine, item = faiss.knn(asked, block, min(count + 1, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        cosine[item + start == chosen[:, None]] = -np.inf
+        found, cosines = np.concatenate([found, item + start], axis=1), np.concatenate([cosines, cosine], axis=1)
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        found, cosines = np.take_along_axis(found, best, 1), np.take_along_axis(cosines, best, 1)
+    return found

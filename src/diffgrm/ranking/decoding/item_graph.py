@@ -88,7 +88,7 @@ class ItemGraph(Decoder):
         if logger.isEnabledFor(logging.DEBUG):
             share = torch.stack([each[each >= 0].unique().numel() / torch.tensor(len(sids)) for each in torch.cat(met, 1)])
             logger.debug("%.4f of the catalogue was scored for each of %d users", share.mean().item(), len(share))
-        return items_from_sids(task, sids[nodes.clamp(min=0)], score)
+        return items_from_sids(task, sids[nodes.clamp(min=0)].long(), score)
 
     def _widths(self, task: Task) -> Tensor:
         """[B] items kept for each user: one more for each that it must not get."""
@@ -117,6 +117,7 @@ def neighbours(catalogue: Catalogue, tables: Tensor, edges: int) -> Tensor:
     kept = _GRAPHS.get(catalogue)
     if kept is not None and kept[1].shape[1] == edges and torch.equal(kept[0], tables):
         return kept[1]
+    sids = sids.long()
     unit = F.normalize(tables.float(), dim=-1)
     alike = (1 + unit @ unit.mT) / 2  # [n, K, K]
     digit, itself = torch.arange(sids.shape[1], device=sids.device), torch.arange(len(sids), device=sids.device)
@@ -132,5 +133,5 @@ def neighbours(catalogue: Catalogue, tables: Tensor, edges: int) -> Tensor:
 
 def _scores(log_p: Tensor, sids: Tensor, nodes: Tensor) -> Tensor:
     """[B, M] sums of the log-probabilities [B, n, K] of the digits of nodes [B, M]; -inf where there is none (-1)."""
-    codes = sids[nodes.clamp(min=0)]  # [B, M, n]
+    codes = sids[nodes.clamp(min=0)].long()  # [B, M, n]
     return log_p.gather(2, codes.mT).sum(1).masked_fill(nodes < 0, -torch.inf)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids
-from diffgrm.ranking.digit_sums import sum_of_digits
+from diffgrm.ranking.digit_sums import sum_at
 
 
 class OnePass(Decoder):
@@ -42,17 +42,17 @@ class OnePass(Decoder):
         n = catalogue.n_digits
         masked = torch.ones(batch, 1, n, dtype=torch.bool, device=task.seeds.device)
         log_p = task.denoise(masked.long(), masked, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]
-        sids, lift = catalogue.distinct_codes, self.new_items * catalogue.new_sids  # [D, n], [D]
+        places, lift = catalogue.distinct_places, self.new_items * catalogue.new_sids  # [D, n], [D]
         # Every excluded item can spoil one SID at most, so among this many are k items, if so many are possible.
         wanted = task.k + (0 if task.excluded is None else task.excluded.padded.shape[1])
         scores, indices = log_p.new_empty(batch, 0), masked.new_empty(batch, 0, dtype=torch.long)
-        for start in range(0, len(sids), self.block):
+        for start in range(0, len(places), self.block):
             block = slice(start, start + self.block)
-            score = sum_of_digits(log_p, sids[block]) + lift[block]
+            score = sum_at(log_p, places[block]) + lift[block]
             if task.pairs is not None:
                 score = score + task.pairs.of_all(catalogue.distinct_items[block])
-            score, index = score.topk(min(wanted, len(sids) - start, self.block), dim=1)
+            score, index = score.topk(min(wanted, len(places) - start, self.block), dim=1)
             scores, indices = torch.cat([scores, score], 1), torch.cat([indices, index + start], 1)
             scores, keep = scores.topk(min(wanted, scores.shape[1]), dim=1)
             indices = indices.gather(1, keep)
-        return items_from_sids(task, sids[indices], scores)
+        return items_from_sids(task, catalogue.distinct_codes[indices].long(), scores)

@@ -19,13 +19,19 @@ from diffgrm.semantic_ids.tokenizers.base import (
     power_of_two,
     squared_distances,
 )
+from diffgrm.semantic_ids.tokenizers.codebooks import nearest
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
+
+MOST_POINTS = 2**20  # items that PCA looks at, which bounds the memory of fitting
 
 
 class OPQTokenizer(Tokenizer):
     """n sub-vectors of a learnt rotation, each quantised by its own K-means codebook: unordered digits.
 
     The squared error of an item is a sum over digits, so :meth:`digit_costs` is exact for any change of digits.
+
+    PCA is learnt from all items in training, from a sample of ``MOST_POINTS`` where they are more; rotation and codebooks
+    from at most 256 of those a code, which faiss draws.
     """
 
     costs_add = True
@@ -55,7 +61,7 @@ class OPQTokenizer(Tokenizer):
         return 2 ** int(np.log2(items))
 
     def _fit(self, context: TokenizerContext) -> None:
-        embeddings = context.training_embeddings
+        embeddings = _learnt_from(context, self.seed)
         width = min(self.pca_width, embeddings.shape[1], len(embeddings) - 1)
         width -= width % self.n_digits
         if width < self.n_digits:
@@ -99,8 +105,12 @@ class OPQTokenizer(Tokenizer):
         return np.stack([squared_distances(pieces[:, j], self.codebooks[j]) for j in range(self.n_digits)], axis=1)
 
     def _encode(self, embeddings: np.ndarray) -> np.ndarray:
-        rows = max(1, 2**24 // (self.n_digits * self.codebook_size))
-        return in_chunks(lambda e: self._distances(e).argmin(-1), embeddings, rows=rows)
+        return in_chunks(self._nearest, embeddings, rows=max(1, 2**24 // (self.n_digits * self.codebook_size)))
+
+    def _nearest(self, embeddings: np.ndarray) -> np.ndarray:
+        assert self.codebooks is not None
+        pieces = self._subvectors(embeddings)
+        return np.stack([nearest(pieces[:, j], book) for j, book in enumerate(self.codebooks)], axis=1)
 
     def _digit_costs(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
         distances = self._distances(embeddings)
@@ -144,6 +154,14 @@ class OPQTokenizer(Tokenizer):
         check_shapes(arrays, {"mean": (e,), "projection": (e, width), "rotation": (width, width), "codebooks": books})
         self.mean, self.projection = arrays["mean"], arrays["projection"]
         self.rotation, self.codebooks = arrays["rotation"], arrays["codebooks"]
+
+
+def _learnt_from(context: TokenizerContext, seed: int) -> np.ndarray:
+    """Vectors [T, e] of the items in training, or of ``MOST_POINTS`` of them, drawn evenly."""
+    items = np.flatnonzero(context.in_training)
+    if len(items) > MOST_POINTS:
+        items = np.sort(np.random.default_rng(seed).choice(items, MOST_POINTS, replace=False))
+    return context.embeddings[items]
 
 
 def _principal_directions(points: np.ndarray, width: int, whiten: bool) -> tuple[np.ndarray, np.ndarray]:
