@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from diffgrm.data.context import input_sizes
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
@@ -24,7 +25,7 @@ from diffgrm.learning.machine import check_devices
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.learning.row_updates import branches_with_tables
 from diffgrm.networks.compiled import compile_layers, compiled
-from diffgrm.networks.contracts import EncodesHistories, TakesTypes, contract, lacks
+from diffgrm.networks.contracts import EncodesHistories, TakesContext, TakesTypes, contract, lacks
 from diffgrm.networks.growing import begin_ids, take_weights
 from diffgrm.networks.history import HistoryNetwork
 from diffgrm.networks.inputs import ItemFeatures
@@ -53,7 +54,7 @@ class TrainedNetwork(LearntPart):
     """
 
     network: nn.Module
-    remembers = True
+    remembers = reads_context = True
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
@@ -197,14 +198,21 @@ class TrainedNetwork(LearntPart):
                 "not have; semantic IDs come with the branch 'sid' (model.branches), or choose another model.name"
             )
         network: nn.Module = model.build(**{p.name: sizes[p.name] for p in known if p.name in sizes})
+        kind: type = type(network)
         if sizes.get(TYPES):
-            kind: type = type(network)
             if lacks(kind, TakesTypes):
                 raise RecipeError(
                     f"the model {model.name!r} cannot be told of what type an event is; set events.type_input=false, or "
                     "choose another model.name"
                 )
             contract(network, TakesTypes).take_types(sizes[TYPES])
+        if recipe.events.tells_context:
+            if lacks(kind, TakesContext):
+                raise RecipeError(
+                    f"the model {model.name!r} cannot be told of times or of columns of events or users; leave out "
+                    "events.time_inputs, events.event_columns and events.user_columns, or choose another model.name"
+                )
+            contract(network, TakesContext).take_context(sum(input_sizes(recipe.events)))
         return network
 
     def _start(self, task: FitTask) -> None:

@@ -15,7 +15,7 @@ from diffgrm.apps.serving.batching import Question, Ranked
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
 from diffgrm.apps.serving.server import Server
-from diffgrm.data.histories import TypedEvent
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.schema import Columns
 from diffgrm.recommenders.capabilities import Explains, explaining
 
@@ -122,7 +122,7 @@ def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, wid
 def _known_items(snapshot: Snapshot, histories: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """The items of each history that the catalogue has."""
     given = [entry for history in histories for entry in history]
-    ids = [entry.item if isinstance(entry, TypedEvent) else entry for entry in given]
+    ids = [entry.item if isinstance(entry, HistoryEvent) else entry for entry in given]
     positions = snapshot.recommender.items.positions(ids)
     known = iter((positions >= 0).tolist())
     return [[item for item in history if next(known)] for history in histories]

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.data.histories import TypedEvent
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.schema import Columns, DiffGRMError
@@ -223,4 +223,4 @@ class UserHistories:
         items = self._items.gather(places).to_list()
         if self._types is None:
             return items
-        return list(map(TypedEvent, items, self._types.gather(places)))
+        return list(map(HistoryEvent, items, self._types.gather(places)))
