@@ -14,27 +14,22 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 
 from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
+from diffgrm.apps.bench.worlds import World
 from diffgrm.apps.choosing import validation_score
 from diffgrm.apps.semantic_ids import semantic_ids_of
-from diffgrm.data.clock import with_clock
-from diffgrm.data.dataset import InteractionDataset, Split
-from diffgrm.data.sources.listing import load_source
-from diffgrm.data.splits import make_split
 from diffgrm.evaluation.kinds import with_kinds
 from diffgrm.evaluation.metrics import evaluate
-from diffgrm.evaluation.protocol import protocol, sentences
+from diffgrm.evaluation.protocol import sentences
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
@@ -42,7 +37,6 @@ from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
-from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -73,55 +67,6 @@ class Cell:
             return json.loads((self.folder / RESULT).read_text())["identity"] == self.identity
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
             return False
-
-
-@dataclass(frozen=True)
-class World:
-    """A dataset of a suite, split.
-
-    Attributes:
-        protocol: what results tell of the split.
-    """
-
-    name: str
-    dataset: InteractionDataset
-    split: Split
-    protocol: dict[str, Any]
-    identity: str
-
-    @cached_property
-    def texts(self) -> sp.csr_array:
-        """[I, features] what tells how unlike items are, the same for all runs."""
-        return word_vectors(self.dataset.item_table)
-
-    @classmethod
-    def load(cls, suite: Suite, name: str) -> World:
-        """From a folder that the suite names, else from the publisher; held out as the suite says.
-
-        Raises:
-            DataError, DownloadError: it cannot be had, or not be split so.
-        """
-        dataset, untimed = _dataset(suite, name)
-        split = make_split(dataset, suite.data)
-        facts = protocol(split) | ({"events_without_time": untimed} if untimed else {})
-        split = replace(split, test=split.test.sample(suite.test_users, seed=0))
-        ids = [dataset.users.series.to_list(), dataset.items.series.to_list(), dataset.item_table.hash_rows().sum()]
-        times = [] if dataset.timestamps is None else [dataset.timestamps]
-        held = [suite.data.model_dump(), *(times if suite.data.split == "temporal" else [])]
-        return cls(name, dataset, split, facts, digest([dataset.events.values, dataset.events.offsets, *ids, *held]))
-
-
-def _dataset(suite: Suite, name: str) -> tuple[InteractionDataset, int]:
-    """A dataset of a suite, and how many events were left out because they have no time."""
-    clock = suite.clock.get(name)
-    for folder in suite.folders:
-        home = suite.path(folder) / name
-        if (events := home / "interactions.parquet").is_file():
-            rows, untimed = (events, 0) if clock is None else with_clock(events, clock)
-            return InteractionDataset.from_tables(rows, home / "items.parquet", name=name), untimed
-    if clock is not None:
-        raise DataError(f"clock names the column {clock!r} of {name}, which lies in none of the suite's folders")
-    return load_source(name), 0
 
 
 class Runner:
@@ -175,6 +120,7 @@ class Runner:
         else:
             choice = self._choice(world, run)
             recipe = self._recipe(world, run, choice, seed)
+            world = world.told(recipe.events)
             fit = self._recipe(world, self.suite.fitted_by(run), choice, seed)
             settings = [recipe.to_dict(), fit.to_dict()]
         identity = digest([world.identity, self.suite.test_users, *settings])
@@ -246,6 +192,7 @@ class Runner:
 
     def _validation_score(self, world: World, recipe: Recipe, anew: bool) -> float:
         """See :func:`validation_score`; found once and kept."""
+        world = world.told(recipe.events)
         identity = digest([world.identity, recipe.to_dict()])[:16]
         kept = self.out / "models" / f"{identity}.json" if anew else self._model_folder(world, recipe).with_suffix(".json")
         if kept.is_file():
@@ -260,6 +207,7 @@ class Runner:
 
         A fit that was killed goes on where it stopped.
         """
+        world = world.told(recipe.events)
         folder = self._model_folder(world, recipe)
         if not folder.is_dir():
             run = folder.with_suffix(".run")
@@ -274,7 +222,7 @@ class Runner:
         return loaded.override(late_overrides(used_as or recipe, loaded.recipe))
 
     def _model_folder(self, world: World, recipe: Recipe) -> Path:
-        return self.out / "models" / digest([world.identity, fitted_settings(recipe)])[:16]
+        return self.out / "models" / digest([world.told(recipe.events).identity, fitted_settings(recipe)])[:16]
 
 
 # ---- measuring --------------------------------------------------------------------------------------------------------
