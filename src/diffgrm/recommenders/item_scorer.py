@@ -293,6 +293,11 @@ class ScorerTeacher:
     def __init__(self, table: ItemTable) -> None:
         self.table = table
 
+    @property
+    def network(self) -> nn.Module:
+        """The scorer's network."""
+        return self.table.network
+
     def users(self, batch: Batch) -> Tensor:
         """[N, d] what it makes of the targets' histories, without dropout."""
         items, device = batch.histories.items, batch.target.device

@@ -230,6 +230,9 @@ class TrainedNetwork(LearntPart):
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
         encoder = part_of(task.parts, "texts", TextVectors).encoder if "texts" in task.parts else None
         teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
+        taught = any(part.options.get("teacher_weight") for part in recipe.objective.with_nested())
+        if teacher is not None and taught and recipe.events.asks_when:
+            _check_moments(network, teacher.network)
         code_vectors = part_of(task.parts, "sids", Identifiers).code_vectors if "sids" in task.parts else None
         about = LearningTask(network, items, ranking, recipe.item_loss, noising, teacher, code_vectors)
         return recipe.objective.build(task=about)
@@ -318,6 +321,21 @@ def _check_table_updates(recipe: Recipe) -> None:
         raise RecipeError(
             "training.table_updates=asked_rows does nothing with item_loss.kind=softmax, which asks for all items in every "
             "step; choose item_loss.kind=sampled_softmax, or leave it out"
+        )
+
+
+def _check_moments(network: nn.Module, teacher: nn.Module) -> None:
+    """Refuse a teacher that would read the moments of a batch otherwise than the network that it teaches.
+
+    Raises:
+        RecipeError: one of them is causal, so that every place has a moment of its own, and the other is not.
+    """
+    mine, theirs = (contract(one, EncodesHistories).causal for one in (network, teacher))
+    if mine != theirs:
+        raise RecipeError(
+            "objective.teacher_weight: of the item scorer and the network only one is causal, and moments "
+            "(events.time_inputs with recency, hour or weekday) are told otherwise to such; let both be causal "
+            "(model.history=causal), or leave those inputs out"
         )
 
 

@@ -30,6 +30,7 @@ from diffgrm.apps.cli.shared import (
     JsonFile,
     Overrides,
     Precision,
+    ProfilesFile,
     Quiet,
     RecipeFile,
     RulesFile,
@@ -84,6 +85,7 @@ def fit(
     dataset: Dataset = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    profiles: ProfilesFile = None,
     run_folder: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
     ] = None,
@@ -101,7 +103,7 @@ def fit(
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
     run = run_folder_of(out, run_folder)
-    data = dataset_of(interactions, items, dataset, column, time_format, chosen.events)
+    data = dataset_of(interactions, items, dataset, column, time_format, chosen.events, profiles)
     say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
     with ends.hint(lambda: how_to_go_on(run)):
@@ -136,6 +138,11 @@ def recommend(
     rules: RulesFile = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    at: Annotated[
+        str | None,
+        typer.Option(help="When the lists are asked for: a time in ISO (UTC), or now; without it, at each newest event."),
+    ] = None,
+    profiles: ProfilesFile = None,
     device: Device = "auto",
     precision: Precision = "32",
     quiet: Quiet = False,
@@ -156,6 +163,7 @@ def recommend(
         histories = events_for(interactions, recommender.items, user, column, time_format, recommender.recipe.events)
     users = 1 if interactions is None else len(histories.users)
     asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": "skip"}
+    asked |= {"at": at, "profiles": profiles}
     with progress_bar("Recommending", users, quiet) as progress:
         found = recommend_blocks(recommender, histories, k, exclude_seen=not include_seen, progress=progress, **asked)
         if out is not None:

@@ -1,0 +1,75 @@
+"""What requests tell of histories, over the wire: events, the moment asked for, profiles of users."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
+
+from diffgrm.data.histories import HistoryEvent
+from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, Id, ItemId
+from diffgrm.foundation.schema import readable
+
+MOST_COLUMNS = 64  # of which values of an event or of a user are told
+
+Moment = Annotated[str, Field(max_length=LONGEST_ID)] | Annotated[int | float, Field(allow_inf_nan=False)]
+
+
+class Message(BaseModel):
+    """A body in which a misspelt field is an error, and so is a value of another type: ``"5"``, 5.0 and true are not 5."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class GivenEvent(Message):
+    """An event of a history, where more than its item is told."""
+
+    item_id: ItemId
+    type: Annotated[str | None, Field(max_length=LONGEST_ID, description="its type, of models that know types")] = None
+    time: Annotated[Moment | None, Field(description="when it was: ISO (UTC without offset), or a number")] = None
+    values: Annotated[
+        dict[str, Id | None], Field(max_length=MOST_COLUMNS, description="by columns that the model is told of")
+    ] = {}
+
+
+def _entry(value: object) -> str | HistoryEvent:
+    """An event of a history: an id, or an object that tells more.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, dict):
+        return str(_ID.validate_python(value))
+    try:
+        given = GivenEvent.model_validate(value)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {readable(e)}" for e in error.errors())
+        raise ValueError(f"is no event of a history: {said}") from None
+    return HistoryEvent(given.item_id, given.type, given.time, given.values)
+
+
+_ID = TypeAdapter[Any](Id)
+_EVENT_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["item_id"],
+    "properties": {
+        "item_id": ID_SCHEMA,
+        "type": {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type": "null"}]},
+        "time": {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type": "number"}, {"type": "null"}]},
+        "values": {
+            "type": "object",
+            "maxProperties": MOST_COLUMNS,
+            "additionalProperties": {"anyOf": [*ID_SCHEMA["anyOf"], {"type": "null"}]},
+        },
+    },
+}
+Entry = Annotated[Any, PlainValidator(_entry), WithJsonSchema({"anyOf": [*ID_SCHEMA["anyOf"], _EVENT_SCHEMA]})]
+Profile = Annotated[dict[str, Id | None], Field(max_length=MOST_COLUMNS)]
+At = Annotated[
+    Moment | None,
+    Field(
+        description="of models that are told of times: the moment asked for, in ISO (UTC without offset), as a number like "
+        "the timestamps, or now; null: that of the newest event of each history"
+    ),
+]
