@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
 
 from diffgrm.data.histories import HistoryEvent
-from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, Id, ItemId
+from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, Id, ItemId, unbroken
 from diffgrm.foundation.schema import readable
 
 MOST_COLUMNS = 64  # of which values of an event or of a user are told
 
-Moment = Annotated[str, Field(max_length=LONGEST_ID)] | Annotated[int | float, Field(allow_inf_nan=False)]
+
+def _moment(value: object) -> str | int | float:
+    if isinstance(value, str) and len(value) <= LONGEST_ID:
+        return unbroken(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    raise ValueError("a time is a text in ISO, such as 2024-01-31T09:30:00, or a finite number")
+
+
+_MOMENT_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type": "number"}]}
+Moment = Annotated[str | int | float, PlainValidator(_moment), WithJsonSchema(_MOMENT_SCHEMA)]
 
 
 class Message(BaseModel):
@@ -56,7 +67,7 @@ _EVENT_SCHEMA = {
     "properties": {
         "item_id": ID_SCHEMA,
         "type": {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type": "null"}]},
-        "time": {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type": "number"}, {"type": "null"}]},
+        "time": {"anyOf": [*_MOMENT_SCHEMA["anyOf"], {"type": "null"}]},
         "values": {
             "type": "object",
             "maxProperties": MOST_COLUMNS,
