@@ -74,10 +74,10 @@ def with_moments(user_ids: pl.Series, histories: Ragged, at: Any) -> Ragged:
     moments = newest.copy()
     if isinstance(at, Mapping):
         rows = IdMap(user_ids).positions(list(at))
-        if len(strange := np.flatnonzero(rows < 0)):
-            users = list(at)
-            raise DataError(f"at= names users without a history: {first_few([users[one] for one in strange])}")
-        moments[rows] = [seconds_of(value, settings.time_unit, f"at of the user {user!r}") for user, value in at.items()]
+        if (rows < 0).all():
+            raise DataError(f"at= is of users without a history: {first_few(map(repr, at))}")
+        given = [seconds_of(value, settings.time_unit, f"at of the user {user!r}") for user, value in at.items()]
+        moments[rows[rows >= 0]] = np.array(given)[rows >= 0]
     else:
         moments[:] = seconds_of(at, settings.time_unit, "at")
     if len(early := np.flatnonzero(moments < newest)):

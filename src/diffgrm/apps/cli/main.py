@@ -186,6 +186,7 @@ def tokenize(
     dataset: Dataset = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    profiles: ProfilesFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """Give every item its semantic ID, and report on their health.
@@ -215,7 +216,7 @@ def tokenize(
         given = id_order(table[Columns.ITEM])
         table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:
-        data = dataset_of(interactions, items, dataset, column, time_format, chosen.events)
+        data = dataset_of(interactions, items, dataset, column, time_format, chosen.events, profiles)
         split = make_split(data, chosen.data)
         table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
         learnt_from = EventContext(split, chosen.data.model_dump(), chosen.seed)

@@ -102,8 +102,9 @@ def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, wid
     recommender = snapshot.with_width(width)
     explains, sids = explaining(recommender), semantic_ids_of(recommender)
     assert sids is not None
-    asked: dict[str, Any] = {"exclude_seen": body.exclude_seen, "at": body.at}
-    asked["profiles"] = None if body.profile is None else {0: body.profile}
+    asked: dict[str, Any] = {"exclude_seen": body.exclude_seen}
+    asked |= {} if body.at is None else {"at": body.at}
+    asked |= {} if body.profile is None else {"profiles": {0: body.profile}}
     found = recommender.recommend([history], body.k, **asked)
     digits = explains.explain(history, body.k, **asked)
     beams = explains.beams(history, body.k, show=body.show, **asked)

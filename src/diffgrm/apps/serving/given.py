@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
 from diffgrm.data.histories import HistoryEvent
-from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, Id, ItemId, unbroken
+from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, ItemId, checked_id, unbroken
 from diffgrm.foundation.schema import readable
 
 MOST_COLUMNS = 64  # of which values of an event or of a user are told
@@ -26,6 +26,21 @@ _MOMENT_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type"
 Moment = Annotated[str | int | float, PlainValidator(_moment), WithJsonSchema(_MOMENT_SCHEMA)]
 
 
+def _values(value: object) -> dict[str, str | int | None]:
+    if not isinstance(value, dict) or len(value) > MOST_COLUMNS:
+        raise ValueError(f"values stand in one object, by at most {MOST_COLUMNS} columns")
+    return {str(checked_id(name)): None if one is None else checked_id(one) for name, one in value.items()}
+
+
+_VALUES_SCHEMA = {
+    "type": "object",
+    "maxProperties": MOST_COLUMNS,
+    "propertyNames": {"maxLength": LONGEST_ID},
+    "additionalProperties": {"anyOf": [*ID_SCHEMA["anyOf"], {"type": "null"}]},
+}
+Profile = Annotated[dict[str, str | int | None], PlainValidator(_values), WithJsonSchema(_VALUES_SCHEMA)]
+
+
 class Message(BaseModel):
     """A body in which a misspelt field is an error, and so is a value of another type: ``"5"``, 5.0 and true are not 5."""
 
@@ -36,11 +51,9 @@ class GivenEvent(Message):
     """An event of a history, where more than its item is told."""
 
     item_id: ItemId
-    type: Annotated[str | None, Field(max_length=LONGEST_ID, description="its type, of models that know types")] = None
+    type: Annotated[ItemId | None, Field(description="its type, of models that know types")] = None
     time: Annotated[Moment | None, Field(description="when it was: ISO (UTC without offset), or a number")] = None
-    values: Annotated[
-        dict[str, Id | None], Field(max_length=MOST_COLUMNS, description="by columns that the model is told of")
-    ] = {}
+    values: Annotated[Profile, Field(description="by columns that the model is told of")] = {}
 
 
 def _entry(value: object) -> str | HistoryEvent:
@@ -50,7 +63,7 @@ def _entry(value: object) -> str | HistoryEvent:
         ValueError: it is neither.
     """
     if not isinstance(value, dict):
-        return str(_ID.validate_python(value))
+        return str(checked_id(value))
     try:
         given = GivenEvent.model_validate(value)
     except ValidationError as error:
@@ -59,24 +72,18 @@ def _entry(value: object) -> str | HistoryEvent:
     return HistoryEvent(given.item_id, given.type, given.time, given.values)
 
 
-_ID = TypeAdapter[Any](Id)
 _EVENT_SCHEMA = {
     "type": "object",
     "additionalProperties": False,
     "required": ["item_id"],
     "properties": {
         "item_id": ID_SCHEMA,
-        "type": {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type": "null"}]},
+        "type": {"anyOf": [*ID_SCHEMA["anyOf"], {"type": "null"}]},
         "time": {"anyOf": [*_MOMENT_SCHEMA["anyOf"], {"type": "null"}]},
-        "values": {
-            "type": "object",
-            "maxProperties": MOST_COLUMNS,
-            "additionalProperties": {"anyOf": [*ID_SCHEMA["anyOf"], {"type": "null"}]},
-        },
+        "values": _VALUES_SCHEMA,
     },
 }
 Entry = Annotated[Any, PlainValidator(_entry), WithJsonSchema({"anyOf": [*ID_SCHEMA["anyOf"], _EVENT_SCHEMA]})]
-Profile = Annotated[dict[str, Id | None], Field(max_length=MOST_COLUMNS)]
 At = Annotated[
     Moment | None,
     Field(
