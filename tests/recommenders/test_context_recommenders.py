@@ -14,6 +14,8 @@ from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError, TrainingError
 from diffgrm.recommenders.by_blocks import recommend_blocks
+from diffgrm.recommenders.trained_network import _check_moments
+from helpers.networks import SMALL, build
 from helpers.recipes import TINY
 from helpers.worlds import EVERYTHING, HALF, ITEMS, SWITCHES, TRAINING, fitted, history_of, world
 
@@ -189,6 +191,15 @@ def test_networks_that_cannot_be_told_are_refused_before_anything_is_learnt():
     dataset = InteractionDataset.from_tables(world("hour")[0], ITEMS, events=recipe.events)
     with pytest.raises(RecipeError, match="cannot be told of times or of columns of events or users; leave out"):
         resolve("recommender", recipe.recommender)(recipe).fit(dataset, progress=False)
+
+
+def test_a_teacher_that_would_read_moments_otherwise_is_refused():
+    causal, looking_ahead = build("sasrec", **SMALL), build("diffgrm", **SMALL)
+    _check_moments(causal, [build("sasrec", **SMALL)])
+    with pytest.raises(
+        RecipeError, match="objective.teacher_weight: of the network and its item scorer only one is causal"
+    ):
+        _check_moments(looking_ahead, [causal])
 
 
 def test_exports_and_jobs_in_batches_refuse_what_they_do_not_carry(told, tmp_path):

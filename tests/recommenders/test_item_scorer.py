@@ -14,8 +14,8 @@ from diffgrm import DiffGRMRecommender, InteractionDataset, Recipe, leave_one_ou
 from diffgrm.foundation import registry
 from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError
 from diffgrm.foundation.storage import State
-from diffgrm.recommenders import item_scorer
 from diffgrm.recommenders.item_scorer import FILE, ItemScorerVectors
+from diffgrm.recommenders.scorer_teacher import table_of
 from diffgrm.semantic_ids.embeddings.base import EventContext
 from helpers.commands import called, save_tables
 from helpers.folders import rehash
@@ -101,7 +101,7 @@ def test_items_without_events_borrow_from_those_of_nearest_text(encoder, scorer,
     """What their text gives, and the ID embeddings of the nearest items, as the scorer's own lists do not have."""
     plain, vectors = scorer.ranker().items.vectors.numpy(), encoder.item_space(encoder.encode(toy.item_table))
     lonely = np.flatnonzero(split.item_counts == 0)
-    table = item_scorer._seen(scorer)
+    table = table_of(scorer)
     wanted = table.vectors.numpy()[lonely]
     np.testing.assert_allclose(vectors[lonely], wanted, atol=2e-3 * np.abs(plain).max())
     assert len(lonely) and (np.abs(wanted - plain[lonely]).max(1) > 1e-4).all()
@@ -110,7 +110,7 @@ def test_items_without_events_borrow_from_those_of_nearest_text(encoder, scorer,
 
 
 def test_new_items_have_the_vectors_that_the_scorers_add_items_gives(encoder, scorer):
-    grown = item_scorer._seen(scorer.add_items(NEW)).comparable.numpy()[-3:]
+    grown = table_of(scorer.add_items(NEW)).comparable.numpy()[-3:]
     np.testing.assert_allclose(encoder.encode(NEW), grown @ encoder._into, atol=1e-5)
 
 

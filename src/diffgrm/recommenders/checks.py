@@ -169,6 +169,7 @@ def check_all_taught(recipe: Recipe) -> None:
             f"model.pairwise_rank = {rank} gives weights to pairs of digits, which the objective {objective!r} does not "
             "teach; choose objective.name=catalogue_diffusion, or set model.pairwise_rank to 0"
         )
+    _check_scorers(recipe)
     _check_alignment(recipe)
     looks_up = "decoding" not in recipe.sections or registry.constant("decoding", recipe.decoding.name, "looks_up", False)
     usual = RetrievalSettings()  # type: ignore[call-arg]
@@ -181,6 +182,19 @@ def check_all_taught(recipe: Recipe) -> None:
         raise RecipeError(
             f"the objective {objective!r} teaches item scores, which the recommender {who!r} does not rank by; choose "
             "recommender=hybrid, or an objective over digits only (diffusion, left_to_right)"
+        )
+
+
+def _check_scorers(recipe: Recipe) -> None:
+    """Refuse to fit item scorers from which nothing learns."""
+    scorers = recipe.embedding.options.get("scorers", 1) if "embedding" in recipe.sections else 1
+    made_of_them = scorers > 1 and issubclass(registry.resolve("embedding", recipe.embedding.name), ItemSpace)
+    learning = any(part.options.get("teacher_weight") for part in recipe.objective.with_nested())
+    if made_of_them and not learning:
+        raise RecipeError(
+            f"embedding.scorers = {scorers} fits item scorers for their opinion, from which the objective "
+            f"{recipe.objective.name!r} does not learn; set it to 1, or choose objective.name=catalogue_diffusion with "
+            "objective.teacher_weight above 0"
         )
 
 

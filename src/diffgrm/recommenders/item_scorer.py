@@ -8,41 +8,44 @@ Letters: I items, N items of a table, U users' vectors, d width, n digits, K cod
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import nn
 
 from diffgrm.data.dataset import Ragged, Split
 from diffgrm.foundation import registry
 from diffgrm.foundation.part_settings import SOURCE, Local
-from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 from diffgrm.foundation.storage import State, file_digest
-from diffgrm.learning.batches import Batch, TrainingBatches
+from diffgrm.learning.batches import TrainingBatches
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
-from diffgrm.networks.contracts import DenoisesVectors, ScoresItems, contract, encoded, lacks
+from diffgrm.networks.contracts import DenoisesVectors, ScoresItems, contract, lacks
 from diffgrm.networks.history import HistoryEncoder
-from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.recommenders import packing
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.recommenders.parts import part_of
-from diffgrm.recommenders.rankers import item_features
+from diffgrm.recommenders.scorer_teacher import ScorerTeacher, table_of, users_of
 from diffgrm.recommenders.texts import TextVectors, branch_names
-from diffgrm.recommenders.trained_network import network_of, planned_network
+from diffgrm.recommenders.trained_network import planned_network
 from diffgrm.semantic_ids.embeddings.base import EventContext, ItemEncoder
 from diffgrm.semantic_ids.threads import one_thread
+
+logger = logging.getLogger(__name__)
 
 SMALLEST = 1e-6  # of the largest direction's share, below which a direction counts as this
 USERS_AT_ONCE = 4096
 FILE = "file:"  # before the names of the scorer's files among the arrays
+SEEDS_APART = 1000  # of scorers that are fitted for one seed
 
 
 class ItemScorerVectors(ItemEncoder):
@@ -52,8 +55,12 @@ class ItemScorerVectors(ItemEncoder):
     their texts give: the projection of the text, and the ID embeddings of the items of nearest text. What is saved holds
     the scorer, so that items can come later; ranking does not use it.
 
+    With ``scorers`` above 1 further ones are fitted, each by a seed of its own, for a network that learns from their mean
+    opinion (``objective.teacher_weight``), which is better than that of each; vectors are those of the first. The others
+    are kept in the cache, not in a model folder.
+
     Raises:
-        RecipeError: a model and changes of a recipe at once.
+        RecipeError: a model and changes of a recipe, or further scorers, at once.
     """
 
     reads_events: ClassVar[bool] = True
@@ -73,14 +80,22 @@ class ItemScorerVectors(ItemEncoder):
             Literal["scores", "vectors"],
             "what an error of a vector is measured in: scores: what it changes in the scores of users; vectors: its length",
         ] = "scores",
+        scorers: Annotated[
+            int,
+            Field(ge=1, le=64),
+            "item scorers that are fitted, each by a seed of its own; vectors are the first one's, and what is learnt by "
+            "objective.teacher_weight is the mean opinion of all",
+        ] = 1,
     ) -> None:
-        if model is not None and changes:
+        if model is not None and (changes or scorers > 1):
             raise RecipeError(
-                "embedding.changes are of a recipe that is fitted first, but embedding.model names a fitted one; leave one "
-                "out"
+                f"embedding.{'changes' if changes else 'scorers'} are of a recipe that is fitted first, but "
+                "embedding.model names a fitted one; leave one out"
             )
         self.model, self.recipe, self.changes, self.measure = model, recipe, tuple(changes), measure
+        self.scorers = scorers
         self._scorer: Recommender | None = None
+        self._others: list[Recommender] = []  # where they were fitted, or came from the cache
         self._files: dict[str, np.ndarray] | None = None  # of the scorer's model folder, until it is needed
         self._into = self._back = np.zeros((0, 0), dtype=np.float32)  # [d, d]: to the measure, and back
 
@@ -91,16 +106,16 @@ class ItemScorerVectors(ItemEncoder):
         recipe = None if folder is not None else self._recipe(None).to_dict()
         floors = ("semantic_ids", "networks", "learning")
         code = [file_digest(path) for floor in floors for path in sorted((SOURCE / floor).rglob("*.py"))]
-        return {"model": files, "recipe": recipe, "measure": self.measure, "learning": code}
+        return {"model": files, "recipe": recipe, "measure": self.measure, "scorers": self.scorers, "learning": code}
 
     def documents(self, items: pl.DataFrame) -> list[str]:
         """See :meth:`ItemEncoder.documents`; the scorer may read any column."""
         return [repr(row) for row in items.iter_rows()]
 
-    def _recipe(self, context: EventContext | None) -> Recipe:
+    def _recipe(self, context: EventContext | None, number: int = 0) -> Recipe:
         if context is None:
             return Recipe.preset(self.recipe, self.changes)
-        whole = {"seed": context.seed, "events": context.split.dataset.event_settings.model_dump()}
+        whole = {"seed": context.seed + SEEDS_APART * number, "events": context.split.dataset.event_settings.model_dump()}
         if context.data:
             whole["data"] = dict(context.data)
         return Recipe.from_dict(Recipe.preset(self.recipe).to_dict() | whole).override(self.changes)
@@ -114,21 +129,28 @@ class ItemScorerVectors(ItemEncoder):
             DataError: a folder that holds no model with item vectors, or one that was fitted on other events or items.
         """
         if self.model is None:
-            recipe = self._recipe(context)
-            scorer = registry.resolve("recommender", recipe.recommender)(recipe)
-            folder = None if context.folder is None else context.folder / "item_scorer"
-            resume = context.resume and folder is not None and holds_checkpoint(folder)
-            scorer.fit(context.split, run_folder=folder, resume=resume, progress=context.progress)
+            scorer, *self._others = [self._fitted(context, number) for number in range(self.scorers)]
         else:
             scorer = self._read(Path(self.model), context.split)
         self._scorer = scorer
-        table = _seen(scorer)
+        table = table_of(scorer)
         width = table.vectors.shape[1]
         self._into = self._back = np.eye(width, dtype=np.float32)
         if self.measure == "scores":
             with one_thread():
                 self._into, self._back = _root(_moment(table, context.split.train))
         return self
+
+    def _fitted(self, context: EventContext, number: int) -> Recommender:
+        """One of the scorers, in a run folder of its own."""
+        recipe = self._recipe(context, number)
+        if self.scorers > 1:
+            logger.info("Fitting item scorer %d of %d ...", number + 1, self.scorers)
+        scorer: Recommender = registry.resolve("recommender", recipe.recommender)(recipe)
+        name = f"item_scorer-{number + 1}" if number else "item_scorer"
+        folder = None if context.folder is None else context.folder / name
+        resume = context.resume and folder is not None and holds_checkpoint(folder)
+        return scorer.fit(context.split, run_folder=folder, resume=resume, progress=context.progress)
 
     def _read(self, folder: Path, split: Split) -> Recommender:
         try:
@@ -178,12 +200,12 @@ class ItemScorerVectors(ItemEncoder):
         """
         scorer = self.scorer
         known = scorer.items.positions(items[Columns.ITEM])
-        vectors = _seen(scorer).comparable.cpu().numpy()[known]
+        vectors = table_of(scorer).comparable.cpu().numpy()[known]
         if scorer.takes_new_items:
             for rows in self._independent(items, known):
                 changed = items[rows]
                 other = scorer.add_items(changed) if known[rows[0]] < 0 else scorer.update_items(changed, "move")
-                vectors[rows] = _seen(other).comparable.cpu().numpy()[other.items.positions(changed[Columns.ITEM])]
+                vectors[rows] = table_of(other).comparable.cpu().numpy()[other.items.positions(changed[Columns.ITEM])]
         elif (known < 0).any():
             raise DataError(
                 "the item scorer knows items by their events only, and there are none of "
@@ -212,7 +234,7 @@ class ItemScorerVectors(ItemEncoder):
         Raises:
             RecipeError: the scorer's network has none, or scores items by more than inner products.
         """
-        return _encoder_of(_seen(self.scorer).network, self.scorer.recipe)
+        return _encoder_of(table_of(self.scorer).network, self.scorer.recipe)
 
     def planned_encoder(self) -> HistoryEncoder | None:
         """See :meth:`ItemSpace.planned_encoder`; errors as of :meth:`history_encoder`."""
@@ -226,8 +248,17 @@ class ItemScorerVectors(ItemEncoder):
         return (vectors @ self._back).astype(np.float32)
 
     def teacher(self) -> ScorerTeacher:
-        """The scorer as somebody to learn from."""
-        return ScorerTeacher(_seen(self.scorer))
+        """The scorers as somebody to learn from.
+
+        Raises:
+            DataError: several were fitted, and this comes from a model folder, which keeps the first.
+        """
+        if len(self._others) != self.scorers - 1:
+            raise DataError(
+                f"a model folder keeps the first of the {self.scorers} item scorers (embedding.scorers) that its network "
+                "learnt from; fit anew to learn from all"
+            )
+        return ScorerTeacher([table_of(scorer) for scorer in (self.scorer, *self._others)])
 
     # ---- save and load ------------------------------------------------------------------------------------------
 
@@ -239,14 +270,24 @@ class ItemScorerVectors(ItemEncoder):
         named = {f"{FILE}{name}": content for name, content in files.items()}
         return State({**named, "into": self._into, "back": self._back})
 
+    def learnt(self) -> State:
+        """See :meth:`ItemEncoder.learnt`; all scorers."""
+        named = dict(self.state().arrays)
+        for number, other in enumerate(self._others, 1):
+            named |= {f"{_prefix(number)}{name}": content for name, content in packing.packed(other).items()}
+        return State(named)
+
     def load_state(self, state: State) -> Self:
         """See :meth:`ItemEncoder.load_state`; the scorer is read when it is needed, as a stranger's model folder is.
 
         Raises:
             ModelFolderError: arrays that no scorer was saved as.
         """
-        arrays = {name: array for name, array in state.arrays.items() if not name.startswith(FILE)}
-        files = {name.removeprefix(FILE): array for name, array in state.arrays.items() if name.startswith(FILE)}
+        arrays = dict(state.arrays)
+        files, *others = [
+            {name.removeprefix(prefix): arrays.pop(name) for name in [*arrays] if name.startswith(prefix)}
+            for prefix in (FILE, *map(_prefix, range(1, self.scorers)))
+        ]
         shapes = {name: array.shape for name, array in arrays.items()}
         square = (width := max((shape[0] for shape in shapes.values() if shape), default=0), width)
         if shapes != {"into": square, "back": square}:
@@ -255,15 +296,21 @@ class ItemScorerVectors(ItemEncoder):
             )
         packing.check_names(files)
         self._into, self._back, self._files, self._scorer = arrays["into"], arrays["back"], files, None
+        self._others = [packing.unpacked(found) for found in others if found]
         return self
 
     def _unpacked(self, files: dict[str, np.ndarray]) -> Recommender:
         scorer = packing.unpacked(files)
-        if len(self._into) != (width := _seen(scorer).vectors.shape[1]):
+        if len(self._into) != (width := table_of(scorer).vectors.shape[1]):
             raise ModelFolderError(
                 f"the item scorer in the model folder has vectors of width {width}, the matrices {len(self._into)}"
             )
         return scorer
+
+
+def _prefix(number: int) -> str:
+    """Before the names of the files of a further scorer, 1 for the second."""
+    return f"{number}:{FILE}"
 
 
 def _encoder_of(network: nn.Module, recipe: Recipe) -> HistoryEncoder:
@@ -287,71 +334,13 @@ def _encoder_of(network: nn.Module, recipe: Recipe) -> HistoryEncoder:
     return encoder
 
 
-class ScorerTeacher:
-    """The opinion of a trained item scorer, see :class:`diffgrm.learning.objectives.base.Teacher`."""
-
-    def __init__(self, table: ItemTable) -> None:
-        self.table = table
-
-    @property
-    def network(self) -> nn.Module:
-        """The scorer's network."""
-        return self.table.network
-
-    def users(self, batch: Batch) -> Tensor:
-        """[N, d] what it makes of the targets' histories, without dropout."""
-        items, device = batch.histories.items, batch.target.device
-        self.table.network.to(device)
-        with torch.no_grad(), evaluating(self.table.network):
-            return _users(self.table, batch, self.table.vectors.to(device)[items])
-
-    def items(self, items: Tensor) -> Tensor:
-        """[..., d] vectors of items at positions [...]."""
-        return self.table.comparable.to(items.device)[items]
-
-
-def _users(table: ItemTable, batch: Batch, vectors: Tensor) -> Tensor:
-    """[N, d] of a batch's targets, ready to be multiplied with vectors of items; those of the histories' are given."""
-    network, memory = contract(table.network, ScoresItems), encoded(table.network, vectors, batch.histories)
-    history, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
-    return table.comparison.users(network.user_vectors(memory, history, length))
-
-
-def _seen(scorer: Recommender) -> ItemTable:
-    """The scorer's table of items, in which those without events borrow ID embeddings.
-
-    Raises:
-        DataError: it has no vectors of items.
-    """
-    network = network_of(scorer.parts).network if "network" in scorer.parts else None
-    kind: type = type(network)
-    taught = any(ScoresItems in _needs(part) for part in scorer.recipe.objective.with_nested()) if network else False
-    if network is None or not taught or lacks(kind, ScoresItems):
-        raise DataError(
-            f"the recommender {scorer.recipe.recommender!r} has no vectors of items that users' vectors are multiplied "
-            "with; use sasrec, or hybrid"
-        )
-    fitted = network_of(scorer.parts).sizes["n_items"]
-    features = item_features(scorer.parts, scorer.item_counts, fitted)
-    neighbours = TextNeighbours.alone(scorer.item_counts[:fitted] > 0)
-    if (texts := features.text) is not None:
-        lonely = np.flatnonzero(~neighbours.has_events)
-        neighbours = neighbours.changed(lonely, texts[lonely].numpy(), texts.numpy())
-        neighbours = neighbours.grown(texts[fitted:].numpy(), texts[:fitted].numpy())
-    return ItemTable(network, features, Comparison.of(scorer.recipe.item_loss), neighbours)
-
-
-def _needs(part: Part) -> tuple[type, ...]:
-    return getattr(registry.resolve(part.kind, part.name), "needs", ()) if part.kind == "objective" else ()
-
-
 def _moment(table: ItemTable, train: Ragged) -> np.ndarray:
     """[d, d] mean of u u^T over the users' vectors u before every training event but a user's first."""
     network = contract(table.network, ScoresItems)
     total, count = np.zeros((table.vectors.shape[1],) * 2), 0
     with torch.no_grad(), evaluating(table.network):
         for batch in TrainingBatches(train, network.max_len, USERS_AT_ONCE, 0, network.causal):
-            users = _users(table, batch, table.vectors[batch.histories.items]).double().cpu().numpy()
+            users = users_of(table, batch, table.vectors[batch.histories.items]).double().cpu().numpy()
             total, count = total + users.T @ users, count + len(users)
     return total / max(count, 1)
 

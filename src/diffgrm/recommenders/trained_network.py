@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -232,7 +232,7 @@ class TrainedNetwork(LearntPart):
         teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
         taught = any(part.options.get("teacher_weight") for part in recipe.objective.with_nested())
         if teacher is not None and taught and recipe.events.asks_when:
-            _check_moments(network, teacher.network)
+            _check_moments(network, [table.network for table in teacher.tables])
         code_vectors = part_of(task.parts, "sids", Identifiers).code_vectors if "sids" in task.parts else None
         about = LearningTask(network, items, ranking, recipe.item_loss, noising, teacher, code_vectors)
         return recipe.objective.build(task=about)
@@ -324,16 +324,16 @@ def _check_table_updates(recipe: Recipe) -> None:
         )
 
 
-def _check_moments(network: nn.Module, teacher: nn.Module) -> None:
-    """Refuse a teacher that would read the moments of a batch otherwise than the network that it teaches.
+def _check_moments(network: nn.Module, teachers: Iterable[nn.Module]) -> None:
+    """Refuse teachers that would read the moments of a batch otherwise than the network that they teach.
 
     Raises:
         RecipeError: one of them is causal, so that every place has a moment of its own, and the other is not.
     """
-    mine, theirs = (contract(one, EncodesHistories).causal for one in (network, teacher))
-    if mine != theirs:
+    causal = {contract(one, EncodesHistories).causal for one in (network, *teachers)}
+    if len(causal) > 1:
         raise RecipeError(
-            "objective.teacher_weight: of the item scorer and the network only one is causal, and moments "
+            "objective.teacher_weight: of the network and its item scorer only one is causal, and moments "
             "(events.time_inputs with recency, hour or weekday) are told otherwise to such; let both be causal "
             "(model.history=causal), or leave those inputs out"
         )

@@ -90,8 +90,12 @@ class ItemEncoder(ABC):
         """What ``fit`` learnt, for the model folder."""
         return State()
 
+    def learnt(self) -> State:
+        """What ``fit`` learnt, for the cache: :meth:`state`, and what only the rest of training needs."""
+        return self.state()
+
     def load_state(self, state: State) -> Self:
-        """Take back what :meth:`state` gave."""
+        """Take back what :meth:`state` or :meth:`learnt` gave."""
         return self
 
     @abstractmethod
@@ -116,7 +120,7 @@ class ItemSpace(Protocol):
         ...
 
     def teacher(self) -> Any:
-        """The scorer as somebody to learn from, see :class:`diffgrm.learning.objectives.base.Teacher`."""
+        """The scorer, or several, as somebody to learn from, see :class:`diffgrm.learning.objectives.base.Teacher`."""
         ...
 
 
@@ -157,7 +161,7 @@ def embed_items(
         logger.info("Embedding %d items with %s ...", len(items), type(encoder).__name__)
         fitted = encoder.fit(items.filter(in_training)) if context is None else encoder.fit_events(context)
         found = encode_rows(fitted, items, given)
-        vectors, state = check_embeddings(found, len(items), items[Columns.ITEM]), encoder.state()
+        vectors, state = check_embeddings(found, len(items), items[Columns.ITEM]), encoder.learnt()
         return State({**state.arrays, "embeddings": vectors}, state.facts)
 
     context = context if encoder.reads_events else None
