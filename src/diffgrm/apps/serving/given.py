@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
 from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, ItemId, checked_id, unbroken
@@ -47,11 +47,15 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _type(value: object) -> str | None:
+    return None if value is None else str(checked_id(value))
+
+
 class GivenEvent(Message):
     """An event of a history, where more than its item is told."""
 
     item_id: ItemId
-    type: Annotated[ItemId | None, Field(description="its type, of models that know types")] = None
+    type: Annotated[str | None, BeforeValidator(_type), Field(description="its type, of models that know types")] = None
     time: Annotated[Moment | None, Field(description="when it was: ISO (UTC without offset), or a number")] = None
     values: Annotated[Profile, Field(description="by columns that the model is told of")] = {}
 
