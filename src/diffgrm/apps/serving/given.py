@@ -72,7 +72,7 @@ def _entry(value: object) -> str | HistoryEvent:
         given = GivenEvent.model_validate(value)
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {readable(e)}" for e in error.errors())
-        raise ValueError(f"is no event of a history: {said}") from None
+        raise ValueError(f"an id is no object, and this object is no event of a history: {said}") from None
     return HistoryEvent(given.item_id, given.type, given.time, given.values)
 
 
