@@ -236,6 +236,7 @@ def test_explain_shows_how_items_were_found(run, saved, tmp_path):
     code, out, _ = run("explain", saved, "--history", "item 3", "--history", "item 77", "--k", "2")
     assert code == 0 and "1. item" in out and "2. item" in out and "items left" in out
     assert "best partial semantic IDs" in out and "·" in out
+    assert "had a say" not in out and "had no say" not in out  # digits say all
     assert "best partial" not in run("explain", saved, "--history", "item 3", "--show", "0")[1]
 
 

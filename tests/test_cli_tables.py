@@ -167,6 +167,18 @@ def test_users_without_a_known_item_are_evaluated_or_counted(run, model, tmp_pat
     assert {"n_users": 1, "n_skipped": 1}.items() <= json.loads((tmp_path / "e.json").read_text()).items()
 
 
+def test_words_of_texts_are_counted_only_where_diversity_is_wanted(run, model, tmp_path, monkeypatch):
+    events = [(user, i, i) for user in (0, 1) for i in (1, 2, 3, 4)]
+    pl.DataFrame(events, ["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "e.csv")
+    pl.DataFrame({"item_id": ITEMS, "text": [f"thing {i}" for i in ITEMS]}).write_csv(tmp_path / "i.csv")
+    ask = "evaluate", model, "--interactions", tmp_path / "e.csv", "--items", tmp_path / "i.csv", "--quiet"
+    code, out, _ = run(*ask)
+    assert code == 0 and "diversity@10" in out
+    monkeypatch.setattr("diffgrm.semantic_ids.embeddings.lsa.word_vectors", lambda table: pytest.fail("counted"))
+    code, out, err = run(*ask, "evaluation.diversity=false")
+    assert code == 0 and "novelty@10" in out and "diversity@10" not in out, err
+
+
 def test_accuracy_by_segments_of_users(run, model, tmp_path):
     events = [(user, i, i) for user in (0, 1) for i in (1, 2, 3, 4)]
     pl.DataFrame(events, ["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "e.csv")

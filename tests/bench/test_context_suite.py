@@ -20,7 +20,6 @@ RUNS = {
     "without": SMALL,
     "hours": {"like": "without", "events": {"time_inputs": ["hour"]}},
     "users": {"like": "without", "events": {"user_columns": {"plan": ["free", "paid"]}}},
-    "others": {"like": "without", "events": {"rating": "stars", "min_rating": 2}},
 }
 
 
@@ -29,7 +28,6 @@ def suite(tmp_path):
     home = tmp_path / "data" / "small"
     home.mkdir(parents=True)
     table, people = world("hour", users=90)
-    table = table.with_row_index("stars").with_columns(stars=1 + table["timestamp"] % 3)
     table.write_parquet(home / "interactions.parquet")
     people.write_parquet(home / "users.parquet")
     ITEMS.write_parquet(home / "items.parquet")
@@ -39,8 +37,7 @@ def suite(tmp_path):
 
 
 def test_runs_are_told_apart_and_measured_by_the_same_events(suite, tmp_path):
-    failed = Runner(suite, tmp_path / "out", lambda _: None, progress=False).run()
-    assert list(failed) == ["small, others, seed 0"] and "all share the same" in failed["small, others, seed 0"]
+    assert Runner(suite, tmp_path / "out", lambda _: None, progress=False).run() == {}
     found = {}
     for run in ("without", "hours", "users"):
         result = json.loads((tmp_path / "out" / "runs" / "small" / run / "seed-0" / "result.json").read_text())

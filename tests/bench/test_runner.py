@@ -10,15 +10,16 @@ import polars as pl
 import pytest
 import yaml
 
-from diffgrm import leave_one_out, toy_world
+from diffgrm import InteractionDataset, leave_one_out, toy_world
 from diffgrm.apps import choosing
 from diffgrm.apps.bench import runner as module
 from diffgrm.apps.bench.runner import Runner
 from diffgrm.apps.bench.suite import Suite
-from diffgrm.apps.bench.tables import write_tables
+from diffgrm.apps.bench.tables import sentences_of, write_tables
 from diffgrm.apps.cli.main import main
 from diffgrm.apps.reporting.page import write_report
 from diffgrm.evaluation.statistics import holm, interval_of_difference, list_gains, list_owners
+from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, TrainingError
 from diffgrm.learning.loop import TrainingTask
 from diffgrm.recommenders.base import Recommender, load
@@ -168,6 +169,66 @@ def test_a_peer_cannot_have_the_semantic_ids_of_a_run_without_any(tmp_path, worl
     (tmp_path / "peer.py").write_text("")
     failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
     assert "'popularity' has none; name a run of one that has" in failed["small, peer, seed 0"]
+
+
+RATED = {
+    "popularity": {"recommender": "popularity"},
+    "neighbours": {"recommender": "item_knn"},
+    "liked": {"like": "popularity", "events": {"rating": "stars", "min_rating": 4}},
+    "liked neighbours": {"like": "neighbours", "events": {"rating": "stars", "min_rating": 4}},
+    "weighed": {"like": "popularity", "events": {"weight": "stars"}},
+}
+
+
+def rate(folder, world):
+    """Give the events of a suite's dataset stars; returns the path of their table."""
+    path = folder / "data" / "small" / "interactions.parquet"
+    stars = 1 + np.arange(len(world.events.values)) % 5
+    world.event_table().with_columns(stars=pl.Series(stars)).write_parquet(path)
+    return path
+
+
+def test_runs_read_a_dataset_by_their_own_section_events_once_each(tmp_path, world, monkeypatch):
+    suite, read, lines = make_suite(tmp_path, world, RATED, reference="popularity", seeds=[0]), [], []
+    path, items = rate(tmp_path, world), tmp_path / "data" / "small" / "items.parquet"
+    from_tables = InteractionDataset.from_tables
+
+    def counting(*args, **kwargs):
+        read.append(kwargs["events"].said)
+        return from_tables(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InteractionDataset, "from_tables", counting)
+        assert Runner(suite, tmp_path / "out", lines.append, progress=False).run() == {}
+    rated = {"rating": "stars", "min_rating": 4.0}
+    assert read == [{}, rated, {"weight": "stars"}]
+    assert ["below 4.0 (events.min_rating)" in line for line in lines[:3]] == [False, True, False]
+    rows = {row["run"]: row for row in write_tables(suite, tmp_path / "out", {})}
+    for run in RATED:
+        recipe = suite.recipe(run, "small", {}, 0)
+        dataset = InteractionDataset.from_tables(path, items, name="small", events=recipe.events)
+        split, model = leave_one_out(dataset), resolve("recommender", recipe.recommender)(recipe)
+        found = module.evaluate(model.fit(dataset, progress=False), split.test, dataset.items, split.item_counts)
+        assert rows[run]["metrics"]["ndcg@10"] == pytest.approx(found.metrics["ndcg@10"]), run
+    assert rows["liked"]["users"] < rows["popularity"]["users"]
+    compared = {run for run, row in rows.items() if "difference" in row}
+    assert compared == {"neighbours", "weighed"}  # the targets of all events are the same, whatever they count for
+    told = f"liked is not compared: by its section events {json.dumps(rated)} it is asked for other targets, of "
+    page = write_report(tmp_path / "out").read_text()
+    assert told in json.dumps(sentences_of(list(rows.values()))).replace('\\"', '"')
+    assert "liked is not compared" in (tmp_path / "out" / "results.md").read_text() and "liked is not compared" in page
+    lines.clear()
+    assert Runner(suite, tmp_path / "out", lines.append, progress=False).run() == {}
+    assert sum("done before" in line for line in lines) == len(RATED)
+
+
+def test_a_section_events_that_the_table_cannot_be_read_by_stops_the_runs_that_have_it(tmp_path, world):
+    suite = make_suite(tmp_path, world, RATED, reference="popularity", seeds=[0])  # without stars
+    failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
+    assert len(failed) == 2 and all("'stars'" in why for why in failed.values())
+    assert 'small, events {"weight": "stars"}' in failed
+    done = {path.parent.parent.name for path in (tmp_path / "out").rglob("result.json")}
+    assert done == {"popularity", "neighbours"}
 
 
 def test_a_suite_that_has_run_does_nothing_more(ran, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,35 @@ def test_files_that_recipes_name_lie_where_the_suite_says_from_its_own_folder(tm
     assert options["sum"].model.options["members"] == (str(tmp_path / "fitted"), {"recommender": "popularity"})
 
 
+def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
+    """Of the tokenizer's file and of a folder of vectors in a nested part; what they hold tells identities apart."""
+    runs = {
+        "base": {
+            "recommender": "diffgrm",
+            "embedding": {"name": "text_and_events", "text": {"name": "sentence_transformer", "model": "ENCODER"}},
+            "tokenizer": {"name": "from_file", "path": "sids.json"},
+        }
+    }
+
+    def identity(folder, sids, encoder):
+        (folder / "encoder").mkdir(parents=True)
+        (folder / "sids.json").write_text(sids)
+        (folder / "encoder" / "weights").write_text(encoder)
+        wanted = json.loads(json.dumps(runs).replace("ENCODER", str(folder / "encoder")))
+        recipe = suite(folder, runs=wanted).recipe("base", "toy", {}, 0)
+        assert str(folder) in str(recipe.to_dict()) and str(folder) not in str(fitted_settings(recipe))
+        return fitted_settings(recipe)
+
+    here = identity(tmp_path / "here", "[1]", "a")
+    assert here == identity(tmp_path / "there", "[1]", "a")
+    assert here != identity(tmp_path / "other", "[2]", "a") and here != identity(tmp_path / "trained", "[1]", "b")
+    (tmp_path / "here" / "sids.json").write_text("[23]")
+    changed = Suite.from_yaml(tmp_path / "here" / "small.yaml").recipe("base", "toy", {}, 0)
+    assert fitted_settings(changed) != here
+    (tmp_path / "here" / "sids.json").unlink()  # a fit will say that it is not there
+    assert str(tmp_path) in str(fitted_settings(changed))
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -193,6 +223,23 @@ def test_files_that_recipes_name_lie_where_the_suite_says_from_its_own_folder(tm
                 "runs": {"base": {"recommender": "popularity"}, "other": {"peer": "peer.py"}},
             },
             "'other' is a peer, which makes one list a user; data.target = successive asks for more",
+        ),
+        (
+            {"runs": {"base": {"recommender": "popularity", "choose": {"events.min_rating": [3, 4]}}}},
+            "'base' chooses among settings of events, by which validation would ask for other targets; give each a run",
+        ),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "other": {"peer": "p.py", "events": {"ratng": "stars"}}}},
+            r"run 'other' on toy: there is no setting 'ratng'",
+        ),
+        (
+            {
+                "runs": {
+                    "base": {"recommender": "popularity"},
+                    "other": {"peer": "p.py", "events": {"event": "kind", "targets": ["buy"]}},
+                }
+            },
+            "run 'other' is a peer, which cannot be told types of events; leave events.event out",
         ),
         ({"datasets": []}, "datasets"),
         ({"dataset": ["toy"]}, "dataset"),

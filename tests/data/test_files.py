@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgrm import read_table
+from diffgrm.data import files
 from diffgrm.data.tables import read_interactions, read_items
 from diffgrm.foundation.schema import DataError
 
@@ -218,6 +219,16 @@ def test_what_a_file_system_says_is_told_with_a_way_out(monkeypatch):
         read_table("https://host/refused.csv")
     with pytest.raises(DataError, match="the table file x has an unknown format"):
         read_table("https://host/x?format=csv")
+
+
+def test_a_fault_of_ours_is_not_told_as_one_of_the_file_system(monkeypatch):
+    def broken(*_):
+        raise AttributeError("a fault of ours")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda address: (Web(), address))
+    monkeypatch.setattr(files, "_parsed", broken)
+    with pytest.raises(AttributeError, match="a fault of ours"):
+        read_table("https://host/x.csv")
 
 
 def test_a_zip_is_known_by_its_name_or_by_that_of_the_file_in_it(put):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -8,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffgrm.foundation.overrides import apply_overrides
-from diffgrm.foundation.parts import as_part, plain
+from diffgrm.foundation.parts import as_part, check_options, plain
 from diffgrm.foundation.presets import preset_names
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.registry import names
+from diffgrm.foundation.registry import settings as settings_of
 from diffgrm.foundation.schema import RecipeError
+from diffgrm.foundation.yaml_text import read_yaml, spelled
 
 
 def test_overrides_reach_every_kind_of_setting():
@@ -19,6 +23,56 @@ def test_overrides_reach_every_kind_of_setting():
     assert recipe.model.options["width"] == 64
     assert recipe.noising.name == "random" and "order" not in recipe.noising.options
     assert recipe.seed == 7 and recipe.training.loggers == ("csv", "tensorboard")
+
+
+@pytest.mark.parametrize("written", [32, "32"])
+def test_a_precision_is_a_number_or_a_text(written):
+    """The message on losses that are not finite recommends ``training.precision=32``, which YAML reads as a number."""
+    for recipe in (Recipe().override([f"training.precision={written}"]), Recipe(training={"precision": written})):
+        assert recipe.training.precision == "32" and Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
+    with pytest.raises(RecipeError, match=r"training.precision = 16: Input should be 'auto', '32' or 'bf16'"):
+        Recipe().override(["training.precision=16"])
+
+
+def test_every_text_that_a_setting_names_is_read_as_that_text_whatever_yaml_makes_of_it():
+    found = 0
+    for section in (field.annotation for field in Recipe.model_fields.values()):
+        for key, field in getattr(section, "model_fields", {}).items():
+            for text in texts_of(field.annotation):
+                read = spelled(read_yaml(text), field.annotation)
+                assert read == text and key, (section, key)
+                found += 1
+    for kind in ("embedding", "tokenizer", "model", "objective", "noising", "decoding", "scorer", "branch"):
+        for name in names(kind):
+            for setting in settings_of(kind, name).values():
+                for text in texts_of(setting.hint):
+                    assert spelled(read_yaml(text), setting.hint) == text, (kind, name, setting.name)
+                    found += 1
+    assert found > 50
+
+
+def texts_of(hint):
+    if get_origin(hint) is Literal:
+        return [text for text in get_args(hint) if isinstance(text, str)]
+    return [text for inner in get_args(hint) for text in texts_of(inner)]
+
+
+class Switch:
+    """A part of somebody's own whose words YAML reads as truth values and numbers."""
+
+    def __init__(self, way: Annotated[Literal["on", "off", "1e3", "2", "["], "how"] = "off") -> None:
+        self.way = way
+
+
+@pytest.mark.parametrize("text", ["on", "off", "1e3", "2"])
+def test_words_of_parts_of_ones_own_are_read_as_they_are_written(text):
+    options, problems = check_options("noising", f"{__name__}:Switch", {"way": read_yaml(text)}, "noising")
+    assert options == {"way": text} and not problems
+
+
+def test_a_number_that_no_word_is_spelt_as_stays_a_number_in_messages():
+    _, problems = check_options("noising", f"{__name__}:Switch", {"way": 3}, "noising")
+    assert problems == ["noising.way = 3: Input should be 'on', 'off', '1e3', '2' or '['"]
 
 
 def test_overrides_reach_nested_parts_and_scorers():

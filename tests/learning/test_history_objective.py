@@ -211,6 +211,15 @@ def test_in_the_last_phase_nothing_of_the_history_is_hidden(network, stream):
         assert late == pytest.approx(wanted / 2, rel=0.03)
 
 
+@pytest.mark.parametrize("stream", ["joint", "two_passes"])
+def test_a_fitted_model_goes_on_in_its_last_phase_where_it_has_one(network, stream):
+    went_on = LearningContext(0, 100, 0, 1, going_on=True)
+    for last_phase, same_as in ((0.25, 75), (0.0, 0)):
+        objective = made(network, stream=stream, last_phase=last_phase, history_noise="uniform_t")
+        wanted = loss_of(objective, context=LearningContext(same_as, 100, 0, 1))
+        assert loss_of(objective, context=went_on) == wanted
+
+
 def test_digits_close_to_known_ones_count_more():
     """By hand: places 0..3, then a padded item, then 4 and 5; decay 1/2."""
     mask = torch.tensor([[[0, 1], [1, 0], [0, 0], [1, 1]], [[1, 1], [1, 1], [0, 0], [1, 1]]]).bool()

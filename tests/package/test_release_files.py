@@ -76,6 +76,20 @@ def test_the_workflow_calls_targets_that_there_are_on_pythons_that_are_supported
     assert f">={job['python'][0]}" == PROJECT["requires-python"] and len(job["os"]) == 3
 
 
+def test_the_workflow_and_the_image_take_pytorch_without_cuda_of_the_pinned_version():
+    """pip takes ``2.13.0+cpu`` of that index before PyPI's ``2.13.0``, and ``==2.13.0`` allows both."""
+    index = yaml.safe_load(WORKFLOW.read_text())["env"]["PIP_EXTRA_INDEX_URL"]
+    assert index == "https://download.pytorch.org/whl/cpu"
+    assert f"torch --index-url {index}" in (ROOT / "Dockerfile").read_text()
+    assert all(re.fullmatch(r"[\d.]+", pins(name)["torch"]) for name in ("constraints.txt", "constraints-oldest.txt"))
+
+
+def test_how_long_the_tests_take_is_told_alike():
+    names = "README.md", "CONTRIBUTING.md"
+    told = [re.findall(r"about (\d+) minutes on two cores", (ROOT / name).read_text()) for name in names]
+    assert told[0] == told[1] and len(told[0]) == 1
+
+
 def test_the_image_has_a_user_without_rights_and_a_health_check():
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     assert any(re.fullmatch(r"USER [1-9]\d*", line) for line in lines)

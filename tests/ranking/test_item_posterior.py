@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -195,6 +196,8 @@ def test_a_model_that_learns_items_and_digits_can_decode_so(toy):
     assert not by_both.equals(by_digits) and not by_both.equals(by_items)
     without = found.variant([*settings, "decoding.gate=0"]).recommend(history)
     assert without.equals(by_digits)
-    assert found.variant(settings).explain(history[0], k=2).height == 6
+    asked = found.variant(settings)
+    told = asked.explain(history[0], k=2).group_by("rank", maintain_order=True).agg(pl.col("confidence").log().sum())
+    assert told["confidence"].to_numpy() == pytest.approx(asked.recommend(history, k=2)["score"].to_numpy(), abs=1e-3)
     with pytest.raises(RecipeError, match="ranks by item scores, which the recommender 'diffgrm' does not learn"):
         resolve("recommender", "diffgrm")(small_recipe("diffgrm").override(["decoding.name=item_posterior"])).fit(toy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -91,6 +92,23 @@ def test_items_may_be_ranked_after_some_digits(fitted):
     assert whole["item_id"].n_unique() == 480
     with pytest.raises(RecipeError, match=r"decoding\.opened 3 leaves none of the 3 digits"):
         fitted.variant(["decoding.opened=3"]).recommend(HISTORIES)
+
+
+@pytest.mark.parametrize("settings", [[], ["decoding.opened=2"], ["decoding.opened=1"], BY_DIGITS])
+def test_what_it_explains_is_what_chose(fitted, settings):
+    """Steered confidences, and those of the posterior once it ranks items, add up to an item's score."""
+    asked = fitted.variant([*settings, "decoding.beam=16"])
+    rows, listed = asked.explain(HISTORIES[0], k=3), asked.recommend(HISTORIES[:1], k=3)
+    assert rows.unique("item_id", maintain_order=True)["item_id"].to_list() == listed["item_id"].to_list()
+    told = rows.group_by("rank", maintain_order=True).agg(pl.col("confidence").log().sum())["confidence"].to_numpy()
+    scores = listed["score"].to_numpy()
+    if settings == ["decoding.opened=1"]:  # of two digits that items fill together, each has at least what both have
+        first = rows.filter(pl.col("step") == 1)["confidence"].log().to_numpy()
+        last = rows.filter(pl.col("step") == 2).group_by("rank", maintain_order=True).agg(pl.col("confidence").log().min())
+        assert (first + last["confidence"].to_numpy() >= scores - 1e-3).all()
+    else:
+        assert told == pytest.approx(scores, abs=1e-3)
+    assert ("ranked by their posterior" in asked.explanation_note()) == ("opened" in str(settings))
 
 
 def test_it_explains_its_lists(fitted):

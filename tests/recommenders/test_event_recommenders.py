@@ -130,7 +130,11 @@ def test_the_command_line_says_what_it_has_read(monkeypatch, capsys, tmp_path):
         code, out, err = run(*command, "--quiet")
         assert code == 0 and said in out, err
     code, _, err = run("fit", "--dataset", "toy", "--out", tmp_path / "no", *chosen)
-    assert code == 2 and "--dataset toy is read as its publisher has it" in err
+    assert code == 2 and "events.event names the column 'action'" in err
+    code, out, err = run(
+        "fit", "--dataset", "toy", "--out", tmp_path / "m", "recommender=popularity", "events.repeats=last"
+    )
+    assert code == 0 and "toy: 5,530 rows read, " in out, err
 
 
 def test_users_that_a_server_knows_have_the_types_of_their_events(tmp_path):

@@ -16,6 +16,7 @@ from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError, TrainingError
 from diffgrm.learning.loop import TrainingTask
+from diffgrm.learning.noising.curriculum import CurriculumNoising
 from diffgrm.networks.growing import take_weights
 from diffgrm.recommenders.trained_network import network_of
 from helpers.commands import called, save_tables
@@ -104,6 +105,24 @@ def test_averaged_weights_go_on_too(early):
     more = sasrec.fit_more(early, overrides=["training.epochs=1"], progress=False)
     assert more.facts["validation"]["val_score"] >= more.facts["validation_before"]["val_score"]
     assert more.facts["validation_before"]["val_score"] == pytest.approx(sasrec.facts["validation"]["val_score"])
+
+
+def test_a_curriculum_goes_on_at_its_end(early, monkeypatch):
+    """At the first step a fit hides one digit of a view, an update as many as the fit did at its last."""
+    hidden, views = [], CurriculumNoising.views
+
+    def watched(self, codes, context):
+        found = views(self, codes, context)
+        hidden.append(int(found.mask.sum(-1).max()))
+        return found
+
+    monkeypatch.setattr(CurriculumNoising, "views", watched)
+    recipe = small_recipe("diffgrm").override(["noising.name=curriculum", "training.epochs=1"])
+    fitted = resolve("recommender", "diffgrm")(recipe).fit(early, progress=False)
+    assert hidden[0] == 1 and hidden[-1] == 3
+    hidden.clear()
+    fitted.fit_more(early, overrides=["training.epochs=1"], progress=False)
+    assert hidden and set(hidden) == {3}
 
 
 def test_settings_of_an_update_are_its_own(hybrid, early):

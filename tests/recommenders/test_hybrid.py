@@ -180,6 +180,14 @@ def test_it_explains_itself(whole):
     table = whole.explain(HISTORIES["a"], k=2)
     assert table["rank"].n_unique() == 2 and table.height == 2 * 3
     assert sorted(table.filter(pl.col("rank") == 1)["step"]) == [1, 2, 3]
+    alone = whole.variant(["decoding.weight=0"]).explanation_note()
+    assert alone.startswith("Item scores alone chose the list: digits had no say in it")
+    for settings, note in (
+        (["decoding.weight=1"], "Scores of whole items had a say in the list, and none in these confidences."),
+        (["decoding.name=any_order_beam"], ""),
+        (["decoding.name=item_posterior"], ""),
+    ):
+        assert whole.variant(settings).explanation_note() == note
     steps = whole.beams(HISTORIES["a"], k=2)
     assert steps["step"].unique().sort().to_list() == [1, 2, 3]
 

@@ -41,6 +41,12 @@ def test_they_learn_and_their_list_is_kept(recommender, tmp_path):
     assert again.recipe == recommender.recipe
 
 
+def test_an_explanation_says_that_pairs_had_a_say(recommender):
+    assert recommender.explanation_note() == (
+        "Scores of every two digits had a say in the list, and none in these confidences."
+    )
+
+
 def test_another_rank_than_that_of_the_weights_is_refused(recommender, tmp_path):
     folder = recommender.save(tmp_path / "model")
     change_recipe(folder, {"model": {**recommender.recipe.to_dict()["model"], "pairwise_rank": 5}})

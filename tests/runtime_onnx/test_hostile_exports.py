@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ import pytest
 from diffgrm import export_onnx, load_onnx
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import State
+from diffgrm.runtime_onnx import network
 from helpers.folders import change_recipe, rehash
 
 pytest.importorskip("onnxruntime")
@@ -67,6 +69,23 @@ def test_rows_that_do_not_fit(hostile, name):
 def test_vectors_that_the_graphs_do_not_take(hostile):
     change(hostile / "item_vectors.safetensors", lambda array: np.ascontiguousarray(array[:, :-1]))
     refused(hostile, "the graph of the export does not take what it is given")
+
+
+def test_a_fault_of_ours_is_not_told_as_one_of_the_graph():
+    class Session:
+        def get_outputs(self):
+            return [SimpleNamespace(name="logits")]
+
+        def get_inputs(self):
+            return [SimpleNamespace(name="codes")]
+
+        def run(self, wanted, given):
+            raise AttributeError("a fault of ours")
+
+    with pytest.raises(AttributeError, match="a fault of ours"):
+        network._run(Session(), {"codes": np.zeros(1)}, ("logits",))
+    with pytest.raises(ModelFolderError, match="does not take what it is given: it asks for codes too"):
+        network._run(Session(), {}, ("logits",))
 
 
 def test_strange_items(hostile):

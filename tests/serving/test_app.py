@@ -78,6 +78,7 @@ def test_a_request_may_choose_its_candidates_where_the_model_ranks_some(hybrid_r
             answer = client.post("/recommend", json={"histories": [HISTORY], "k": 5, "candidates": candidates})
             assert offline(weighing.variant([f"decoding.candidates={candidates}"]), [HISTORY], 5)[0] == listed(answer)
     answer = hybrid_reader.post("/explain", json={"history": HISTORY, "k": 3, "show": 20, "candidates": 12}).json()
+    assert answer["note"].startswith("Item scores alone chose the list")
     beams = hybrid.variant(["decoding.candidates=12"]).beams(HISTORY, 3, show=20)
     assert [len(step) for step in answer["beams"]] == beams.group_by("step", maintain_order=True).len()["len"].to_list()
     assert [item["item_id"] for item in answer["items"]] == hybrid.recommend([HISTORY], 3)["item_id"].to_list()
@@ -120,6 +121,7 @@ def test_similar_items_and_explanations_are_those_of_the_recommender(reader, fit
     answer = reader.post("/similar", json={"item_id": "item 3", "k": 4}).json()
     assert [item["item_id"] for item in answer["items"]] == fitted.similar_items("item 3", 4)["item_id"].to_list()
     answer = reader.post("/explain", json={"history": HISTORY, "k": 3, "show": 5}).json()
+    assert answer["note"] == fitted.explanation_note() == ""
     table = fitted.explain(HISTORY, 3)
     for rank, item in enumerate(answer["items"], start=1):
         rows = table.filter(rank=rank)

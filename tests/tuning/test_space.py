@@ -59,6 +59,7 @@ def test_what_is_no_list_and_no_range_is_told(options, text):
             'item_loss.kind="softmax", item_loss.negatives=8: .*does nothing with item_loss.kind = softmax',
         ),
         ({}, {"data.split": ["temporal"]}, {}, "data.split cannot be chosen: trials that differ in it are not comparable"),
+        ({}, {"events.min_rating": [3, 4]}, {}, "events.min_rating cannot be chosen"),
         ({}, {"training.validation_users": [9]}, {}, "training.validation_users cannot be chosen"),
         ({"training": {"devices": 2}}, {"seed": [1]}, {}, "trials run in one process: set training.devices=1"),
         ({"recommender": "documents"}, {"seed": [1]}, {}, "does not learn from a table of events"),

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
+from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 
+from diffgrm.foundation.cache import DAY, NAMES
 from diffgrm.foundation.parts import plain
 from diffgrm.foundation.recipe import SettingRow
 from diffgrm.foundation.schema import Columns
@@ -21,6 +23,7 @@ from diffgrm.foundation.terminal import console, styled
 if TYPE_CHECKING:
     from diffgrm.apps.tuning.trials import Trial
     from diffgrm.evaluation.kinds import Kinds
+    from diffgrm.foundation.cache import Entry
     from diffgrm.semantic_ids.semantic_ids import TokenizerReport
 
 NARROW = 120  # columns; with fewer, a table of settings would be hard to read
@@ -56,6 +59,28 @@ def _default(row: SettingRow) -> str:
     if row.default is Parameter.empty:
         return "needed"
     return yaml.safe_dump(plain(row.default), default_flow_style=True, width=math.inf).removesuffix("\n...\n").strip()
+
+
+def show_cache(home: str, entries: Sequence[Entry], downloads: int, now: float, each: bool) -> None:
+    """What a cache folder holds, a row a kind or, if asked for, an entry.
+
+    Args:
+        downloads: bytes of public datasets; now: in seconds since 1970.
+    """
+    table = Table(title=f"The cache {visible(home)}", title_justify="left")
+    table.add_column("what", overflow="fold")
+    for name in ("entries", "size", "unused for"):
+        table.add_column(name, justify="right")
+    for kind in NAMES:
+        own = [entry for entry in entries if entry.kind == kind]
+        idle = max((entry.idle(now) for entry in own), default=0.0)
+        rest = decimal(sum(entry.size for entry in own)), f"{idle / DAY:.1f} days" if own else ""
+        table.add_row(styled(kind, "bold" if each else ""), str(len(own)), *rest)
+        for entry in own if each else ():
+            name = entry.path.name if entry.whole else f"{entry.path.name} (unfinished)"
+            table.add_row(styled(f"  {name}"), "", decimal(entry.size), f"{entry.idle(now) / DAY:.1f} days")
+    table.add_row("datasets (downloads: delete them by hand)", "", decimal(downloads), "")
+    console.print(table)
 
 
 def show_report(report: TokenizerReport) -> None:

@@ -27,7 +27,7 @@ from diffgrm.data.marks import PLAIN
 from diffgrm.data.reading import ReadingReport
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, OutputError
-from diffgrm.foundation.storage import cache_folder, digest, file_digest, read_parquet, write_parquet
+from diffgrm.foundation.storage import cache_folder, digest, file_digest, note_use, read_parquet, write_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ def read_events(
     if found is None:
         found = _make(folder, events, items, unknown)
     else:
+        note_use(folder)
         logger.info("The events come from the cache: %s", folder)
     if unknown == "refuse":
         refuse_unknown(found.strange)

@@ -10,7 +10,8 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -142,23 +143,41 @@ def _at_address(address: str, what: str) -> pl.DataFrame:
     packings, kind = _formats(name)
     if not kind and packings != [".zip"] and (on_web or Path(name).suffix):
         raise _unknown_format(name, what)
-    try:
+    entries = None
+    with _asking(address, what):
         system, place = fsspec.url_to_fs(address)  # one address; patterns are not expanded
-
-        def part(path: str) -> pl.DataFrame:
-            return pl.read_parquet(io.BytesIO(system.cat_file(path)))
-
         if not on_web and not packings and kind in ("", PARQUET) and system.isdir(place):
             entries = [entry for entry in system.ls(place, detail=True) if entry["name"].rstrip("/") != place.rstrip("/")]
-            found = {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in entries}
-            readers = {n: partial(part, entry["name"]) if entry["type"] == "file" else None for n, entry in found.items()}
-            return _parts(address, readers, what)
-        return _parsed(name, lambda: system.cat_file(place), what)
-    except DiffGRMError:
-        raise
+
+    def content(path: str) -> bytes:
+        with _asking(address, what):
+            found: bytes = system.cat_file(path)
+        return found
+
+    if entries is None:
+        return _parsed(name, lambda: content(place), what)
+    found = {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry for entry in entries}
+    readers = {
+        name: partial(lambda path: pl.read_parquet(io.BytesIO(content(path))), entry["name"])
+        if entry["type"] == "file"
+        else None
+        for name, entry in found.items()
+    }
+    return _parts(address, readers, what)
+
+
+@contextmanager
+def _asking(address: str, what: str) -> Iterator[None]:
+    """Let whatever a file system says in the block be an error of the address.
+
+    Raises:
+        DataError: it says something.
+    """
+    try:
+        yield
     except ImportError as error:
         raise DataError(f"the {what} {address} needs a package more: {error}; or copy the file here first") from error
-    except (Exception, pl.exceptions.PanicException) as error:
+    except Exception as error:  # every file system of fsspec has errors of its own
         raise DataError(
             f"the {what} {address} could not be read: {type(error).__name__}: {error}; check the address and the rights to "
             "it, or copy the file here first"

@@ -144,6 +144,9 @@ class EventSettings(Section):
         """How many types networks tell apart; 0: none."""
         return len(self.types) if self.type_input else 0
 
+    def __hash__(self) -> int:  # of mappings too
+        return hash(self.model_dump_json())
+
     @property
     def tells_context(self) -> bool:
         """Whether networks are told of times, or of columns of events or users."""
@@ -159,6 +162,11 @@ class EventSettings(Section):
         """Columns of the table that are read besides those of users, items and times."""
         named = (self.event, self.rating, self.weight, self.session, *self.event_columns)
         return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What is not as usual, as YAML has it."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
     def of_histories(self, columns: tuple[str, ...]) -> Self:
         """How histories that a model is asked with are read: ratings and sessions need not be there, weights say nothing.

@@ -6,12 +6,11 @@ A folder may come from anybody: nothing but plain files inside it is read, and n
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from diffgrm.foundation.schema import ModelFolderError
-from diffgrm.foundation.storage import file_digest, regular
+from diffgrm.foundation.storage import file_digest, flush_folder, regular
 
 MANIFEST = "manifest.json"
 MODEL, EXPORT, DOCUMENTS = "diffgrm-model", "diffgrm-onnx", "diffgrm-documents"  # formats
@@ -121,9 +120,4 @@ def write(folder: Path, kind: str, facts: dict[str, Any]) -> None:
     }
     content = {"format": kind, "format_version": FORMAT_VERSION, **facts, "files": files}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    flush_folder(folder)

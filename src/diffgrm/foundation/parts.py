@@ -28,6 +28,8 @@ from diffgrm.foundation.moved import moved
 from diffgrm.foundation.part_settings import Local, PartsOf, Setting
 from diffgrm.foundation.part_settings import PartOf as PartOf  # named here for constructors
 from diffgrm.foundation.schema import RecipeError, did_you_mean, ordinary, readable
+from diffgrm.foundation.storage import content_digest
+from diffgrm.foundation.yaml_text import spelled
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ class Part:
         """
         return self._changed(lambda local, value: value if local.paths else _in_folder(folder, value))
 
+    def by_content(self) -> Part:
+        """The part, and those nested in it, with digests of files and folders in place of their paths, for identities."""
+        return self._changed(lambda local, value: _by_content(value))
+
     def _changed(self, change: Callable[[Local, Any], Any]) -> Part:
         """The part with a change of every setting that means something on one machine only, and of nested parts."""
 
@@ -106,6 +112,14 @@ def _in_folder(folder: Path, value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_in_folder(folder, entry) for entry in value)
     return str(folder / value) if isinstance(value, str) else value
+
+
+def _by_content(value: Any) -> Any:
+    """A digest of what lies at a path, or at several; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_by_content(entry) for entry in value)
+    found = None if not isinstance(value, str) else content_digest(Path(value))
+    return value if found is None else f"content {found}"
 
 
 PartLike = Part | str | Mapping[str, Any]  # what stands for a part: itself, its name, or a mapping with name and settings
@@ -213,7 +227,7 @@ def _read_value(setting: Setting, raw: Any, path: str) -> tuple[Any, list[str]]:
     if setting.nested is not None:
         return (_read_parts if isinstance(setting.nested, PartsOf) else read_part)(setting.nested.kind, raw, path)
     try:
-        return ordinary(setting.adapter.validate_python(raw)), []
+        return ordinary(setting.adapter.validate_python(spelled(raw, setting.hint))), []
     except ValidationError as error:
         reason = "; ".join(readable(e) for e in error.errors())
         return raw, [f"{path} = {raw!r}: {reason}"]

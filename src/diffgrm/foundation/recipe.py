@@ -165,6 +165,13 @@ class Recipe(BaseModel):
         """The recipe with the relative paths of its files taken from a folder, such as that of the file it stands in."""
         return self._with_parts(lambda part: part.located(folder))
 
+    def by_content(self) -> dict[str, Any]:
+        """Plain nested mappings as :meth:`to_dict` gives, but files by what they hold, so that they may lie anywhere."""
+        written = self.to_dict()
+        return written | {
+            section: getattr(self, section).by_content().flat() for section in PART_SECTIONS if section in written
+        }
+
     def _with_parts(self, change: Callable[[Part], Part]) -> Self:
         written = self.to_dict()
         parts = {section: change(getattr(self, section)).flat() for section in PART_SECTIONS if section in written}

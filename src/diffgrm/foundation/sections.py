@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from diffgrm.foundation.schema import OnlyWith, ordinary
+from diffgrm.foundation.yaml_text import spelled
 
 SHARDED = ("fsdp", "deepspeed")  # strategies of which no process holds all weights
 
@@ -24,6 +25,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     only_with: ClassVar[OnlyWith] = ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_spelled(cls, value: Any, info: ValidationInfo) -> Any:
+        return spelled(value, cls.model_fields[str(info.field_name)].annotation)
 
     @field_validator("*")
     @classmethod
@@ -241,4 +247,9 @@ class EvaluationSettings(Section):
 
     ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (5, 10, 20), min_length=1, description="list lengths k of the metrics @k (10 is always among them)"
+    )
+    diversity: bool = Field(
+        True,
+        description="also how unlike each other the texts of a list's items are (diversity@k), for which the words of all "
+        "item texts are counted once",
     )

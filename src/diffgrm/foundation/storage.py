@@ -9,8 +9,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,31 @@ def atomic_file(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def flush_folder(folder: Path) -> None:
+    """Wait until the files of a folder are on the disk and, where the system can be asked for it, their names too.
+
+    Raises:
+        OSError: the disk refuses them.
+    """
+    for path in folder.iterdir():
+        with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:  # Windows flushes what is open for writing
+            os.fsync(file.fileno())
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and keeps the names of files by itself
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def note_use(path: Path) -> None:
+    """Let the time of a cached file or folder say that it has been used now, where one may."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 def cached(folder: Path | None, name: str, what: str, make: Callable[[], State]) -> State:
     """The state that a file of a cache keeps, else one made now and kept there.
 
@@ -176,6 +202,7 @@ def cached(folder: Path | None, name: str, what: str, make: Callable[[], State])
         except ModelFolderError:
             logger.warning("The cached %s %s are damaged; making them again.", what, path)
         else:
+            note_use(path)
             logger.info("The %s come from the cache: %s", what, path)
             return found
     made = make()
@@ -191,6 +218,25 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def content_digest(path: Path) -> str | None:
+    """Hex digest of a file, or of the names and bytes of all files of a folder; None where there is neither.
+
+    What has been read is remembered by its time and size.
+    """
+    if path.is_file():
+        found = path.stat()
+        return _remembered_digest(path.resolve(), found.st_mtime_ns, found.st_size)
+    if not path.is_dir():
+        return None
+    files = sorted(inner for inner in path.rglob("*") if inner.is_file())
+    return digest([(inner.relative_to(path).as_posix(), content_digest(inner)) for inner in files])
+
+
+@lru_cache(maxsize=1024)
+def _remembered_digest(path: Path, time: int, size: int) -> str:
+    return file_digest(path)
 
 
 def code_digests(kind: type, *more: Path) -> list[str] | None:

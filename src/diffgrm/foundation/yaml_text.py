@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -36,6 +36,34 @@ def read_yaml(text: str) -> Any:
         raise YamlError(str(error)) from error
     finally:
         loader.dispose()
+
+
+def spelled(value: Any, hint: Any) -> Any:
+    """A value as the text that it was written as, where a hint allows that text and YAML has read it as something else.
+
+    >>> spelled(32, Literal["auto", "32"]), spelled(True, Literal["on", "off"]), spelled(32, int)
+    ('32', 'on', 32)
+    """
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return type(value)(spelled(one, hint) for one in value)
+    return next((text for text in _texts(hint) if _is_read_as(text, value)), value)
+
+
+def _is_read_as(text: str, value: Any) -> bool:
+    try:
+        read = read_yaml(text)
+    except YamlError:
+        return False
+    return type(read) is type(value) and bool(read == value)
+
+
+def _texts(hint: Any) -> list[str]:
+    """The texts that a type hint names one by one."""
+    if get_origin(hint) is Literal:
+        return [text for text in get_args(hint) if isinstance(text, str)]
+    return [text for inner in get_args(hint) for text in _texts(inner)]
 
 
 def _size(node: yaml.Node, sizes: dict[int, int]) -> int:

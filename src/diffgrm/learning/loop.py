@@ -63,7 +63,7 @@ class TrainingTask(L.LightningModule):
     """Optimiser steps, validations and checkpoints of an objective.
 
     Args:
-        steps: planned optimiser steps, where the cosine ends; watch: see :func:`train`.
+        steps: planned optimiser steps, where the cosine ends; watch, going_on: see :func:`train`.
         fingerprint: of everything that determines the losses; a checkpoint of another one is refused.
     """
 
@@ -76,10 +76,12 @@ class TrainingTask(L.LightningModule):
         seed: int,
         fingerprint: str = "",
         watch: Callable[[int, float], None] | None = None,
+        going_on: bool = False,
     ) -> None:
         super().__init__()
         self.objective, self.settings, self.validation = objective, settings, validation
         self.steps, self.seed, self.fingerprint, self.watch = steps, seed, fingerprint, watch
+        self.going_on = going_on
         self.losses: list[tuple[int, Tensor]] = []  # step and loss, of this epoch
         self.checked = 0  # losses that are known to be finite
         self.latest: dict[str, float] = {}
@@ -113,7 +115,7 @@ class TrainingTask(L.LightningModule):
     @property
     def context(self) -> LearningContext:
         """How far training is."""
-        return LearningContext(self.global_step, self.steps, self.current_epoch, self.settings.epochs)
+        return LearningContext(self.global_step, self.steps, self.current_epoch, self.settings.epochs, self.going_on)
 
     def _check_losses(self) -> None:
         """Stop if a loss is not a number. To look is to wait for the device, so GPUs are asked every few steps only."""
@@ -244,7 +246,8 @@ def train(
             trained before the network has a checkpoint (in a folder below), the network's training begins.
         progress: show a progress bar.
         watch: told the epoch and the score of every validation; what it raises ends the training.
-        going_on: the weights as they come are validated too, and stay where no epoch is better.
+        going_on: the weights come from a fit: what changes under way is at its end, and the weights as they come count as
+            an epoch: they are validated too, and stay where none is better.
 
     Raises:
         TrainingError: the loss is not finite, a run folder that is in use, or nothing to resume from.
@@ -260,7 +263,7 @@ def train(
     learnt_from = [events.values, events.offsets, *events.marks.arrays, *events.facts.arrays]
     fingerprint = digest([*objective.identity(), objective.shared, max_len, seed, *asked, *learnt_from])
     steps = len(data.batches(rank=0, devices=settings.processes)) * settings.epochs
-    task = TrainingTask(objective, settings, validation, steps, seed, fingerprint, watch)
+    task = TrainingTask(objective, settings, validation, steps, seed, fingerprint, watch, going_on)
     resume = resume and (run_folder / LAST).is_file()
     with quiet_lightning(), _ended_as_asked():
         if resume:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.networks.blocks import evaluating
-from diffgrm.networks.contracts import Denoises, contract
 from diffgrm.ranking.decoding.base import Decoded
+from diffgrm.ranking.decoding.beams import Beams
 from diffgrm.ranking.ranker import Ranker
 
 
@@ -23,7 +22,8 @@ class FilledDigit(NamedTuple):
         rank, item: of the item in the list (from 1), and its position.
         step: in which the digit was filled, from 1.
         digit, code: from 0.
-        confidence: probability of the code among all K, given what was known before the step.
+        confidence: probability of the code, given what was known before the step, by what the decoder goes by
+            (:meth:`Decoder.log_p`).
         rival, rival_confidence: the likeliest other code.
         items_left: items that may be recommended and fit what is known after the step.
     """
@@ -47,27 +47,40 @@ def filled_digits(
     Args:
         recommendable: [I] bool, items that may be recommended.
     """
-    _, decoded = next(ranker.decode(history, k, exclude_seen, watch=lambda *_: None))
-    items = decoded.items[0][decoded.items[0] >= 0]
-    codes = ranker.catalogue.codes_of(items)  # [M, n]
-    steps = _steps_of(decoded, codes)
-    everything = ranker.catalogue.codes_of(torch.arange(ranker.catalogue.n_items, device=codes.device))
-    may = torch.from_numpy(recommendable.copy()).to(codes.device)
+    everything = ranker.catalogue.codes_of(torch.arange(ranker.catalogue.n_items, device=ranker.catalogue.device))
+    may = torch.from_numpy(recommendable.copy()).to(everything.device)
     if exclude_seen:
-        may[torch.from_numpy(np.unique(history.seen().values)).to(codes.device)] = False
-    denoise = contract(ranker.network, Denoises).denoise
-    with torch.no_grad(), evaluating(ranker.network):
-        _, memory = next(ranker.encoded(history, 1))
+        may[torch.from_numpy(np.unique(history.seen().values)).to(everything.device)] = False
+    for _, task in ranker.tasks(history, k, exclude_seen, watch=lambda *_: None):  # of the one history
+        decoded = ranker.decoder.decode(task)
+        items = decoded.items[0][decoded.items[0] >= 0]
+        codes = ranker.catalogue.codes_of(items)  # [M, n]
+        steps = _steps_of(decoded, codes)
         for rank, (item, code, step) in enumerate(zip(items.tolist(), codes, steps, strict=True), start=1):
             for now in sorted(set(step.tolist())):
-                hidden, new = step >= now, (step == now).nonzero()[:, 0]
-                p = denoise(code[None, None], hidden[None, None], memory)[0, 0].float().softmax(-1)
+                new = (step == now).nonzero()[:, 0]
+                p = ranker.decoder.log_p(task, _before(code, step, now))[0, 0].exp()
                 own, others = p[new, code[new]], p[new].scatter(1, code[new, None], -1.0)
                 left = int((may & ((everything == code) | (step > now)).all(1)).sum())
                 for place in own.argsort(descending=True).tolist():
                     digit, rival = int(new[place]), others[place]
                     found = (int(code[digit]), float(own[place]), int(rival.argmax()), float(rival.max()))
                     yield FilledDigit(rank, item, now + 1, digit, *found, left)
+
+
+def _before(code: Tensor, step: Tensor, now: int) -> Beams:
+    """A SID's digits [n] as far as they were known before a step, as the one beam of one user."""
+    known = step < now
+    codes, steps = torch.where(known, code, 0)[None, None], torch.where(known, step, -1)[None, None]
+    zero = torch.zeros(1, 1, device=code.device)
+    return Beams(codes, steps, zero, zero.long())
+
+
+def unsaid(ranker: Ranker) -> str:
+    """What confidences of digits leave unsaid of how lists come about, for people; empty where they say all."""
+    pairs = "Scores of every two digits had a say in the list, and none in these confidences."
+    counted = ranker.decoder.uses_pairs and ranker.items.pair_vectors is not None
+    return " ".join(note for note in (pairs if counted else "", ranker.decoder.unsaid()) if note)
 
 
 def _steps_of(decoded: Decoded, codes: Tensor) -> Tensor:

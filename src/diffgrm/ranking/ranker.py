@@ -97,6 +97,19 @@ class Ranker:
             watch: see :class:`Task`.
             without, offsets: see :meth:`rank`.
         """
+        for users, task in self.tasks(histories, k, exclude_seen, watch, without, offsets):
+            yield users, self.decoder.decode(task)
+
+    def tasks(
+        self,
+        histories: Ragged,
+        k: int,
+        exclude_seen: bool,
+        watch: Watch | None = None,
+        without: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
+    ) -> Iterator[tuple[np.ndarray, Task]]:
+        """The same with what the decoder is asked; the network is in use, without gradients, until the next batch."""
         device = self.catalogue.codes.device
         ask = getattr(self.network, self.decoder.asks)
         with torch.no_grad(), evaluating(self.network):
@@ -113,8 +126,7 @@ class Ranker:
                 if self.decoder.uses_item_scores:
                     scores = self._item_scores(memory, histories.rows(users), first_stage, offsets)
                 pairs = self._pair_scores(memory) if self.decoder.uses_pairs else None
-                task = Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores, tables, pairs)
-                yield users, self.decoder.decode(task)
+                yield users, Task(ask, memory, self.catalogue, k, excluded, seeds, watch, scores, tables, pairs)
 
     @property
     def _first_stage(self) -> FirstStage | None:

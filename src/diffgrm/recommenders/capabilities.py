@@ -19,6 +19,10 @@ class Explains(Protocol):
         """Which digit of each of the k best items was filled when, and how sure the network was."""
         ...
 
+    def explanation_note(self) -> str:
+        """What those confidences leave unsaid of how lists come about; empty where they say all."""
+        ...
+
     def beams(
         self,
         history: Any,

@@ -13,7 +13,7 @@ from diffgrm.data.histories import HistoryEvent
 from diffgrm.data.ids import id_list
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.ranking.difficulty import digit_difficulty
-from diffgrm.ranking.explaining import fill_order, filled_digits, searched
+from diffgrm.ranking.explaining import fill_order, filled_digits, searched, unsaid
 from diffgrm.recommenders.generative import GenerativeRecommender
 
 EXPLANATION: dict[str, Any] = {
@@ -109,21 +109,29 @@ class DiffGRMRecommender(GenerativeRecommender):
         positions = self._one(history, at, profiles)
         return pl.DataFrame(searched(ranker, positions, k, exclude_seen, show), schema=SEARCH)
 
+    def explanation_note(self) -> str:
+        """What the confidences of :meth:`explain` leave unsaid of how lists come about; empty where they say all.
+
+        Where item scores choose the list (decoding by ``item_proposals`` with ``weight`` 0), digits have no say in it.
+        Scores of pairs of digits (``model.pairwise_rank``) have one, and none in confidences of single digits.
+        """
+        return unsaid(self.ranker())
+
     def explain(
         self, history: Any, k: int = 5, *, exclude_seen: bool = True, at: Any = None, profiles: Any = None
     ) -> pl.DataFrame:
         """How the k best items of one history were found: which digit was filled when, and how sure the network was.
 
-        Where item scores choose the list (decoding by ``item_proposals`` with ``weight`` 0), digits have no say in it; they
-        show how the network would fill in each item of the list. Scores of pairs of digits (``model.pairwise_rank``) have a
-        say in the list, and none in these confidences.
+        Confidences are those that the decoder goes by: of the network and the items that digits lead to where those steer
+        it (``epic``, ``item_posterior``), and by ``catalogue_beam`` among the codes that still lead to an item. What they
+        leave unsaid tells :meth:`explanation_note`.
 
         Args:
             history, at, profiles: see :meth:`beams`.
 
         Returns:
-            rank, item_id, step (from 1), digit, code (both from 0), confidence (probability of the code among all K,
-            given what was known before the step), rival and rival_confidence (the likeliest other code), items_left
+            rank, item_id, step (from 1), digit, code (both from 0), confidence (probability of the code, given what was
+            known before the step), rival and rival_confidence (the likeliest other code), items_left
             (items that may be recommended and fit what is known after the step). Digits of one step are in order of
             confidence, and ``items_left`` counts them together.
 

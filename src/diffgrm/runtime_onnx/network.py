@@ -96,10 +96,16 @@ def _session(path: Path, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or 0
     try:
         return onnxruntime.InferenceSession(regular(path), options, providers=["CPUExecutionProvider"])
-    except ModelFolderError:
-        raise
-    except Exception as error:  # ONNX Runtime's errors have no base of their own
+    except _errors() as error:
         raise ModelFolderError(f"ONNX Runtime cannot read {path}: {error}") from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's errors, which have no base of their own, and those that it takes from Python."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = (found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
+    return (*own, RuntimeError, ValueError)
 
 
 def _run(session: Any, given: dict[str, np.ndarray], wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -107,8 +113,12 @@ def _run(session: Any, given: dict[str, np.ndarray], wanted: tuple[str, ...]) ->
     outputs = [one.name for one in session.get_outputs()]
     if missing := [name for name in wanted if name not in outputs]:
         raise ModelFolderError(f"the graph of the export does not give {', '.join(missing)}; export the model again")
+    wants = [one.name for one in session.get_inputs()]
+    refused = "the graph of the export does not take what it is given"
+    if unknown := [name for name in wants if name not in given]:
+        raise ModelFolderError(f"{refused}: it asks for {', '.join(unknown)} too; export the model again")
     try:
-        found = session.run(None, {one.name: given[one.name] for one in session.get_inputs()})
-    except Exception as error:  # as above
-        raise ModelFolderError(f"the graph of the export does not take what it is given: {error}") from error
+        found = session.run(None, {name: given[name] for name in wants})
+    except _errors() as error:
+        raise ModelFolderError(f"{refused}: {error}") from error
     return dict(zip(outputs, found, strict=True))

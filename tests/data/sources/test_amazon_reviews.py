@@ -5,6 +5,7 @@ import gzip
 import pytest
 
 from diffgrm import amazon_reviews_2014, amazon_reviews_2018, amazon_reviews_2023
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, DownloadError
 from helpers.published import column, events, gzip_lines, sizes
 from helpers.servers import FileServer
@@ -193,6 +194,19 @@ def test_a_changed_archive_is_noticed_when_it_is_parsed_again(server, beauty, tm
         beauty()
 
 
+def test_stars_choose_reviews_or_weigh_them(server, beauty):
+    """In the file all have four stars; here p1 has two."""
+    server.files[REVIEWS] = gzip_lines(found | {"overall": 2.0 if found["asin"] == "p1" else 5.0} for found in reviews())
+    liked = beauty(events=EventSettings(rating="rating", min_rating=4))
+    assert sizes(liked) == (5, 5, 20) and "p1" not in set(liked.event_table()["item_id"])  # which the catalogue still has
+    weighed = beauty(events=EventSettings(weight="rating")).event_table()
+    assert set(weighed.select("item_id", "rating").unique().iter_rows()) == {("p1", 2.0)} | {
+        (item, 5.0) for item in ("p2", "p3", "p4", "p5")
+    }
+    with pytest.raises(DataError, match="events.rating names the column 'stars'"):
+        beauty(events=EventSettings(rating="stars", min_rating=4))
+
+
 # ---- 2018 -----------------------------------------------------------------------------------------------------------
 
 SMALL_2018, ALL_2018 = "categoryFilesSmall/Gift_Cards_5.json.gz", "categoryFiles/Gift_Cards.json.gz"
@@ -253,6 +267,11 @@ def test_amazon_2018(cards, caplog):
     assert column(dataset, "categories")["p1"] == ["Gift Cards", "For & Her", "Joy Inc."]
     assert "3 items with events have no metadata" in caplog.text
     assert [request.path[1:] for request in cards.server.requests] == [SMALL_2018, META_2018]
+
+
+def test_stars_of_2018_and_2023_are_a_column_too(cards, software):
+    assert set(cards(events=EventSettings(weight="rating")).event_table()["rating"]) == {4.0}
+    assert set(software(events=EventSettings(weight="rating")).event_table()["rating"]) == {5.0}
 
 
 def test_amazon_2018_of_all_reviews(cards):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diffgrm import load_source, mind_small, retailrocket, yelp
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, DownloadError
 from helpers.published import column, events, json_lines, sizes, tarred, zipped
 
@@ -74,6 +75,12 @@ def test_yelp(given, cache, name, mode):
     assert sizes(yelp(path, cache=cache, core=1)) == (2, 2, 3)
 
 
+def test_stars_of_yelp_choose_reviews(given, cache):
+    path = given("yelp_dataset.tar", tarred(yelp_files()))
+    weighed = yelp(path, cache=cache, core=0, events=EventSettings(weight="rating"))
+    assert weighed.event_table()["rating"].to_list() == [3.0] * 3
+
+
 def test_a_file_that_is_replaced_is_read_anew(given, cache):
     files = yelp_files()
     assert sizes(yelp(given("y.tar", tarred(files)), cache=cache, core=0)) == (2, 3, 3)
@@ -131,6 +138,14 @@ def test_retailrocket(given, cache, caplog):
     assert events(bought) == {"111016": [("318965", 1433222276276), ("318965", 1433222276277)]}
     assert column(bought, "text")["318965"] == "item 318965"
     assert sizes(retailrocket(path, cache=cache, core=1)) == (2, 2, 3)
+
+
+def test_kinds_are_types_of_events_for_those_who_name_them(given, cache):
+    path = given("archive.zip", zipped(retailrocket_files()))
+    typed = EventSettings(event="event", targets=["view"], context=["addtocart"])
+    dataset = retailrocket(path, cache=cache, core=0, events=typed)
+    rows = dataset.event_table().filter(user_id="111016").select("item_id", "event").rows()
+    assert rows == [("355908", "view"), ("318965", "addtocart")]
 
 
 def test_kinds_of_events_that_are_none_get_a_hint(given, cache):

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import hashlib
 
+import polars as pl
 import pytest
 
 from diffgrm import movielens
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, DownloadError
 from helpers.published import column, events, sizes, zipped
 from helpers.servers import FileServer
@@ -112,6 +114,38 @@ def test_movielens_as_csv(load, size):
     assert column(dataset, "title") == {"2": "Jumanji (1995)", "29": lost, "7": "Sabrina (1995)"}
     assert column(dataset, "text")["29"] == f"{lost}; Adventure Sci-Fi" and column(dataset, "text")["7"] == "Sabrina (1995)"
     assert column(dataset, "genres") == {"2": ["Adventure", "Children", "Fantasy"], "29": ["Adventure", "Sci-Fi"], "7": []}
+
+
+@pytest.mark.parametrize("size", ["100k", "1m", "10m", "20m"])
+def test_ratings_choose_events_or_weigh_them(load, size):
+    wanted = {
+        "100k": {"196": [("30", 5.0), ("242", 3.0), ("7", 3.0)], "22": [("242", 1.0)]},
+        "1m": {"1": [("1193", 5.0), ("914", 3.0), ("661", 3.0)], "2": [("661", 4.0)]},
+        "10m": {"1": [("185", 4.5), ("122", 5.0)], "2": [("122", 0.5)]},
+        "20m": {"1": [("29", 3.5), ("2", 3.5)], "2": [("29", 4.0)]},
+    }[size]
+    weighed = load(size, checksum=None, events=EventSettings(weight="rating"))
+    assert {user: [(item, weight) for item, weight, _ in rows] for user, rows in by_user(weighed).items()} == wanted
+    liked = load(size, checksum=None, events=EventSettings(rating="rating", min_rating=4))
+    high = {user: [item for item, rating in rows if rating >= 4] for user, rows in wanted.items()}
+    assert {user: [row[0] for row in rows] for user, rows in by_user(liked).items()} == {u: i for u, i in high.items() if i}
+    assert liked.n_items == weighed.n_items and "below 4.0 (events.min_rating)" in str(liked.report)
+
+
+def by_user(dataset):
+    found = {}
+    for user, *rest in dataset.event_table().iter_rows():
+        found.setdefault(user, []).append(tuple(rest))
+    return found
+
+
+def test_a_table_that_an_older_version_cached_without_ratings_is_made_anew_from_the_file_at_hand(server, load, tmp_path):
+    plain = load("20m")
+    path = next(tmp_path.rglob("*interactions.parquet"))
+    pl.read_parquet(path).drop("rating").write_parquet(path)
+    server.close()
+    assert load("20m", events=EventSettings(rating="rating", min_rating=4)).event_table()["item_id"].to_list() == ["29"]
+    assert load("20m").event_table().equals(plain.event_table())
 
 
 def test_a_core_leaves_out_thin_users_and_films_and_those_that_nobody_rated(load):

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
 import shutil
 import socket
 import sys
+import types
 
 import numpy as np
 import polars as pl
 import pytest
 
 from diffgrm.foundation.schema import DataError, MissingExtraError
+from diffgrm.foundation.terminal import Terminal
+from diffgrm.semantic_ids.embeddings import sentence_transformer as module
 from diffgrm.semantic_ids.embeddings.base import embed_items
 from diffgrm.semantic_ids.embeddings.sentence_transformer import SentenceTransformer
 from helpers.servers import HubServer
@@ -85,6 +89,26 @@ def test_a_sentence_encoder_is_loaded_for_every_table_unless_it_is_to_stay(sente
         encoder = encoder or SentenceTransformer(str(sentence_model), device="cpu").stay_loaded()
         first, again = encoder.encode(table(*TEXTS)), encoder.encode(table(*TEXTS))
         assert np.array_equal(first, again) and len(loads) == count
+
+
+@pytest.mark.parametrize(("terminal", "texts", "shown"), [(True, 5, True), (False, 5, False), (True, 2, False)])
+def test_the_progress_bar_is_for_terminals(monkeypatch, terminal, texts, shown):
+    asked = []
+
+    class Encoder:
+        def __init__(self, *args, **more):
+            pass
+
+        def encode(self, texts, *, show_progress_bar, **more):
+            asked.append(show_progress_bar)
+            return np.ones((len(texts), 3))
+
+    stand_in = types.ModuleType("sentence_transformers")
+    stand_in.SentenceTransformer = Encoder
+    monkeypatch.setitem(sys.modules, "sentence_transformers", stand_in)
+    monkeypatch.setattr(module, "errors", Terminal(file=io.StringIO(), force_terminal=terminal))
+    assert SentenceTransformer("any/model", batch_size=2).encode(table(*TEXTS[:texts])).shape == (texts, 3)
+    assert asked == [shown]
 
 
 def test_without_sentence_transformers_the_message_says_how_to_install_it(monkeypatch):

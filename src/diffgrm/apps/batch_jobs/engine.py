@@ -79,7 +79,7 @@ class Worker:
         self._tries, self._hint, self._problem = tries, hint, ""
         try:
             self._do = task.ready()
-        except Exception as error:
+        except Exception as error:  # the process ends here: whatever it was is told to the one that waits, and logged
             logger.exception("a worker could not get ready")
             self._problem = self._told(error)
 
@@ -98,7 +98,7 @@ class Worker:
         note.touch()
         try:
             self._do(number)
-        except Exception as error:
+        except Exception as error:  # as above; other partitions go on
             logger.exception("partition %d failed", number)
             return self._told(error)
         finally:
@@ -239,7 +239,7 @@ class Engine:
                     progress(1)
                     if problem:
                         problems[number] = problem
-            except Exception as error:
+            except Exception as error:  # Ray raises what happens in any of its processes, of any class
                 raise DiffGRMError(
                     f"Ray could not go on: {type(error).__name__}: {_first_line(error)}; what is done is kept, and the "
                     f"same command goes on. If workers died as they started, there was not memory enough; {work.hint}"
@@ -307,7 +307,7 @@ def _start(ray: Any) -> None:
     os.environ.update(settings)
     try:
         ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **QUIET)
-    except Exception as error:
+    except Exception as error:  # as above, of processes that it starts
         raise DiffGRMError(
             f"no Ray could be started on this machine: {type(error).__name__}: {_first_line(error)}; it needs room in "
             "/dev/shm and /tmp, and its token in ~/.ray (or RAY_AUTH_MODE=disabled, and then anybody here can use it)"
@@ -322,7 +322,7 @@ def _connect(ray: Any, address: str) -> None:
         _check_answers(address)
     try:
         ray.init(address=address, **({} if address.startswith("ray://") else QUIET))
-    except Exception as error:
+    except Exception as error:  # as above, of a cluster
         raise DataError(
             f"no Ray can be used at {address!r}: {type(error).__name__}: {_first_line(error)}; expected {ADDRESSES}. It "
             "needs the Python and Ray that run here, and its token where it has one (RAY_AUTH_MODE=token)"

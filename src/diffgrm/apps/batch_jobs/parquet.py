@@ -75,7 +75,7 @@ class ParquetFiles:
             raise
         except ImportError as error:
             raise DataError(f"the {what} {place} needs a package more: {error}; or copy the files here first") from error
-        except Exception as error:
+        except Exception as error:  # every file system of fsspec has errors of its own
             raise DataError(f"the {what} {place} cannot be listed: {type(error).__name__}: {error}") from error
         inside = {name.rsplit("/", 1)[-1]: is_file for name, is_file in entries.items() if name != path.rstrip("/")}
         folder = path.rstrip("/")

@@ -27,11 +27,11 @@ def is_late(section: str, change: object) -> bool:
 
 
 def fitted_settings(recipe: Recipe) -> dict[str, Any]:
-    """The settings that a fit depends on, as plain nested mappings."""
-    found = {section: value for section, value in recipe.to_dict().items() if section not in LATE}
+    """The settings that a fit depends on, as plain nested mappings; files by what they hold."""
+    found = {section: value for section, value in recipe.by_content().items() if section not in LATE}
     if "item_scoring" in found:
         scorers = recipe.item_scoring.scorers.items()
-        found["item_scoring"] = {name: {**scorer.flat(), "weight": None} for name, scorer in scorers}
+        found["item_scoring"] = {name: {**scorer.by_content().flat(), "weight": None} for name, scorer in scorers}
     return found
 
 

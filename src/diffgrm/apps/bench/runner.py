@@ -14,29 +14,37 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
-from diffgrm.apps.bench.worlds import World
 from diffgrm.apps.choosing import validation_score
 from diffgrm.apps.semantic_ids import semantic_ids_of
+from diffgrm.data.clock import with_clock
+from diffgrm.data.dataset import InteractionDataset, Split
+from diffgrm.data.marks import PLAIN
+from diffgrm.data.sources.listing import load_source
+from diffgrm.data.splits import make_split
 from diffgrm.evaluation.kinds import with_kinds
 from diffgrm.evaluation.metrics import evaluate
-from diffgrm.evaluation.protocol import sentences
+from diffgrm.evaluation.protocol import protocol, sentences
 from diffgrm.foundation import registry
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
+from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +77,66 @@ class Cell:
             return False
 
 
+@dataclass(frozen=True)
+class World:
+    """A dataset of a suite, split.
+
+    Attributes:
+        protocol: what results tell of the split.
+    """
+
+    name: str
+    dataset: InteractionDataset
+    split: Split
+    protocol: dict[str, Any]
+    identity: str
+
+    @cached_property
+    def texts(self) -> sp.csr_array:
+        """[I, features] what tells how unlike items are, the same for all runs."""
+        return word_vectors(self.dataset.item_table)
+
+    @classmethod
+    def load(cls, suite: Suite, name: str, events: EventSettings = PLAIN) -> World:
+        """From a folder that the suite names, else from the publisher; held out as the suite says.
+
+        Args:
+            events: which rows are events, by the recipes of some of its runs.
+
+        Raises:
+            DataError, DownloadError: it cannot be had, or not be split so.
+        """
+        dataset, untimed = _dataset(suite, name, events)
+        split = make_split(dataset, suite.data)
+        facts = protocol(split) | ({"events_without_time": untimed} if untimed else {})
+        split = replace(split, test=split.test.sample(suite.test_users, seed=0))
+        ids = [dataset.users.series.to_list(), dataset.items.series.to_list(), dataset.item_table.hash_rows().sum()]
+        times = [] if dataset.timestamps is None else [dataset.timestamps]
+        events_of = [
+            dataset.events.values,
+            dataset.events.offsets,
+            *dataset.events.marks.arrays,
+            *dataset.events.facts.arrays,
+        ]
+        held = [suite.data.model_dump(), *(times if suite.data.split == "temporal" else [])]
+        return cls(name, dataset, split, facts, digest([*events_of, *ids, *held]))
+
+
+def _dataset(suite: Suite, name: str, settings: EventSettings) -> tuple[InteractionDataset, int]:
+    """A dataset of a suite, and how many events were left out because they have no time."""
+    clock = suite.clock.get(name)
+    for folder in suite.folders:
+        home = suite.path(folder) / name
+        if (events := home / "interactions.parquet").is_file():
+            rows, untimed = (events, 0) if clock is None else with_clock(events, clock)
+            users = home / "users.parquet" if settings.user_columns else None
+            read = InteractionDataset.from_tables(rows, home / "items.parquet", None, name, None, settings, users)
+            return read, untimed
+    if clock is not None:
+        raise DataError(f"clock names the column {clock!r} of {name}, which lies in none of the suite's folders")
+    return load_source(name, settings), 0
+
+
 class Runner:
     """Works through a suite.
 
@@ -79,28 +147,52 @@ class Runner:
 
     def __init__(self, suite: Suite, out: Path, say: Callable[[str], None], progress: bool = True) -> None:
         self.suite, self.out, self.say, self.progress = suite, out, say, progress
+        self.worlds: dict[EventSettings, World] = {}  # of one dataset, by how its events are read
         self.chosen: dict[tuple[str, str], dict[str, Any]] = {}
         self.started, self.finished = time.perf_counter(), 0
 
     def run(self) -> dict[str, str]:
         """Everything that is not done yet; what failed, and why."""
-        failed = {}
+        failed: dict[str, str] = {}
         for name in self.suite.datasets:
-            try:
-                world = World.load(self.suite, name)
-            except DiffGRMError as error:
-                failed[name] = str(error)
-                self.say(f"{name}: {error}")
-                continue
-            self.say("\n".join([f"{world.dataset!r}", *sentences(world.protocol)]))
+            failed |= self._load(name)
             for run, seed in self._order():
+                if self.suite.events(run, name) not in self.worlds:  # which has been told
+                    continue
                 label = f"{name}, {run}, seed {seed}"
                 try:
-                    self._cell(world, run, seed, label)
+                    self._cell(name, run, seed, label)
                 except DiffGRMError as error:
                     failed[label] = str(error)
                     self.say(f"{label}: {error}")
         return failed
+
+    def _load(self, name: str) -> dict[str, str]:
+        """Read a dataset, once for each section events of its runs; what failed, and why."""
+        failed: dict[str, str] = {}
+        self.worlds = {}
+        for events in dict.fromkeys(self.suite.events(run, name) for run in self.suite.runs):
+            label = name if events == PLAIN else f"{name}, events {json.dumps(events.said)}"
+            try:
+                world = World.load(self.suite, name, events)
+            except DiffGRMError as error:
+                failed[label] = str(error)
+                self.say(f"{label}: {error}")
+                continue
+            self.worlds[events] = world
+            read = [] if events == PLAIN else [f"{label}: {world.dataset.report}."]
+            self.say("\n".join([f"{world.dataset!r}", *read, *sentences(world.protocol)]))
+        return failed
+
+    def _world(self, name: str, run: str) -> World:
+        """A dataset as a run reads it.
+
+        Raises:
+            DataError: it could not be read so.
+        """
+        if (found := self.worlds.get(self.suite.events(run, name))) is None:
+            raise DataError(f"{name} could not be read by the section events of the run {run!r}, which this one goes by")
+        return found
 
     def _order(self) -> Iterator[tuple[str, int]]:
         """Runs that others are like come first."""
@@ -111,18 +203,17 @@ class Runner:
 
     # ---- one cell -----------------------------------------------------------------------------------------------
 
-    def _cell(self, world: World, run: str, seed: int, label: str) -> None:
-        spec = self.suite.runs[run]
+    def _cell(self, name: str, run: str, seed: int, label: str) -> None:
+        spec, world = self.suite.runs[run], self._world(name, run)
         folder = self.out / "runs" / world.name / slug(run) / f"seed-{seed}"
         recipe = fit = None
         if spec.peer is not None:
             settings = [seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
         else:
-            choice = self._choice(world, run)
-            recipe = self._recipe(world, run, choice, seed)
-            world = world.told(recipe.events)
-            fit = self._recipe(world, self.suite.fitted_by(run), choice, seed)
-            settings = [recipe.to_dict(), fit.to_dict()]
+            choice = self._choice(name, run)
+            recipe = self._recipe(name, run, choice, seed)
+            fit = self._recipe(name, self.suite.fitted_by(run), choice, seed)
+            settings = [recipe.by_content(), fit.by_content()]
         identity = digest([world.identity, self.suite.test_users, *settings])
         cell = Cell(world.name, run, seed, recipe, folder, identity)
         if cell.done:
@@ -143,9 +234,10 @@ class Runner:
 
     def _peer(self, world: World, spec: Run, seed: int) -> Lists:
         settings, codes, vectors = {**spec.changes, **spec.only_on.get(world.name, {}), "seed": seed}, None, None
+        settings.pop("events", None)  # by which the world was read
         if (owner := settings.pop("semantic_ids_of", None)) is not None:
-            recipe = self.suite.recipe(owner, world.name, self._choice(world, owner), seed)
-            sids = semantic_ids_of(self._fitted(world, recipe))
+            recipe = self.suite.recipe(owner, world.name, self._choice(world.name, owner), seed)
+            sids = semantic_ids_of(self._fitted(self._world(world.name, owner), recipe))
             if sids is None:
                 raise DiffGRMError(
                     f"semantic_ids_of names the run {owner!r}, whose recommender {recipe.recommender!r} has none; "
@@ -155,8 +247,9 @@ class Runner:
         if (owner := settings.pop("vectors_of", None)) is not None:
             recipe = self.suite.recipe(owner, world.name, {}, seed)
             encoder = recipe.embedding.build(seed=seed)
-            data, context = world.dataset, EventContext(world.split, recipe.data.model_dump(), seed)
-            in_training = world.split.item_counts > 0
+            read = self._world(world.name, owner)
+            data, context = read.dataset, EventContext(read.split, recipe.data.model_dump(), seed)
+            in_training = read.split.item_counts > 0
             vectors = embed_items(encoder, data.item_table, in_training, context=context, given=data.given)
         assert spec.peer is not None
         python = self.suite.path(spec.python or Path(".venv/bin/python"))
@@ -167,33 +260,32 @@ class Runner:
         elapsed = time.perf_counter() - self.started
         return f"{self.finished}/{cells}, {elapsed / 60:.0f} min"
 
-    def _recipe(self, world: World, run: str, choice: dict[str, Any], seed: int) -> Recipe:
+    def _recipe(self, name: str, run: str, choice: dict[str, Any], seed: int) -> Recipe:
         """The recipe of a run; one with members names their folders, which are fitted now or before."""
-        recipe, folders = self.suite.recipe(run, world.name, choice, seed), []
+        recipe, folders = self.suite.recipe(run, name, choice, seed), []
         for member in self.suite.members(run):
-            own = self._recipe(world, member, self._choice(world, member), seed)
+            world, own = self._world(name, member), self._recipe(name, member, self._choice(name, member), seed)
             self._fitted(world, own)
             folders.append(str(self._model_folder(world, own).resolve()))
         return recipe.override([f"model.members={json.dumps(folders)}"]) if folders else recipe
 
-    def _choice(self, world: World, run: str) -> dict[str, Any]:
+    def _choice(self, name: str, run: str) -> dict[str, Any]:
         """The settings of a run that do best on validation, by the first seed. Test is not looked at."""
         base = self.suite.base(run)
         choices = self.suite.choices(base)
-        if len(choices) > 1 and (world.name, base) not in self.chosen:
-            scores = []
-            recipes = [self._recipe(world, base, choice, self.suite.seeds[0]) for choice in choices]
+        if len(choices) > 1 and (name, base) not in self.chosen:
+            scores, world = [], self._world(name, base)
+            recipes = [self._recipe(name, base, choice, self.suite.seeds[0]) for choice in choices]
             share_fits = len({self._model_folder(world, recipe) for recipe in recipes}) < len(recipes)
             for choice, recipe in zip(choices, recipes, strict=True):
                 scores.append(self._validation_score(world, recipe, share_fits))
-                self.say(f"{world.name}, {base}: {choice} has {scores[-1]:.4f} on validation")
-            self.chosen[world.name, base] = choices[int(np.argmax(scores))]
-        return self.chosen.get((world.name, base), choices[0])
+                self.say(f"{name}, {base}: {choice} has {scores[-1]:.4f} on validation")
+            self.chosen[name, base] = choices[int(np.argmax(scores))]
+        return self.chosen.get((name, base), choices[0])
 
     def _validation_score(self, world: World, recipe: Recipe, anew: bool) -> float:
         """See :func:`validation_score`; found once and kept."""
-        world = world.told(recipe.events)
-        identity = digest([world.identity, recipe.to_dict()])[:16]
+        identity = digest([world.identity, recipe.by_content()])[:16]
         kept = self.out / "models" / f"{identity}.json" if anew else self._model_folder(world, recipe).with_suffix(".json")
         if kept.is_file():
             return float(json.loads(kept.read_text())["val_score"])
@@ -207,7 +299,6 @@ class Runner:
 
         A fit that was killed goes on where it stopped.
         """
-        world = world.told(recipe.events)
         folder = self._model_folder(world, recipe)
         if not folder.is_dir():
             run = folder.with_suffix(".run")
@@ -222,7 +313,7 @@ class Runner:
         return loaded.override(late_overrides(used_as or recipe, loaded.recipe))
 
     def _model_folder(self, world: World, recipe: Recipe) -> Path:
-        return self.out / "models" / digest([world.told(recipe.events).identity, fitted_settings(recipe)])[:16]
+        return self.out / "models" / digest([world.identity, fitted_settings(recipe)])[:16]
 
 
 # ---- measuring --------------------------------------------------------------------------------------------------------
@@ -231,7 +322,9 @@ class Runner:
 def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFrame]:
     """Test metrics, facts and times; and the ranks of every held-out event with what tables are broken down by."""
     split, started = world.split, time.perf_counter()
-    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts, texts=world.texts)
+    wanted = not isinstance(recommender, Recommender) or recommender.recipe.evaluation.diversity
+    texts = world.texts if wanted else None
+    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts, texts=texts)
     seconds = time.perf_counter() - started
     content = {
         "metrics": found.metrics,
@@ -240,6 +333,8 @@ def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFram
         "users": found.n_users,
         "lists": found.n_lists,
         "protocol": world.protocol,
+        "events": world.dataset.event_settings.said,
+        "asked": digest([split.test.user_ids.to_list(), split.test.targets.values, split.test.targets.offsets]),
         "evaluation_seconds": round(seconds, 2),
         "ms_per_list": round(1e3 * seconds / (2 * found.n_lists), 3),
     }

@@ -23,6 +23,7 @@ runs:
   published: {like: diffgrm, tokenizer: {name: from_file, path: sids.parquet}}   # a file beside this one
   both: {recommender: ensemble, members: [sasrec, best]}   # the fits of other runs
   plain: {like: best, item_scoring: {co_occurrence: null}}  # changes reach as deep as settings are nested; the same fit
+  liked: {like: best, events: {rating: rating, min_rating: 4}}   # compared where targets are the same
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from diffgrm.apps.bench.late import is_late
 from diffgrm.apps.choosing import Choose, as_overrides, combinations, without_end
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides
 from diffgrm.foundation.parts import merge, named
 from diffgrm.foundation.presets import is_preset
-from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.recipe import Recipe, explained
 from diffgrm.foundation.registry import settings
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
 from diffgrm.foundation.sections import DataSettings, Seed
@@ -141,8 +143,23 @@ class Suite(BaseModel):
         other = any(not isinstance(data, Mapping) or not data.items() <= usual.items() for data in said)
         if other or any(key.split(".")[0] == "data" for key in run.choose):
             raise ValueError(f"{name!r} has data settings of its own, but all runs share one split; set data beside runs")
+        if any(key.split(".")[0] == "events" for key in run.choose):
+            raise ValueError(
+                f"{name!r} chooses among settings of events, by which validation would ask for other targets; give each a "
+                "run of its own"
+            )
         if run.peer is not None and self.data.target == "successive":
             raise ValueError(f"{name!r} is a peer, which makes one list a user; data.target = successive asks for more")
+
+    def _check_events(self, name: str, dataset: str) -> list[str]:
+        """What is wrong with the section events of a peer, a line each."""
+        try:
+            events = self.events(name, dataset)
+        except ValidationError as error:
+            return [f"run {name!r} on {dataset}: {line}" for line in explained(error)]
+        if events.event is None:
+            return []
+        return [f"run {name!r} is a peer, which cannot be told types of events; leave events.event out"]
 
     def _check_members(self, name: str, recipe: Recipe) -> list[str]:
         """What is wrong with the members of a run, a line each."""
@@ -160,6 +177,7 @@ class Suite(BaseModel):
         problems = []
         for name, dataset in itertools.product(self.runs, self.datasets):
             if self.runs[name].peer is not None:
+                problems += self._check_events(name, dataset)
                 continue
             for choice in self.choices(name):
                 try:
@@ -207,6 +225,14 @@ class Suite(BaseModel):
         if self.base(name) != name:
             return raw
         return apply_overrides(raw, as_overrides(choice))
+
+    def events(self, name: str, dataset: str) -> EventSettings:
+        """How a run reads the events of a dataset: by its recipe or, where it is a peer, as it says itself."""
+        run = self.runs[name]
+        if run.peer is None:
+            return self.recipe(name, dataset, self.choices(name)[0], self.seeds[0]).events
+        said = {**run.changes, **run.only_on.get(dataset, {})}.get("events")
+        return EventSettings(**(said or {}))
 
     def base(self, name: str) -> str:
         """The run whose choice by validation this one takes over: itself, or the one it is like."""

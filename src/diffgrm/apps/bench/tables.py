@@ -27,6 +27,7 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
 
     A difference is of the mean over the seeds that both have, paired by user; its interval is a bootstrap over users, ``p``
     that of Wilcoxon's signed-rank test, and ``p_holm`` the same after Holm over all runs of the dataset, for each metric.
+    Runs that are asked for other targets than the reference, since they read the events otherwise, have none.
     """
     found = results(suite, out)
     by_run: dict[tuple[str, str], list[tuple[dict[str, Any], pl.DataFrame]]] = {}
@@ -43,6 +44,7 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "users": contents[0]["users"],
             "lists": contents[0].get("lists", contents[0]["users"]),
             "protocol": contents[0].get("protocol", {}),
+            "events": contents[0].get("events", {}),
             "metrics": {name: float(np.mean(values)) for name, values in metrics.items()},
             "standard_deviation": {name: _spread(values) for name, values in metrics.items()},
             "parameters": contents[0]["facts"].get("parameters"),
@@ -54,7 +56,9 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "kinds": by_kind([ranks for _, ranks in cells]),
         }
         reference = by_run.get((dataset, suite.reference))
-        if reference is not None and run != suite.reference:
+        asked = {side[0][0].get("asked") for side in (cells, reference or cells)}  # None: of older results
+        row["comparable"] = None in asked or len(asked) == 1
+        if reference is not None and run != suite.reference and row["comparable"]:
             row["difference"] = {
                 f"{metric}{suffix}": _difference(cells, reference, metric, column)
                 for metric in GAINS
@@ -137,7 +141,7 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
         parts += [
             f"## {as_markdown(dataset)}",
             "",
-            f"{mine[0]['users']:,} test users; differences are to {as_markdown(reference)}.",
+            f"{compared(mine)[0]['users']:,} test users; differences are to {as_markdown(reference)}.",
             "",
             *(as_markdown(sentence) for sentence in sentences_of(mine)),
             "",
@@ -155,19 +159,31 @@ def markdown(rows: list[dict[str, Any]], reference: str) -> str:
 
 
 def sentences_of(rows: list[dict[str, Any]]) -> list[str]:
-    """How the events of a dataset were held out, the same for all runs; none of older results."""
-    return sentences(rows[0]["protocol"]) if rows[0].get("protocol") else []
+    """How the events of a dataset were held out, and which runs are asked for other targets; none of older results."""
+    ours = compared(rows)
+    told = sentences(ours[0]["protocol"]) if ours[0].get("protocol") else []
+    return told + [
+        f"{row['run']} is not compared: by its section events {json.dumps(row.get('events', {}))} it is asked for other "
+        f"targets, of {row['users']:,} users."
+        for row in rows
+        if row not in ours
+    ]
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs that are asked for the same targets as the reference; of older results all."""
+    return [row for row in rows if row.get("comparable", True)] or rows
 
 
 def kinds_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
-    """The kinds of test events of a dataset, each with its share; they are the same for all runs.
+    """The kinds of test events of a dataset, each with its share; they are the same for all runs that are compared.
 
     >>> kinds_of([{"kinds": {"popularity": {"head": {"share": 0.9}, "tail": {"share": 0.1}}}}])
     {('popularity', 'head'): 0.9, ('popularity', 'tail'): 0.1}
     """
     return {
         (name, kind): values["share"]
-        for row in rows
+        for row in compared(rows)
         for name, kinds in row.get("kinds", {}).items()
         for kind, values in kinds.items()
     }

@@ -74,7 +74,7 @@ def evaluate(
     with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
         known = recommender.items if on_empty == "skip" else None
         by = data.items, split.item_counts, recommender.recipe.evaluation.ks
-        texts = word_vectors(data.item_table)
+        texts = word_vectors(data.item_table) if recommender.recipe.evaluation.diversity else None
         result = evaluation.evaluate(recommender, held_out, *by, progress=progress, known=known, texts=texts)
     show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
     events = with_kinds(result.per_user, held_out, split.train, split.item_counts)

@@ -33,7 +33,7 @@ def datasets(
 ) -> None:
     """List the public datasets with their sizes and licences, or fetch one from its publisher."""
     from diffgrm.apps.console import show_names
-    from diffgrm.data.sources.listing import SOURCES, load_source
+    from diffgrm.data.sources.listing import SOURCES, rated_table
     from diffgrm.foundation.outputs import check_folder
     from diffgrm.foundation.storage import atomic_file, write_parquet
     from diffgrm.foundation.terminal import say
@@ -44,7 +44,7 @@ def datasets(
         rows = ((source.shown(name), f"{source.about}; {source.licence}") for name, source in SOURCES.items())
         show_names(rows)
         return
-    data = load_source(name)
+    data = rated_table(name)
     say(f"{data!r}")
     if out is not None:
         for table, file in ((data.event_table(), "interactions.parquet"), (data.item_table, "items.parquet")):

@@ -12,6 +12,7 @@ import typer
 
 from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.batch import embed_batch, recommend_batch
+from diffgrm.apps.cli.cache import cache
 from diffgrm.apps.cli.documents import documents_app
 from diffgrm.apps.cli.evaluating import evaluate
 from diffgrm.apps.cli.items import items_app
@@ -61,6 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(update)
+app.command()(cache)
 for _command in (evaluate, recipes, datasets, bench, report, tune, demo, export, plan, serve, recommend_batch, embed_batch):
     app.command()(_command)
 app.add_typer(items_app, name="items", no_args_is_help=True)
@@ -249,6 +251,7 @@ def explain(
     model that ranks whole items (hybrid), it shows how the network would fill in the digits of each item of the list.
     """
     from diffgrm.apps.console import show_beams, show_explanation
+    from diffgrm.foundation.terminal import say
     from diffgrm.recommenders import load
     from diffgrm.recommenders.capabilities import explaining
 
@@ -256,6 +259,8 @@ def explain(
     explains = explaining(recommender)
     history = list(map(as_text, history))
     show_explanation(explains.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
+    if note := explains.explanation_note():
+        say(note)
     if show:
         show_beams(explains.beams(history, k, exclude_seen=not include_seen, show=show))
 

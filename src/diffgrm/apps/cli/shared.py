@@ -288,12 +288,15 @@ def dataset_of(
     if name is not None:
         if interactions is not None or items is not None:
             raise DataError("give either --dataset NAME or --interactions and --items, not both")
-        if settings != PLAIN or profiles is not None:
+        if profiles is not None:
             raise DataError(
-                f"--dataset {name} is read as its publisher has it, and the recipe's section events and --profiles are for "
-                "tables; give them with --interactions and --items"
+                f"--profiles is for tables, and --dataset {name} is read as its publisher has it; give both tables with "
+                "--interactions and --items"
             )
-        return load_source(name)
+        found = load_source(name, settings)
+        if settings != PLAIN:
+            say(f"{name}: {found.report}.")
+        return found
     if interactions is None or items is None:
         raise DataError("give --interactions FILE and --items FILE, or --dataset NAME")
     label = interactions.resolve().parent.name or interactions.stem

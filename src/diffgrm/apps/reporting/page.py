@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgrm.apps.bench.runner import RANKS, RESULT
-from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, chance, kinds_of, sentences_of, short
+from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, chance, compared, kinds_of, sentences_of, short
 from diffgrm.apps.reporting import figures
 from diffgrm.foundation.outputs import check_file
 from diffgrm.foundation.schema import DataError
@@ -151,7 +151,7 @@ def _table(rows: list[dict[str, Any]], reference: str) -> str:
         body.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     header = "".join(f"<th>{name}</th>" for name in head)
     told = " ".join(map(escaped, sentences_of(rows)))
-    users = f'<p class="note">{rows[0]["users"]:,} test users. {told} {_choices(rows)}</p>'
+    users = f'<p class="note">{compared(rows)[0]["users"]:,} test users. {told} {_choices(rows)}</p>'
     return f'{users}<div class="scroll"><table><tr>{header}</tr>{"".join(body)}</table></div>'
 
 

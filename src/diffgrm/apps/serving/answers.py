@@ -115,6 +115,7 @@ def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, wid
         model=snapshot.version,
         n_digits=sids.n_digits,
         codebook_size=sids.codebook_size,
+        note=explains.explanation_note(),
         items=[
             m.ExplainedItem(**item.model_dump(), digits=[m.FilledDigit(**row) for row in filled.get(rank, [])])
             for rank, item in enumerate(items, start=1)

@@ -114,7 +114,7 @@ class LiveModel:
                 return False
             try:
                 self.current = self._read()
-            except Exception as error:
+            except Exception as error:  # whatever it was: the current model answers on, and a fault of ours is logged whole
                 if self._failure.happened(seen):
                     self.failed_reloads += 1
                     trace = None if isinstance(error, DiffGRMError | OSError) else error

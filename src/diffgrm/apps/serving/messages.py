@@ -231,6 +231,7 @@ class ExplainAnswer(BaseModel):
     model: str
     n_digits: int
     codebook_size: int
+    note: Annotated[str, Field(description="what confidences of digits leave unsaid of how the list came about; or empty")]
     items: list[ExplainedItem]
     beams: Annotated[list[list[PartialSid]], Field(description="for each step the best partial SIDs, best first")]
 

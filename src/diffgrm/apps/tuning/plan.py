@@ -19,7 +19,8 @@ from diffgrm.foundation.schema import RecipeError, bullet_list, readable
 from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 CHECKED = 500  # combinations that are looked at before anything runs
-INCOMPARABLE = ("data", "evaluation", "training.validation_users")  # scores of trials that differ in them say nothing
+# Scores of trials that differ in these say nothing.
+INCOMPARABLE = ("data", "events", "evaluation", "training.validation_users")
 Pruning = Literal["median", "none"]
 
 

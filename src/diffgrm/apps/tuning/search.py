@@ -187,7 +187,8 @@ def _begin(out: Path, plan: Plan, split: Split) -> None:
         DataError: it is not.
     """
     data = EventContext(split, plan.recipe.data.model_dump(), plan.recipe.seed).identity()
-    about = {**plan.identity, "data": digest([data, split.dataset.item_table.hash_rows().sum()])}
+    about = {**plan.identity, "recipe": plan.recipe.by_content()}
+    about["data"] = digest([data, split.dataset.item_table.hash_rows().sum()])
     about = json.loads(json.dumps(about))
     path = out / SEARCH
     if not path.is_file():

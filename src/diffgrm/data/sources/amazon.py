@@ -17,9 +17,11 @@ import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import fetch
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.amazon_categories import CATEGORIES_2014, CATEGORIES_2018, CATEGORIES_2023
 from diffgrm.data.sources.archives import gzip_records, loose_json, reading, table_of
-from diffgrm.data.sources.tables import EVENT, dataset_of, distinct, downloads, text_of, words
+from diffgrm.data.sources.tables import EVENT, RATING, dataset_of, distinct, downloads, text_of, words
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
 
 URL_2014 = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
@@ -34,12 +36,18 @@ SMALLEST_FILE = 5  # the core of the smaller files of reviews
 
 
 def amazon_reviews_2014(
-    category: str, *, cache: Path | None = None, base_url: str = URL_2014, core: int = 5
+    category: str,
+    *,
+    cache: Path | None = None,
+    base_url: str = URL_2014,
+    core: int = 5,
+    events: EventSettings = PLAIN,
 ) -> InteractionDataset:
     """Amazon Reviews 2014 of any category: the paper's Beauty, Sports_and_Outdoors, Toys_and_Games and others.
 
     Every review is an event, in order of its day (ties keep the order of the file). An item's text is its title, price,
     brand, features, categories and description, without HTML; the column ``categories`` lists categories and brand.
+    Events have the column ``rating`` (1 to 5 stars).
 
     Args:
         category: as in the publisher's file names, for example ``"Beauty"``.
@@ -47,6 +55,7 @@ def amazon_reviews_2014(
         base_url: where ``reviews_CATEGORY_5.json.gz`` (below core 5 ``reviews_CATEGORY.json.gz``, which is much larger) and
             ``meta_CATEGORY.json.gz`` lie.
         core: users and items with fewer events are dropped, until none is left with fewer; 0: all are kept.
+        events: which reviews are events, after that filter, as in a recipe's section ``events``.
 
     Raises:
         DataError: unknown category, or nothing is left. DownloadError: files that cannot be had or read.
@@ -55,18 +64,23 @@ def amazon_reviews_2014(
     reviews = f"reviews_{category}{'_5' * (core >= SMALLEST_FILE)}.json.gz"
     folder = downloads(cache, "amazon-2014", base_url)
 
-    def events() -> pl.DataFrame:
+    def reviewed() -> pl.DataFrame:
         return _reviews(fetch(f"{base_url}/{reviews}", folder / reviews))
 
     def items(wanted: pl.Series) -> pl.DataFrame:
         meta = fetch(f"{base_url}/meta_{category}.json.gz", folder / f"meta_{category}.json.gz")
         return _products(meta, "asin", wanted, FIELDS_2014)
 
-    return dataset_of(folder / category, f"amazon-2014-{category}", core, events, items, "product")
+    return dataset_of(folder / category, f"amazon-2014-{category}", core, reviewed, items, "product", [RATING], events)
 
 
 def amazon_reviews_2018(
-    category: str, *, cache: Path | None = None, base_url: str = URL_2018, core: int = 5
+    category: str,
+    *,
+    cache: Path | None = None,
+    base_url: str = URL_2018,
+    core: int = 5,
+    events: EventSettings = PLAIN,
 ) -> InteractionDataset:
     """Amazon Reviews 2018 of any category.
 
@@ -75,7 +89,7 @@ def amazon_reviews_2018(
     Args:
         base_url: where ``categoryFilesSmall/CATEGORY_5.json.gz`` (below core 5 ``categoryFiles/CATEGORY.json.gz``, which is
             much larger) and ``metaFiles2/meta_CATEGORY.json.gz`` lie.
-        core: see :func:`amazon_reviews_2014`.
+        core, events: see :func:`amazon_reviews_2014`.
 
     Raises:
         DataError: unknown category, or nothing is left. DownloadError: files that cannot be had or read.
@@ -85,18 +99,25 @@ def amazon_reviews_2018(
     reviews = f"categoryFilesSmall/{category}_5.json.gz" if small else f"categoryFiles/{category}.json.gz"
     folder = downloads(cache, "amazon-2018", base_url)
 
-    def events() -> pl.DataFrame:
-        return _reviews(fetch(f"{base_url}/{reviews}", folder / Path(reviews).name)).unique(maintain_order=True)
+    def reviewed() -> pl.DataFrame:
+        return _reviews(fetch(f"{base_url}/{reviews}", folder / Path(reviews).name)).unique(
+            EVENT, keep="first", maintain_order=True
+        )
 
     def items(wanted: pl.Series) -> pl.DataFrame:
         meta = fetch(f"{base_url}/metaFiles2/meta_{category}.json.gz", folder / f"meta_{category}.json.gz")
         return _products(meta, "asin", wanted, FIELDS_2018)
 
-    return dataset_of(folder / category, f"amazon-2018-{category}", core, events, items, "product")
+    return dataset_of(folder / category, f"amazon-2018-{category}", core, reviewed, items, "product", [RATING], events)
 
 
 def amazon_reviews_2023(
-    category: str, *, cache: Path | None = None, base_url: str = URL_2023, core: int = 5
+    category: str,
+    *,
+    cache: Path | None = None,
+    base_url: str = URL_2023,
+    core: int = 5,
+    events: EventSettings = PLAIN,
 ) -> InteractionDataset:
     """Amazon Reviews 2023 of any category; items are products with all their variants (``parent_asin``).
 
@@ -106,7 +127,7 @@ def amazon_reviews_2023(
     Args:
         base_url: where ``benchmark/5core/rating_only/CATEGORY.csv.gz`` (below core 5 ``benchmark/0core/...``) and
             ``raw/meta_categories/meta_CATEGORY.jsonl.gz`` lie.
-        core: see :func:`amazon_reviews_2014`.
+        core, events: see :func:`amazon_reviews_2014`.
 
     Raises:
         DataError: unknown category, or nothing is left. DownloadError: files that cannot be had or read.
@@ -115,19 +136,19 @@ def amazon_reviews_2023(
     kind = "5core" if core >= SMALLEST_FILE else "0core"
     folder = downloads(cache, "amazon-2023", base_url)
 
-    def events() -> pl.DataFrame:
+    def reviewed() -> pl.DataFrame:
         url = f"{base_url}/benchmark/{kind}/rating_only/{category}.csv.gz"
         path = fetch(url, folder / f"{category}-{kind}.csv.gz")
-        types = {"user_id": pl.String, "parent_asin": pl.String, "timestamp": pl.Int64}
+        types = {"user_id": pl.String, "parent_asin": pl.String, "timestamp": pl.Int64, RATING: pl.Float32}
         with reading(path, "a file of ratings"):
             table = pl.read_csv(io.BytesIO(gzip.decompress(path.read_bytes())), schema_overrides=types)
-            return table.select("user_id", pl.col("parent_asin").alias(Columns.ITEM), "timestamp")
+            return table.select("user_id", pl.col("parent_asin").alias(Columns.ITEM), "timestamp", RATING)
 
     def items(wanted: pl.Series) -> pl.DataFrame:
         url = f"{base_url}/raw/meta_categories/meta_{category}.jsonl.gz"
         return _products(fetch(url, folder / f"meta_{category}.jsonl.gz"), "parent_asin", wanted, FIELDS_2023)
 
-    return dataset_of(folder / category, f"amazon-2023-{category}", core, events, items, "product")
+    return dataset_of(folder / category, f"amazon-2023-{category}", core, reviewed, items, "product", [RATING], events)
 
 
 def _check(category: str, known: tuple[str, ...], year: str) -> None:
@@ -136,11 +157,11 @@ def _check(category: str, known: tuple[str, ...], year: str) -> None:
 
 
 def _reviews(path: Path) -> pl.DataFrame:
-    def event(line: str) -> tuple[str, str, int]:
+    def event(line: str) -> tuple[str, str, int, float]:
         review = loose_json(line)
-        return review["reviewerID"], review["asin"], int(review["unixReviewTime"])
+        return review["reviewerID"], review["asin"], int(review["unixReviewTime"]), float(review["overall"])
 
-    return table_of(gzip_records(path, event, "a file of reviews"), EVENT)
+    return table_of(gzip_records(path, event, "a file of reviews"), [*EVENT, RATING])
 
 
 def _products(path: Path, key: str, wanted: Iterable[str], fields: tuple[str, ...]) -> pl.DataFrame:

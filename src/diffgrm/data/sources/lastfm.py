@@ -14,8 +14,10 @@ import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import fetch
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.archives import read_member, reading
 from diffgrm.data.sources.tables import dataset_of, downloads
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
 
 URL = "http://mtg.upf.edu/static/datasets/last.fm"
@@ -24,7 +26,12 @@ FIELDS = ("user", "time", "artist_id", "artist", "track_id", "track")
 
 
 def lastfm_1k(
-    items: Literal["tracks", "artists"] = "tracks", *, cache: Path | None = None, base_url: str = URL, core: int = 5
+    items: Literal["tracks", "artists"] = "tracks",
+    *,
+    cache: Path | None = None,
+    base_url: str = URL,
+    core: int = 5,
+    events: EventSettings = PLAIN,
 ) -> InteractionDataset:
     """LastFM-1K: every play is an event, in order of its second; the same item comes many times.
 
@@ -36,6 +43,7 @@ def lastfm_1k(
         cache: folder for downloads; None is the user's cache folder.
         base_url: where ``lastfm-dataset-1K.tar.gz`` lies.
         core: users and items with fewer events are dropped, until none is left with fewer; 0: all are kept.
+        events: which of the kept rows are events, as in a recipe's section ``events``.
 
     Raises:
         DataError: other items, or nothing is left. DownloadError: a file that cannot be had or read.
@@ -55,7 +63,7 @@ def lastfm_1k(
                 read.append(_plays(read_member(archive, PLAYS)).with_columns(item).drop("artist_id", "track_id"))
         return read[0]
 
-    def events() -> pl.DataFrame:
+    def timed() -> pl.DataFrame:
         time = pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%SZ").dt.epoch("s").alias(Columns.TIMESTAMP)
         with reading(folder / ARCHIVE, "the LastFM-1K archive"):
             return plays().select(pl.col("user").alias(Columns.USER), Columns.ITEM, time)
@@ -65,7 +73,7 @@ def lastfm_1k(
         text = (pl.format("{}; {}", "track", "artist") if of_tracks else pl.col("artist")).alias(Columns.TEXT)
         return plays().unique(Columns.ITEM, keep="last", maintain_order=True).select(Columns.ITEM, title, text, "artist")
 
-    return dataset_of(folder / items, f"lastfm-1k-{items}", core, events, table, items.removesuffix("s"))
+    return dataset_of(folder / items, f"lastfm-1k-{items}", core, timed, table, items.removesuffix("s"), settings=events)
 
 
 def _plays(content: bytes) -> pl.DataFrame:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from diffgrm.data.dataset import InteractionDataset
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.amazon import amazon_reviews_2014, amazon_reviews_2018, amazon_reviews_2023
 from diffgrm.data.sources.amazon_categories import CATEGORIES_2014, CATEGORIES_2018, CATEGORIES_2023
 from diffgrm.data.sources.lastfm import lastfm_1k
@@ -15,8 +17,10 @@ from diffgrm.data.sources.mind import mind_small
 from diffgrm.data.sources.movielens import movielens
 from diffgrm.data.sources.retailrocket import retailrocket
 from diffgrm.data.sources.steam import steam
+from diffgrm.data.sources.tables import RATING
 from diffgrm.data.sources.yelp import yelp
 from diffgrm.data.toy import toy_world
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, did_you_mean
 
 NAME = re.compile(r"(?P<name>[^:]*)(?::(?P<which>.*?))??(?::(?P<core>\d{1,9})-core)?", re.DOTALL)
@@ -29,10 +33,12 @@ class Source:
     Attributes:
         about: how large it is, as its publisher says.
         licence: what its publisher allows, in short; the docstring of what loads it says more.
-        load: makes it; takes ``core`` unless ``filtered`` is false, and before it which one of a family or file is meant.
+        load: makes it; takes ``events``, and ``core`` unless ``filtered`` is false, and before them which of a family or
+            which file is meant.
         which: what has to be named, ``CATEGORY`` or ``FILE``; "": nothing.
         choices: of what has to be named, where they are known.
         filtered: whether it can be filtered by the number of events.
+        rated: whether its events have the column ``rating``.
     """
 
     about: str
@@ -41,18 +47,28 @@ class Source:
     which: str = ""
     choices: tuple[str, ...] = ()
     filtered: bool = True
+    rated: bool = False
 
     def shown(self, name: str) -> str:
         """Its name on the command line."""
         return f"{name}:{self.which}" if self.which else name
 
 
+def _toy(events: EventSettings = PLAIN) -> InteractionDataset:
+    """The storefront; it has no columns that settings could name, but repeats."""
+    toy = toy_world().dataset
+    if events == PLAIN:
+        return toy
+    return InteractionDataset.from_tables(toy.event_table(), toy.item_table, name=toy.name, events=events)
+
+
 GROUPLENS = "research, no redistribution"
 CITE = "no licence named; cite the paper"
+AMAZON: dict[str, Any] = {"which": "CATEGORY", "rated": True}
 SOURCES: dict[str, Source] = {
-    "toy": Source("generated storefront; needs no network", "Apache-2.0", lambda: toy_world().dataset, filtered=False),
+    "toy": Source("generated storefront; needs no network", "Apache-2.0", _toy, filtered=False),
     **{
-        f"movielens-{size}": Source(about, GROUPLENS, partial(movielens, size))
+        f"movielens-{size}": Source(about, GROUPLENS, partial(movielens, size), rated=True)
         for size, about in {
             "100k": "943 users, 1,682 films, 100,000 ratings",
             "1m": "6,040 users, 3,706 films, 1,000,209 ratings",
@@ -62,38 +78,59 @@ SOURCES: dict[str, Source] = {
             "32m": "200,948 users, 87,585 films, 32,000,204 ratings",
         }.items()
     },
-    "amazon-2014": Source("reviews and products, 5-core", CITE, amazon_reviews_2014, "CATEGORY", CATEGORIES_2014),
-    "amazon-2018": Source("reviews and products, 5-core", CITE, amazon_reviews_2018, "CATEGORY", CATEGORIES_2018),
-    "amazon-2023": Source("ratings and products, 5-core", CITE, amazon_reviews_2023, "CATEGORY", CATEGORIES_2023),
+    "amazon-2014": Source("reviews and products, 5-core", CITE, amazon_reviews_2014, **AMAZON, choices=CATEGORIES_2014),
+    "amazon-2018": Source("reviews and products, 5-core", CITE, amazon_reviews_2018, **AMAZON, choices=CATEGORIES_2018),
+    "amazon-2023": Source("ratings and products, 5-core", CITE, amazon_reviews_2023, **AMAZON, choices=CATEGORIES_2023),
     "steam": Source("7,793,069 reviews of games; made 5-core", CITE, steam),
     "lastfm-1k": Source("992 users, 19,150,868 plays of tracks; made 5-core", "non-commercial", lastfm_1k),
     "lastfm-1k-artists": Source("the same plays, of artists; made 5-core", "non-commercial", partial(lastfm_1k, "artists")),
-    "yelp": Source("reviews of businesses; made 5-core", "academic, no redistribution", yelp, "FILE"),
+    "yelp": Source("reviews of businesses; made 5-core", "academic, no redistribution", yelp, "FILE", rated=True),
     "retailrocket": Source("2,756,101 events of a shop, views; made 5-core", "CC BY-NC-SA 4.0", retailrocket, "FILE"),
     "mind-small": Source("50,000 readers' clicks on news; made 5-core", "non-commercial research", mind_small, "FILE"),
 }
 
 
-def load_source(name: str) -> InteractionDataset:
+def load_source(name: str, events: EventSettings = PLAIN) -> InteractionDataset:
     """A dataset by its name: one of ``SOURCES``, which of the family or which file, and perhaps a filter.
 
     ``movielens-1m``, ``amazon-2018:Luxury_Beauty``, ``amazon-2018:Luxury_Beauty:10-core``, ``steam:0-core`` (all of it),
     ``yelp:~/Downloads/yelp_dataset.tar``.
 
+    Args:
+        events: which rows are events and what is known of them, as in a recipe's section ``events``; ratings are in the
+            column ``rating``, where there are any.
+
     Raises:
         DataError: unknown or incomplete name. DownloadError: what it names cannot be had or read.
     """
-    found = NAME.fullmatch(name)
-    assert found is not None  # whatever a text holds, it matches
-    family, which, core = found["name"], found["which"], found["core"]
-    if family not in SOURCES:
-        raise DataError(f"there is no dataset {name!r}{did_you_mean(family, SOURCES)}")
-    source = SOURCES[family]
+    source, which, core = _asked(name)
+    family = name.partition(":")[0]
     if source.which and not which and source.choices:
         raise DataError(f"which {source.which} of {family}? Name it, {source.shown(family)}: {', '.join(source.choices)}")
     if which and not source.which:
         raise DataError(f"{family} is one dataset, found {name!r}; after its name only a filter may stand, such as :5-core")
     if core and not source.filtered:
         raise DataError(f"{family} has no filter, found {name!r}; leave :{core}-core out")
-    more = {"core": int(core)} if core else {}
+    more: dict[str, Any] = {"core": int(core)} if core else {}
+    if events != PLAIN:
+        more["events"] = events
     return source.load(*([which] if source.which else []), **more)
+
+
+def rated_table(name: str) -> InteractionDataset:
+    """A dataset by its name, whose event table has the ratings too, where there are any; see :func:`load_source`."""
+    source, _, _ = _asked(name)
+    return load_source(name, EventSettings(weight=RATING) if source.rated else PLAIN)  # type: ignore[call-arg]
+
+
+def _asked(name: str) -> tuple[Source, str | None, str | None]:
+    """What a name asks for: the dataset or family, which one of it, and the filter.
+
+    Raises:
+        DataError: there is no such dataset.
+    """
+    found = NAME.fullmatch(name)
+    assert found is not None  # whatever a text holds, it matches
+    if found["name"] not in SOURCES:
+        raise DataError(f"there is no dataset {name!r}{did_you_mean(found['name'], SOURCES)}")
+    return SOURCES[found["name"]], found["which"], found["core"]

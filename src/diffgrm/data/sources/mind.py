@@ -12,8 +12,10 @@ from pathlib import Path
 import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.archives import read_member, reading
 from diffgrm.data.sources.tables import EVENT, cached_near, dataset_of, given_file, text_of
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns
 
 PAGE, FILE = "https://msnews.github.io", "MINDsmall_train.zip"
@@ -22,7 +24,9 @@ OURS = dict(zip(("user", "item", "time"), EVENT, strict=True))
 NEWS = ("item", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 
 
-def mind_small(path: str | Path | None = None, *, cache: Path | None = None, core: int = 5) -> InteractionDataset:
+def mind_small(
+    path: str | Path | None = None, *, cache: Path | None = None, core: int = 5, events: EventSettings = PLAIN
+) -> InteractionDataset:
     """MIND-small: what each reader had clicked on before the week that was logged, then the clicks of that week.
 
     The publisher gives no times of the earlier clicks, only their order: here they have the second before the first
@@ -34,6 +38,7 @@ def mind_small(path: str | Path | None = None, *, cache: Path | None = None, cor
         cache: folder for the tables that are made of it; None is the user's cache folder.
         core: readers and news with fewer events are dropped, until none is left with fewer; 0: all are kept, and news that
             nobody clicked on.
+        events: which of the kept rows are events, as in a recipe's section ``events``.
 
     Raises:
         DataError: no file is given, or nothing is left. DownloadError: it cannot be read.
@@ -45,7 +50,7 @@ def mind_small(path: str | Path | None = None, *, cache: Path | None = None, cor
         content, types = io.BytesIO(read_member(archive, name)), dict.fromkeys(columns, pl.String)
         return pl.read_csv(content, separator="\t", has_header=False, schema=types, quote_char=None)
 
-    def events() -> pl.DataFrame:
+    def clicked() -> pl.DataFrame:
         with reading(archive, f"MIND's {FILE}", f"get it anew from {PAGE}"):
             seen = table("behaviors.tsv", BEHAVIOURS)
             time = pl.col("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p").dt.epoch("s")
@@ -62,7 +67,8 @@ def mind_small(path: str | Path | None = None, *, cache: Path | None = None, cor
         names = dict.fromkeys((Columns.ITEM, Columns.TITLE, Columns.TEXT), pl.String)
         return pl.DataFrame(rows, {**names, "category": pl.List(pl.String)}, orient="row")
 
-    return dataset_of(cached_near(cache, "mind", archive) / "small", "mind-small", core, events, items, "news")
+    prefix = cached_near(cache, "mind", archive) / "small"
+    return dataset_of(prefix, "mind-small", core, clicked, items, "news", settings=events)
 
 
 def _earlier(seen: pl.DataFrame) -> pl.DataFrame:

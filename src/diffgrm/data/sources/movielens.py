@@ -15,8 +15,10 @@ import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import fetch, published_md5
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.archives import read_member, reading
-from diffgrm.data.sources.tables import EVENT, dataset_of, downloads
+from diffgrm.data.sources.tables import RATING, dataset_of, downloads
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
 
 URL = "https://files.grouplens.org/datasets/movielens"
@@ -37,11 +39,17 @@ class Layout(NamedTuple):
 
 
 def movielens(
-    size: str = "100k", *, cache: Path | None = None, base_url: str = URL, checksum: str | None = "", core: int = 0
+    size: str = "100k",
+    *,
+    cache: Path | None = None,
+    base_url: str = URL,
+    checksum: str | None = "",
+    core: int = 0,
+    events: EventSettings = PLAIN,
 ) -> InteractionDataset:
     """MovieLens 100K, 1M, 10M, 20M, 25M or 32M: every rating is an event, in order of its second.
 
-    An item's text is title, year and genres; ``genres`` are a column too.
+    An item's text is title, year and genres; ``genres`` are a column too. Events have the column ``rating``.
 
     Args:
         cache: folder for downloads; None is the user's cache folder.
@@ -49,6 +57,7 @@ def movielens(
         checksum: of the zip file; ``""`` is the publisher's, None is not to check.
         core: users and films with fewer events are dropped, until none is left with fewer; 0: all are kept, and films that
             nobody rated.
+        events: which ratings are events, after that filter, as in a recipe's section ``events``.
 
     Raises:
         DataError: unknown size, or nothing is left. DownloadError: a file that cannot be had or read.
@@ -63,7 +72,7 @@ def movielens(
         published = layout.md5 or (lambda: published_md5(url))
         return fetch(url, folder / f"ml-{size}.zip", published if checksum == "" else checksum)
 
-    def events() -> pl.DataFrame:
+    def ratings() -> pl.DataFrame:
         with reading(path := archive(), "the MovieLens archive"):
             return _ratings(read_member(path, layout.ratings), layout.ratings)
 
@@ -74,7 +83,7 @@ def movielens(
         names = (Columns.ITEM, Columns.TITLE, Columns.TEXT)
         return pl.DataFrame(rows, {**dict.fromkeys(names, pl.String), "genres": pl.List(pl.String)}, orient="row")
 
-    return dataset_of(folder / f"ml-{size}", f"movielens-{size}", core, events, items, "film")
+    return dataset_of(folder / f"ml-{size}", f"movielens-{size}", core, ratings, items, "film", [RATING], events)
 
 
 def _ratings(content: bytes, file: str) -> pl.DataFrame:
@@ -90,7 +99,7 @@ def _ratings(content: bytes, file: str) -> pl.DataFrame:
         has_header=header,
         **({"schema_overrides": types} if header else {"schema": types}),  # type: ignore[arg-type]
     )
-    return table.select(pl.col(old).alias(new) for old, new in zip(("userId", "movieId", "timestamp"), EVENT, strict=True))
+    return table.select(pl.col("userId").alias(Columns.USER), pl.col("movieId").alias(Columns.ITEM), "timestamp", RATING)
 
 
 def _films_of_flags(archive: Path) -> list[Film]:

@@ -13,8 +13,10 @@ from typing import Literal
 import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.archives import read_member, reading
 from diffgrm.data.sources.tables import EVENT, cached_near, dataset_of, given_file
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
 
 PAGE, FILE = "https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset", "archive.zip"
@@ -23,24 +25,32 @@ Kind = Literal["view", "addtocart", "transaction"]
 
 
 def retailrocket(
-    path: str | Path | None = None, *, cache: Path | None = None, core: int = 5, kinds: Sequence[Kind] = ("view",)
+    path: str | Path | None = None,
+    *,
+    cache: Path | None = None,
+    core: int = 5,
+    kinds: Sequence[Kind] | None = None,
+    events: EventSettings = PLAIN,
 ) -> InteractionDataset:
     """Retailrocket: every event of the chosen kinds, in order of its time (milliseconds).
 
     All words are hashed by the publisher, so an item's text is its category and those above it, from the last time that the
-    shop said so; ``categories`` are a column too.
+    shop said so; ``categories`` are a column too. Events have the column ``event``, of their kinds.
 
     Args:
         path: ``archive.zip`` as downloaded from https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset.
         cache: folder for the tables that are made of it; None is the user's cache folder.
         core: visitors and items with fewer events are dropped, until none is left with fewer; 0: all are kept, and items
             without events.
-        kinds: of events: view, addtocart, transaction.
+        kinds: of events: view, addtocart, transaction; None: the types that ``events`` names, else views.
+        events: which of the kept rows are events, as in a recipe's section ``events``.
 
     Raises:
         DataError: no file is given, there is no such kind, or nothing is left. DownloadError: it cannot be read.
     """
-    for kind in kinds or ("",):
+    named: Sequence[str] = events.types if events.event == Columns.EVENT else ("view",)
+    chosen = named if kinds is None else kinds
+    for kind in chosen or ("",):
         if kind not in KINDS:
             raise DataError(f"Retailrocket has no events of the kind {kind!r}{did_you_mean(kind, KINDS)}")
     archive = given_file(path, "retailrocket", FILE, PAGE)
@@ -49,10 +59,10 @@ def retailrocket(
         with reading(archive, f"Retailrocket's {FILE}", f"get it anew from {PAGE}"):
             return pl.read_csv(io.BytesIO(read_member(archive, name)), schema_overrides=columns).select(list(columns))
 
-    def events() -> pl.DataFrame:
+    def visits() -> pl.DataFrame:
         columns = {"visitorid": pl.String, "itemid": pl.String, "timestamp": pl.Int64, "event": pl.String}
-        found = table("events.csv", columns).filter(pl.col("event").is_in(list(kinds))).drop("event")
-        return found.rename(dict(zip(found.columns, EVENT, strict=True)))
+        found = table("events.csv", columns).filter(pl.col("event").is_in(list(chosen)))
+        return found.rename(dict(zip(found.columns, [*EVENT, Columns.EVENT], strict=True)))
 
     def items(wanted: pl.Series) -> pl.DataFrame:
         columns = {"timestamp": pl.Int64, "itemid": pl.String, "property": pl.String, "value": pl.String}
@@ -65,8 +75,8 @@ def retailrocket(
         text = pl.format("category {}", pl.col("categories").list.join(", "))
         return found.with_columns(pl.format("item {}", Columns.ITEM).alias(Columns.TITLE), text.alias(Columns.TEXT))
 
-    prefix = cached_near(cache, "retailrocket", archive) / "-".join(kind for kind in KINDS if kind in kinds)
-    return dataset_of(prefix, "retailrocket", core, events, items)
+    prefix = cached_near(cache, "retailrocket", archive) / "-".join(kind for kind in KINDS if kind in chosen)
+    return dataset_of(prefix, "retailrocket", core, visits, items, more=[Columns.EVENT], settings=events)
 
 
 def _path(category: str, above: Mapping[str, str | None]) -> list[str]:

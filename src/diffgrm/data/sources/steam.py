@@ -12,15 +12,19 @@ import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import fetch
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.archives import gzip_records, loose_json, reading, table_of
 from diffgrm.data.sources.tables import EVENT, dataset_of, distinct, downloads, text_of, words
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns
 
 REVIEWS = "the file of reviews"
 URL = "https://cseweb.ucsd.edu/~wckang"
 
 
-def steam(*, cache: Path | None = None, base_url: str = URL, core: int = 5) -> InteractionDataset:
+def steam(
+    *, cache: Path | None = None, base_url: str = URL, core: int = 5, events: EventSettings = PLAIN
+) -> InteractionDataset:
     """Steam: every review is an event, in order of its day (ties keep the order of the file).
 
     Users are known by their names. A game's text is its name, genres, tags and developer; ``genres`` and ``tags`` are
@@ -31,13 +35,14 @@ def steam(*, cache: Path | None = None, base_url: str = URL, core: int = 5) -> I
         base_url: where ``steam_reviews.json.gz`` and ``steam_games.json.gz`` lie.
         core: users and games with fewer events are dropped, until none is left with fewer; 0: all are kept, and games that
             nobody reviewed.
+        events: which of the kept rows are events, as in a recipe's section ``events``.
 
     Raises:
         DataError: nothing is left. DownloadError: files that cannot be had or read.
     """
     folder = downloads(cache, "steam", base_url)
 
-    def events() -> pl.DataFrame:
+    def reviewed() -> pl.DataFrame:
         reviews = fetch(f"{base_url}/steam_reviews.json.gz", folder / "steam_reviews.json.gz")
         with reading(reviews, REVIEWS):
             table = table_of(gzip_records(reviews, _review, REVIEWS), EVENT)
@@ -50,7 +55,7 @@ def steam(*, cache: Path | None = None, base_url: str = URL, core: int = 5) -> I
         texts = dict.fromkeys((Columns.ITEM, Columns.TITLE, Columns.TEXT), pl.String)
         return pl.DataFrame(found, {**texts, **kinds}, orient="row")
 
-    return dataset_of(folder / "steam", "steam", core, events, items, "game")
+    return dataset_of(folder / "steam", "steam", core, reviewed, items, "game", settings=events)
 
 
 def _review(line: str) -> tuple[str, str, str]:

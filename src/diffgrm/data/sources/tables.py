@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,16 @@ import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import name_for
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.tables import clean_text
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, DownloadError
 from diffgrm.foundation.storage import atomic_file, cache_folder, file_digest, write_parquet
 
 logger = logging.getLogger(__name__)
 
 EVENT = [Columns.USER, Columns.ITEM, Columns.TIMESTAMP]
+RATING = "rating"  # column of ratings, whatever their publisher calls it
 SHOWN = 80  # characters of a text that stand in for a title
 
 
@@ -72,6 +75,8 @@ def dataset_of(
     events: Callable[[], pl.DataFrame],
     items: Callable[[pl.Series], pl.DataFrame],
     called: str = "item",
+    more: Sequence[str] = (),
+    settings: EventSettings = PLAIN,
 ) -> InteractionDataset:
     """A dataset from tables in the cache, else made and put there.
 
@@ -79,16 +84,18 @@ def dataset_of(
         prefix: of the names of its two files.
         core: users and items with fewer events are dropped, until none is left with fewer, and then items without any;
             0: all are kept.
-        events: makes ``user_id, item_id, timestamp``, in any order; events of one time stay as they stand.
+        events: makes ``user_id, item_id, timestamp`` and ``more``, in any order; events of one time stay as they stand.
         items: makes the item table; told which ids have events, it may leave out the others.
         called: what an item is, in the texts of those without metadata.
+        more: columns of events that ``settings`` may name; a cached table without them, of an older version, is made anew.
+        settings: which of the kept rows are events, and what is known of them.
 
     Raises:
-        DataError: the filter leaves nothing.
+        DataError: the filter leaves nothing, or settings that do not go with the columns.
     """
     paths = [prefix.with_name(f"{prefix.name}-{core}-core-{table}.parquet") for table in ("interactions", "items")]
-    if not all(path.is_file() for path in paths):
-        kept = k_core(events().select(EVENT), core).sort(Columns.TIMESTAMP, maintain_order=True)
+    if not (all(path.is_file() for path in paths) and set(more) <= set(pl.read_parquet_schema(paths[0]))):
+        kept = k_core(events().select(*EVENT, *more), core).sort(Columns.TIMESTAMP, maintain_order=True)
         if kept.is_empty():
             raise DataError(f"no user and item of {name} have {core} events each; take a smaller core, or 0 for all")
         wanted = kept[Columns.ITEM].unique(maintain_order=True)
@@ -97,7 +104,7 @@ def dataset_of(
         for path, table in zip(paths, (kept, made), strict=True):
             with atomic_file(path) as temporary:
                 write_parquet(table, temporary)
-    return InteractionDataset.from_tables(paths[0], paths[1], name=name)
+    return InteractionDataset.from_tables(paths[0], paths[1], name=name, events=settings)
 
 
 def k_core(events: pl.DataFrame, core: int) -> pl.DataFrame:

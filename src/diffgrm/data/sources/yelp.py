@@ -15,23 +15,29 @@ from typing import Any
 import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.archives import member, reading, table_of
-from diffgrm.data.sources.tables import EVENT, cached_near, dataset_of, distinct, given_file, text_of, words
+from diffgrm.data.sources.tables import EVENT, RATING, cached_near, dataset_of, distinct, given_file, text_of, words
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns
 
 PAGE, FILE = "https://www.yelp.com/dataset", "yelp_dataset.tar"
 REVIEWS, BUSINESSES = "yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json"
 
 
-def yelp(path: str | Path | None = None, *, cache: Path | None = None, core: int = 5) -> InteractionDataset:
+def yelp(
+    path: str | Path | None = None, *, cache: Path | None = None, core: int = 5, events: EventSettings = PLAIN
+) -> InteractionDataset:
     """Yelp of any year: every review is an event, in order of its second.
 
-    A business' text is its name, categories and place; ``categories`` are a column too.
+    A business' text is its name, categories and place; ``categories`` are a column too. Events have the column
+    ``rating`` (1 to 5 stars).
 
     Args:
         path: ``yelp_dataset.tar`` (or ``.tgz``) as downloaded from https://www.yelp.com/dataset.
         cache: folder for the tables that are made of it; None is the user's cache folder.
         core: users and businesses with fewer events are dropped, until none is left with fewer; 0: all are kept.
+        events: which reviews are events, after that filter, as in a recipe's section ``events``.
 
     Raises:
         DataError: no file is given, or nothing is left. DownloadError: it cannot be read.
@@ -45,9 +51,9 @@ def yelp(path: str | Path | None = None, *, cache: Path | None = None, core: int
         with member(archive, name) as lines:
             yield from (parse(json.loads(line)) for line in lines)
 
-    def events() -> pl.DataFrame:
+    def reviewed() -> pl.DataFrame:
         with whole():
-            table = table_of(rows(REVIEWS, lambda found: (found["user_id"], found["business_id"], found["date"])), EVENT)
+            table = table_of(rows(REVIEWS, _review), [*EVENT, RATING])
             time = pl.col(Columns.TIMESTAMP).cast(pl.String).str.to_datetime("%Y-%m-%d %H:%M:%S")
             return table.with_columns(time.dt.epoch("s"))
 
@@ -57,7 +63,12 @@ def yelp(path: str | Path | None = None, *, cache: Path | None = None, core: int
             found = list(rows(BUSINESSES, _business))
         return pl.DataFrame(found, {**names, "categories": pl.List(pl.String)}, orient="row")
 
-    return dataset_of(cached_near(cache, "yelp", archive) / "yelp", "yelp", core, events, items, "business")
+    prefix = cached_near(cache, "yelp", archive) / "yelp"
+    return dataset_of(prefix, "yelp", core, reviewed, items, "business", [RATING], events)
+
+
+def _review(review: dict[str, Any]) -> tuple[str, str, str, float]:
+    return review["user_id"], review["business_id"], review["date"], float(review["stars"])
 
 
 def _business(business: dict[str, Any]) -> tuple[str, str, str, list[str]]:

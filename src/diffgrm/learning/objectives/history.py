@@ -140,7 +140,8 @@ class HistoryDiffusionObjective(DiffusionObjective):
 
     def digit_loss(self, batch: Batch, memory: Any, generator: torch.Generator, context: LearningContext) -> Tensor:
         """See :meth:`DigitObjective.digit_loss`."""
-        hides_history = self.history_weight > 0 and context.progress < 1 - self.last_phase
+        is_last = self.last_phase > 0 and context.progress >= 1 - self.last_phase
+        hides_history = self.history_weight > 0 and not is_last
         if self.stream == "joint":
             weight = self.history_weight if hides_history else 0.0
             return self.sequence_loss(batch, memory, generator, context, weight)

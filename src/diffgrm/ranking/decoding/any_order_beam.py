@@ -144,10 +144,6 @@ class AnyOrderBeam(Decoder):
         """The search that completes lists which come short, digit after digit, by what the network says."""
         return AnyOrderBeam(order="fixed")
 
-    def log_p(self, task: Task, beams: Beams) -> Tensor:
-        """[B, W, n, K] log-probabilities of the codes of every digit for the beams."""
-        return task.denoise(beams.codes, ~beams.known, task.memory).float().log_softmax(-1)
-
     def _search(self, task: Task, width: int) -> Decoded:
         n, batch, device = task.catalogue.n_digits, len(task.memory), task.seeds.device
         fill_order = self._fill_order(task.seeds, n)

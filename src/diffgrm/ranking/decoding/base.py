@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from diffgrm.networks.contracts import Denoises
 from diffgrm.ranking.catalogue import Catalogue, Excluded
 from diffgrm.ranking.first_stage import LookUp
 from diffgrm.ranking.item_scoring.base import SecondLook
+
+if TYPE_CHECKING:
+    from diffgrm.ranking.decoding.beams import Beams
 
 Denoise = Callable[[Tensor, Tensor, Any], Tensor]
 """``denoise(codes [B, Q, n], mask [B, Q, n], memory) -> logits [B, Q, n, K]``."""
@@ -184,6 +187,20 @@ class Decoder(ABC):
     @abstractmethod
     def rows(self, n_items: int, k: int) -> int:
         """Partial SIDs a user that are held at once; decides how many users make a batch."""
+
+    def log_p(self, task: Task, beams: Beams) -> Tensor:
+        """[B, W, n, K] log-probabilities of the codes of every digit, by which partial SIDs grow and lists are explained.
+
+        Those of known digits mean nothing. A decoder that asks for something else than ``denoise``, or that adds something
+        to what the network says, has its own.
+        """
+        return task.denoise(beams.codes, ~beams.known, task.memory).float().log_softmax(-1)
+
+    def unsaid(self) -> str:
+        """What :meth:`log_p` leaves unsaid of how lists come about, in a sentence for people; empty where it says all."""
+        return (
+            "Scores of whole items had a say in the list, and none in these confidences." if self.uses_item_scores else ""
+        )
 
     @abstractmethod
     def decode(self, task: Task) -> Decoded:

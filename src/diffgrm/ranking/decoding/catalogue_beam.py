@@ -18,6 +18,7 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from diffgrm.ranking.decoding.any_order_beam import until_enough
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids, some_users
@@ -71,12 +72,19 @@ class CatalogueBeam(Decoder):
                 break
         return items_from_sids(task, done.codes, done.score, done.step)
 
+    def log_p(self, task: Task, beams: Beams) -> Tensor:
+        """See :meth:`Decoder.log_p`; among the codes that still lead to an item the user may get."""
+        return self._among_allowed(task, beams, task.catalogue.allowed(beams.codes, beams.known, task.excluded))
+
+    def _among_allowed(self, task: Task, beams: Beams, allowed: Tensor) -> Tensor:
+        logits = task.denoise(beams.codes, ~beams.known, task.memory).float()
+        return logits.masked_fill(~allowed, -torch.inf).log_softmax(-1)  # not a number where a digit is known
+
     def _extended(self, task: Task, beams: Beams, filled: int, width: int) -> Beams:
         """Beams with one digit more: the best candidates, several of which may be the same."""
         n, K = task.catalogue.n_digits, task.catalogue.codebook_size
         allowed = task.catalogue.allowed(beams.codes, beams.known, task.excluded)  # [B, P, n, K]
-        logits = task.denoise(beams.codes, ~beams.known, task.memory).float()
-        log_p = logits.masked_fill(~allowed, -torch.inf).log_softmax(-1)  # not a number where a digit is known
+        log_p = self._among_allowed(task, beams, allowed)
         total = (beams.score[..., None, None] + log_p).masked_fill(~allowed, -torch.inf).flatten(1)
         score, index = total.topk(min(width * COPIES, total.shape[1]), dim=1)
         source, flat = index // (n * K), index % (n * K)

@@ -69,12 +69,16 @@ class ItemPosterior(AnyOrderBeam):
         return super().decode(task)
 
     def log_p(self, task: Task, beams: Beams) -> Tensor:
-        """See :meth:`AnyOrderBeam.log_p`; of network and items together."""
+        """See :meth:`Decoder.log_p`; of network and items together."""
         logits = task.denoise(beams.codes, ~beams.known, task.memory).float()
         if not self.gate:
             return logits.log_softmax(-1)
         log_p = logits.log_softmax(-1)
         return fused(logits, log_p, self.log_marginals(task, beams, log_p), self.gate, self.clip).log_softmax(-1)
+
+    def unsaid(self) -> str:
+        """See :meth:`Decoder.unsaid`: item scores are in :meth:`log_p`."""
+        return ""
 
     def log_marginals(self, task: Task, beams: Beams, log_p: Tensor) -> Tensor:
         """[B, W, n, K] log of what the posterior gives each code of each digit: -inf where no item looked at has it.

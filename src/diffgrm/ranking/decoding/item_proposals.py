@@ -49,6 +49,15 @@ class ItemProposals(Decoder):
         """See :meth:`Decoder.rows`."""
         return (max(self.candidates, k) if self.weight else 0) + 1 + n_items // 1024  # scores weigh as 1024 logits do
 
+    def unsaid(self) -> str:
+        """See :meth:`Decoder.unsaid`."""
+        if self.weight:
+            return super().unsaid()
+        return (
+            "Item scores alone chose the list: digits had no say in it, and on view is how the network would fill in those "
+            "of each item."
+        )
+
     @torch.no_grad()
     def decode(self, task: Task) -> Decoded:
         """See :meth:`Decoder.decode`."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffgrm.foundation.schema import OnlyWith, RecipeError
 from diffgrm.networks.contracts import SteersDigits
-from diffgrm.networks.item_posterior import Candidates, Steered
+from diffgrm.networks.item_posterior import Candidates, Steered, log_marginals
 from diffgrm.ranking.decoding.any_order_beam import AnyOrderBeam
 from diffgrm.ranking.decoding.base import Decoded, Task, items_from_sids
 from diffgrm.ranking.decoding.beams import Beams, best_distinct, tell
@@ -57,8 +57,20 @@ class LearntItemPosterior(AnyOrderBeam):
             )
 
     def log_p(self, task: Task, beams: Beams) -> Tensor:
-        """See :meth:`AnyOrderBeam.log_p`; of network and items together."""
-        return self._steered(task, beams).logits.log_softmax(-1)
+        """See :meth:`Decoder.log_p`; of network and items together and, after ``opened`` digits, of items alone."""
+        told = self._steered(task, beams)
+        if self.opened is None or int(beams.known.sum(-1).min()) < self.opened:
+            return told.logits.log_softmax(-1)
+        return log_marginals(told.log_share, told.candidates, told.logits.shape[-1]).view_as(told.logits)
+
+    def unsaid(self) -> str:
+        """See :meth:`Decoder.unsaid`."""
+        if self.opened is None:
+            return ""
+        return (
+            "The digits of the last step were not filled one by one: the items that fit were ranked by their posterior, of "
+            "which the share of each code is shown."
+        )
 
     def in_fixed_order(self) -> AnyOrderBeam:
         """See :meth:`AnyOrderBeam.in_fixed_order`; by steered digits."""

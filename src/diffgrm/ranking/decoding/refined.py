@@ -37,6 +37,10 @@ class Refined(Decoder):
         """See :meth:`Decoder.rows`."""
         return self.one_pass.rows(n_items, k) + max(self.candidates, k)
 
+    def unsaid(self) -> str:
+        """See :meth:`Decoder.unsaid`."""
+        return "The best items were looked at again with one of their digits shown; these confidences are the first look's."
+
     @torch.no_grad()
     def decode(self, task: Task) -> Decoded:
         """See :meth:`Decoder.decode`."""

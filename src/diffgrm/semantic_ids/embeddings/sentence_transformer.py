@@ -11,6 +11,7 @@ from pydantic import Field
 
 from diffgrm.foundation.part_settings import Local
 from diffgrm.foundation.schema import Columns, DataError, MissingExtraError
+from diffgrm.foundation.terminal import errors
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
 
 
@@ -46,7 +47,7 @@ class SentenceTransformer(ItemEncoder):
         return {"model": self.model, "files": stamps}
 
     def encode(self, items: pl.DataFrame) -> np.ndarray:
-        """Vectors [N, e], with a progress bar.
+        """Vectors [N, e], with the library's progress bar on a terminal; into a log it would write thousands of lines.
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
@@ -57,7 +58,7 @@ class SentenceTransformer(ItemEncoder):
         vectors = encoder.encode(
             items[Columns.TEXT].to_list(),
             batch_size=self.batch_size,
-            show_progress_bar=len(items) > self.batch_size,
+            show_progress_bar=len(items) > self.batch_size and errors.is_terminal,
             convert_to_numpy=True,
         )
         return normalise(np.asarray(vectors, dtype=np.float32))

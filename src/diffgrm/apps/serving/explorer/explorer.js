@@ -248,7 +248,7 @@ function askForStory() {
 function showStory() {
   if (!story) return;
   const item = story.items.find((one) => String(one.item_id) === chosenId());
-  tell(parts.denoising.note, item ? "" : `Only the first ${MOST_EXPLAINED} recommendations can be explained.`);
+  tell(parts.denoising.note, item ? (model.candidates === null ? story.note : "") : `Only the first ${MOST_EXPLAINED} recommendations can be explained.`);
   if (item) denoising.show(item, story, startingItems(), view.step);
   else denoising.clear();
 }
