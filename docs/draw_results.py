@@ -116,6 +116,14 @@ def comparison() -> Figure:
     return figure
 
 
+def context() -> Figure:
+    """What times and users' columns change, each alone and all together."""
+    figure, (axis,) = panels(5.2, height=2.0)
+    found = [row for row in content("context")["rows"] if "difference" in row]
+    differences(axis, found, "NDCG@10 over the same network without")
+    return figure
+
+
 def scale() -> Figure:
     """Seconds of every stage from ten to a hundred thousand items, and from a million to ten million events."""
     figure, (left, right) = panels(4.6, 4.4, height=3.4)
@@ -155,6 +163,7 @@ PICTURES: Pictures = {
     "generation": generation,
     "family": family,
     "comparison": comparison,
+    "context": context,
     "scale": scale,
 }
 

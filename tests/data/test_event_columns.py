@@ -16,7 +16,7 @@ from diffgrm.data import mapped
 from diffgrm.data.blocks import open_rows
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.events import read_events
-from diffgrm.data.histories import TypedEvent, read_histories
+from diffgrm.data.histories import HistoryEvent, read_histories
 from diffgrm.data.ids import IdMap
 from diffgrm.data.reading import ReadingReport
 from diffgrm.foundation.event_settings import EventSettings
@@ -288,9 +288,9 @@ def test_blocks_files_and_the_cache_give_what_a_row_at_a_time_does(table, chosen
 
 def test_lists_may_tell_the_types_of_their_events():
     chosen, ids = EventSettings(event="action", targets=["buy"], context=["view"]), IdMap(ITEMS["item_id"])
-    _, rows = read_histories([["a", TypedEvent("b", "view"), TypedEvent("c", "buy")]], ids, "error", chosen)
+    _, rows = read_histories([["a", HistoryEvent("b", "view"), HistoryEvent("c", "buy")]], ids, "error", chosen)
     assert rows.values.tolist() == [0, 1, 2] and rows.marks.types.tolist() == [0, 1, 0]
-    _, rows = read_histories([[TypedEvent("b", "view")]], ids, "error")  # of a model that knows of no types
+    _, rows = read_histories([[HistoryEvent("b", "view")]], ids, "error")  # of a model that knows of no types
     assert rows.values.tolist() == [1] and rows.marks.types is None
     with pytest.raises(DataError, match="of the type 'veiw', which the model does not know; did you mean 'view'"):
-        read_histories([[TypedEvent("b", "veiw")]], ids, "error", chosen)
+        read_histories([[HistoryEvent("b", "veiw")]], ids, "error", chosen)

@@ -14,7 +14,7 @@ TRAIN = Ragged.from_lists([GENERATOR.integers(0, 99, size) for size in GENERATOR
 def pairs(batches):
     """Every (history, target) of an epoch."""
     for batch in batches:
-        items, index, valid, _ = batch.histories
+        items, index, valid, *_ = batch.histories
         history, slots = items[index], batch.length.shape[1]
         for target, slot, length in zip(batch.target, batch.slot, batch.length.flatten()[batch.slot], strict=True):
             row = slot // slots

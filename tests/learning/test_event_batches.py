@@ -43,7 +43,7 @@ def as_events(rows: Ragged, row: int) -> list[tuple]:
 def known_and_target(batches):
     """Of every target: the (item, type) of its history, itself, and its weight."""
     for batch in batches:
-        items, index, valid, types = batch.histories
+        items, index, valid, types, _ = batch.histories
         for number, (slot, target) in enumerate(zip(batch.slot.tolist(), batch.target.tolist(), strict=True)):
             row = slot // batch.length.shape[1]
             length = int(batch.length.flatten()[slot])

@@ -189,7 +189,7 @@ def test_contrast_is_added_with_its_weight():
 
 def _asked(network):
     batch = one_batch(EVENTS, False)
-    items, index, valid, _ = batch.histories
+    items, index, valid, *_ = batch.histories
     return network.encode_history(network.item_vectors(FEATURES)[items], index, valid), batch.slot, batch.length[:, 0]
 
 

@@ -138,7 +138,7 @@ def test_each_loss_is_added_with_its_weight():
 
 def test_views_that_hide_next_to_nothing_are_of_the_history_itself():
     network, batch = build("h2rec", **SMALL), one_batch(EVENTS, True)
-    items, index, valid, _ = batch.histories
+    items, index, valid, *_ = batch.histories
     users = network.user_vectors(network.encode_history(network.item_vectors(FEATURES)[items], index, valid))
     objective = AlignedNextItemObjective(task(network), hidden_share=1e-9)
     wanted = mutual(users, users, torch.eye(len(users), dtype=torch.bool), 0.1)

@@ -34,7 +34,7 @@ def way(request):
 
 def encode(network, items, histories):
     stop = histories.offsets[1:]
-    some, index, valid, _ = Histories.collate(histories.values, np.maximum(histories.offsets[:-1], stop - S), stop)
+    some, index, valid, *_ = Histories.collate(histories.values, np.maximum(histories.offsets[:-1], stop - S), stop)
     with torch.no_grad():
         return network.encode_history(network.item_vectors(items)[some], index, valid).hidden, valid
 

@@ -8,7 +8,7 @@ import pytest
 
 from diffgrm import InteractionDataset, Recipe, evaluate, export_onnx, leave_one_out, load, toy_world
 from diffgrm.apps.cli.shared import events_of
-from diffgrm.data.histories import TypedEvent
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, RecipeError
@@ -150,8 +150,8 @@ def test_users_that_a_server_knows_have_the_types_of_their_events(tmp_path):
     table.write_csv(tmp_path / "events.csv")
     users = live.UserHistories(events_of(tmp_path / "events.csv", None, None, EventSettings(**TYPES)))
     assert users.of([1, 2, 3], 9) == [
-        [TypedEvent("nowhere", "view"), TypedEvent("a", "buy")],
-        [TypedEvent("b", "buy")],
+        [HistoryEvent("nowhere", "view"), HistoryEvent("a", "buy")],
+        [HistoryEvent("b", "buy")],
         None,
     ]
     users = live.UserHistories(events_of(tmp_path / "events.csv", None, None, EventSettings()))

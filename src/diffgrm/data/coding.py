@@ -8,7 +8,7 @@ the users and the items, and with the events of the one who has most.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,12 +17,13 @@ import polars as pl
 
 from diffgrm.data import mapped
 from diffgrm.data.blocks import WHAT, EventRows
-from diffgrm.data.event_columns import SESSION
+from diffgrm.data.event_columns import SESSION, value_column
 from diffgrm.data.folding import folded
 from diffgrm.data.ids import IdMap
-from diffgrm.data.marks import UNMARKED, Marks
+from diffgrm.data.marks import NO_FACTS, UNMARKED, Marks, RowFacts
 from diffgrm.data.ragged import Ragged
 from diffgrm.data.reading import ReadingReport
+from diffgrm.data.times import in_seconds
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
@@ -43,8 +44,9 @@ class Events:
         time_type: what the numbers are of.
         strange: ``id`` of the items that the catalogue does not have, in order of their first events, and how many
             ``events`` each has.
-        marks: of every event, its type and what it counts for.
+        marks: of every event, what is known besides its item.
         report: what was read and what was dropped; None where no table was read.
+        facts: of every user's history.
     """
 
     catalogue: IdMap
@@ -56,16 +58,18 @@ class Events:
     strange: pl.DataFrame
     marks: Marks = UNMARKED
     report: ReadingReport | None = None
+    facts: RowFacts = NO_FACTS
 
     @classmethod
     def known(cls, catalogue: IdMap, users: pl.Series, rows: Ragged) -> Events:
-        """Events of items that are all in the catalogue, without their times."""
-        return cls(catalogue, users, rows.offsets, rows.values, None, None, _FirstMet().table(), rows.marks)
+        """Events of items that are all in the catalogue, without their times but those of their marks."""
+        bare = _FirstMet().table()
+        return cls(catalogue, users, rows.offsets, rows.values, None, None, bare, rows.marks, None, rows.facts)
 
     @property
     def rows(self) -> Ragged:
-        """The items of every user, and their marks."""
-        return Ragged(self.items, self.offsets, self.marks)
+        """The items of every user, and what is known besides."""
+        return Ragged(self.items, self.offsets, self.marks, self.facts)
 
     def item(self, place: int) -> Any:
         """The id of the item of an event."""
@@ -79,12 +83,19 @@ def code_events(events: EventRows, items: IdMap, unknown: Unknown, room: Room | 
     Args:
         items: the catalogue.
         unknown: events of items that the catalogue does not have.
-        room: makes the arrays of the result, ``items``, ``times``, ``types`` and ``weights``; None is
+        room: makes the arrays of the result, ``items``, ``times`` and those of marks; None is
             :func:`diffgrm.data.mapped.room`. Where repeated events are dropped, the result is the beginning of them.
 
     Raises:
-        DataError: unusable rows, or none that is an event; or unknown items, where they are refused.
+        DataError: unusable rows, or none that is an event; unknown items, where they are refused; no times, where networks
+            are told of them.
     """
+    if events.settings.time_inputs and not events.timed:
+        raise DataError(
+            f"networks are told of times (events.time_inputs={list(events.settings.time_inputs)}), but the {WHAT} has no "
+            f"column {Columns.TIMESTAMP!r}; name yours with columns={{'{Columns.TIMESTAMP}': 'YOUR_NAME'}} (command line: "
+            f"--column {Columns.TIMESTAMP}=YOUR_NAME)"
+        )
     room = room or (lambda _, length, kind: mapped.room(length, kind))
     found = _first_pass(events, items)
     if unknown == "refuse":
@@ -106,10 +117,21 @@ def code_events(events: EventRows, items: IdMap, unknown: Unknown, room: Room | 
         end += len(order)
     placed = {name: column[:end] for name, column in placed.items()}
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    marks = Marks(events.settings, placed.get("types"), placed.get("weights"))
-    beside_them = marks, _report(events, marks, end)
     times = placed.get("times")
+    marks = marks_of(events.settings, placed, found.time_type)
+    beside_them = marks, _report(events, marks, end)
     return Events(items, users.series, offsets, placed["items"], times, found.time_type, found.strange, *beside_them)
+
+
+def marks_of(settings: EventSettings, arrays: Mapping[str, np.ndarray], time_type: pl.DataType | None) -> Marks:
+    """The marks of events.
+
+    Args:
+        arrays: by name, as :func:`code_events` makes room for them; others are passed over.
+    """
+    times = in_seconds(arrays["times"], time_type, settings.time_unit) if settings.time_inputs else None
+    values = tuple(arrays[value_column(number)] for number in range(len(settings.event_columns)))
+    return Marks(settings, arrays.get("types"), arrays.get("weights"), times, values)
 
 
 def _in_order(columns: dict[str, np.ndarray], settings: EventSettings) -> np.ndarray:
@@ -159,7 +181,7 @@ class _Found:
     Attributes:
         users, strange: ``id, events`` of the users and of the unknown items, in order of their first events.
         columns: of every event in order of the rows: ``items``, its position, -1 for unknown ones; ``times``, ``types``,
-            ``weights`` and sessions, where there are some.
+            ``weights``, sessions and values of categories, where there are some.
         time_type: see :class:`Events`.
     """
 
@@ -175,10 +197,12 @@ BESIDE = {Columns.EVENT: "types", Columns.WEIGHT: "weights", SESSION: SESSION}
 def _first_pass(events: EventRows, items: IdMap) -> _Found:
     users, strange, first = _FirstMet(), _FirstMet(), 0
     columns, time_type = {"items": mapped.room(events.height)}, None
+    named = map(value_column, range(len(events.settings.event_columns)))
+    beside = {**BESIDE, **{name: name for name in named}}
     for frame in events.checked():
         now = slice(first, first + frame.height)
         time = None
-        block = {BESIDE[name]: frame[name].to_numpy() for name in BESIDE if name in frame.columns}
+        block = {beside[name]: frame[name].to_numpy() for name in beside if name in frame.columns}
         if events.timed:
             time, time_type = _physical(frame[Columns.TIMESTAMP])
             block["times"] = time

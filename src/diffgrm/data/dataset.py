@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.blocks import open_rows
+from diffgrm.data.context import check_inputs
 from diffgrm.data.events import read_events
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import IdMap, id_order
-from diffgrm.data.marks import PLAIN
+from diffgrm.data.marks import PLAIN, RowFacts
+from diffgrm.data.profiles import profiles_for
 from diffgrm.data.ragged import Ragged as Ragged
 from diffgrm.data.reading import ReadingReport
 from diffgrm.data.tables import read_items, renamings_for
@@ -59,6 +61,7 @@ class InteractionDataset:
         name: str = "dataset",
         time_format: str | None = None,
         events: EventSettings = PLAIN,
+        profiles: Any = None,
     ) -> InteractionDataset:
         """Read, check and index two tables (paths or frames).
 
@@ -67,10 +70,11 @@ class InteractionDataset:
                 ``{"user_id": "reviewerID", "item_id": "asin"}``.
             time_format: how times in text are written, for example ``"%d/%m/%Y"``; None is numbers or ISO.
             events: which rows are events and what is known of them, as in a recipe's section ``events``.
+            profiles: a table of users (path or frame) with ``user_id`` and the columns that ``events.user_columns`` names.
 
         Raises:
-            DataError: anything the table readers find, events of items that the item table does not have, and event types
-                to learn of which there is no event.
+            DataError: anything the table readers find, events of items that the item table does not have, event types to
+                learn of which there is no event, and times or columns that tell networks nothing.
         """
         columns = dict(columns or {})
         if unknown := sorted(set(columns) - set(OURS)):
@@ -87,8 +91,10 @@ class InteractionDataset:
         found = read_events(rows, item_ids, renamings_for(rows.header, columns), time_format, settings=events)
         if found.report is not None:
             found.report.check(events)
-        rest = found.rows, found.times, name, given, found.time_type, found.report
-        return cls(IdMap(found.users), item_ids, item_table, *rest)
+        check_inputs(found.rows)
+        users = IdMap(found.users)
+        told = replace(found.rows, facts=RowFacts(columns=profiles_for(users, profiles, events)))
+        return cls(users, item_ids, item_table, told, found.times, name, given, found.time_type, found.report)
 
     @property
     def event_settings(self) -> EventSettings:
@@ -215,7 +221,9 @@ def _mixed(number: np.ndarray, rows: Ragged) -> np.ndarray:
     place = (np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths)).astype(np.uint64)
     with np.errstate(over="ignore"):
         what = number[rows.values]
-        for mark in rows.marks.arrays:
+        columns = rows.facts.columns
+        of_users = () if columns is None else np.repeat(columns, rows.lengths, axis=0).T
+        for mark in (*rows.marks.arrays, *map(np.ascontiguousarray, of_users)):
             what = what * np.uint64(0x100000001B3) + mark.view(f"u{mark.itemsize}").astype(np.uint64)
         mixed = (what + (place << np.uint64(40))) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -230,7 +238,22 @@ def _held_out(dataset: InteractionDataset, users: np.ndarray, after: int) -> Eva
     events = dataset.events
     place = events.target_places(after)[users]
     targets = Ragged(events.values[events.offsets[users] + place], np.arange(len(users) + 1))
-    return EvaluationSet(dataset.users.gather(users), events.part(0, place, users), targets)
+    histories = asked_at(events.part(0, place, users), events, events.offsets[users] + place)
+    return EvaluationSet(dataset.users.gather(users), histories, targets)
+
+
+def asked_at(histories: Ragged, events: Ragged, places: np.ndarray) -> Ragged:
+    """Histories that are asked for what comes next when the events at some places happen, where times are told.
+
+    Who serves knows what time it is, so that this tells no more of a target than serving would.
+
+    Args:
+        places: [rows] among the events.
+    """
+    times = events.marks.times
+    if times is None:
+        return histories
+    return replace(histories, facts=replace(histories.facts, moments=np.asarray(times[places])))
 
 
 def leave_one_out(dataset: InteractionDataset) -> Split:

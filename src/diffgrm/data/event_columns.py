@@ -9,6 +9,7 @@ import polars as pl
 
 from diffgrm.data import mapped
 from diffgrm.data.faults import Fault, fault
+from diffgrm.data.marks import value_numbers
 from diffgrm.data.reading import Dropped
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
@@ -24,8 +25,8 @@ def check_columns(settings: EventSettings, header: pl.DataFrame, what: str) -> N
         DataError: with every column that is missing or misnamed.
     """
     problems, known = [], header.columns
-    for key in ("event", "rating", "weight", "session"):
-        name = getattr(settings, key)
+    named = [(key, getattr(settings, key)) for key in ("event", "rating", "weight", "session")]
+    for key, name in [*named, *(("event_columns", name) for name in settings.event_columns)]:
         if name is not None and name not in known:
             problems.append(f"events.{key} names the column {name!r}{did_you_mean(name, known)}")
         elif f"{name}_duplicated_0" in known:
@@ -75,7 +76,8 @@ def described(
         kept: [rows] bool, rows that are events; of others nothing is told as wrong.
 
     Returns:
-        Columns of numbers: ``event`` (Int16, -1 where the row is not kept), ``weight`` (Float32) and ``session`` (a hash).
+        Columns of numbers: ``event`` (Int16, -1 where the row is not kept), ``weight`` (Float32), ``session`` (a hash), and
+        :func:`value_column` of each of ``events.event_columns`` (Int16).
     """
     columns: dict[str, pl.Series] = {}
     faults: list[Fault] = []
@@ -97,7 +99,18 @@ def described(
             says = f"{settings.session} (events.session) is null"
             faults.append(fault(says, "drop or fill them", bad, first_row))
         columns[SESSION] = sessions.hash(0)
+    for number, (name, named) in enumerate(settings.event_columns.items()):
+        columns[value_column(number)] = value_numbers(block[name], named)
     return pl.DataFrame(columns), faults
+
+
+def value_column(number: int) -> str:
+    """What the numbers of the values of one of ``events.event_columns`` are called, in checked events and in the cache.
+
+    >>> value_column(0)
+    'values_0'
+    """
+    return f"values_{number}"
 
 
 def spelled_types(column: pl.Series) -> pl.Series:

@@ -20,9 +20,10 @@ import polars as pl
 
 from diffgrm.data import mapped
 from diffgrm.data.blocks import EventRows, Rows
-from diffgrm.data.coding import Events, Unknown, code_events, refuse_unknown
+from diffgrm.data.coding import Events, Unknown, code_events, marks_of, refuse_unknown
+from diffgrm.data.event_columns import value_column
 from diffgrm.data.ids import IdMap
-from diffgrm.data.marks import PLAIN, Marks
+from diffgrm.data.marks import PLAIN
 from diffgrm.data.reading import ReadingReport
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, OutputError
@@ -119,6 +120,7 @@ def _save(events: Events, folder: Path) -> None:
     write_parquet(pl.DataFrame(schema={} if times is None else {"time": events.time_type}), folder / "times.parquet")
     (folder / "report.json").write_text(json.dumps(None if events.report is None else events.report.to_dict()))
     marks = {"types": events.marks.types, "weights": events.marks.weights}
+    marks |= {value_column(number): array for number, array in enumerate(events.marks.values)}
     for name, array in {"items": events.items, "times": times, **marks}.items():
         if isinstance(array, np.memmap):
             array.flush()
@@ -136,17 +138,21 @@ def _load(folder: Path, items: IdMap, settings: EventSettings) -> Events | None:
             raise ValueError(f"there are {len(users)} users and {len(offsets)} offsets")
         length, kind = int(offsets[-1]), json.loads((folder / "times.json").read_text())
         report = ReadingReport.from_dict(json.loads((folder / "report.json").read_text()))
-        types = mapped.read(folder / "types", length, np.int16) if settings.event is not None else None
-        weights = mapped.read(folder / "weights", length, np.float32) if settings.weight is not None else None
+        kinds = {"items": np.int64} | ({} if kind is None else {"times": kind})
+        kinds |= {} if settings.event is None else {"types": np.int16}
+        kinds |= {} if settings.weight is None else {"weights": np.float32}
+        kinds |= {value_column(number): np.int16 for number in range(len(settings.event_columns))}
+        arrays = {name: mapped.read(folder / name, length, dtype) for name, dtype in kinds.items()}
+        time_type = None if kind is None else read_parquet(folder / "times.parquet").schema["time"]
         return Events(
             items,
             users,
             offsets,
-            mapped.read(folder / "items", length, np.int64),
-            None if kind is None else mapped.read(folder / "times", length, kind),
-            None if kind is None else read_parquet(folder / "times.parquet").schema["time"],
+            arrays["items"],
+            arrays.get("times"),
+            time_type,
             read_parquet(folder / "strange.parquet"),
-            Marks(settings, types, weights),
+            marks_of(settings, arrays, time_type),
             report,
         )
     except (DataError, OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from diffgrm.data.asking import seconds_of
 from diffgrm.data.blocks import open_rows
 from diffgrm.data.coding import Events
 from diffgrm.data.dataset import InteractionDataset, Ragged
 from diffgrm.data.events import read_events
 from diffgrm.data.frames import is_frame, is_list
 from diffgrm.data.ids import IdMap, is_id, known_positions, values
-from diffgrm.data.marks import PLAIN, Marks
+from diffgrm.data.marks import PLAIN, Marks, spelled_value, value_numbers
 from diffgrm.foundation import forks
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean, first_few
@@ -28,11 +29,20 @@ SHOWN = 5  # unknown items that a warning names
 
 
 @dataclass(frozen=True)
-class TypedEvent:
-    """An event of a history that is given as a list: the id of its item, and what type it was of."""
+class HistoryEvent:
+    """An event of a history that is given as a list.
+
+    Attributes:
+        item: its id.
+        type: what type it was of; None: nobody tells.
+        time: when it was, see :func:`diffgrm.data.asking.seconds_of`; None: nobody tells.
+        values: its values in columns of ``events.event_columns``, by name; it may lack some.
+    """
 
     item: Any
-    type: str
+    type: str | None = None
+    time: Any = None
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSettings = PLAIN) -> tuple[pl.Series, Ragged]:
@@ -43,11 +53,13 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
             user -> item ids; a list of item-id lists (users are then numbered from 0); or one list of item ids (one user,
             number 0). Lists may be tuples, arrays and series too.
         on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
-        settings: how a table is read. Events of lists may be :class:`TypedEvent`; those whose types nobody tells are of
-            the first type that is learnt.
+        settings: how a table is read. Events of lists may be :class:`HistoryEvent`; those whose types nobody tells are of
+            the first type that is learnt, and of those whose values nobody tells nothing is known. Times have to be told
+            where ``settings.time_inputs`` names some.
 
     Raises:
-        DataError: nothing given, users without a known item and ``on_empty="error"``, or types that the settings lack.
+        DataError: nothing given, users without a known item and ``on_empty="error"``, types or columns that the settings
+            lack, or times that are missing, unreadable or not in order.
     """
     forks.check()
     if on_empty not in ("error", "skip"):
@@ -68,10 +80,11 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
         raise DataError("no histories were given")
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     entries = [entry for row in rows for entry in values(row)]
-    given = [entry.item if isinstance(entry, TypedEvent) else entry for entry in entries]
+    given = [entry.item if isinstance(entry, HistoryEvent) else entry for entry in entries]
     types = None if settings.event is None else _types(entries, settings)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    positions = Ragged(items.positions(given), offsets, Marks(settings, types))
+    times = _times(entries, offsets, settings) if settings.time_inputs else None
+    positions = Ragged(items.positions(given), offsets, Marks(settings, types, None, times, _values(entries, settings)))
     return _known_only(user_ids, positions, given.__getitem__, on_empty)
 
 
@@ -95,12 +108,43 @@ def histories_of(dataset: InteractionDataset, users: Any) -> tuple[pl.Series, Ra
 def _types(entries: list[Any], settings: EventSettings) -> np.ndarray:
     """[N] int16 numbers of the types of events that were given in lists."""
     number = {kind: at for at, kind in enumerate(settings.types)}
-    named = [entry.type if isinstance(entry, TypedEvent) else settings.targets[0] for entry in entries]
+    told = [entry.type if isinstance(entry, HistoryEvent) else None for entry in entries]
+    named = [settings.targets[0] if kind is None else kind for kind in told]
     if strange := sorted({str(kind) for kind in named if kind not in number}):
         raise DataError(
             f"events are of the type {strange[0]!r}, which the model does not know{did_you_mean(strange[0], number)}"
         )
     return np.array([number[kind] for kind in named], np.int16)
+
+
+def _times(entries: list[Any], offsets: np.ndarray, settings: EventSettings) -> np.ndarray:
+    """[N] int64 seconds from 1970 of events that were given in lists."""
+    if bare := [entry for entry in entries if not isinstance(entry, HistoryEvent) or entry.time is None]:
+        raise DataError(
+            f"the model is told of the times of events (events.time_inputs), and {len(bare)} of {len(entries)} events of "
+            f"the histories have none: {first_few(bare)}; give a table with {Columns.TIMESTAMP!r}, or "
+            'diffgrm.data.histories.HistoryEvent(item, time=...) in place of ids (over HTTP: {"item_id": ..., "time": ...})'
+        )
+    found = [seconds_of(entry.time, settings.time_unit, f"the time of {entry.item!r}") for entry in entries]
+    times = np.array(found, np.int64)
+    rows = Ragged(times, offsets)
+    if len(late := np.flatnonzero((np.diff(times) < 0) & rows.follows())):
+        raise DataError(
+            f"a history holds {entries[late[0] + 1].item!r} behind {entries[late[0]].item!r}, but its time is earlier; "
+            "give histories oldest first"
+        )
+    return times
+
+
+def _values(entries: list[Any], settings: EventSettings) -> tuple[np.ndarray, ...]:
+    """Of each of ``events.event_columns`` the numbers [N] int16 of the values of events that were given in lists."""
+    columns, told = settings.event_columns, [entry.values if isinstance(entry, HistoryEvent) else {} for entry in entries]
+    if columns and (unknown := sorted({str(name) for values in told for name in values if name not in columns})):
+        raise DataError(
+            f"an event has a value of {unknown[0]!r}, of which the model knows nothing{did_you_mean(unknown[0], columns)}"
+        )
+    given = {name: pl.Series([spelled_value(one.get(name)) for one in told], dtype=pl.String) for name in columns}
+    return tuple(value_numbers(given[name], named).to_numpy() for name, named in columns.items())
 
 
 def _user_ids(users: list[Any]) -> pl.Series:

@@ -1,15 +1,17 @@
-"""What is known of events besides their items: their types, and what they count for."""
+"""What is known of events besides their items (types, weights, times, categories), and of whole histories."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
 from diffgrm.foundation.event_settings import EventSettings
+from diffgrm.foundation.schema import Columns
 
 PLAIN = EventSettings()  # type: ignore[call-arg]
 
@@ -22,22 +24,27 @@ class Marks:
         settings: by which the events were read; they number the types.
         types: [N] int16 the number of each event's type; None: events have no types, and all are targets.
         weights: [N] float32 what each event counts for; None: all alike.
+        times: [N] int64 seconds from 1970; None: networks are not told of times.
+        values: of each of ``events.event_columns``, [N] int16 the number of its value among those named, from 1; 0: none
+            of them.
     """
 
     settings: EventSettings = PLAIN
     types: np.ndarray | None = None
     weights: np.ndarray | None = None
+    times: np.ndarray | None = None
+    values: tuple[np.ndarray, ...] = ()
 
     @property
     def arrays(self) -> list[np.ndarray]:
         """Those of the marks that are there."""
-        return [array for array in (self.types, self.weights) if array is not None]
+        return [array for array in (self.types, self.weights, self.times, *self.values) if array is not None]
 
     def replaced(self, arrays: Sequence[np.ndarray]) -> Marks:
         """The marks of other events, in place of :attr:`arrays`."""
         given = iter(arrays)
-        types, weights = (None if old is None else next(given) for old in (self.types, self.weights))
-        return replace(self, types=types, weights=weights)
+        types, weights, times = (None if old is None else next(given) for old in (self.types, self.weights, self.times))
+        return replace(self, types=types, weights=weights, times=times, values=tuple(given))
 
     def at(self, chosen: np.ndarray | slice) -> Marks:
         """The marks of some events."""
@@ -63,10 +70,20 @@ class Marks:
         names = pl.Series(self.settings.types, dtype=pl.String)
         return [names.gather(self.types.astype(np.int64)).alias(str(self.settings.event))]
 
+    def value_columns(self) -> list[pl.Series]:
+        """The columns of categories, called as in that table; null where a value is none of those named."""
+        both = zip(self.values, self.settings.event_columns.items(), strict=True)
+        return [named_values(numbers, *named) for numbers, named in both]
+
     def table_columns(self) -> list[pl.Series]:
-        """All marks as columns, called as in that table."""
+        """All marks but times as columns, called as in that table."""
         weights = [] if self.weights is None else [pl.Series(str(self.settings.weight), self.weights)]
-        return [*self.type_columns(), *weights]
+        return [*self.type_columns(), *weights, *self.value_columns()]
+
+    def request_columns(self) -> list[pl.Series]:
+        """What a model of these settings reads of a table of histories besides users and items; times as date-times."""
+        times = [] if self.times is None else [pl.from_epoch(pl.Series(Columns.TIMESTAMP, self.times), "s")]
+        return [*self.type_columns(), *times, *self.value_columns()]
 
     @property
     def inputs(self) -> np.ndarray | None:
@@ -75,6 +92,53 @@ class Marks:
 
 
 UNMARKED = Marks()
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """What is known of R rows that are histories, besides their events.
+
+    Attributes:
+        moments: [R] int64 seconds from 1970, when each is asked for what comes next; None: at its newest event.
+        columns: [R, C] int16 of its user, the number of the value of each of ``events.user_columns`` among those named,
+            from 1; 0: none of them; None: nothing is known of any.
+    """
+
+    moments: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """Those of the facts that are there."""
+        return [array for array in (self.moments, self.columns) if array is not None]
+
+    def at(self, chosen: np.ndarray | slice) -> RowFacts:
+        """Those of some rows."""
+        return RowFacts(*(None if part is None else part[chosen] for part in (self.moments, self.columns)))
+
+
+NO_FACTS = RowFacts()
+
+
+def value_numbers(column: pl.Series, named: Sequence[str]) -> pl.Series:
+    """[N] Int16, of each value its number among those named, from 1; 0: it is none of them, or null.
+
+    >>> value_numbers(pl.Series(["b", None, "c", "a"]), ["a", "b"]).to_list()
+    [2, 0, 0, 1]
+    """
+    numbered = {value: number for number, value in enumerate(named, 1)}
+    return column.cast(pl.String).replace_strict(numbered, default=0, return_dtype=pl.Int16)
+
+
+def spelled_value(value: Any) -> str | None:
+    """A value of a category as tables and recipes spell it."""
+    return None if value is None else str(value)
+
+
+def named_values(numbers: np.ndarray, name: str, named: Sequence[str]) -> pl.Series:
+    """The column that :func:`value_numbers` read, in which all other values are null."""
+    at = pl.Series(numbers.astype(np.int64) - 1)
+    return pl.Series(named, dtype=pl.String).gather(at.set(at < 0, None)).alias(name)
 
 
 @dataclass(frozen=True)

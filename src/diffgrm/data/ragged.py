@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from diffgrm.data import mapped
-from diffgrm.data.marks import UNMARKED, Marks
+from diffgrm.data.marks import NO_FACTS, UNMARKED, Marks, RowFacts
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class Ragged:
 
     Attributes:
         marks: of values that are events; whatever is made of some of the values has their marks.
+        facts: of rows that are histories; whatever is made of some of the rows has their facts.
     """
 
     values: np.ndarray
     offsets: np.ndarray
     marks: Marks = UNMARKED
+    facts: RowFacts = NO_FACTS
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -58,7 +60,8 @@ class Ragged:
             places = shift + np.arange(now.start, now.stop)
             for new, column in zip(taken, columns, strict=True):
                 new[now] = column[places]
-        return Ragged(taken[0], offsets, self.marks.replaced(taken[1:]))
+        facts = self.facts if chosen is None else self.facts.at(chosen)
+        return Ragged(taken[0], offsets, self.marks.replaced(taken[1:]), facts)
 
     def drop_last(self, count: np.ndarray) -> Ragged:
         """Every row without its last ``count[row]`` values."""
@@ -69,7 +72,8 @@ class Ragged:
         for first, last in mapped.row_blocks(self.offsets):
             begin, end = self.offsets[first], self.offsets[last]
             marks = self.marks.at(slice(begin, end))
-            yield slice(first, last), Ragged(self.values[begin:end], self.offsets[first : last + 1] - begin, marks)
+            rows = slice(first, last)
+            yield rows, Ragged(self.values[begin:end], self.offsets[first : last + 1] - begin, marks, self.facts.at(rows))
 
     def by_blocks(self, change: Callable[[Ragged], Ragged]) -> Ragged:
         """What ``change`` makes of the rows, each of which it may shorten; a block of rows at a time."""
@@ -82,7 +86,7 @@ class Ragged:
             for whole, part in zip(kept, [new.values, *new.marks.arrays], strict=True):
                 whole[end : end + len(part)] = part
         kept = [column[: offsets[-1]] for column in kept]
-        return Ragged(kept[0], offsets, self.marks.replaced(kept[1:]))
+        return Ragged(kept[0], offsets, self.marks.replaced(kept[1:]), self.facts)
 
     def follows(self) -> np.ndarray:
         """[values - 1] bool, whether a value and the next one stand in the same row."""
@@ -99,10 +103,10 @@ class Ragged:
         """Only the values where ``keep`` is true; rows may become empty."""
         row = np.repeat(np.arange(len(self)), self.lengths)
         counts = np.bincount(row[keep], minlength=len(self))
-        return Ragged(self.values[keep], np.concatenate([[0], np.cumsum(counts)]), self.marks.at(keep))
+        return Ragged(self.values[keep], np.concatenate([[0], np.cumsum(counts)]), self.marks.at(keep), self.facts)
 
     def targets(self) -> Ragged:
-        """Only the events that may be targets, without their marks; rows may become empty."""
+        """Only the events that may be targets, without what is known besides; rows may become empty."""
         is_target = self.marks.is_target
         return self.bare() if is_target is None else self.by_blocks(_only_targets).bare()
 
@@ -112,8 +116,8 @@ class Ragged:
         return self if is_seen is None else self.filter(is_seen)
 
     def bare(self) -> Ragged:
-        """The same without marks."""
-        return replace(self, marks=UNMARKED)
+        """The same without marks and facts."""
+        return replace(self, marks=UNMARKED, facts=NO_FACTS)
 
     def target_places(self, after: int) -> np.ndarray:
         """[rows] the place in its row of the event that has ``after`` targets behind it and is one; -1: there is none."""

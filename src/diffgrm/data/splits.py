@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
-from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split, leave_one_out, validation_only
+from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split, asked_at, leave_one_out, validation_only
 from diffgrm.data.times import read_times
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import DataError, bullet_list
@@ -147,10 +147,13 @@ class _Window:
             targets = self.events.filter(self.asked).bare().by_blocks(Ragged.distinct)
             users = np.flatnonzero(targets.lengths)
             targets, histories = targets.rows(users), events.part(0, self.start[users], users)
+            asked = np.flatnonzero(self.asked)
+            place = self.place[asked[np.searchsorted(self.user[asked], users)]]  # of the first target of each
         else:
-            users = self.user[self.asked]
+            users, place = self.user[self.asked], self.place[self.asked]
             targets = Ragged(self.events.values[self.asked], np.arange(len(users) + 1))
-            histories = events.part(0, self.place[self.asked], users)
+            histories = events.part(0, place, users)
+        histories = asked_at(histories, events, events.offsets[users] + place)
         return EvaluationSet(self.dataset.users.gather(users), histories, targets)
 
     def facts(self, found: EvaluationSet) -> dict[str, int]:

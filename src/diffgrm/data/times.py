@@ -1,11 +1,13 @@
-"""Times as users write them: numbers, ISO dates and date-times, or a format that they name."""
+"""Times as users write them: numbers, ISO dates and date-times, or a format that they name; and as seconds from 1970."""
 
 from __future__ import annotations
 
 import logging
 
+import numpy as np
 import polars as pl
 
+from diffgrm.data import mapped
 from diffgrm.data.faults import Fault, fault
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,9 @@ DAY_MONTH = [  # what may be read both ways
     for first, second in (("%d", "%m"), ("%m", "%d"))
     for clock in ("", " %H:%M", " %H:%M:%S")
 ]
+A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # has so many of these units
+A_DAY = 86400  # has so many seconds
+FIRST, LAST = -62_135_596_800, 253_402_300_799  # seconds from 1970 of the first and last moment that dates have
 FIRST_YEAR = 1000  # polars takes 19 for the year 19 where a format has %Y
 REMEDY = (
     "write numbers or ISO (2024-01-31, 2024-01-31T09:30:00; an offset in all rows or in none), or name the format, for "
@@ -57,6 +62,31 @@ def read_times(column: pl.Series, time_format: str | None = None, first_row: int
         return found, [Fault(says, name=says)]
     bad = found.is_null() | (~found.is_finite() if found.dtype.is_float() else False)
     return found, [_unreadable(column, bad, first_row)] if bad.any() else []
+
+
+def in_seconds(times: np.ndarray, kind: pl.DataType | None, unit: str) -> np.ndarray:
+    """[N] int64 seconds from 1970, rounded down.
+
+    Args:
+        times: numbers; kind: what they are of (dates and date-times know their unit, and are in UTC).
+        unit: of plain numbers: s, ms, us, ns or day.
+
+    >>> in_seconds(np.array([1500, -1]), pl.Datetime("ms"), "s").tolist(), in_seconds(np.array([1.5]), None, "day").tolist()
+    ([1, -1], [129600])
+    """
+    if kind == pl.Date:
+        unit = "day"
+    elif isinstance(kind, pl.Datetime | pl.Duration):
+        unit = kind.time_unit
+    if unit == "s" and times.dtype == np.int64:
+        return times
+    found = mapped.room(len(times), np.int64)
+    for start in range(0, len(times), mapped.BLOCK):
+        block = times[start : start + mapped.BLOCK]
+        block = block if block.dtype.kind == "f" else block.astype(np.int64)
+        scaled = block * A_DAY if unit == "day" else block // A_SECOND[unit]
+        found[start : start + mapped.BLOCK] = np.floor(scaled)
+    return found
 
 
 def whole_column(kind: pl.DataType, time_format: str | None) -> bool:

@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from diffgrm.data.asking import request_of
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.data.ids import IdMap
 from diffgrm.evaluation.beyond_accuracy import diversity, novelty, self_information
@@ -169,8 +170,10 @@ def evaluate(
     """Full-ranking evaluation by item, with and without the history filtered out.
 
     Args:
-        recommender: anything with ``.recommend``. Where it also has ``sid_numbers(item_ids)`` (the number of each item's
-            SID) and ``recommend_sids``, the SID-level metrics are added.
+        recommender: anything with ``.recommend``, which is told the moment of each target and what is known of users too
+            (``at``, ``profiles``), where the dataset was read so that networks are told of them. Where it also has
+            ``sid_numbers(item_ids)`` (the number of each item's SID) and ``recommend_sids``, the SID-level metrics are
+            added.
         evaluation_set: users, histories and targets.
         items: the catalogue.
         item_counts: [I] training events of every item, for the long tail and novelty.
@@ -196,15 +199,18 @@ def evaluate(
         rows = np.arange(start, min(start + users_at_once, len(evaluation_set)))
         histories = _history_table(evaluation_set, rows, items)
         user_ids, targets = evaluation_set.keys.gather(rows), evaluation_set.targets.rows(rows)
+        asked_with = request_of(user_ids, evaluation_set.histories.rows(rows))
         for name, exclude_seen in (("filtered", True), ("unfiltered", False)):
-            table = recommender.recommend(histories, k, exclude_seen=exclude_seen)
+            table = recommender.recommend(histories, k, exclude_seen=exclude_seen, **asked_with)
             lists = _lists(table, user_ids, items, k, tally if exclude_seen else None)
             ranks[name].append(ranks_in_lists(lists, targets).values)
             if exclude_seen:
                 seen = evaluation_set.histories.rows(rows).seen().distinct().lengths
                 tally.add(lists, possible=np.minimum(k, len(items) - seen))
             elif sid_numbers is not None:
-                ranks["sid"].append(_sid_ranks(recommender, histories, user_ids, lists, targets, sid_numbers, k))
+                ranks["sid"].append(
+                    _sid_ranks(recommender, histories, user_ids, asked_with, lists, targets, sid_numbers, k)
+                )
             if progress:
                 progress(len(rows))
     found = {name: Ragged(np.concatenate(r), evaluation_set.targets.offsets) for name, r in ranks.items() if r}
@@ -294,7 +300,7 @@ def _history_table(evaluation_set: EvaluationSet, rows: np.ndarray, items: IdMap
     histories = evaluation_set.histories.rows(rows)
     user = np.repeat(rows, histories.lengths)
     table = pl.DataFrame({Columns.USER: evaluation_set.keys.gather(user), Columns.ITEM: items.gather(histories.values)})
-    return table.with_columns(histories.marks.type_columns())
+    return table.with_columns(histories.marks.request_columns())
 
 
 def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally: _Tally | None) -> np.ndarray:
@@ -313,6 +319,7 @@ def _sid_ranks(
     recommender: Any,
     histories: pl.DataFrame,
     user_ids: pl.Series,
+    asked_with: dict[str, Any],
     lists: np.ndarray,
     targets: Ragged,
     sid_numbers: np.ndarray,
@@ -322,7 +329,7 @@ def _sid_ranks(
     if len(np.unique(sid_numbers)) == len(sid_numbers):  # one item a SID: the lists of items are lists of SIDs
         sids = np.where(lists >= 0, sid_numbers[np.maximum(lists, 0)], -1)
     else:
-        table = recommender.recommend_sids(histories, k)
+        table = recommender.recommend_sids(histories, k, **asked_with)
         sids = np.full((len(user_ids), k), -1, dtype=np.int64)
         sids[IdMap(user_ids).positions(table[Columns.USER]), table[Columns.RANK].to_numpy() - 1] = table["sid"].to_numpy()
     return ranks_in_lists(sids, Ragged(sid_numbers[targets.values], targets.offsets)).values

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from diffgrm.data.tables import read_table
+from diffgrm.data.profiles import user_table
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
 SEGMENT = "segment:"  # what columns of held-out events begin with that hold their users' segments
@@ -24,10 +24,7 @@ def with_segment(events: pl.DataFrame, users: Any, column: str) -> pl.DataFrame:
     Raises:
         DataError: an unusable table, one that knows none of the users, or too many different values.
     """
-    table = read_table(users, required=(Columns.USER, column), what="table of users")
-    table = table.select(pl.col(Columns.USER).cast(pl.String), pl.col(column).cast(pl.String).alias(SEGMENT + column))
-    if len(repeated := table[Columns.USER].filter(table[Columns.USER].is_duplicated()).unique(maintain_order=True)):
-        raise DataError(f"users stand more than once in the table of users: {first_few(repeated)}; keep a row each")
+    table = user_table(users, [column]).rename({column: SEGMENT + column})
     values = table[SEGMENT + column].n_unique()
     if values > MOST:
         raise DataError(f"{column!r} has {values:,} different values; expected at most {MOST}: put them in bins first")

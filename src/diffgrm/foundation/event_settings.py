@@ -1,4 +1,4 @@
-"""The section ``events`` of a recipe: which rows of an interaction table are events, and what is known of them."""
+"""The section ``events`` of a recipe: which rows of an interaction table are events, and what models are told of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def _spelled(value: object) -> object:
 
 
 Types = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_spelled)]
+Values = Annotated[
+    dict[Annotated[str, Field(min_length=1)], Annotated[Types, Field(min_length=1, max_length=1000)]], Field()
+]
+TimeInput = Literal["gap", "recency", "hour", "weekday"]
+CLOCK: tuple[TimeInput, ...] = ("hour", "weekday")
 
 
 class EventSettings(Section):
@@ -56,6 +61,28 @@ class EventSettings(Section):
         "the newest has the older ones before it",
     )
 
+    time_inputs: tuple[TimeInput, ...] = Field(
+        (),
+        description="what networks know of the times of a history: gap: from the event before each; recency: to the moment "
+        "asked for; hour, weekday: on the clock, of each event and of that moment; []: their order only",
+    )
+    time_unit: Literal["s", "ms", "us", "ns", "day"] = Field(
+        "s", description="time_inputs: unit of timestamps that are numbers (hours and weekdays count from 1970)"
+    )
+    utc_offset: float = Field(
+        0.0, ge=-12, le=14, description="time_inputs hour, weekday: hours by which the users' clock is ahead of UTC"
+    )
+    event_columns: Values = Field(
+        {},
+        description="columns of categories of the events that networks know, with the values that are told apart, for "
+        "example {device: [phone, desktop]}; all others are one value",
+    )
+    user_columns: Values = Field(
+        {},
+        description="columns of categories in the table of users (profiles) that networks know, with the values that are "
+        "told apart, for example {plan: [free, paid]}; all others are one value",
+    )
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         """Refuse what contradicts itself, or does nothing."""
@@ -79,9 +106,33 @@ class EventSettings(Section):
                 f"events.seen names {strange[0]!r}, which is neither in events.targets nor in events.context, so that "
                 "histories never hold it; add it to one of them, or leave it out"
             )
+        problems += self._input_problems()
         if problems:
             raise ValueError(bullet_list(problems).removeprefix("  - ").replace("\n  - ", "\n"))
         return self
+
+    def _input_problems(self) -> list[str]:
+        """What is wrong with settings of what networks are told besides types."""
+        problems = []
+        if self.time_unit != "s" and not self.time_inputs:
+            problems.append(f"events.time_unit = {self.time_unit} does nothing without events.time_inputs; leave it out")
+        if self.utc_offset and not set(CLOCK) & set(self.time_inputs):
+            problems.append(
+                f"events.utc_offset = {self.utc_offset:g} does nothing without hour or weekday in events.time_inputs; "
+                "leave it out"
+            )
+        if twice := sorted({one for one in self.time_inputs if self.time_inputs.count(one) > 1}):
+            problems.append(f"events.time_inputs names {twice[0]!r} twice; once is enough")
+        if self.time_inputs and self.history == "user" and self.session is not None:
+            problems.append(
+                "events.time_inputs needs histories in order of time, and events.history=user puts whole sessions one "
+                "behind the other; set events.history=session, or leave one of them out"
+            )
+        for key in ("event_columns", "user_columns"):
+            for column, named in getattr(self, key).items():
+                if twice := sorted({one for one in named if named.count(one) > 1}):
+                    problems.append(f"events.{key} names the value {twice[0]!r} of {column!r} twice; once is enough")
+        return problems
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -93,10 +144,23 @@ class EventSettings(Section):
         """How many types networks tell apart; 0: none."""
         return len(self.types) if self.type_input else 0
 
+    def __hash__(self) -> int:  # of mappings too
+        return hash(self.model_dump_json())
+
+    @property
+    def tells_context(self) -> bool:
+        """Whether networks are told of times, or of columns of events or users."""
+        return bool(self.time_inputs or self.event_columns or self.user_columns)
+
+    @property
+    def asks_when(self) -> bool:
+        """Whether it counts at which moment a recommendation is asked for."""
+        return bool({"recency", *CLOCK} & set(self.time_inputs))
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the table that are read besides those of users, items and times."""
-        named = (self.event, self.rating, self.weight, self.session)
+        named = (self.event, self.rating, self.weight, self.session, *self.event_columns)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property

@@ -29,7 +29,12 @@ def unbroken(value: str) -> str:
     return value
 
 
-def _id(value: object) -> str | int:
+def checked_id(value: object) -> str | int:
+    """An id as JSON has it.
+
+    Raises:
+        ValueError: it is none.
+    """
     if isinstance(value, str) and len(value) <= LONGEST_ID:
         return unbroken(value)
     if isinstance(value, int) and is_whole(value):
@@ -55,6 +60,6 @@ ID_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, WHOLE_SCHEMA
 _NUMBER_SCHEMA = {"type": "number", "minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
 _SCALAR_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type": "boolean"}, _NUMBER_SCHEMA]}
 
-Id = Annotated[str | int, PlainValidator(_id), WithJsonSchema(ID_SCHEMA)]
+Id = Annotated[str | int, PlainValidator(checked_id), WithJsonSchema(ID_SCHEMA)]
 ItemId = Annotated[Id, AfterValidator(str)]  # which catalogues of whole numbers understand too
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar), WithJsonSchema(_SCALAR_SCHEMA)]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffgrm.data.context import Context
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.marks import Weights
 from diffgrm.networks.inputs import Histories
@@ -41,9 +42,7 @@ class Batch(NamedTuple):
         place[chosen] = torch.arange(len(chosen), device=chosen.device)
         row = place[self.slot // slots]
         keep = row >= 0
-        histories = self.histories._replace(
-            item_index=self.histories.item_index[chosen], valid=self.histories.valid[chosen]
-        )
+        histories = self.histories.rows(chosen)
         slot = row[keep] * slots + self.slot[keep] % slots
         order = slot.argsort()
         weight = None if self.weight is None else self.weight[keep][order]
@@ -63,7 +62,7 @@ class TrainingBatches:
     depend on the number of devices.
 
     Args:
-        train: item positions per user, oldest first; where their marks tell of types and weights, batches have them.
+        train: item positions per user, oldest first; where their marks tell more of events, batches have it.
         max_len: most items of a history.
         batch_size: targets per batch over all devices; about, where histories are shared.
         shared: False: a window of its own for each target, of the ``max_len`` items before it; True: one stretch serves all
@@ -88,6 +87,7 @@ class TrainingBatches:
         newest_only: bool = False,
         most: int | None = None,
     ) -> None:
+        self.context = Context.of(train, causal=shared)
         self.events, self.seed, self.rank, self.devices = train.values, seed, rank, devices
         self.types, self.weights, self.is_target = train.marks.inputs, Weights.of(train.marks), train.marks.is_target
         self.start, self.first, self.last = _stretches(train, max_len) if shared else _windows(train, max_len, newest_only)
@@ -141,7 +141,7 @@ class TrainingBatches:
         if self.is_target is not None:
             used &= self.is_target[np.minimum(place, last[:, None])]
         return Batch(
-            Histories.collate(self.events, start, last, self.types),
+            Histories.collate(self.events, start, last, self.types, self.context),
             torch.from_numpy(self.events[place[used]]),
             torch.from_numpy(np.flatnonzero(used)),
             torch.from_numpy(np.where(used, place - start[:, None], 0)),

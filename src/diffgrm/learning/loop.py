@@ -260,7 +260,7 @@ def train(
     data = _Data(events, max_len, settings, seed, objective)
     kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "nodes", "strategy"})
     asked = [sorted(kept.items()), sorted((network_settings or {}).items())]
-    learnt_from = [events.values, events.offsets, *events.marks.arrays]
+    learnt_from = [events.values, events.offsets, *events.marks.arrays, *events.facts.arrays]
     fingerprint = digest([*objective.identity(), objective.shared, max_len, seed, *asked, *learnt_from])
     steps = len(data.batches(rank=0, devices=settings.processes)) * settings.epochs
     task = TrainingTask(objective, settings, validation, steps, seed, fingerprint, watch, going_on)

@@ -60,6 +60,18 @@ class TakesTypes(EncodesHistories, Protocol):
         ...
 
 
+class TakesContext(EncodesHistories, Protocol):
+    """What else is told of every place of a history: times, categories of the event and of the user."""
+
+    def take_context(self, count: int) -> None:
+        """Be ready for inputs with so many values together; to be called once, before training or weights are read."""
+        ...
+
+    def in_context(self, vectors: Tensor, context: Tensor) -> Tensor:
+        """Vectors [V, ...] of places of histories, of which the inputs have the values [V, C]."""
+        ...
+
+
 class Denoises(EncodesHistories, Protocol):
     """Masked diffusion: any subset of the digits may be known.
 
@@ -298,13 +310,26 @@ def contract(network: object, protocol: type[P]) -> P:
     return cast(P, network)
 
 
+def entered(network: nn.Module, vectors: Tensor, histories: Histories) -> tuple[Tensor, Tensor]:
+    """What stands in histories, with what is known of the events: vectors [V, ...], and [B, S] which of them stands where.
+
+    Args:
+        vectors: [M, ...] of the items that stand in the histories (``item_vectors``).
+    """
+    _, index, _, types, context = histories
+    if types is not None:
+        vectors = contract(network, TakesTypes).typed(vectors, types)
+    if context is None:
+        return vectors, index
+    places = vectors[index].flatten(0, 1)
+    everywhere = torch.arange(index.numel(), device=index.device).view_as(index)
+    return contract(network, TakesContext).in_context(places, context.flatten(0, 1)), everywhere
+
+
 def encoded(network: nn.Module, vectors: Tensor, histories: Histories) -> Any:
     """The memory of histories: their items' vectors, with what is known of the events, through the network.
 
     Args:
         vectors: [M, ...] of the items that stand in the histories (``item_vectors``).
     """
-    _, index, valid, types = histories
-    if types is not None:
-        vectors = contract(network, TakesTypes).typed(vectors, types)
-    return contract(network, EncodesHistories).encode_history(vectors, index, valid)
+    return contract(network, EncodesHistories).encode_history(*entered(network, vectors, histories), histories.valid)

@@ -105,6 +105,16 @@ class H2Rec(nn.Module):
         parts = zip(self.sasrecs, self.vectors_of_branches(vectors), strict=True)
         return torch.cat([one.typed(part, types) for one, part in parts], 1)
 
+    def take_context(self, count: int) -> None:
+        """See :class:`diffgrm.networks.contracts.TakesContext`; each pass learns its own vectors."""
+        for one in self.sasrecs:
+            one.take_context(count)
+
+    def in_context(self, vectors: Tensor, context: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.TakesContext`."""
+        parts = zip(self.sasrecs, self.vectors_of_branches(vectors), strict=True)
+        return torch.cat([one.in_context(part, context) for one, part in parts], 1)
+
     def vectors_of_branches(self, vectors: Tensor) -> tuple[Tensor, ...]:
         """See :class:`diffgrm.networks.contracts.ItemsInBranches`."""
         return vectors.chunk(len(self.passes), -1)

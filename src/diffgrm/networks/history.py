@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from diffgrm.foundation.parts import PartsLike
 from diffgrm.foundation.schema import RecipeError
@@ -156,6 +157,7 @@ class HistoryNetwork(nn.Module):
         self.encoder = HistoryEncoder(sizes.width, encoder, scale)
         self.decoder: DigitDecoder | None = None
         self.event_types: nn.Parameter | None = None
+        self.context: nn.Parameter | None = None
 
     def initialise(self, tables: Iterable[tuple[nn.Parameter, float]]) -> None:
         """Draw all weights; to be called once all of them are there.
@@ -229,6 +231,15 @@ class HistoryNetwork(nn.Module):
         """See :class:`diffgrm.networks.contracts.TakesTypes`; a learnt vector of the type is added to the item's."""
         assert self.event_types is not None
         return vectors + self.event_types[types]
+
+    def take_context(self, count: int) -> None:
+        """See :class:`diffgrm.networks.contracts.TakesContext`; at first no value says anything."""
+        self.context = nn.Parameter(torch.zeros(count, self.encoder.position.shape[1]))
+
+    def in_context(self, vectors: Tensor, context: Tensor) -> Tensor:
+        """See :class:`diffgrm.networks.contracts.TakesContext`; learnt vectors of the values are added to the item's."""
+        assert self.context is not None
+        return vectors + F.embedding_bag(context, self.context, mode="sum")
 
     def borrowed_vectors(self, weights: Tensor) -> Tensor | None:
         """See :class:`diffgrm.networks.contracts.BorrowsVectors`."""

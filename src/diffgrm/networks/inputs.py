@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.collate import Collated, collate
+from diffgrm.data.context import Context
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,31 @@ class Histories(NamedTuple):
         item_index: [B, S] which of them stands where, oldest first, 0 where padded.
         valid: [B, S] bool, false where padded.
         types: [M] numbers of their event types: an item that was met in two ways is there twice; None: events have none.
+        context: [B, S, C] what is told of each place besides; None: nothing.
     """
 
     items: Tensor
     item_index: Tensor
     valid: Tensor
     types: Tensor | None = None
+    context: Tensor | None = None
 
     @classmethod
-    def collate(cls, events: np.ndarray, start: np.ndarray, stop: np.ndarray, types: np.ndarray | None = None) -> Histories:
+    def collate(
+        cls,
+        events: np.ndarray,
+        start: np.ndarray,
+        stop: np.ndarray,
+        types: np.ndarray | None = None,
+        context: Context | None = None,
+    ) -> Histories:
         """The stretches ``events[start:stop]``, padded to the longest; see :func:`diffgrm.data.collate.collate`."""
-        return cls.of(collate(events, start, stop, types))
+        return cls.of(collate(events, start, stop, types, context))
+
+    def rows(self, chosen: Tensor) -> Histories:
+        """Some histories [b], of the same distinct items."""
+        context = None if self.context is None else self.context[chosen]
+        return self._replace(item_index=self.item_index[chosen], valid=self.valid[chosen], context=context)
 
     @classmethod
     def of(cls, collated: Collated) -> Histories:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffgrm.data.context import Context
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.contracts import ScoresItems, contract, encoded
@@ -70,5 +71,6 @@ class ItemRanker:
         network = contract(self.network, ScoresItems)
         stop = histories.offsets[1:]
         start = np.maximum(histories.offsets[:-1], stop - network.max_len)
-        asked = Histories.collate(histories.values, start, stop, histories.marks.inputs).to(self.items.features.device)
+        told = histories.marks.inputs, Context.of(histories, network.causal)
+        asked = Histories.collate(histories.values, start, stop, *told).to(self.items.features.device)
         return network.user_vectors(encoded(self.network, self.items.vectors[asked.items], asked))

@@ -174,6 +174,6 @@ class Ranker:
         network = contract(self.network, EncodesHistories)
         at_once = LOGITS_AT_ONCE["cpu" if self.catalogue.codes.device.type == "cpu" else "gpu"]
         step = max(1, at_once // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
-        for users, collated in in_batches(histories, network.max_len, step):
+        for users, collated in in_batches(histories, network.max_len, step, network.causal):
             asked = Histories.of(collated).to(self.catalogue.codes.device)
             yield users, encoded(self.network, self.items.of(asked.items), asked)

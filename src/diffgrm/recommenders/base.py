@@ -14,9 +14,12 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 
+from diffgrm.data.asking import with_moments, with_profiles
 from diffgrm.data.dataset import InteractionDataset, Ragged, Split
+from diffgrm.data.frames import is_list
 from diffgrm.data.histories import histories_of, read_histories
 from diffgrm.data.ids import IdMap
+from diffgrm.data.profiles import Profiles
 from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import after_fit
 from diffgrm.foundation.recipe import Recipe
@@ -28,13 +31,15 @@ from diffgrm.ranking.ruled import rank_by_rules
 from diffgrm.ranking.rules import read_rules
 from diffgrm.recommenders import fitting, saving
 from diffgrm.recommenders.answers import answer_table, candidate_items, similar_table
+from diffgrm.recommenders.changing_items import ChangesItems
 from diffgrm.recommenders.going_on import GoesOn
 from diffgrm.recommenders.hub import OnTheHub
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
-from diffgrm.recommenders.parts import ItemChange, LearntPart
+from diffgrm.recommenders.parts import LearntPart
+from diffgrm.recommenders.user_profiles import USERS, UserProfiles, user_parts
 
 
-class Recommender(OnTheHub, GoesOn):
+class Recommender(OnTheHub, GoesOn, ChangesItems):
     """The one door: ``fit`` on a dataset, ``recommend`` for histories, ``save`` and ``load``.
 
     Args:
@@ -134,69 +139,6 @@ class Recommender(OnTheHub, GoesOn):
         found = self.catalogue.recommendable
         return np.ones(len(self.items), dtype=bool) if found is None else found
 
-    def add_items(self, table: Any) -> Self:
-        """A recommender that knows more items and can recommend them at once; nothing is trained.
-
-        This recommender goes on as it was, so readers of it are not disturbed, and whoever wants the new one takes it.
-
-        Args:
-            table: item_id, text and what other columns the embedding reads, a row an item.
-
-        Raises:
-            DataError: unusable rows, or ids that are there already.
-            DiffGRMError: the method knows items by their events only.
-        """
-        catalogue, rows, positions, given = self.catalogue.with_new(table)
-        if not self.takes_new_items:
-            raise DiffGRMError(
-                f"{self.recipe.recommender!r} knows items by their events only and cannot add any; fit again, or use a "
-                "method that reads texts"
-            )
-        return self._with(catalogue, ItemChange(rows, positions, given, True, self.parts))
-
-    def update_items(self, table: Any, semantic_ids: Literal["keep", "move"]) -> Self:
-        """A recommender with other rows (text, title...) for items it knows.
-
-        Args:
-            table: as in :meth:`add_items`.
-            semantic_ids: ``"keep"``: what the method made of the old text stays, as is right where a text is only
-                corrected; ``"move"``: it is made anew from the new text, and the item may get another semantic ID.
-
-        Raises:
-            DataError: unusable rows, or unknown ids.
-        """
-        if semantic_ids not in ("keep", "move"):
-            raise DataError(f"semantic_ids is {semantic_ids!r}; expected 'keep' or 'move'")
-        catalogue, rows, positions, given = self.catalogue.with_rows(table)
-        change = ItemChange(rows, positions, given, False, self.parts)
-        return self._with(catalogue, change if semantic_ids == "move" else None)
-
-    def remove_items(self, ids: Any) -> Self:
-        """A recommender that recommends these items (ids as in ``only``) no more. Histories may hold them as before.
-
-        Raises:
-            DataError: unknown ids, or no item would be left.
-        """
-        return self._with(self.catalogue.recommending(ids, False), None)
-
-    def restore_items(self, ids: Any) -> Self:
-        """A recommender that recommends removed items again.
-
-        Raises:
-            DataError: unknown ids.
-        """
-        return self._with(self.catalogue.recommending(ids, True), None)
-
-    def _with(self, catalogue: ItemCatalogue, change: ItemChange | None) -> Self:
-        """The same recommender with another catalogue."""
-        changed = copy.copy(self)
-        if change is not None:
-            changed.parts = {name: part.items_changed(change) for name, part in self.parts.items()}
-        changed._catalogue, changed._ruled = catalogue, None
-        changed.facts = self.facts | {"catalogue_version": self.facts.get("catalogue_version", 0) + 1}
-        changed._forget()
-        return changed
-
     def fit(
         self,
         dataset: InteractionDataset | Split,
@@ -222,7 +164,7 @@ class Recommender(OnTheHub, GoesOn):
         self.recipe.refuse_idle()
         self._catalogue, self.parts = None, {}  # until all has gone well
         self._forget()
-        parts, folder = self.new_parts(), Path(run_folder) if run_folder is not None else None
+        parts, folder = user_parts(self.recipe) | self.new_parts(), Path(run_folder) if run_folder is not None else None
         learnt = fitting.learn(self.recipe, parts, dataset, folder, resume, progress, watch)
         self._fitted_split = learnt.split
         self.take(parts, learnt.catalogue, learnt.facts)
@@ -290,6 +232,8 @@ class Recommender(OnTheHub, GoesOn):
         without: Any = None,
         rules: Any = None,
         on_empty: Literal["error", "skip"] = "error",
+        at: Any = None,
+        profiles: Any = None,
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
         """The k best items for each history.
@@ -305,6 +249,10 @@ class Recommender(OnTheHub, GoesOn):
             without: items that may not be recommended.
             rules: what is wanted besides: :class:`diffgrm.Rules`, a mapping of them, or the path of a YAML file.
             on_empty: users without a known item: ``"error"``, or ``"skip"`` them.
+            at: of models that are told of times: when the lists are asked for, a time (see
+                :func:`diffgrm.data.asking.seconds_of`) or a mapping user -> time; None: at each user's newest event.
+            profiles: of models that are told of columns of users: a table of ``user_id`` and them, or a mapping user ->
+                column -> value; others are as they were at fit, and nothing is known of users who were not there.
             progress: called with the number of users done since the last call.
 
         Returns:
@@ -316,7 +264,7 @@ class Recommender(OnTheHub, GoesOn):
             DataError: k out of range, unusable histories or rules, unknown users, or filters that know or leave no item.
         """
         candidates = self.candidates(k, only, without, ruled := self.item_rules(rules))
-        user_ids, positions = self.read_histories(histories, users, on_empty)
+        user_ids, positions = self.read_histories(histories, users, on_empty, at, profiles)
         query = Query(positions, k, exclude_seen, candidates, progress)
         if ruled is None:
             items, scores = self._rank(query)
@@ -351,15 +299,26 @@ class Recommender(OnTheHub, GoesOn):
         where = None if rules is None else rules.where
         return candidate_items(self.items, self.catalogue.recommendable, k, only, without, where)
 
-    def read_histories(self, histories: Any, users: Any = None, on_empty: str = "error") -> tuple[pl.Series, Ragged]:
+    def read_histories(
+        self, histories: Any, users: Any = None, on_empty: str = "error", at: Any = None, profiles: Any = None
+    ) -> tuple[pl.Series, Ragged]:
         """User ids [U] and item positions of every user, oldest first; arguments and errors as of :meth:`recommend`."""
         if (histories is None) == (users is None):
             raise DataError("give either histories or users")
         if users is None:
-            return read_histories(histories, self.items, on_empty, self.recipe.events)
-        if (split := self._fitted_split) is None:
+            ids, rows = read_histories(histories, self.items, on_empty, self.recipe.events)
+        elif self._fitted_split is None:
             raise DataError("a loaded model does not keep the users' histories: pass histories= instead of users=")
-        return histories_of(split.dataset, users)
+        else:
+            ids, rows = histories_of(self._fitted_split.dataset, users)
+        numbered = users is None and is_list(histories)
+        return ids, with_profiles(ids, with_moments(ids, rows, at), profiles, self.profiles, not numbered)
+
+    @property
+    def profiles(self) -> Profiles | None:
+        """What is kept of users; None where networks are told nothing of them."""
+        part = self.parts.get(USERS)
+        return part.profiles if isinstance(part, UserProfiles) else None
 
     def save(self, folder: str | Path) -> Path:
         """Write the model folder, whole or not at all; a model that was there is replaced.

@@ -26,6 +26,8 @@ def recommend_blocks(
     without: Any = None,
     rules: Any = None,
     on_empty: Literal["error", "skip"] = "error",
+    at: Any = None,
+    profiles: Any = None,
     progress: Callable[[int], None] | None = None,
     users_at_once: int = USERS_AT_ONCE,
 ) -> Iterator[pl.DataFrame]:
@@ -38,7 +40,7 @@ def recommend_blocks(
     rules = read_rules(rules)
     candidates = recommender.candidates(k, only, without, recommender.item_rules(rules))
     allowed = None if candidates is None else recommender.items.gather(np.flatnonzero(candidates))
-    user_ids, positions = recommender.read_histories(histories, users, on_empty)
+    user_ids, positions = recommender.read_histories(histories, users, on_empty, at, profiles)
     for start in range(0, len(user_ids), users_at_once):
         block = positions.rows(np.arange(start, min(start + users_at_once, len(user_ids))))
         theirs = Events.known(recommender.items, user_ids[start : start + users_at_once], block)

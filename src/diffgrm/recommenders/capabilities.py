@@ -13,7 +13,9 @@ from diffgrm.foundation.schema import DiffGRMError
 class Explains(Protocol):
     """Tells how a list was found, digit by digit."""
 
-    def explain(self, history: Any, k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
+    def explain(
+        self, history: Any, k: int = 5, *, exclude_seen: bool = True, at: Any = None, profiles: Any = None
+    ) -> pl.DataFrame:
         """Which digit of each of the k best items was filled when, and how sure the network was."""
         ...
 
@@ -21,7 +23,16 @@ class Explains(Protocol):
         """What those confidences leave unsaid of how lists come about; empty where they say all."""
         ...
 
-    def beams(self, history: Any, k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
+    def beams(
+        self,
+        history: Any,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        show: int = 10,
+        at: Any = None,
+        profiles: Any = None,
+    ) -> pl.DataFrame:
         """The search for the k best items as it goes: the best partial SIDs after every step."""
         ...
 

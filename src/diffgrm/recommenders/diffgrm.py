@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.data.frames import is_list
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.data.ids import id_list
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.ranking.difficulty import digit_difficulty
@@ -73,12 +75,29 @@ class DiffGRMRecommender(GenerativeRecommender):
             )
         return digit_difficulty(self.ranker(), positions, wanted, self.recipe.seed)
 
-    def beams(self, history: Any, k: int = 10, *, exclude_seen: bool = True, show: int = 10) -> pl.DataFrame:
+    def _one(self, history: Any, at: Any, profiles: Any) -> Ragged:
+        """One history as item positions."""
+        listed = is_list(history) and any(isinstance(entry, HistoryEvent) for entry in history)
+        entries = list(history) if listed else id_list(history, Columns.ITEM, "history")
+        return self.read_histories([entries], at=at, profiles=profiles)[1]
+
+    def beams(
+        self,
+        history: Any,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        show: int = 10,
+        at: Any = None,
+        profiles: Any = None,
+    ) -> pl.DataFrame:
         """The search for the k best items of one history as it goes: the best partial SIDs after every step.
 
         Args:
-            history: item ids, oldest first, in any form that ``only`` of :meth:`recommend` has.
+            history: item ids, oldest first, in any form that ``only`` of :meth:`recommend` has, or a list that holds
+                :class:`diffgrm.data.histories.HistoryEvent`.
             show: partial SIDs of each step.
+            at, profiles: see :meth:`recommend`; the user is number 0.
 
         Returns:
             step (from 1), place (from 1), score (log-probability), digits (list of n codes, null where unknown).
@@ -87,7 +106,7 @@ class DiffGRMRecommender(GenerativeRecommender):
             DataError: see :meth:`recommend`.
         """
         ranker = self.ranker(self.candidates(k, None, None))
-        _, positions = self.read_histories([id_list(history, Columns.ITEM, "history")])
+        positions = self._one(history, at, profiles)
         return pl.DataFrame(searched(ranker, positions, k, exclude_seen, show), schema=SEARCH)
 
     def explanation_note(self) -> str:
@@ -98,7 +117,9 @@ class DiffGRMRecommender(GenerativeRecommender):
         """
         return unsaid(self.ranker())
 
-    def explain(self, history: Any, k: int = 5, *, exclude_seen: bool = True) -> pl.DataFrame:
+    def explain(
+        self, history: Any, k: int = 5, *, exclude_seen: bool = True, at: Any = None, profiles: Any = None
+    ) -> pl.DataFrame:
         """How the k best items of one history were found: which digit was filled when, and how sure the network was.
 
         Confidences are those that the decoder goes by: of the network and the items that digits lead to where those steer
@@ -106,7 +127,7 @@ class DiffGRMRecommender(GenerativeRecommender):
         leave unsaid tells :meth:`explanation_note`.
 
         Args:
-            history: item ids, oldest first, in any form that ``only`` of :meth:`recommend` has.
+            history, at, profiles: see :meth:`beams`.
 
         Returns:
             rank, item_id, step (from 1), digit, code (both from 0), confidence (probability of the code, given what was
@@ -118,7 +139,7 @@ class DiffGRMRecommender(GenerativeRecommender):
             DataError: see :meth:`recommend`.
         """
         ranker = self.ranker(self.candidates(k, None, None))
-        _, positions = self.read_histories([id_list(history, Columns.ITEM, "history")])
+        positions = self._one(history, at, profiles)
         rows = list(filled_digits(ranker, positions, k, exclude_seen, self.recommendable))
         ids = self.items.gather(np.array([row.item for row in rows], dtype=np.int64))
         columns = {Columns.RANK: pl.Series([row.rank for row in rows], dtype=pl.Int64), Columns.ITEM: ids}

@@ -87,6 +87,7 @@ def learn_from(
     """The same from a split that is made already, of whatever kind."""
     started, dataset, facts = time.perf_counter(), split.dataset, facts_of(split)
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress, watch)
+    _check_context(recipe, parts)
     for part in parts.values():
         part.check(task)
     for part in parts.values():
@@ -95,6 +96,21 @@ def learn_from(
         part.fitted()
     facts |= facts_at_end(facts.pop("earlier_seconds", 0) + time.perf_counter() - started)
     return Learnt(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts), facts, split)
+
+
+def _check_context(recipe: Recipe, parts: Parts) -> None:
+    """Refuse to tell of times and columns where nothing would be told of them.
+
+    Raises:
+        RecipeError: no part reads them.
+    """
+    said = recipe.events.model_dump(include={"time_inputs", "event_columns", "user_columns"})
+    if recipe.events.tells_context and not any(part.reads_context for part in parts.values()):
+        idle = [f"events.{key}" for key, value in said.items() if value]
+        raise RecipeError(
+            f"the recommender {recipe.recommender!r} knows of no times and of no columns of events or users, so that "
+            f"{', '.join(idle)} would do nothing; leave it out, or choose a recommender with a network"
+        )
 
 
 def facts_of(split: Split) -> dict[str, Any]:

@@ -140,15 +140,16 @@ class GenerativeRecommender(Recommender):
         positions = self.items.positions(item_ids)
         return np.where(positions >= 0, self.semantic_ids.sid_of_item()[positions], -2)
 
-    def recommend_sids(self, histories: Any, k: int = 10) -> pl.DataFrame:
+    def recommend_sids(self, histories: Any, k: int = 10, *, at: Any = None, profiles: Any = None) -> pl.DataFrame:
         """The k best semantic IDs for each history, unfiltered: what the paper counts.
 
-        SIDs come from the beam as it ends, so that a narrow beam over shared SIDs may hold fewer than k.
+        SIDs come from the beam as it ends, so that a narrow beam over shared SIDs may hold fewer than k. Arguments as of
+        :meth:`recommend`.
 
         Returns:
             user_id, sid (as numbered by :meth:`sid_numbers`), score, rank.
         """
-        user_ids, positions = self.read_histories(histories)
+        user_ids, positions = self.read_histories(histories, at=at, profiles=profiles)
         ranker = self.ranker()
         numbers = self.sid_numbers(self.items.series)
         everything = ranker.catalogue.codes_of(torch.arange(len(numbers), device=ranker.catalogue.device))

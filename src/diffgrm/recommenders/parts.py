@@ -110,9 +110,11 @@ class LearntPart:
 
     Attributes:
         remembers: whether what it has learnt of an item lasts where it goes on with other events.
+        reads_context: whether it is told of times, and of columns of events and users, where the recipe says so.
     """
 
     remembers: ClassVar[bool] = False
+    reads_context: ClassVar[bool] = False
 
     def check(self, task: FitTask) -> None:
         """Complain of what stands in the way, before any part learns."""

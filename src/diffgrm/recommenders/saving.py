@@ -17,6 +17,7 @@ from diffgrm.recommenders import old_folders
 from diffgrm.recommenders.card import check_facts, model_card
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import Beside, LearntPart
+from diffgrm.recommenders.user_profiles import user_parts
 
 RECIPE = "recipe.yaml"
 
@@ -76,7 +77,8 @@ def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust, kind: str
     def take(manifest: dict[str, Any]) -> R:
         with old_folders.as_new(folder, manifest) as readable:
             recommender = make(Recipe.from_yaml(regular(readable / RECIPE, LONGEST)))
-            catalogue, parts = ItemCatalogue.load(readable), recommender.new_parts()
+            catalogue = ItemCatalogue.load(readable)
+            parts = user_parts(recommender.recipe) | recommender.new_parts()
             loaded: dict[str, LearntPart] = {}
             for name, part in parts.items():
                 part.load(readable, recommender.recipe, Beside(len(catalogue.ids), loaded))

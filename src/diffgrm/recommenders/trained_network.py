@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from diffgrm.data.context import input_sizes
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
@@ -24,7 +25,7 @@ from diffgrm.learning.machine import check_devices
 from diffgrm.learning.objectives.base import LearningTask, Objective, Ranking, TrainingItems
 from diffgrm.learning.row_updates import branches_with_tables
 from diffgrm.networks.compiled import compile_layers, compiled
-from diffgrm.networks.contracts import EncodesHistories, TakesTypes, contract, lacks
+from diffgrm.networks.contracts import EncodesHistories, TakesContext, TakesTypes, contract, lacks
 from diffgrm.networks.growing import begin_ids, take_weights
 from diffgrm.networks.history import HistoryNetwork
 from diffgrm.networks.inputs import ItemFeatures
@@ -53,7 +54,7 @@ class TrainedNetwork(LearntPart):
     """
 
     network: nn.Module
-    remembers = True
+    remembers = reads_context = True
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
@@ -197,14 +198,21 @@ class TrainedNetwork(LearntPart):
                 "not have; semantic IDs come with the branch 'sid' (model.branches), or choose another model.name"
             )
         network: nn.Module = model.build(**{p.name: sizes[p.name] for p in known if p.name in sizes})
+        kind: type = type(network)
         if sizes.get(TYPES):
-            kind: type = type(network)
             if lacks(kind, TakesTypes):
                 raise RecipeError(
                     f"the model {model.name!r} cannot be told of what type an event is; set events.type_input=false, or "
                     "choose another model.name"
                 )
             contract(network, TakesTypes).take_types(sizes[TYPES])
+        if recipe.events.tells_context:
+            if lacks(kind, TakesContext):
+                raise RecipeError(
+                    f"the model {model.name!r} cannot be told of times or of columns of events or users; leave out "
+                    "events.time_inputs, events.event_columns and events.user_columns, or choose another model.name"
+                )
+            contract(network, TakesContext).take_context(sum(input_sizes(recipe.events)))
         return network
 
     def _start(self, task: FitTask) -> None:
@@ -222,6 +230,9 @@ class TrainedNetwork(LearntPart):
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
         encoder = part_of(task.parts, "texts", TextVectors).encoder if "texts" in task.parts else None
         teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
+        taught = any(part.options.get("teacher_weight") for part in recipe.objective.with_nested())
+        if teacher is not None and taught and recipe.events.asks_when:
+            _check_moments(network, [table.network for table in teacher.tables])
         code_vectors = part_of(task.parts, "sids", Identifiers).code_vectors if "sids" in task.parts else None
         about = LearningTask(network, items, ranking, recipe.item_loss, noising, teacher, code_vectors)
         return recipe.objective.build(task=about)
@@ -310,6 +321,21 @@ def _check_table_updates(recipe: Recipe) -> None:
         raise RecipeError(
             "training.table_updates=asked_rows does nothing with item_loss.kind=softmax, which asks for all items in every "
             "step; choose item_loss.kind=sampled_softmax, or leave it out"
+        )
+
+
+def _check_moments(network: nn.Module, teachers: Iterable[nn.Module]) -> None:
+    """Refuse teachers that would read the moments of a batch otherwise than the network that they teach.
+
+    Raises:
+        RecipeError: one of them is causal, so that every place has a moment of its own, and the other is not.
+    """
+    causal = {contract(one, EncodesHistories).causal for one in (network, *teachers)}
+    if len(causal) > 1:
+        raise RecipeError(
+            "objective.teacher_weight: of the network and its item scorer only one is causal, and moments "
+            "(events.time_inputs with recency, hour or weekday) are told otherwise to such; let both be causal "
+            "(model.history=causal), or leave those inputs out"
         )
 
 

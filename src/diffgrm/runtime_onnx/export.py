@@ -199,6 +199,11 @@ def _check_method(recipe: Recipe) -> None:
         problems.append("it has no semantic IDs")
     if recipe.events.n_inputs:
         problems.append("its network is told types of events, which exports do not have; fit with events.type_input=false")
+    if recipe.events.tells_context:
+        problems.append(
+            "its network is told of times or of columns of events or users, which exports do not have; fit without "
+            "events.time_inputs, events.event_columns and events.user_columns"
+        )
     if problems:
         raise RecipeError(
             f"the recommender {recipe.recommender!r} cannot be exported to ONNX, as 'diffgrm' and 'hybrid' can:\n"

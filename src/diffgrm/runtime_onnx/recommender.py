@@ -137,7 +137,7 @@ class OnnxRecommender:
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         logits = catalogue.n_digits * catalogue.codebook_size * self.decoding.rows(len(catalogue), k)  # of a user
-        for users, (distinct, places, valid, _) in in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits)):
+        for users, (distinct, places, valid, *_) in in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits)):
             memory, own = self._network.encode_history(self._vectors[distinct], places, valid), histories.rows(users)
             excluded = Excluded(own.seen(), len(self.items)) if query.exclude_seen else None
             task = Task(self._network, memory, catalogue, k, excluded, offsets=query.offsets)

@@ -112,7 +112,12 @@ class World:
         split = replace(split, test=split.test.sample(suite.test_users, seed=0))
         ids = [dataset.users.series.to_list(), dataset.items.series.to_list(), dataset.item_table.hash_rows().sum()]
         times = [] if dataset.timestamps is None else [dataset.timestamps]
-        events_of = [dataset.events.values, dataset.events.offsets, *dataset.events.marks.arrays]
+        events_of = [
+            dataset.events.values,
+            dataset.events.offsets,
+            *dataset.events.marks.arrays,
+            *dataset.events.facts.arrays,
+        ]
         held = [suite.data.model_dump(), *(times if suite.data.split == "temporal" else [])]
         return cls(name, dataset, split, facts, digest([*events_of, *ids, *held]))
 
@@ -124,7 +129,9 @@ def _dataset(suite: Suite, name: str, settings: EventSettings) -> tuple[Interact
         home = suite.path(folder) / name
         if (events := home / "interactions.parquet").is_file():
             rows, untimed = (events, 0) if clock is None else with_clock(events, clock)
-            return InteractionDataset.from_tables(rows, home / "items.parquet", name=name, events=settings), untimed
+            users = home / "users.parquet" if settings.user_columns else None
+            read = InteractionDataset.from_tables(rows, home / "items.parquet", None, name, None, settings, users)
+            return read, untimed
     if clock is not None:
         raise DataError(f"clock names the column {clock!r} of {name}, which lies in none of the suite's folders")
     return load_source(name, settings), 0

@@ -17,6 +17,7 @@ runs:
     recipe: movielens-small                    # a recipe that ships with the package, or a file beside this one
     only_on: {toy: {training: {epochs: 20}}}   # changes for single datasets
   narrow: {like: diffgrm, decoding: {beam: 16}}  # another run, changed; fitted again only if fitting changed
+  clock: {like: sasrec, events: {time_inputs: [hour]}}   # what networks are told of events
   other: {like: diffgrm, recommender: autoregressive, noising: null}  # null: without that section
   best: {recipe: best}
   published: {like: diffgrm, tokenizer: {name: from_file, path: sids.parquet}}   # a file beside this one

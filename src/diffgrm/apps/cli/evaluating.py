@@ -17,6 +17,7 @@ from diffgrm.apps.cli.shared import (
     OnEmpty,
     Overrides,
     Precision,
+    ProfilesFile,
     Quiet,
     TimeFormat,
     TrustCode,
@@ -37,6 +38,7 @@ def evaluate(
     dataset: Dataset = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    profiles: ProfilesFile = None,
     on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
     users: Annotated[int | None, typer.Option(min=1, help="Evaluate this many users, drawn by the recipe's seed.")] = None,
     on_empty: OnEmpty = "error",
@@ -66,7 +68,7 @@ def evaluate(
     if wrong := [pair for pair in segments or [] if ":" not in pair]:
         raise DataError(f"--segments is written FILE:COLUMN, such as users.parquet:country; found {wrong[0]!r}")
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    data = dataset_of(interactions, items, dataset, column, time_format, recommender.recipe.events)
+    data = dataset_of(interactions, items, dataset, column, time_format, recommender.recipe.events, profiles)
     split = make_split(data, recommender.recipe.data)
     held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
     with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:

@@ -31,6 +31,7 @@ from diffgrm.apps.cli.shared import (
     JsonFile,
     Overrides,
     Precision,
+    ProfilesFile,
     Quiet,
     RecipeFile,
     RulesFile,
@@ -86,6 +87,7 @@ def fit(
     dataset: Dataset = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    profiles: ProfilesFile = None,
     run_folder: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
     ] = None,
@@ -103,7 +105,7 @@ def fit(
     chosen = recipe_of(recipe, overrides)
     model_folder.check_target(out)
     run = run_folder_of(out, run_folder)
-    data = dataset_of(interactions, items, dataset, column, time_format, chosen.events)
+    data = dataset_of(interactions, items, dataset, column, time_format, chosen.events, profiles)
     say(f"{data!r}")
     recommender = registry.resolve("recommender", chosen.recommender)(chosen)
     with ends.hint(lambda: how_to_go_on(run)):
@@ -138,6 +140,11 @@ def recommend(
     rules: RulesFile = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    at: Annotated[
+        str | None,
+        typer.Option(help="When the lists are asked for: a time in ISO (UTC), or now; without it, at each newest event."),
+    ] = None,
+    profiles: ProfilesFile = None,
     device: Device = "auto",
     precision: Precision = "32",
     quiet: Quiet = False,
@@ -158,6 +165,7 @@ def recommend(
         histories = events_for(interactions, recommender.items, user, column, time_format, recommender.recipe.events)
     users = 1 if interactions is None else len(histories.users)
     asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": "skip"}
+    asked |= {"at": at, "profiles": profiles}
     with progress_bar("Recommending", users, quiet) as progress:
         found = recommend_blocks(recommender, histories, k, exclude_seen=not include_seen, progress=progress, **asked)
         if out is not None:
@@ -180,6 +188,7 @@ def tokenize(
     dataset: Dataset = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    profiles: ProfilesFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """Give every item its semantic ID, and report on their health.
@@ -209,7 +218,7 @@ def tokenize(
         given = id_order(table[Columns.ITEM])
         table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None
     else:
-        data = dataset_of(interactions, items, dataset, column, time_format, chosen.events)
+        data = dataset_of(interactions, items, dataset, column, time_format, chosen.events, profiles)
         split = make_split(data, chosen.data)
         table, given, in_training, events = data.item_table, data.given, split.item_counts > 0, split.train
         learnt_from = EventContext(split, chosen.data.model_dump(), chosen.seed)

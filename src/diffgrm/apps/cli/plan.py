@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diffgrm.apps.cli.shared import Column, Dataset, Interactions, Items, TimeFormat, TrustCode, dataset_of
+from diffgrm.foundation.schema import DataError
 
 
 def plan(
@@ -33,6 +34,11 @@ def plan(
 
     recommender = load(model, trust_code=trust_code)
     plans = planning(recommender)
+    if recommender.recipe.events.tells_context:
+        raise DataError(
+            f"{model} is told of times or of columns of events or users, and steps are planned by items alone; plan them "
+            "with a model without events.time_inputs, events.event_columns and events.user_columns"
+        )
     data = dataset_of(interactions, items, dataset, column, time_format, recommender.recipe.events)
     split = make_split(data, recommender.recipe.data)
     chosen = split.validation.sample(users, recommender.recipe.seed)

@@ -44,6 +44,10 @@ TimeFormat = Annotated[
 OnEmpty = Annotated[
     Literal["error", "skip"], typer.Option(help="Users without an item that the model knows: an error, or left out.")
 ]
+ProfilesFile = Annotated[
+    Path | None,
+    typer.Option("--profiles", help="Users: user_id and the columns that events.user_columns names (parquet, csv...)."),
+]
 RecipeFile = Annotated[
     Path | None, typer.Option(help="Recipe YAML, or a name that 'diffgrm recipes' lists; without it, the defaults.")
 ]
@@ -207,7 +211,8 @@ def renamings(column: list[str] | None) -> dict[str, str]:
 
 
 def events_of(path: Path, column: list[str] | None, time_format: str | None, settings: EventSettings) -> pl.DataFrame:
-    """user_id, item_id and perhaps event (its type) of an interaction table, whatever items there are.
+    """user_id, item_id and what else the model reads of an interaction table, whatever items there are: ``event`` (its
+    type), ``timestamp`` and the columns of ``events.event_columns``.
 
     A user's rows stand together, oldest first.
 
@@ -221,7 +226,8 @@ def events_of(path: Path, column: list[str] | None, time_format: str | None, set
     user = np.repeat(np.arange(len(events.users)), np.diff(events.offsets))
     items = events.strange["id"].gather(-1 - events.items)
     table = pl.DataFrame({Columns.USER: events.users.gather(user), Columns.ITEM: items})
-    return table.with_columns(kind.alias(Columns.EVENT) for kind in events.marks.type_columns())
+    table = table.with_columns(events.marks.request_columns())
+    return table if settings.event is None else table.rename({settings.event: Columns.EVENT})
 
 
 def events_for(
@@ -266,11 +272,13 @@ def dataset_of(
     column: list[str] | None,
     time_format: str | None,
     settings: EventSettings,
+    profiles: Path | None = None,
 ) -> InteractionDataset:
     """The dataset of two tables, or a public one; what was read of the table of events is said.
 
     Args:
         settings: which rows are events.
+        profiles: the table of users.
     """
     from diffgrm.data.dataset import InteractionDataset
     from diffgrm.data.marks import PLAIN
@@ -280,6 +288,11 @@ def dataset_of(
     if name is not None:
         if interactions is not None or items is not None:
             raise DataError("give either --dataset NAME or --interactions and --items, not both")
+        if profiles is not None:
+            raise DataError(
+                f"--profiles is for tables, and --dataset {name} is read as its publisher has it; give both tables with "
+                "--interactions and --items"
+            )
         found = load_source(name, settings)
         if settings != PLAIN:
             say(f"{name}: {found.report}.")
@@ -287,7 +300,8 @@ def dataset_of(
     if interactions is None or items is None:
         raise DataError("give --interactions FILE and --items FILE, or --dataset NAME")
     label = interactions.resolve().parent.name or interactions.stem
-    dataset = InteractionDataset.from_tables(interactions, items, renamings(column), label, time_format, settings)
+    read_as = renamings(column), label, time_format, settings, profiles
+    dataset = InteractionDataset.from_tables(interactions, items, *read_as)
     say(f"{interactions.name}: {dataset.report}.")
     return dataset
 

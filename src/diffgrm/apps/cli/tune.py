@@ -14,6 +14,7 @@ from diffgrm.apps.cli.shared import (
     Interactions,
     Items,
     Overrides,
+    ProfilesFile,
     Quiet,
     TimeFormat,
     as_text,
@@ -34,6 +35,7 @@ def tune(
     dataset: Dataset = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    profiles: ProfilesFile = None,
     pruning: Annotated[
         Literal["median", "none"],
         typer.Option(help="median: give trials up whose validation is below the median of earlier ones at that epoch."),
@@ -58,7 +60,7 @@ def tune(
 
     changes = list(map(as_text, overrides or []))
     plan = Plan.from_files(recipe, space, changes, seed=seed, pruning=pruning, startup=startup)
-    data = dataset_of(interactions, items, dataset, column, time_format, plan.recipe.events)
+    data = dataset_of(interactions, items, dataset, column, time_format, plan.recipe.events, profiles)
     say(f"{data!r}")
     with ends.hint(lambda: f"What is done so far stands in {out}; the same command goes on there."):
         found = search(plan, data, trials, out, not quiet, say)

@@ -10,6 +10,7 @@ import typer
 from diffgrm.apps.cli.items import reading
 from diffgrm.apps.cli.shared import (
     Column,
+    ProfilesFile,
     Quiet,
     TimeFormat,
     TrustCode,
@@ -41,6 +42,7 @@ def update(
     ] = None,
     column: Column = None,
     time_format: TimeFormat = None,
+    profiles: ProfilesFile = None,
     run_folder: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints and logs, one that several devices see; else temporary.")
     ] = None,
@@ -64,7 +66,7 @@ def update(
             "with the columns item_id and embedding"
         )
     recommender = reading(load(model, trust_code=trust_code), vectors)
-    dataset = _dataset(recommender, interactions, items, renamings(column), time_format)
+    dataset = _dataset(recommender, interactions, items, renamings(column), time_format, profiles)
     say(f"{interactions.name}: {dataset.report}.")
     settings = list(map(as_text, overrides or []))
     after = recommender.fit_more(dataset, overrides=settings, run_folder=run_folder, progress=not quiet)
@@ -86,6 +88,7 @@ def _dataset(
     items: Path | None,
     renamed: dict[str, str],
     time_format: str | None,
+    profiles: Path | None,
 ) -> InteractionDataset:
     """The events, over the items of the model and those that come."""
     from diffgrm.data.blocks import open_rows
@@ -103,4 +106,5 @@ def _dataset(
             table = recommender.catalogue.with_new(new)[0].table
     theirs = renamings_for(open_rows(interactions).header, renamed)
     label = interactions.resolve().parent.name or interactions.stem
-    return InteractionDataset.from_tables(interactions, table, theirs, label, time_format, recommender.recipe.events)
+    read_as = theirs, label, time_format, recommender.recipe.events, profiles
+    return InteractionDataset.from_tables(interactions, table, *read_as)

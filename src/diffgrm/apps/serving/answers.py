@@ -15,7 +15,7 @@ from diffgrm.apps.serving.batching import Question, Ranked
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
 from diffgrm.apps.serving.server import Server
-from diffgrm.data.histories import TypedEvent
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.schema import Columns
 from diffgrm.recommenders.capabilities import Explains, explaining
 
@@ -40,6 +40,8 @@ def answers(server: Server) -> APIRouter:
             wrong = {f"#/{field}/{number}": "has no item that the catalogue knows" for number in sorted(empty)}
             raise Problem(422, f"{len(empty)} histories hold no known item; on_empty: skip gives empty lists", wrong)
         asked = [number for number in range(len(histories)) if number not in empty]
+        besides = server.besides(snapshot, body, histories) if asked else {"at": None, "profiles": None}
+        profiles = besides["profiles"]
         lists: dict[int, Ranked] = {}
         if asked:
             question = Question(
@@ -52,6 +54,8 @@ def answers(server: Server) -> APIRouter:
                 rules,
                 width,
                 deadline,
+                besides["at"],
+                None if profiles is None else [profiles[number] for number in asked],
             )
             lists = dict(zip(asked, await server.engine.recommend(question), strict=True))
         return m.RecommendAnswer(
@@ -98,9 +102,12 @@ def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, wid
     recommender = snapshot.with_width(width)
     explains, sids = explaining(recommender), semantic_ids_of(recommender)
     assert sids is not None
-    found = recommender.recommend([history], body.k, exclude_seen=body.exclude_seen)
-    digits = explains.explain(history, body.k, exclude_seen=body.exclude_seen)
-    beams = explains.beams(history, body.k, exclude_seen=body.exclude_seen, show=body.show)
+    asked: dict[str, Any] = {"exclude_seen": body.exclude_seen}
+    asked |= {} if body.at is None else {"at": body.at}
+    asked |= {} if body.profile is None else {"profiles": {0: body.profile}}
+    found = recommender.recommend([history], body.k, **asked)
+    digits = explains.explain(history, body.k, **asked)
+    beams = explains.beams(history, body.k, show=body.show, **asked)
     items = _ranked(snapshot, list(found.select(Columns.ITEM, Columns.SCORE).iter_rows()), titles=True)
     names = tuple(m.FilledDigit.model_fields)
     filled = {rank: rows.select(names).to_dicts() for (rank,), rows in digits.group_by(Columns.RANK)}
@@ -123,7 +130,7 @@ def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, wid
 def _known_items(snapshot: Snapshot, histories: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """The items of each history that the catalogue has."""
     given = [entry for history in histories for entry in history]
-    ids = [entry.item if isinstance(entry, TypedEvent) else entry for entry in given]
+    ids = [entry.item if isinstance(entry, HistoryEvent) else entry for entry in given]
     positions = snapshot.recommender.items.positions(ids)
     known = iter((positions >= 0).tolist())
     return [[item for item in history if next(known)] for history in histories]

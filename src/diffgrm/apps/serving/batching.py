@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,8 @@ class Question:
         rules: of the lists.
         width: see :meth:`Snapshot.with_width`.
         deadline: of ``time.monotonic``.
+        at: the moment asked for, in a form that ``recommend`` takes; None: at the newest event of each history.
+        profiles: of each history, what is known of its user; None: nothing.
     """
 
     snapshot: Snapshot
@@ -53,6 +55,8 @@ class Question:
     rules: Rules | None
     width: str | None
     deadline: float
+    at: Any = None
+    profiles: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -100,11 +104,27 @@ def _ask(questions: Sequence[Question]) -> Any:
         without=first.without,
         rules=first.rules,
         progress=give_up,
+        **_besides(questions),
     )
     lists: list[Ranked] = [[] for _ in histories]
     for user, item, score in found.select(Columns.USER, Columns.ITEM, pl.col(Columns.SCORE).cast(pl.Float64)).iter_rows():
         lists[user].append((item, score))
     return iter(lists)
+
+
+def _besides(questions: Sequence[Question]) -> dict[str, Any]:
+    """What is told of the histories of all questions, by their numbers."""
+    at: dict[int, Any] = {}
+    profiles: dict[int, Mapping[str, Any]] = {}
+    first = 0
+    for question in questions:
+        numbers = range(first, first + len(question.histories))
+        if question.at is not None:
+            at |= dict.fromkeys(numbers, question.at)
+        if question.profiles is not None:
+            profiles |= zip(numbers, question.profiles, strict=True)
+        first = numbers.stop
+    return {"at": at or None, "profiles": profiles or None}
 
 
 class _Batcher(AsyncBatcher[Question, "list[Ranked]"]):

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Ragged
-from diffgrm.data.histories import TypedEvent
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.schema import Columns, DiffGRMError
@@ -170,7 +170,9 @@ class LiveModel:
         table = saved.item_table
         title = pl.col(Columns.TITLE) if Columns.TITLE in table.columns else pl.lit(None, pl.String)
         titles = table.select(pl.coalesce(title.cast(pl.String), pl.col(Columns.TEXT)))[:, 0]
-        anything = recommender.items.ids(np.flatnonzero(recommender.recommendable)[:1])
+        anything = [
+            HistoryEvent(item, time=0) for item in recommender.items.ids(np.flatnonzero(recommender.recommendable)[:1])
+        ]
         recommender.recommend([anything], k=1, exclude_seen=False)  # makes the tables, so that no request waits for them
         words = pl.select(pl.concat_str(titles, saved.items.series.cast(pl.String), separator=" ").str.to_lowercase())
         return Snapshot(name, saved, recommender, titles, words.to_series())
@@ -199,7 +201,8 @@ class UserHistories:
     """Histories of known users, from a table of events.
 
     Args:
-        table: user_id, item_id in order of time; with ``event``, the type of each, histories tell types too.
+        table: user_id, item_id in order of time; histories tell what it has besides: ``event``, the type of each,
+            ``timestamp``, and columns of ``events.event_columns``.
     """
 
     def __init__(self, table: pl.DataFrame) -> None:
@@ -208,7 +211,8 @@ class UserHistories:
         user = self.ids.positions(table[Columns.USER])
         order = np.argsort(user, kind="stable")
         self._items = table[Columns.ITEM].gather(order)
-        self._types = table[Columns.EVENT].gather(order) if Columns.EVENT in table.columns else None
+        besides = [name for name in table.columns if name not in (Columns.USER, Columns.ITEM)]
+        self._told = table.select(pl.col(besides).gather(order)) if besides else None
         self._rows = Ragged(np.arange(len(order)), np.concatenate([[0], np.cumsum(np.bincount(user))]))
 
     def __len__(self) -> int:
@@ -221,6 +225,8 @@ class UserHistories:
 
     def _history(self, places: np.ndarray) -> list[Any]:
         items = self._items.gather(places).to_list()
-        if self._types is None:
+        if self._told is None:
             return items
-        return list(map(TypedEvent, items, self._types.gather(places)))
+        rows = self._told[places].to_dicts()
+        kinds, times = ([row.pop(name, None) for row in rows] for name in (Columns.EVENT, Columns.TIMESTAMP))
+        return list(map(HistoryEvent, items, kinds, times, rows))

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from diffgrm.apps.serving.given import At, Entry, Message, Profile
 from diffgrm.foundation.plain_values import LONGEST_ID, WHOLE, WHOLE_SCHEMA, Id, ItemId, is_whole, unbroken
 from diffgrm.ranking.rules import Rules
 
@@ -89,18 +90,16 @@ Candidates = Annotated[
 ]
 
 
-class Message(BaseModel):
-    """A body in which a misspelt field is an error, and so is a value of another type: ``"5"``, 5.0 and true are not 5."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class RecommendRequest(Message):
     """Whose items are wanted, how many, and which are allowed."""
 
     histories: Annotated[
-        list[list[ItemId]] | None,
-        Field(description="item ids of each history, oldest first", examples=[[["item 0", "item 15"]]]),
+        list[list[Entry]] | None,
+        Field(
+            description="of each history item ids, oldest first, or objects that tell more of an event (item_id, type, "
+            "time, values)",
+            examples=[[["item 0", "item 15"]]],
+        ),
     ] = None
     users: Annotated[
         list[Id] | None, Field(description="instead of histories: users of the events that the server was started with")
@@ -123,6 +122,15 @@ class RecommendRequest(Message):
         Literal["error", "skip"], Field(description="histories without a known item: an error, or an empty list")
     ] = "error"
     titles: Annotated[bool, Field(description="with the items' titles")] = False
+    at: At = None
+    profiles: Annotated[
+        list[Profile] | None,
+        Field(
+            description="of models that are told of users: what is known of the user of each history, by columns; null: "
+            "what the model keeps of users, and nothing of others",
+            examples=[None],
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _one_of(self) -> RecommendRequest:
@@ -180,12 +188,16 @@ class SimilarAnswer(BaseModel):
 class ExplainRequest(Message):
     """Whose list is to be explained."""
 
-    history: Annotated[list[ItemId], Field(description="item ids, oldest first", min_length=1)]
+    history: Annotated[
+        list[Entry], Field(description="item ids, oldest first, or objects that tell more of an event", min_length=1)
+    ]
     k: Annotated[int, Field(ge=1, le=20)] = 5
     exclude_seen: bool = True
     beam: Beam = None
     candidates: Candidates = None
     show: Annotated[int, Field(ge=1, le=64, description="partial SIDs shown of each step")] = 8
+    at: At = None
+    profile: Annotated[Profile | None, Field(description="what is known of the user, by columns")] = None
 
 
 class FilledDigit(BaseModel):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import polars as pl
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from diffgrm.apps.serving import messages as m
@@ -16,7 +18,10 @@ from diffgrm.apps.serving.live import LiveModel, Snapshot, UserHistories
 from diffgrm.apps.serving.problems import Problem, field_problem
 from diffgrm.apps.serving.quiet import keep_quiet
 from diffgrm.apps.serving.settings import Limits
-from diffgrm.foundation.schema import DataError
+from diffgrm.data.asking import seconds_of
+from diffgrm.data.marks import PLAIN
+from diffgrm.data.profiles import profile_table, read_profiles
+from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.ranking.item_rules import check_columns
 from diffgrm.ranking.rules import Rules, read_rules
 from diffgrm.recommenders import Recommender
@@ -167,6 +172,36 @@ class Server:
             except DataError as error:
                 raise field_problem("#/rules", str(error)) from error
         return rules if rules.deepest is not None else rules.model_copy(update={"deepest": self.limits.deepest})
+
+    def besides(self, snapshot: Snapshot, body: m.RecommendRequest, histories: list[list[Any]]) -> dict[str, Any]:
+        """The moment asked for and what is known of users, which go with histories of known items.
+
+        It is tried here, since requests are answered together, and what is wrong with one must not end the others.
+
+        Raises:
+            Problem: 422.
+            DataError: what the model is told of the events is missing or wrong.
+        """
+        recommender, profiles = snapshot.recommender, body.profiles
+        events, count = recommender.recipe.events, len(body.histories or body.users or [])
+        if profiles is not None and len(profiles) != count:
+            raise field_problem("#/profiles", f"holds {len(profiles)} profiles for {count} histories; send one for each")
+        if profiles is None and body.users is not None and recommender.profiles is not None:
+            users = pl.Series(body.users)
+            known = profile_table(users, recommender.profiles.of(users), events)
+            profiles = [dict(row) for row in known.drop(Columns.USER).to_dicts()]
+        at = None
+        if body.at is not None:
+            try:
+                at = datetime.datetime.fromtimestamp(seconds_of(body.at, events.time_unit, "at"), datetime.UTC)
+            except DataError as error:
+                raise field_problem("#/at", str(error)) from error
+        if events != PLAIN or at is not None or profiles is not None:
+            given = {number: row for number, row in enumerate(profiles or []) if histories[number]}
+            recommender.read_histories([row for row in histories if row], on_empty="skip", at=at)
+            if given:
+                read_profiles(given, events)
+        return {"at": at, "profiles": profiles}
 
     def histories(self, body: m.RecommendRequest) -> tuple[list[Any], list[list[Any]]]:
         """Users and their histories.

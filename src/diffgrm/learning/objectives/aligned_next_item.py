@@ -20,7 +20,7 @@ from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.next_item import NextItemObjective
-from diffgrm.networks.contracts import ItemsInBranches, TakesTypes, contract
+from diffgrm.networks.contracts import ItemsInBranches, contract, entered
 
 
 class AlignedNextItemObjective(NextItemObjective):
@@ -92,15 +92,15 @@ class AlignedNextItemObjective(NextItemObjective):
 
     def views_apart(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """How far two views of each of the B histories are apart."""
-        network, (items, index, valid, types) = contract(self.network, ItemsInBranches), batch.histories
-        vectors = network.item_vectors(self.items.features.of(items))
-        if types is not None:
-            vectors = contract(self.network, TakesTypes).typed(vectors, types)
-        vectors = torch.cat([vectors, torch.zeros_like(vectors[:1])])  # what is hidden
+        network, histories = contract(self.network, ItemsInBranches), batch.histories
+        vectors = network.item_vectors(self.items.features.of(histories.items))
+        vectors, index = entered(self.network, vectors, histories)
+        nothing = len(vectors)  # stands for what is hidden
+        vectors = torch.cat([vectors, torch.zeros_like(vectors[:1])])
 
         def view() -> Tensor:
             hidden = torch.rand(index.shape, generator=generator, device=index.device) < self.hidden_share
-            memory = network.encode_history(vectors, index.masked_fill(hidden, len(items)), valid)
+            memory = network.encode_history(vectors, index.masked_fill(hidden, nothing), histories.valid)
             return network.user_vectors(memory)
 
         alike = torch.eye(len(index), dtype=torch.bool, device=index.device)

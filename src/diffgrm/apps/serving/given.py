@@ -1,0 +1,97 @@
+"""What requests tell of histories, over the wire: events, the moment asked for, profiles of users."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
+
+from diffgrm.data.histories import HistoryEvent
+from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, ItemId, checked_id, unbroken
+from diffgrm.foundation.schema import readable
+
+MOST_COLUMNS = 64  # of which values of an event or of a user are told
+
+
+def _moment(value: object) -> str | int | float:
+    if isinstance(value, str) and len(value) <= LONGEST_ID:
+        return unbroken(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    raise ValueError("a time is a text in ISO, such as 2024-01-31T09:30:00, or a finite number")
+
+
+_MOMENT_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type": "number"}]}
+Moment = Annotated[str | int | float, PlainValidator(_moment), WithJsonSchema(_MOMENT_SCHEMA)]
+
+
+def _values(value: object) -> dict[str, str | int | None]:
+    if not isinstance(value, dict) or len(value) > MOST_COLUMNS:
+        raise ValueError(f"values stand in one object, by at most {MOST_COLUMNS} columns")
+    return {str(checked_id(name)): None if one is None else checked_id(one) for name, one in value.items()}
+
+
+_VALUES_SCHEMA = {
+    "type": "object",
+    "maxProperties": MOST_COLUMNS,
+    "propertyNames": {"maxLength": LONGEST_ID},
+    "additionalProperties": {"anyOf": [*ID_SCHEMA["anyOf"], {"type": "null"}]},
+}
+Profile = Annotated[dict[str, str | int | None], PlainValidator(_values), WithJsonSchema(_VALUES_SCHEMA)]
+
+
+class Message(BaseModel):
+    """A body in which a misspelt field is an error, and so is a value of another type: ``"5"``, 5.0 and true are not 5."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _type(value: object) -> str | None:
+    return None if value is None else str(checked_id(value))
+
+
+class GivenEvent(Message):
+    """An event of a history, where more than its item is told."""
+
+    item_id: ItemId
+    type: Annotated[str | None, BeforeValidator(_type), Field(description="its type, of models that know types")] = None
+    time: Annotated[Moment | None, Field(description="when it was: ISO (UTC without offset), or a number")] = None
+    values: Annotated[Profile, Field(description="by columns that the model is told of")] = {}
+
+
+def _entry(value: object) -> str | HistoryEvent:
+    """An event of a history: an id, or an object that tells more.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, dict):
+        return str(checked_id(value))
+    try:
+        given = GivenEvent.model_validate(value)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {readable(e)}" for e in error.errors())
+        raise ValueError(f"an id is no object, and this object is no event of a history: {said}") from None
+    return HistoryEvent(given.item_id, given.type, given.time, given.values)
+
+
+_EVENT_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["item_id"],
+    "properties": {
+        "item_id": ID_SCHEMA,
+        "type": {"anyOf": [*ID_SCHEMA["anyOf"], {"type": "null"}]},
+        "time": {"anyOf": [*_MOMENT_SCHEMA["anyOf"], {"type": "null"}]},
+        "values": _VALUES_SCHEMA,
+    },
+}
+Entry = Annotated[Any, PlainValidator(_entry), WithJsonSchema({"anyOf": [*ID_SCHEMA["anyOf"], _EVENT_SCHEMA]})]
+At = Annotated[
+    Moment | None,
+    Field(
+        description="of models that are told of times: the moment asked for, in ISO (UTC without offset), as a number like "
+        "the timestamps, or now; null: that of the newest event of each history"
+    ),
+]
