@@ -62,25 +62,26 @@ def _default(row: SettingRow) -> str:
 
 
 def show_cache(home: str, entries: Sequence[Entry], downloads: int, now: float, each: bool) -> None:
-    """What a cache folder holds, a row a kind or, if asked for, an entry.
+    """What a cache folder holds, a row a kind and, if asked for, below it a line an entry, whose name is never broken.
 
     Args:
         downloads: bytes of public datasets; now: in seconds since 1970.
     """
     table = Table(title=f"The cache {visible(home)}", title_justify="left")
-    table.add_column("what", overflow="fold")
+    table.add_column("what")
     for name in ("entries", "size", "unused for"):
         table.add_column(name, justify="right")
     for kind in NAMES:
         own = [entry for entry in entries if entry.kind == kind]
         idle = max((entry.idle(now) for entry in own), default=0.0)
         rest = decimal(sum(entry.size for entry in own)), f"{idle / DAY:.1f} days" if own else ""
-        table.add_row(styled(kind, "bold" if each else ""), str(len(own)), *rest)
-        for entry in own if each else ():
-            name = entry.path.name if entry.whole else f"{entry.path.name} (unfinished)"
-            table.add_row(styled(f"  {name}"), "", decimal(entry.size), f"{entry.idle(now) / DAY:.1f} days")
+        table.add_row(kind, str(len(own)), *rest)
     table.add_row("datasets (downloads: delete them by hand)", "", decimal(downloads), "")
     console.print(table)
+    for entry in entries if each else ():
+        name = entry.path.name if entry.whole else f"{entry.path.name} (unfinished)"
+        said = f"{entry.kind}  {decimal(entry.size)}  {entry.idle(now) / DAY:.1f} days  {name}"
+        console.print(styled(said), soft_wrap=True)
 
 
 def show_report(report: TokenizerReport) -> None:

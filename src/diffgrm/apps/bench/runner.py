@@ -130,8 +130,8 @@ def _dataset(suite: Suite, name: str, settings: EventSettings) -> tuple[Interact
         if (events := home / "interactions.parquet").is_file():
             rows, untimed = (events, 0) if clock is None else with_clock(events, clock)
             users = home / "users.parquet" if settings.user_columns else None
-            read = InteractionDataset.from_tables(rows, home / "items.parquet", None, name, None, settings, users)
-            return read, untimed
+            items = home / "items.parquet"
+            return InteractionDataset.from_tables(rows, items, name=name, events=settings, profiles=users), untimed
     if clock is not None:
         raise DataError(f"clock names the column {clock!r} of {name}, which lies in none of the suite's folders")
     return load_source(name, settings), 0
