@@ -44,6 +44,10 @@ TimeFormat = Annotated[
 OnEmpty = Annotated[
     Literal["error", "skip"], typer.Option(help="Users without an item that the model knows: an error, or left out.")
 ]
+At = Annotated[
+    str | None,
+    typer.Option(help="When the lists are asked for: a time in ISO (UTC), or now; without it, at each newest event."),
+]
 ProfilesFile = Annotated[
     Path | None,
     typer.Option("--profiles", help="Users: user_id and the columns that events.user_columns names (parquet, csv...)."),
