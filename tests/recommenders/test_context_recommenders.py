@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from diffgrm import InteractionDataset, Recipe, evaluate, export_onnx, leave_one_out, load
+from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out, load
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError, TrainingError
@@ -200,14 +200,6 @@ def test_a_teacher_that_would_read_moments_otherwise_is_refused():
         RecipeError, match="objective.teacher_weight: of the network and its item scorer only one is causal"
     ):
         _check_moments(looking_ahead, [causal])
-
-
-def test_exports_refuse_what_they_do_not_carry(told, tmp_path):
-    pytest.importorskip("onnx")
-    with pytest.raises(
-        RecipeError, match="its network is told of times or of columns of events or users, which exports do"
-    ):
-        export_onnx(told[0], tmp_path / "onnx")
 
 
 def test_a_strangers_profiles_are_checked(told, tmp_path):
