@@ -294,8 +294,8 @@ def dataset_of(
             raise DataError("give either --dataset NAME or --interactions and --items, not both")
         if profiles is not None:
             raise DataError(
-                f"--profiles is for tables, and --dataset {name} is read as its publisher has it; give both tables with "
-                "--interactions and --items"
+                f"--profiles is for tables, and --dataset {name} is read as its publisher has it, with its own table of "
+                "users if it has one; give both tables with --interactions and --items"
             )
         found = load_source(name, settings)
         if settings != PLAIN:
