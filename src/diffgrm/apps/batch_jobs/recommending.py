@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -131,14 +132,7 @@ def recommend_batch(
         "precision": precision,
         "partitions": partitions,
     }
-
-    def plan() -> dict[str, Any]:
-        events = sum(footers.rows)
-        pieces = planned(cut(footers.rows, PIECE))
-        asked = {} if moment is None else {"at": moment.isoformat()}  # of "now", when the job began
-        return {"partitions": partitions or max(FEWEST, ceil(events / PARTITION)), "pieces": pieces, **asked}
-
-    with job_folder(target, settings, plan) as job:
+    with job_folder(target, settings, partial(_plan, footers, partitions, moment)) as job:
         if (done := job.finished()) is not None:
             logger.info("The job in %s was finished before.", target)
             return done
@@ -146,9 +140,9 @@ def recommend_batch(
         tables = {name: pl.DataFrame({Columns.ITEM: list(map(str, ids))}) for name, ids in filters.items()}  # by spelling
         tables |= {} if people is None else {"profiles": people}
         paths = {name: _kept(job, name, tables.get(name)) for name in (*given, "profiles")}
-        if moment is not None:
-            noted = {"at": job.plan["at"], **noted}
-            moment = datetime.datetime.fromisoformat(noted["at"])
+        if moment is not None:  # that of the plan, which a job that goes on has from before
+            moment = datetime.datetime.fromisoformat(job.plan["at"])
+            noted["at"] = job.plan["at"]
         question = Question(
             folder,
             version,
@@ -162,6 +156,13 @@ def recommend_batch(
             trust_code=trust_code,
         )
         return _Job(job, table, footers, question, noted, on_error, batch_size, not progress).run(pool)
+
+
+def _plan(footers: Footers, partitions: int | None, moment: datetime.datetime | None) -> dict[str, Any]:
+    """How a new job is cut, and when it asks."""
+    number = partitions or max(FEWEST, ceil(sum(footers.rows) / PARTITION))
+    asked = {} if moment is None else {"at": moment.isoformat()}
+    return {"partitions": number, "pieces": planned(cut(footers.rows, PIECE)), **asked}
 
 
 def _people(source: Any, settings: EventSettings) -> pl.DataFrame:

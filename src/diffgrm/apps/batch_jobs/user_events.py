@@ -175,12 +175,9 @@ def histories_of(events: pl.DataFrame, items: IdMap, settings: EventSettings, pr
         profiles: what is known of users; None: networks are told nothing of them.
     """
     runs = events[Columns.USER].rle().struct.unnest()
-    users, offsets = (
-        runs["value"].alias(Columns.USER),
-        np.concatenate([[0], np.cumsum(runs["len"].to_numpy(), dtype=np.int64)]),
-    )
-    named, kind = map(value_column, range(len(settings.event_columns))), None
-    arrays = {name: events[name].to_numpy() for name in named}
+    users = runs["value"].alias(Columns.USER)
+    offsets = np.concatenate([[0], np.cumsum(runs["len"].to_numpy(), dtype=np.int64)])
+    arrays, kind = {name: events[name].to_numpy() for name in map(value_column, range(len(settings.event_columns)))}, None
     if settings.time_inputs:
         arrays["times"], kind = physical(events[Columns.TIMESTAMP])
     facts = RowFacts(columns=None if profiles is None else profiles.of(users))

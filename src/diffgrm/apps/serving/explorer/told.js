@@ -32,10 +32,14 @@ const named = (values, columns) => Object.fromEntries(Object.entries(values).fil
 
 /** The history as requests have it: ids, or objects where the model is told more of its events. */
 export function eventsOf(view, told, now) {
+  const [timed, valued] = [told.times.length > 0, Object.keys(told.event_columns).length > 0];
+  if (!timed && !valued) return view.history.map(({ id }) => id);
   const times = timesOf(view, now);
-  const more = (values) => (Object.keys(told.event_columns).length ? { values: named(values, told.event_columns) } : {});
-  if (!told.times.length && !Object.keys(told.event_columns).length) return view.history.map(({ id }) => id);
-  return view.history.map(({ id, values }, place) => ({ item_id: id, ...(told.times.length ? { time: times[place] } : {}), ...more(values) }));
+  return view.history.map(({ id, values }, place) => ({
+    item_id: id,
+    ...(timed ? { time: times[place] } : {}),
+    ...(valued ? { values: named(values, told.event_columns) } : {}),
+  }));
 }
 
 /** What is told of the moment and of the user; `profile` and `at` are missing where the model is not told of them. */
@@ -48,7 +52,8 @@ export function besides(view, told, now) {
 
 /** The body of POST /recommend. */
 export function listQuestion(view, told, now) {
-  const { history, k, beam, candidates, excludeSeen } = { ...view, history: eventsOf(view, told, now) };
+  const { k, beam, candidates, excludeSeen } = view;
   const { profile, ...at } = besides(view, told, now);
-  return { histories: [history], k, beam, candidates, exclude_seen: excludeSeen, titles: true, ...at, ...(profile ? { profiles: [profile] } : {}) };
+  const profiles = profile ? { profiles: [profile] } : {};
+  return { histories: [eventsOf(view, told, now)], k, beam, candidates, exclude_seen: excludeSeen, titles: true, ...at, ...profiles };
 }
