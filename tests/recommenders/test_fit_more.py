@@ -79,6 +79,24 @@ def test_no_list_changes_by_id_embeddings_that_begin(hybrid, toy):
     assert all((now[name] == then[name]).all() for name in then if name not in tables)
 
 
+def test_id_embeddings_begin_at_those_of_nearest_text_in_recommenders_that_rank_without_them_too(early, toy):
+    recipe = small_recipe("sasrec").override(["model.branches=[text, id]", "embedding.width=32"])
+    sasrec = resolve("recommender", "sasrec")(recipe).fit(early, progress=False)
+    grown = sasrec.add_items(toy.item_table.filter(pl.col("item_id").is_in(LATE)))
+    more = sasrec.fit_more(toy, overrides=["training.epochs=0"], progress=False)
+    ids, now = (model.network.get_parameter("item.id.ids").detach().numpy() for model in (sasrec, more))
+    texts, had = grown.parts["texts"].vectors, np.flatnonzero(sasrec.item_counts > 0)
+    compared = 0
+    for item in np.flatnonzero((grown.item_counts == 0) & (more.item_counts > 0)):
+        cosine = np.maximum(texts[had] @ texts[item], 0)
+        near = np.argsort(-cosine, kind="stable")[:5]
+        wanted = cosine[near] @ ids[had[near]] / max(cosine[near].sum(), 1e-12)
+        if np.diff(np.sort(cosine)[-6:-4]) > 1e-4:  # else another may be among the nearest
+            compared += 1
+            np.testing.assert_allclose(now[item], wanted, atol=1e-4)
+    assert compared
+
+
 def test_items_without_later_events_stay_learnt_where_weights_know_them(hybrid, early):
     events = early.event_table()
     later = InteractionDataset.from_tables(
