@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import polars as pl
 import pytest
@@ -182,14 +180,6 @@ def test_other_data_are_refused(hybrid, early, toy):
         hybrid.fit_more(InteractionDataset.from_tables(typed, early.item_table, events=settings))
     with pytest.raises(RecipeError, match="training.epochs = 0"):  # is a number of epochs of updates alone
         Recipe().override(["training.epochs=0"])
-
-
-def test_an_embedding_of_an_item_scorer_is_refused(hybrid, early):
-    recommender, texts = copy.copy(hybrid), copy.copy(hybrid.parts["texts"])
-    texts.encoder = resolve("embedding", "item_scorer")()
-    recommender.parts = {**hybrid.parts, "texts": texts}
-    with pytest.raises(DiffGRMError, match="its embedding is made of an item scorer that was fitted on other events"):
-        recommender.fit_more(early, progress=False)
 
 
 def test_the_command_goes_on_with_new_items_alone_in_the_table(hybrid, toy, tmp_path, monkeypatch, capsys):

@@ -231,7 +231,7 @@ class TrainedNetwork(LearntPart):
             ranking = self._ranking(task, items, recipe.validation_decoder.build(seed=recipe.seed))
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
         encoder = part_of(task.parts, "texts", TextVectors).encoder if "texts" in task.parts else None
-        teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
+        teacher = encoder.teacher(task.split.dataset.items.series) if isinstance(encoder, ItemSpace) else None
         taught = any(part.options.get("teacher_weight") for part in recipe.objective.with_nested())
         if teacher is not None and taught and recipe.events.asks_when:
             _check_moments(network, [table.network for table in teacher.tables])
