@@ -38,7 +38,14 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "hybrid": ("best", ("embedding.width=128", "tokenizer.pca_width=128", *SIZES, *TRAINING)),
     "generative": (
         "generative-best",
-        ("embedding.model={work}/hybrid", "embedding.scorers=1", "model.positions=first", "tokenizer.pca_width=64", *SIZES, *TRAINING),
+        (
+            "embedding.model={work}/hybrid",
+            "embedding.scorers=1",
+            "model.positions=first",
+            "tokenizer.pca_width=64",
+            *SIZES,
+            *TRAINING,
+        ),
     ),
 }
 PARTS = {"texts": "item vectors", "sids": "semantic IDs", "scorers": "item scorers", "network": "network"}
