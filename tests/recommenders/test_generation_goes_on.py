@@ -19,6 +19,7 @@ from diffgrm.recommenders.item_scorer import FILE
 from diffgrm.recommenders.parts import LearntPart
 from diffgrm.recommenders.scorer_teacher import ScorerTeacher, table_of
 from diffgrm.recommenders.texts import TextVectors
+from diffgrm.recommenders.trained_network import network_of
 from helpers.commands import called, save_tables
 from helpers.folders import rehash
 from helpers.recipes import SMALL_SCORER, small_generation
@@ -89,14 +90,15 @@ def test_it_begins_at_the_networks_own_weights_and_not_at_the_scorer(recommender
 def test_the_teacher_is_the_scorer_that_went_on_alone(recommender, toy, later, monkeypatch):
     taught, begin = [], ScorerTeacher.__init__
 
-    def watched(self, scorers, items):
-        taught.append((list(scorers), items))
-        begin(self, scorers, items)
+    def watched(self, tables, places):
+        taught.append((list(tables), list(places)))
+        begin(self, tables, places)
 
     monkeypatch.setattr(ScorerTeacher, "__init__", watched)
     more = recommender.fit_more(toy, progress=False)
-    [(scorers, items)] = taught
-    assert scorers == [scorer_of(more)] and items.equals(more.items.series)
+    [([table], [place])] = taught
+    assert table.network is network_of(scorer_of(more).parts).network
+    assert np.array_equal(place, scorer_of(more).items.positions(more.items.series))
     assert same_weights(scorer_of(more), scorer_of(later)) and same_weights(more, later)
 
 

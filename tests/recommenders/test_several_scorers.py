@@ -11,7 +11,10 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.foundation.storage import State
 from diffgrm.learning.batches import TrainingBatches
+from diffgrm.recommenders import item_scorer
+from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.item_scorer import SEEDS_APART, ItemScorerVectors
+from diffgrm.recommenders.scorer_teacher import table_of
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
 from helpers.recipes import SMALL_SCORER, small_generation
 from helpers.runs import same_weights
@@ -86,14 +89,16 @@ def test_the_cache_keeps_all_and_a_model_folder_the_first(several, split, toy, t
     np.testing.assert_array_equal(opinion_of(loaded, split), alone(several.scorer, split))
 
 
-def test_a_network_learns_from_all_of_them_and_its_folder_is_no_larger(toy, tmp_path):
-    sizes, made = [], []
+def test_a_network_learns_from_all_of_them_and_its_folder_is_no_larger(toy, tmp_path, monkeypatch):
+    sizes, made, tables = [], [], list[Recommender]()
+    monkeypatch.setattr(item_scorer, "table_of", lambda scorer: tables.append(scorer) or table_of(scorer))
     for scorers in (1, 3):
         recipe = small_generation(f"embedding.scorers={scorers}", "objective.teacher_weight=0.9")
         made.append(DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path / f"run-{scorers}", progress=False))
         folder = made[-1].save(tmp_path / f"model-{scorers}")
         sizes.append({*State.load(folder / "encoder.safetensors").arrays})
     assert same_weights(made[0].encoder.scorer, made[1].encoder.scorer) and not same_weights(*made)
+    assert len(tables) == len({*map(id, tables)}) == (1 + 1) + (3 + 1)  # each once, the first as fitted and as cached
     assert sizes[0] == sizes[1]
     assert sorted(path.name for path in (tmp_path / "run-3").glob("item_scorer*")) == [
         "item_scorer",

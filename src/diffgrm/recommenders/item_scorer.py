@@ -99,6 +99,7 @@ class ItemScorerVectors(ItemEncoder):
         self.model, self.recipe, self.changes, self.measure = model, recipe, tuple(changes), measure
         self.scorers = scorers
         self._scorer: Recommender | None = None
+        self._made: tuple[Recommender, ItemTable] | None = None  # see _table
         self._others: list[Recommender] = []  # where they were fitted, or came from the cache
         self._files: dict[str, np.ndarray] | None = None  # of the scorer's model folder, until it is needed
         self._into = self._back = np.zeros((0, 0), dtype=np.float32)  # [d, d]: to the measure, and back
@@ -137,7 +138,7 @@ class ItemScorerVectors(ItemEncoder):
         else:
             scorer = self._read(Path(self.model), context.split)
         self._scorer = scorer
-        table = table_of(scorer)
+        table = self._table
         width = table.vectors.shape[1]
         self._into = self._back = np.eye(width, dtype=np.float32)
         if self.measure == "scores":
@@ -224,6 +225,14 @@ class ItemScorerVectors(ItemEncoder):
             raise DataError("the vectors of an item scorer are needed, and there is none yet: call fit first")
         return self._scorer
 
+    @property
+    def _table(self) -> ItemTable:
+        """The scorer's table: a fit asks for it in what errors are measured by, as vectors, start and teacher."""
+        scorer = self.scorer
+        if self._made is None or self._made[0] is not scorer:
+            self._made = scorer, table_of(scorer)
+        return self._made[1]
+
     @one_thread()
     def encode(self, items: pl.DataFrame) -> np.ndarray:
         """See :meth:`ItemEncoder.encode`.
@@ -233,7 +242,7 @@ class ItemScorerVectors(ItemEncoder):
         """
         scorer = self.scorer
         known = scorer.items.positions(items[Columns.ITEM])
-        vectors = table_of(scorer).comparable.cpu().numpy()[known]
+        vectors = self._table.comparable.cpu().numpy()[known]
         if scorer.takes_new_items:
             for rows in self._independent(items, known):
                 changed = items[rows]
@@ -267,7 +276,7 @@ class ItemScorerVectors(ItemEncoder):
         Raises:
             RecipeError: the scorer's network has none, or scores items by more than inner products.
         """
-        return _encoder_of(table_of(self.scorer).network, self.scorer.recipe)
+        return _encoder_of(self._table.network, self.scorer.recipe)
 
     def planned_encoder(self) -> HistoryEncoder | None:
         """See :meth:`ItemSpace.planned_encoder`; errors as of :meth:`history_encoder`."""
@@ -282,7 +291,9 @@ class ItemScorerVectors(ItemEncoder):
 
     def teacher(self, items: pl.Series) -> ScorerTeacher:
         """See :meth:`ItemSpace.teacher`: all scorers at a fit, the first where a model goes on learning."""
-        return ScorerTeacher([self.scorer, *self._others], items)
+        tables = [self._table, *map(table_of, self._others)]
+        self._made = None  # nothing asks for it afterwards, and of many items it is large
+        return ScorerTeacher(tables, [scorer.items.positions(items) for scorer in (self.scorer, *self._others)])
 
     # ---- save and load ------------------------------------------------------------------------------------------
 
@@ -325,7 +336,8 @@ class ItemScorerVectors(ItemEncoder):
 
     def _unpacked(self, files: dict[str, np.ndarray]) -> Recommender:
         scorer = packing.unpacked(files)
-        if len(self._into) != (width := table_of(scorer).vectors.shape[1]):
+        self._made = scorer, table_of(scorer)
+        if len(self._into) != (width := self._made[1].vectors.shape[1]):
             raise ModelFolderError(
                 f"the item scorer in the model folder has vectors of width {width}, the matrices {len(self._into)}"
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import polars as pl
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +31,12 @@ class ScorerTeacher:
     softmax makes the geometric mean of their probabilities, is one product of width d = S times theirs.
 
     Args:
-        items: [I] ids of the items that are asked about, by position; a scorer that went on may have them elsewhere.
+        tables: of the scorers.
+        places: of each scorer [I], where it has the items that are asked about; one that went on may have them elsewhere.
     """
 
-    def __init__(self, scorers: Sequence[Recommender], items: pl.Series) -> None:
-        self.tables = [table_of(scorer) for scorer in scorers]
-        self.places = [torch.tensor(scorer.items.positions(items)) for scorer in scorers]
+    def __init__(self, tables: Sequence[ItemTable], places: Sequence[np.ndarray]) -> None:
+        self.tables, self.places = list(tables), [torch.tensor(place) for place in places]
         assert all((place >= 0).all() for place in self.places), "an item scorer knows all items that it is asked about"
 
     def users(self, batch: Batch) -> Tensor:
