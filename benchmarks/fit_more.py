@@ -2,6 +2,7 @@
 
     python benchmarks/fit_more.py best movielens-100k model.width=64 training.epochs=20 --json FILE
     python benchmarks/fit_more.py item-scorer DATA/amazon-beauty --json FILE
+    python benchmarks/fit_more.py generative-best DATA/amazon-beauty --json FILE
 
 The events are cut by time into slices of equal numbers (--slices, of which the last only answers); the first is fitted
 on. Then, with each slice that comes, one model goes on (with all events so far, or with ``--later`` with those of the

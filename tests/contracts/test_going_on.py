@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 import diffgrm
-from diffgrm import InteractionDataset
+from diffgrm import DiffGRMRecommender, InteractionDataset
 from diffgrm.foundation.schema import DataError, DiffGRMError
-from helpers.recipes import methods, unfitted
+from helpers.recipes import methods, small_generation, unfitted
 
 HISTORY = ["item 3", "item 77", "item 410"]
 REFUSED = {"ensemble": "Members", "epic": "Backbone"}
@@ -23,8 +23,10 @@ def early(toy):
     return InteractionDataset.from_tables(events, toy.item_table.filter(~pl.col("item_id").is_in(LATE)))
 
 
-@pytest.fixture(scope="module", params=[name for name in methods() if name not in REFUSED])
+@pytest.fixture(scope="module", params=[*(name for name in methods() if name not in REFUSED), "generative-best"])
 def recommender(request, early):
+    if request.param == "generative-best":  # two item scorers are fitted before it
+        return DiffGRMRecommender(small_generation("embedding.scorers=2")).fit(early, progress=False)
     return unfitted(request.param).fit(early, progress=False)
 
 

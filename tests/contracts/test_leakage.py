@@ -73,6 +73,16 @@ def test_a_planted_event_changes_nothing_of_an_item_scorer_that_is_fitted_first(
     assert found[0] == found[1]
 
 
+def test_a_planted_test_event_changes_nothing_of_an_item_scorer_that_goes_on_nor_of_what_it_teaches(world):
+    recommender = resolve("recommender", "diffgrm")(small_generation("training.epochs=1")).fit(world, progress=False)
+    found = []
+    for dataset in (world, planted(world, last=0)):
+        more = recommender.fit_more(dataset, overrides=["training.epochs=1"], progress=False)
+        weights = {name: weight.tolist() for name, weight in more.network.state_dict().items()}
+        found.append((first_trained(more, world.item_table), weights))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("name", names("tokenizer"))
 def test_a_planted_validation_event_changes_no_semantic_id(name, world, tmp_path):
     """Validation may choose the epoch, so weights may differ; what comes before training may not."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import polars as pl
 import pytest
@@ -77,6 +75,24 @@ def test_no_list_changes_by_id_embeddings_that_begin(hybrid, toy):
     tables = [name for name, weight in then.items() if weight.shape != now[name].shape]
     assert tables and all((now[name][kept] == then[name][kept]).all() for name in tables)
     assert all((now[name] == then[name]).all() for name in then if name not in tables)
+
+
+def test_id_embeddings_begin_at_those_of_nearest_text_in_recommenders_that_rank_without_them_too(early, toy):
+    recipe = small_recipe("sasrec").override(["model.branches=[text, id]", "embedding.width=32"])
+    sasrec = resolve("recommender", "sasrec")(recipe).fit(early, progress=False)
+    grown = sasrec.add_items(toy.item_table.filter(pl.col("item_id").is_in(LATE)))
+    more = sasrec.fit_more(toy, overrides=["training.epochs=0"], progress=False)
+    ids, now = (model.network.get_parameter("item.id.ids").detach().numpy() for model in (sasrec, more))
+    texts, had = grown.parts["texts"].vectors, np.flatnonzero(sasrec.item_counts > 0)
+    compared = 0
+    for item in np.flatnonzero((grown.item_counts == 0) & (more.item_counts > 0)):
+        cosine = np.maximum(texts[had] @ texts[item], 0)
+        near = np.argsort(-cosine, kind="stable")[:5]
+        wanted = cosine[near] @ ids[had[near]] / max(cosine[near].sum(), 1e-12)
+        if np.diff(np.sort(cosine)[-6:-4]) > 1e-4:  # else another may be among the nearest
+            compared += 1
+            np.testing.assert_allclose(now[item], wanted, atol=1e-4)
+    assert compared
 
 
 def test_items_without_later_events_stay_learnt_where_weights_know_them(hybrid, early):
@@ -164,14 +180,6 @@ def test_other_data_are_refused(hybrid, early, toy):
         hybrid.fit_more(InteractionDataset.from_tables(typed, early.item_table, events=settings))
     with pytest.raises(RecipeError, match="training.epochs = 0"):  # is a number of epochs of updates alone
         Recipe().override(["training.epochs=0"])
-
-
-def test_an_embedding_of_an_item_scorer_is_refused(hybrid, early):
-    recommender, texts = copy.copy(hybrid), copy.copy(hybrid.parts["texts"])
-    texts.encoder = resolve("embedding", "item_scorer")()
-    recommender.parts = {**hybrid.parts, "texts": texts}
-    with pytest.raises(DiffGRMError, match="its embedding is made of an item scorer that was fitted on other events"):
-        recommender.fit_more(early, progress=False)
 
 
 def test_the_command_goes_on_with_new_items_alone_in_the_table(hybrid, toy, tmp_path, monkeypatch, capsys):

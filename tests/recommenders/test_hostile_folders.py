@@ -210,6 +210,14 @@ def test_a_catalogue_version_is_a_number(hostile):
     refused(hostile, "catalogue_version is no whole number")
 
 
+@pytest.mark.parametrize("told", ["x", {}, {"epochs": "x" * 9, "validation": {}, "validation_before": {}, "fitted": []}])
+def test_what_is_told_of_an_item_scorer_that_went_on_is_what_an_update_notes(told, hostile):
+    facts = json.loads((hostile / "manifest.json").read_text())["facts"]
+    before = {"times": 1, "fingerprint": "", "fitted_at": "", "training_events": 1, "new_items": 0}
+    manifest(hostile, facts=facts | {"went_on": before, "item_scorer": told})
+    refused(hostile, "the facts in the manifest are not what fit notes")
+
+
 ITEMS = {
     "no table": lambda table: None,
     "no rows": lambda table: table.head(0),

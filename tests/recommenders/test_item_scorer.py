@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 
@@ -107,6 +108,14 @@ def test_items_without_events_borrow_from_those_of_nearest_text(encoder, scorer,
     assert len(lonely) and (np.abs(wanted - plain[lonely]).max(1) > 1e-4).all()
     weights = table.neighbours.weights[lonely].toarray()
     assert (weights[:, split.item_counts == 0] == 0).all() and np.allclose(weights.sum(1), 1, atol=1e-5)
+
+
+def test_its_table_is_made_where_its_network_is(scorer):
+    """On the device on which it has taught, say; this one has no numbers."""
+    elsewhere = copy.copy(scorer)
+    elsewhere.parts = copy.deepcopy(scorer.parts)
+    elsewhere.network.to("meta")
+    assert table_of(elsewhere).features.device.type == "meta" and table_of(scorer).features.device.type == "cpu"
 
 
 def test_new_items_have_the_vectors_that_the_scorers_add_items_gives(encoder, scorer):

@@ -8,10 +8,13 @@ import torch
 
 from diffgrm import DiffGRMRecommender, Recipe, leave_one_out, load
 from diffgrm.foundation import registry
-from diffgrm.foundation.schema import DataError, RecipeError
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.foundation.storage import State
 from diffgrm.learning.batches import TrainingBatches
+from diffgrm.recommenders import item_scorer
+from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.item_scorer import SEEDS_APART, ItemScorerVectors
+from diffgrm.recommenders.scorer_teacher import table_of
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
 from helpers.recipes import SMALL_SCORER, small_generation
 from helpers.runs import same_weights
@@ -43,16 +46,20 @@ def opinion(teacher, split):
     return np.concatenate(found)
 
 
+def opinion_of(encoder, split):
+    return opinion(encoder.teacher(split.dataset.items.series), split)
+
+
 def alone(scorer, split):
     """The same of a scorer that is the only one."""
     encoder = ItemScorerVectors(changes=SMALL_SCORER)
     encoder._scorer = scorer
-    return opinion(encoder.teacher(), split)
+    return opinion_of(encoder, split)
 
 
 def test_their_opinion_is_the_mean_of_the_scores_of_scorers_fitted_apart(several, apart, split):
     wanted = np.mean([alone(scorer, split) for scorer in apart], axis=0)
-    found = opinion(several.teacher(), split)
+    found = opinion_of(several, split)
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
     assert np.abs(found - alone(apart[0], split)).max() > 0.05 * np.abs(wanted).max()
 
@@ -75,22 +82,23 @@ def test_the_cache_keeps_all_and_a_model_folder_the_first(several, split, toy, t
     second, same = embedded()
     np.testing.assert_array_equal(same, vectors)
     for encoder in (first, second):
-        np.testing.assert_array_equal(opinion(encoder.teacher(), split), opinion(several.teacher(), split))
+        np.testing.assert_array_equal(opinion_of(encoder, split), opinion_of(several, split))
     assert {*several.state().arrays} == {name for name in several.learnt().arrays if not name[0].isdigit()}
     loaded = ItemScorerVectors(changes=SMALL_SCORER, scorers=3).load_state(several.state())
     np.testing.assert_array_equal(loaded.encode(toy.item_table), several.encode(toy.item_table))
-    with pytest.raises(DataError, match="keeps the first of the 3 item scorers .* fit anew to learn from all"):
-        loaded.teacher()
+    np.testing.assert_array_equal(opinion_of(loaded, split), alone(several.scorer, split))
 
 
-def test_a_network_learns_from_all_of_them_and_its_folder_is_no_larger(toy, tmp_path):
-    sizes, made = [], []
+def test_a_network_learns_from_all_of_them_and_its_folder_is_no_larger(toy, tmp_path, monkeypatch):
+    sizes, made, tables = [], [], list[Recommender]()
+    monkeypatch.setattr(item_scorer, "table_of", lambda scorer: tables.append(scorer) or table_of(scorer))
     for scorers in (1, 3):
         recipe = small_generation(f"embedding.scorers={scorers}", "objective.teacher_weight=0.9")
         made.append(DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path / f"run-{scorers}", progress=False))
         folder = made[-1].save(tmp_path / f"model-{scorers}")
         sizes.append({*State.load(folder / "encoder.safetensors").arrays})
     assert same_weights(made[0].encoder.scorer, made[1].encoder.scorer) and not same_weights(*made)
+    assert len(tables) == len({*map(id, tables)}) == (1 + 1) + (3 + 1)  # each once, the first as fitted and as cached
     assert sizes[0] == sizes[1]
     assert sorted(path.name for path in (tmp_path / "run-3").glob("item_scorer*")) == [
         "item_scorer",

@@ -36,17 +36,17 @@ def _holds(more: Tensor | None, fewer: Tensor | None) -> bool:
     return more.shape == fewer.shape or (more.shape[1:] == fewer.shape[1:] and len(more) > len(fewer))
 
 
-def begin_ids(network: nn.Module, old: nn.Module, rows: Tensor, items: ItemFeatures, borrowed: Tensor | None) -> None:
+def begin_ids(network: nn.Module, old: nn.Module, rows: Tensor, items: ItemFeatures, borrowed: Tensor) -> None:
     """Let ID embeddings that begin to be learnt be what the branches gave these items without them.
 
-    Lists do not change by it before the first step.
+    Where the items were ranked by what they borrow, lists do not change by it before the first step.
 
     Args:
         rows: [F] of the items; items: [F] as ``old`` knew them.
-        borrowed: [F, J] what each item borrowed of the ID embeddings of others, a sparse tensor; None: nothing.
+        borrowed: [F, J] what each item borrows of the ID embeddings of others, a sparse tensor.
     """
     device = next(old.parameters()).device
-    items, borrowed = items.to(device), None if borrowed is None else borrowed.to(device)
+    items, borrowed = items.to(device), borrowed.to(device)
     for name, vectors in network.named_modules():
         if not isinstance(vectors, ItemVectors):
             continue
@@ -57,8 +57,8 @@ def begin_ids(network: nn.Module, old: nn.Module, rows: Tensor, items: ItemFeatu
                 branch.begin(rows, _said(known, items, borrowed).to(rows.device))
 
 
-def _said(branch: Branch, items: ItemFeatures, borrowed: Tensor | None) -> Tensor:
+def _said(branch: Branch, items: ItemFeatures, borrowed: Tensor) -> Tensor:
     """[F, d] what a branch gives items without ID embeddings of their own, and what they borrow."""
     with torch.no_grad(), evaluating(branch):
-        own, more = branch(items, None), None if borrowed is None else branch.borrowed(borrowed)
+        own, more = branch(items, None), branch.borrowed(borrowed)
         return own if more is None else own + more

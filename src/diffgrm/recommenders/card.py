@@ -81,7 +81,20 @@ def _went_on(facts: Mapping[str, Any]) -> list[str]:
     return [
         f"- It went on learning ({before['times']:,} times in all), at last from a model fitted at "
         f"{markdown(before['fitted_at'])} on {before['training_events']:,} events (fingerprint "
-        f"{markdown(before['fingerprint'][:12])}); {before['new_items']:,} items came."
+        f"{markdown(before['fingerprint'][:12])}); {before['new_items']:,} items came.",
+        *_scorer_went_on(facts),
+    ]
+
+
+def _scorer_went_on(facts: Mapping[str, Any]) -> list[str]:
+    """What the item scorer learnt that the embedding is made of, where there is one."""
+    if (scorer := facts.get("item_scorer")) is None:
+        return []
+    before, after = (scorer[key]["val_score"] for key in ("validation_before", "validation"))
+    alone = f"; of {scorer['fitted']:,} that the first fit learnt from, it is the one that is left"
+    return [
+        f"- Its item scorer went on before it, for {scorer['epochs']:,} epochs: {before:.4f} on validation before, "
+        f"{after:.4f} after (val_score){alone if scorer['fitted'] > 1 else ''}."
     ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split
@@ -68,7 +69,8 @@ class GoesOn(ABC):
         Learnt weights continue in a short training with a small learning rate: 3 epochs, with a tenth of the recipe's
         learning rate and warm-up. Validation on the new split chooses the epoch, and the weights as they were count as one,
         so that training makes nothing worse by that. Texts and semantic IDs of known items stay; new items come as by
-        :meth:`add_items`, and ID embeddings begin where the model ranked those items without. What is counted
+        :meth:`add_items`, and their ID embeddings begin at those of the items of nearest text. An item scorer that the
+        embedding is made of goes on before that, in the same way, and says where new items belong. What is counted
         (co-occurrence, neighbours, popularity) is counted anew, from this dataset alone.
 
         Args:
@@ -112,27 +114,49 @@ def update(
     progress: bool,
 ) -> Update:
     """Go on from fitted parts; see ``Recommender.fit_more``."""
-    started, shortened = time.perf_counter(), shortened_recipe(recipe, overrides)
-    kept = recipe.model_copy(update={"data": shortened.data})
-    split = split_of(kept, dataset)
+    started = time.perf_counter()
+    kept, asked = asked_of(recipe, parts, dataset, overrides, run_folder, progress)
     lasts = any(part.remembers for part in parts.values())
     known = catalogue if lasts else replace(catalogue, counts=np.zeros_like(catalogue.counts))
-    asked = FitTask(shortened, split, parts, {}, run_folder, False, progress)
-    for part in parts.values():
-        part.check_more(asked)
-    grown, change = with_items_of(known, split.dataset, parts)
-    if change is not None:
-        parts = {name: part.items_changed(change) for name, part in parts.items()}
-    split = renumbered(split, grown)
+    grown, new = with_items_of(known, asked.split.dataset)
+    split = renumbered(asked.split, grown)
     told = facts_of(split)
+    asked = replace(asked, split=split, facts=told)
+    parts = {name: part.before_items(asked) for name, part in parts.items()}
+    if new is not None:
+        change = ItemChange(*new, True, parts)
+        parts = {name: part.items_changed(change) for name, part in parts.items()}
     more = dict(parts)
-    task = FitTask(shortened, split, more, told, run_folder, False, progress, before=Before(parts, grown.counts))
+    task = replace(asked, parts=more, before=Before(parts, grown.counts))
     for name, part in parts.items():
         more[name] = part.fit_more(task)
-    told |= {key: facts[key] for key in KEPT_FACTS if key in facts} | _went_on(facts, told, change)
+    came = len(grown.ids) - len(known.ids)
+    told |= {key: facts[key] for key in KEPT_FACTS if key in facts} | _went_on(facts, told, came)
     told.pop("earlier_seconds", None)
     told |= facts_at_end(time.perf_counter() - started)
     return Update(kept, more, Learnt(replace(grown, counts=task.item_counts), told, split))
+
+
+def asked_of(
+    recipe: Recipe,
+    parts: Parts,
+    dataset: InteractionDataset | Split,
+    overrides: Iterable[str],
+    run_folder: Path | None,
+    progress: bool,
+) -> tuple[Recipe, FitTask]:
+    """The recipe that an update keeps, and its task, where nothing stands in the way; nothing is learnt yet.
+
+    Raises:
+        DiffGRMError: see ``Recommender.fit_more``.
+    """
+    overrides = tuple(overrides)
+    shortened = shortened_recipe(recipe, overrides)
+    kept = recipe.model_copy(update={"data": shortened.data})
+    task = FitTask(shortened, split_of(kept, dataset), parts, {}, run_folder, False, progress, overrides=overrides)
+    for part in parts.values():
+        part.check_more(task)
+    return kept, task
 
 
 def shortened_recipe(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
@@ -160,9 +184,15 @@ def shortened_recipe(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     return changed
 
 
-def with_items_of(
-    catalogue: ItemCatalogue, dataset: InteractionDataset, parts: Parts
-) -> tuple[ItemCatalogue, ItemChange | None]:
+class NewItems(NamedTuple):
+    """Items that come: rows, positions and where they stood, as in :class:`ItemChange`."""
+
+    rows: pl.DataFrame
+    positions: np.ndarray
+    given: np.ndarray
+
+
+def with_items_of(catalogue: ItemCatalogue, dataset: InteractionDataset) -> tuple[ItemCatalogue, NewItems | None]:
     """The catalogue with the items of a dataset that it lacks, behind its own; None: it lacks none.
 
     Rows of items that it has stay as they are, and so do items that the dataset lacks.
@@ -182,7 +212,7 @@ def with_items_of(
     new = np.flatnonzero(unknown)
     catalogue, rows, positions, order = catalogue.with_new(dataset.item_table[new])
     given = new[order] if dataset.given is None else dataset.given[new[order]]
-    return catalogue, ItemChange(rows, positions, given, True, parts)
+    return catalogue, NewItems(rows, positions, given)
 
 
 def renumbered(split: Split, catalogue: ItemCatalogue) -> Split:
@@ -203,7 +233,7 @@ def renumbered(split: Split, catalogue: ItemCatalogue) -> Split:
     )
 
 
-def _went_on(facts: dict[str, Any], told: dict[str, Any], change: ItemChange | None) -> dict[str, Any]:
+def _went_on(facts: dict[str, Any], told: dict[str, Any], came: int) -> dict[str, Any]:
     """What the model card tells of the model that was gone on from.
 
     What was learnt from is all events so far, so that the fingerprint is that of no split alone: a model that goes on may
@@ -217,9 +247,9 @@ def _went_on(facts: dict[str, Any], told: dict[str, Any], change: ItemChange | N
             "fingerprint": before,
             "fitted_at": facts["fitted_at"],
             "training_events": facts["training_events"],
-            "new_items": 0 if change is None else change.rows.height,
+            "new_items": came,
         },
     }
-    if change is not None:
+    if came:
         found["catalogue_version"] = facts.get("catalogue_version", 0) + 1
     return found

@@ -8,7 +8,9 @@ Letters: I items, N items of a table, U users' vectors, d width, n digits, K cod
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -24,6 +26,7 @@ from diffgrm.foundation.part_settings import SOURCE, Local
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
+from diffgrm.foundation.sections import DataSettings
 from diffgrm.foundation.storage import State, file_digest
 from diffgrm.learning.batches import TrainingBatches
 from diffgrm.networks.blocks import evaluating
@@ -33,6 +36,7 @@ from diffgrm.networks.history import HistoryEncoder
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.recommenders import packing
 from diffgrm.recommenders.base import Recommender, load
+from diffgrm.recommenders.going_on import asked_of
 from diffgrm.recommenders.parts import part_of
 from diffgrm.recommenders.scorer_teacher import ScorerTeacher, table_of, users_of
 from diffgrm.recommenders.texts import TextVectors, branch_names
@@ -57,7 +61,7 @@ class ItemScorerVectors(ItemEncoder):
 
     With ``scorers`` above 1 further ones are fitted, each by a seed of its own, for a network that learns from their mean
     opinion (``objective.teacher_weight``), which is better than that of each; vectors are those of the first. The others
-    are kept in the cache, not in a model folder.
+    are kept in the cache, not in a model folder, and are left behind where a model goes on learning.
 
     Raises:
         RecipeError: a model and changes of a recipe, or further scorers, at once.
@@ -95,6 +99,7 @@ class ItemScorerVectors(ItemEncoder):
         self.model, self.recipe, self.changes, self.measure = model, recipe, tuple(changes), measure
         self.scorers = scorers
         self._scorer: Recommender | None = None
+        self._made: tuple[Recommender, ItemTable] | None = None  # see _table
         self._others: list[Recommender] = []  # where they were fitted, or came from the cache
         self._files: dict[str, np.ndarray] | None = None  # of the scorer's model folder, until it is needed
         self._into = self._back = np.zeros((0, 0), dtype=np.float32)  # [d, d]: to the measure, and back
@@ -133,7 +138,7 @@ class ItemScorerVectors(ItemEncoder):
         else:
             scorer = self._read(Path(self.model), context.split)
         self._scorer = scorer
-        table = table_of(scorer)
+        table = self._table
         width = table.vectors.shape[1]
         self._into = self._back = np.eye(width, dtype=np.float32)
         if self.measure == "scores":
@@ -147,8 +152,7 @@ class ItemScorerVectors(ItemEncoder):
         if self.scorers > 1:
             logger.info("Fitting item scorer %d of %d ...", number + 1, self.scorers)
         scorer: Recommender = registry.resolve("recommender", recipe.recommender)(recipe)
-        name = f"item_scorer-{number + 1}" if number else "item_scorer"
-        folder = None if context.folder is None else context.folder / name
+        folder = _run_folder(context, number)
         resume = context.resume and folder is not None and holds_checkpoint(folder)
         return scorer.fit(context.split, run_folder=folder, resume=resume, progress=context.progress)
 
@@ -176,6 +180,36 @@ class ItemScorerVectors(ItemEncoder):
             )
         return scorer
 
+    # ---- go on --------------------------------------------------------------------------------------------------
+
+    def check_more(self, context: EventContext, overrides: Sequence[str]) -> None:
+        """See :meth:`ItemSpace.check_more`."""
+        scorer = self._going_on(context)
+        asked_of(scorer.recipe, scorer.parts, context.split, overrides, _run_folder(context), context.progress)
+
+    def fit_more(self, context: EventContext, overrides: Sequence[str]) -> tuple[Self, dict[str, Any]]:
+        """See :meth:`ItemSpace.fit_more`; of several scorers the first goes on, and is the only one from then on.
+
+        A model folder has only that one, and what comes of an update shall not depend on whether the model was saved
+        before it. The matrices of the measure stay, since the vectors of codes are in that space. Items that come to the
+        model afterwards have the vectors of the scorer that went on, which know of the events with which they come, and by
+        which it teaches. It is still the space of the codes: a short training with a small learning rate hardly moves the
+        vectors of known items.
+        """
+        more = copy.copy(self)
+        more._scorer = self._going_on(context).fit_more(
+            context.split, overrides=overrides, run_folder=_run_folder(context), progress=context.progress
+        )
+        more._others, more._files = [], None
+        told = {key: more._scorer.facts[key] for key in ("epochs", "validation", "validation_before")}
+        return more, {**told, "fitted": self.scorers}
+
+    def _going_on(self, context: EventContext) -> Recommender:
+        """The scorer under the settings of the split that is gone on with."""
+        scorer = copy.copy(self.scorer)
+        scorer.recipe = scorer.recipe.model_copy(update={"data": DataSettings.model_validate(context.data)})
+        return scorer
+
     # ---- use ----------------------------------------------------------------------------------------------------
 
     @property
@@ -191,6 +225,14 @@ class ItemScorerVectors(ItemEncoder):
             raise DataError("the vectors of an item scorer are needed, and there is none yet: call fit first")
         return self._scorer
 
+    @property
+    def _table(self) -> ItemTable:
+        """The scorer's table: a fit asks for it in what errors are measured by, as vectors, start and teacher."""
+        scorer = self.scorer
+        if self._made is None or self._made[0] is not scorer:
+            self._made = scorer, table_of(scorer)
+        return self._made[1]
+
     @one_thread()
     def encode(self, items: pl.DataFrame) -> np.ndarray:
         """See :meth:`ItemEncoder.encode`.
@@ -200,7 +242,7 @@ class ItemScorerVectors(ItemEncoder):
         """
         scorer = self.scorer
         known = scorer.items.positions(items[Columns.ITEM])
-        vectors = table_of(scorer).comparable.cpu().numpy()[known]
+        vectors = self._table.comparable.cpu().numpy()[known]
         if scorer.takes_new_items:
             for rows in self._independent(items, known):
                 changed = items[rows]
@@ -234,7 +276,7 @@ class ItemScorerVectors(ItemEncoder):
         Raises:
             RecipeError: the scorer's network has none, or scores items by more than inner products.
         """
-        return _encoder_of(table_of(self.scorer).network, self.scorer.recipe)
+        return _encoder_of(self._table.network, self.scorer.recipe)
 
     def planned_encoder(self) -> HistoryEncoder | None:
         """See :meth:`ItemSpace.planned_encoder`; errors as of :meth:`history_encoder`."""
@@ -247,18 +289,11 @@ class ItemScorerVectors(ItemEncoder):
         """Vectors [..., d] of the embedding as vectors of the scorer, to be multiplied with those of users."""
         return (vectors @ self._back).astype(np.float32)
 
-    def teacher(self) -> ScorerTeacher:
-        """The scorers as somebody to learn from.
-
-        Raises:
-            DataError: several were fitted, and this comes from a model folder, which keeps the first.
-        """
-        if len(self._others) != self.scorers - 1:
-            raise DataError(
-                f"a model folder keeps the first of the {self.scorers} item scorers (embedding.scorers) that its network "
-                "learnt from; fit anew to learn from all"
-            )
-        return ScorerTeacher([table_of(scorer) for scorer in (self.scorer, *self._others)])
+    def teacher(self, items: pl.Series) -> ScorerTeacher:
+        """See :meth:`ItemSpace.teacher`: all scorers at a fit, the first where a model goes on learning."""
+        tables = [self._table, *map(table_of, self._others)]
+        self._made = None  # nothing asks for it afterwards, and of many items it is large
+        return ScorerTeacher(tables, [scorer.items.positions(items) for scorer in (self.scorer, *self._others)])
 
     # ---- save and load ------------------------------------------------------------------------------------------
 
@@ -301,11 +336,18 @@ class ItemScorerVectors(ItemEncoder):
 
     def _unpacked(self, files: dict[str, np.ndarray]) -> Recommender:
         scorer = packing.unpacked(files)
-        if len(self._into) != (width := table_of(scorer).vectors.shape[1]):
+        self._made = scorer, table_of(scorer)
+        if len(self._into) != (width := self._made[1].vectors.shape[1]):
             raise ModelFolderError(
                 f"the item scorer in the model folder has vectors of width {width}, the matrices {len(self._into)}"
             )
         return scorer
+
+
+def _run_folder(context: EventContext, number: int = 0) -> Path | None:
+    """Where checkpoints and logs of a scorer go, 0 for the first."""
+    name = f"item_scorer-{number + 1}" if number else "item_scorer"
+    return None if context.folder is None else context.folder / name
 
 
 def _prefix(number: int) -> str:

@@ -47,6 +47,7 @@ class FitTask:
         progress: show progress bars.
         watch: told the epoch and the score of every validation; of what is fitted first, it is told nothing.
         before: what is gone on from; None: nothing is.
+        overrides: settings that an update was told, for what goes on inside of a part by a recipe of its own.
     """
 
     recipe: Recipe
@@ -58,6 +59,7 @@ class FitTask:
     progress: bool
     watch: Watch | None = None
     before: Before | None = None
+    overrides: tuple[str, ...] = ()
 
     @cached_property
     def item_counts(self) -> np.ndarray:
@@ -136,6 +138,10 @@ class LearntPart:
                 f"the recommender {task.recipe.recommender!r} cannot go on learning, since its {type(self).__name__} "
                 "cannot; fit it anew on all events"
             )
+
+    def before_items(self, task: FitTask) -> Self:
+        """The part before the items of an update come to it: what tells where they belong has gone on learning."""
+        return self
 
     def fit_more(self, task: FitTask) -> Self:
         """The part that has gone on learning, or counted anew; this one is for the items of the task already."""

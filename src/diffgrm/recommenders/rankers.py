@@ -42,6 +42,21 @@ def item_features(parts: Parts, item_counts: np.ndarray, n_fitted: int) -> ItemF
     return ItemFeatures(codes, texts, torch.where(row < n_fitted, row, -1), torch.from_numpy(item_counts > 0))
 
 
+def neighbours_by_text(features: ItemFeatures, n_fitted: int) -> TextNeighbours:
+    """From whom items without training events borrow: those of nearest text, of J that were there at fit.
+
+    Args:
+        features: of all items, not on a GPU; where they have no texts, nobody borrows.
+    """
+    assert features.trained is not None
+    later = np.zeros((len(features) - n_fitted, 0))  # whoever they borrow from is found below
+    neighbours = TextNeighbours.alone(features.trained[:n_fitted].numpy()).grown(later, None)
+    if features.text is None:
+        return neighbours
+    texts, lonely = features.text.numpy(), np.flatnonzero(~neighbours.has_events)
+    return neighbours.changed(lonely, texts[lonely], texts)
+
+
 class Tables:
     """What ranking needs besides the network: the catalogue by its codes, which is built once.
 

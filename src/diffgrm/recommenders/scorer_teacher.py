@@ -18,10 +18,9 @@ from diffgrm.learning.batches import Batch
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
 from diffgrm.networks.contracts import ScoresItems, contract, encoded, lacks
-from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.rankers import item_features
+from diffgrm.recommenders.rankers import item_features, neighbours_by_text
 from diffgrm.recommenders.trained_network import network_of
 
 
@@ -30,24 +29,31 @@ class ScorerTeacher:
 
     Inner products of vectors that are put one behind the other add up, so that the mean of S scorers' scores, which the
     softmax makes the geometric mean of their probabilities, is one product of width d = S times theirs.
+
+    Args:
+        tables: of the scorers.
+        places: of each scorer [I], where it has the items that are asked about; one that went on may have them elsewhere.
     """
 
-    def __init__(self, tables: Sequence[ItemTable]) -> None:
-        self.tables = list(tables)
+    def __init__(self, tables: Sequence[ItemTable], places: Sequence[np.ndarray]) -> None:
+        self.tables, self.places = list(tables), [torch.tensor(place) for place in places]
+        assert all((place >= 0).all() for place in self.places), "an item scorer knows all items that it is asked about"
 
     def users(self, batch: Batch) -> Tensor:
         """[N, d] what they make of the targets' histories, without dropout."""
-        return torch.cat([self._asked(table, batch) for table in self.tables], -1) / len(self.tables)
+        asked = [self._asked(table, place, batch) for table, place in zip(self.tables, self.places, strict=True)]
+        return torch.cat(asked, -1) / len(asked)
 
-    def _asked(self, table: ItemTable, batch: Batch) -> Tensor:
-        device = batch.target.device
+    def _asked(self, table: ItemTable, place: Tensor, batch: Batch) -> Tensor:
+        device, vectors = batch.target.device, table.vectors  # made where the network was
         table.network.to(device)
         with torch.no_grad(), evaluating(table.network):
-            return users_of(table, batch, table.vectors.to(device)[batch.histories.items])
+            return users_of(table, batch, vectors.to(device)[place.to(device)[batch.histories.items]])
 
     def items(self, items: Tensor) -> Tensor:
         """[..., d] vectors of items at positions [...]."""
-        return torch.cat([table.comparable.to(items.device)[items] for table in self.tables], -1)
+        device, scorers = items.device, zip(self.tables, self.places, strict=True)
+        return torch.cat([table.comparable.to(device)[place.to(device)[items]] for table, place in scorers], -1)
 
 
 def users_of(table: ItemTable, batch: Batch, vectors: Tensor) -> Tensor:
@@ -73,11 +79,8 @@ def table_of(scorer: Recommender) -> ItemTable:
         )
     fitted = network_of(scorer.parts).sizes["n_items"]
     features = item_features(scorer.parts, scorer.item_counts, fitted)
-    neighbours = TextNeighbours.alone(scorer.item_counts[:fitted] > 0)
-    if (texts := features.text) is not None:
-        lonely = np.flatnonzero(~neighbours.has_events)
-        neighbours = neighbours.changed(lonely, texts[lonely].numpy(), texts.numpy())
-        neighbours = neighbours.grown(texts[fitted:].numpy(), texts[:fitted].numpy())
+    neighbours = neighbours_by_text(features, fitted)
+    features = features.to(next(network.parameters()).device)  # a GPU where it has taught there
     return ItemTable(network, features, Comparison.of(scorer.recipe.item_loss), neighbours)
 
 

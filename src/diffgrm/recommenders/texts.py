@@ -12,7 +12,7 @@ import polars as pl
 from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError
+from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.semantic_ids.embeddings.base import (
@@ -51,10 +51,8 @@ class TextVectors(LearntPart):
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         self.encoder, self._embedding = task.recipe.embedding.build(seed=task.recipe.seed), task.recipe.embedding
-        split, seed = task.split, task.recipe.seed
-        data, in_training = split.dataset, split.learnable
-        context = EventContext(split, task.recipe.data.model_dump(), seed, task.run_folder, task.resume, task.progress)
-        self.vectors = embed_items(self.encoder, data.item_table, in_training, context=context, given=data.given)
+        data, in_training = task.split.dataset, task.split.learnable
+        self.vectors = embed_items(self.encoder, data.item_table, in_training, context=_context(task), given=data.given)
 
     def fitted(self) -> None:
         """See :meth:`LearntPart.fitted`."""
@@ -64,15 +62,21 @@ class TextVectors(LearntPart):
             self.vectors = None
 
     def check_more(self, task: FitTask) -> None:
-        """See :meth:`LearntPart.check_more`; an item scorer in an embedding would have to go on first."""
+        """See :meth:`LearntPart.check_more`; an item scorer that the embedding is made of has to go on too."""
         if isinstance(self.encoder, ItemSpace):
-            raise DiffGRMError(
-                f"the recommender {task.recipe.recommender!r} cannot go on learning: its embedding is made of an item "
-                "scorer that was fitted on other events; fit it anew on all events"
-            )
+            self.encoder.check_more(_context(task), task.overrides)
+
+    def before_items(self, task: FitTask) -> Self:
+        """See :meth:`LearntPart.before_items`; an item scorer goes on, and vectors that are kept stay."""
+        if not isinstance(self.encoder, ItemSpace):
+            return self
+        more = copy.copy(self)
+        more.encoder, task.facts["item_scorer"] = self.encoder.fit_more(_context(task), task.overrides)
+        more._unit = None
+        return more
 
     def fit_more(self, task: FitTask) -> Self:
-        """See :meth:`LearntPart.fit_more`; the encoder stays as it was fitted."""
+        """See :meth:`LearntPart.fit_more`; other encoders stay as they were fitted."""
         return self
 
     def items_changed(self, change: ItemChange) -> Self:
@@ -124,6 +128,12 @@ class TextVectors(LearntPart):
                 self.vectors = check_embeddings(vectors, len(vectors))
             except DataError as error:
                 raise ModelFolderError(f"{path} is damaged: {error}") from error
+
+
+def _context(task: FitTask) -> EventContext:
+    """What an encoder that reads events may see."""
+    recipe = task.recipe
+    return EventContext(task.split, recipe.data.model_dump(), recipe.seed, task.run_folder, task.resume, task.progress)
 
 
 def text_vectors(change: ItemChange) -> np.ndarray:

@@ -34,7 +34,7 @@ from diffgrm.ranking.item_table import borrowing
 from diffgrm.recommenders import weights
 from diffgrm.recommenders.checks import check_all_taught, usable_device
 from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, Parts, part_of
-from diffgrm.recommenders.rankers import Tables, item_features, item_ranker
+from diffgrm.recommenders.rankers import Tables, item_features, item_ranker, neighbours_by_text
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors
@@ -115,16 +115,18 @@ class TrainedNetwork(LearntPart):
         return more
 
     def _begin_ids(self, task: FitTask, network: nn.Module) -> None:
-        """Let a network that goes on from here begin the ID embeddings of items that had no events until now."""
+        """Let a network that goes on from here begin the ID embeddings of items that had no events until now.
+
+        They begin at what the items of nearest text have, whether the recommender ranks items without events so or not.
+        """
         before = task.before
         assert before is not None
         fresh = np.flatnonzero((before.item_counts == 0) & (task.item_counts > 0))
         if len(fresh):
-            rows = torch.from_numpy(fresh)
-            features = item_features(before.parts, before.item_counts, self.sizes["n_items"]).of(rows)
-            scorers = before.parts.get("scorers")
-            borrowed = borrowing(scorers.neighbours, fresh) if isinstance(scorers, ItemScorers) else None
-            begin_ids(network, self.network, rows, features, borrowed)
+            rows, n_fitted = torch.from_numpy(fresh), self.sizes["n_items"]
+            features = item_features(before.parts, before.item_counts, n_fitted)
+            borrowed = borrowing(neighbours_by_text(features, n_fitted), fresh)
+            begin_ids(network, self.network, rows, features.of(rows), borrowed)
 
     def _train(self, task: FitTask) -> None:
         """Train the network, which is there, and note what came of it."""
@@ -229,7 +231,7 @@ class TrainedNetwork(LearntPart):
             ranking = self._ranking(task, items, recipe.validation_decoder.build(seed=recipe.seed))
         noising = recipe.noising.build(seed=recipe.seed) if "noising" in recipe.sections else None
         encoder = part_of(task.parts, "texts", TextVectors).encoder if "texts" in task.parts else None
-        teacher = encoder.teacher() if isinstance(encoder, ItemSpace) else None
+        teacher = encoder.teacher(task.split.dataset.items.series) if isinstance(encoder, ItemSpace) else None
         taught = any(part.options.get("teacher_weight") for part in recipe.objective.with_nested())
         if teacher is not None and taught and recipe.events.asks_when:
             _check_moments(network, [table.network for table in teacher.tables])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -119,8 +119,28 @@ class ItemSpace(Protocol):
         """Vectors [..., e] of the embedding as those that the scorer multiplies with users' vectors."""
         ...
 
-    def teacher(self) -> Any:
-        """The scorer, or several, as somebody to learn from, see :class:`diffgrm.learning.objectives.base.Teacher`."""
+    def teacher(self, items: pl.Series) -> Any:
+        """The scorer, or several, as somebody to learn from, see :class:`diffgrm.learning.objectives.base.Teacher`.
+
+        Args:
+            items: [I] ids of the items that are asked about, by position.
+        """
+        ...
+
+    def check_more(self, context: EventContext, overrides: Sequence[str]) -> None:
+        """Complain of what stands in the way of :meth:`fit_more`.
+
+        Raises:
+            DiffGRMError: the scorer cannot go on learning.
+        """
+        ...
+
+    def fit_more(self, context: EventContext, overrides: Sequence[str]) -> tuple[Self, dict[str, Any]]:
+        """The embedding whose scorer has gone on learning from events, and what the model card tells of that.
+
+        Args:
+            overrides: settings of the update.
+        """
         ...
 
 
