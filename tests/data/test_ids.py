@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffgrm.data import ids as ids_module
 from diffgrm.data.ids import IdMap, id_list
 from diffgrm.foundation.schema import DataError
 
@@ -53,9 +54,21 @@ def test_what_pandas_has_for_nothing_is_no_id():
     assert TEXTS.positions(pd.Series(["b", pd.NA, pd.NaT, 7], dtype=object)).tolist() == [2, -1, -1, 0]
 
 
-def test_few_of_many_are_found_as_well():
+def test_few_of_many_and_many_are_found():
     many = IdMap(pl.Series(range(1000)))
     assert many.positions(["7", 7, 7.5, True, "007", None]).tolist() == [7, 7, -1, -1, -1, -1]
+    asked = np.random.default_rng(0).integers(-500, 1500, 5000)
+    assert many.positions(asked).tolist() == [value if 0 <= value < 1000 else -1 for value in asked.tolist()]
+    assert IdMap(pl.Series([], dtype=pl.String)).positions(["a", "b"]).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_ids_whose_hashes_are_equal_are_told_apart(monkeypatch, texts):
+    monkeypatch.setattr(ids_module, "_hashes", lambda ids: ids.cast(pl.Int64).fill_null(3).to_numpy().astype(np.uint64) % 4)
+    known = IdMap(pl.Series(range(0, 60, 2)).cast(pl.String if texts else pl.Int64))
+    asked = [*range(61), None]
+    wanted = [value // 2 if value % 2 == 0 and value < 60 else -1 for value in asked[:-1]]
+    assert known.positions(asked).tolist() == [*wanted, -1]
 
 
 ids = st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8"))

@@ -14,7 +14,6 @@ from diffgrm.data.frames import as_series, is_frame, load_frame
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import DataError, did_you_mean, first_few
 
-FEW = 8  # ids are looked up one by one where they are fewer than this part of all
 WHOLE_NUMBER = r"^(0|-?[1-9][0-9]*)$"  # as Python spells it
 SPELLABLE = 2.0**53  # floats below it are the whole numbers they seem to be
 
@@ -30,7 +29,6 @@ class IdMap:
     def __init__(self, ids: pl.Series) -> None:
         forks.check()
         self._ids = ids.rename("id")
-        self._table = pl.DataFrame({"id": self._ids, "position": np.arange(len(ids), dtype=np.int64)})
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -49,20 +47,27 @@ class IdMap:
         """Positions [N] int64 of ids, -1 where unknown; an id matches by its spelling, see :func:`spelled`."""
         forks.check()
         wanted = spelled(ids, self.dtype).rename("id")
-        if len(wanted) == 0:
-            return np.empty(0, np.int64)
-        if len(wanted) < len(self) // FEW:
-            ids, positions = self._in_order
-            place = ids.search_sorted(wanted).to_numpy().clip(max=len(ids) - 1)
-            return np.where((ids.gather(place) == wanted).fill_null(False).to_numpy(), positions[place], -1)
-        joined = wanted.to_frame().join(self._table, on="id", how="left", maintain_order="left")
-        return joined["position"].fill_null(-1).to_numpy()
+        if len(wanted) == 0 or len(self) == 0:
+            return np.full(len(wanted), -1, np.int64)
+        hashes, positions = self._by_hash
+        asked = _hashes(wanted)
+        place, order = np.empty(len(asked), np.int64), np.argsort(asked)  # neighbours in memory one after the other
+        place[order] = np.searchsorted(hashes, asked[order]).clip(max=len(hashes) - 1)
+        found = positions[place]
+        same = (self._ids.gather(found) == wanted).fill_null(False).to_numpy()
+        if len(clash := np.flatnonzero(~same & (hashes[place] == asked))):  # another id has the same hash
+            table = pl.DataFrame({"id": self._ids, "position": np.arange(len(self))})
+            joined = wanted.gather(clash).to_frame().join(table, on="id", how="left", maintain_order="left")
+            found[clash] = joined["position"].fill_null(-1).to_numpy()
+            same[clash] = True
+        return np.where(same, found, -1)
 
     @cached_property
-    def _in_order(self) -> tuple[pl.Series, np.ndarray]:
-        """Ids in their own order, and the position of each: what a few of a million are looked up in."""
-        table = self._table.sort("id")
-        return table["id"], table["position"].to_numpy()
+    def _by_hash(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of all ids, sorted, and the position of each: found faster than texts are compared or tables joined."""
+        hashes = _hashes(self._ids)
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order
 
     def ids(self, positions: Iterable[int] | np.ndarray) -> list[Any]:
         """External ids at positions."""
@@ -71,6 +76,11 @@ class IdMap:
     def gather(self, positions: np.ndarray) -> pl.Series:
         """External ids at positions, as a series."""
         return self._ids.gather(np.asarray(positions, dtype=np.int64))
+
+
+def _hashes(ids: pl.Series) -> np.ndarray:
+    """[N] uint64, equal for equal ids within this process."""
+    return ids.hash().to_numpy()
 
 
 def is_id(value: Any) -> bool:
