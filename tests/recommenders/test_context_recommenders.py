@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from diffgrm import InteractionDataset, Recipe, evaluate, export_onnx, leave_one_out, load
+from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out, load
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError, TrainingError
@@ -200,20 +200,6 @@ def test_a_teacher_that_would_read_moments_otherwise_is_refused():
         RecipeError, match="objective.teacher_weight: of the network and its item scorer only one is causal"
     ):
         _check_moments(looking_ahead, [causal])
-
-
-def test_exports_and_jobs_in_batches_refuse_what_they_do_not_carry(told, tmp_path):
-    pytest.importorskip("onnx")
-    with pytest.raises(
-        RecipeError, match="its network is told of times or of columns of events or users, which exports do"
-    ):
-        export_onnx(told[0], tmp_path / "onnx")
-    pytest.importorskip("ray")
-    from diffgrm.apps.batch_jobs import recommend_batch
-
-    told[1].event_table().write_parquet(tmp_path / "events.parquet")
-    with pytest.raises(DataError, match="the section events of its recipe, which jobs in batches do not"):
-        recommend_batch(told[0].save(tmp_path / "model"), tmp_path / "events.parquet", tmp_path / "out")
 
 
 def test_a_strangers_profiles_are_checked(told, tmp_path):

@@ -50,7 +50,7 @@ VARIANTS = {
 def copy_graphs(source, monkeypatch):
     """Exports take the graphs of another export, which takes no time."""
 
-    def copy(_, folder, __):
+    def copy(_, folder, *__):
         for name in (ENCODE_HISTORY, DENOISE):
             (folder / name).write_bytes((source / name).read_bytes())
 

@@ -15,8 +15,10 @@ import polars as pl
 import pytest
 
 import diffgrm
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.recommenders.popularity import PopularityRecommender
 from helpers.recipes import small_recipe
+from helpers.worlds import EVERYTHING, fitted
 
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright.sync_api")
@@ -357,6 +359,43 @@ def test_a_model_that_ranks_whole_items_has_candidates_and_no_beam(visit, toy, t
         page.keyboard.press("Enter")
         wait_for_rows(page, 5)
         assert page.url.endswith("candidates=20")
+
+
+def test_a_model_that_is_told_times_and_columns_is_asked_with_them(visit, tmp_path):
+    told, _ = fitted(EVERYTHING)
+    with serving(told.save(tmp_path / "told")) as address:
+        page = visit(address, as_view([], k=7), width=360)
+        page.locator("#history .start button").nth(0).click()
+        page.locator("#history .chips .told input").first.wait_for()
+        wait_for_rows(page, 7)  # now, and of the user and of the event's device nothing is said
+        page.goto(address + "#" + urlencode(as_view(["i1", "i2"], k=8, seen="keep")))
+        page.reload()
+        wait_for_rows(page, 8)
+        page.locator("#at").fill("2030-01-05T09:00")
+        when = page.locator("#history .chips input")
+        expect(when.nth(1)).to_have_value("2030-01-05T09:00")
+        expect(when.nth(0)).to_have_value("2030-01-04T09:00")
+        when.nth(1).fill("2030-01-03T08:05")
+        expect(when.nth(0)).to_have_value("2030-01-02T08:05")
+        page.get_by_label("device of thing number 1").select_option("phone")
+        page.get_by_label("plan of the user").select_option("paid")
+        page.locator("#history .chips .title").first.focus()
+        page.keyboard.press("Alt+ArrowDown")
+        assert chips(page) == ["i2", "i1"] and page.get_by_label("device of thing number 1").input_value() == "phone"
+        times = ["2030-01-03T08:05", "2030-01-05T09:00"]  # that of i2 goes with it
+        assert [field.input_value() for field in when.all()] == times
+        history = [HistoryEvent("i2", time=times[0]), HistoryEvent("i1", time=times[1], values={"device": "phone"})]
+        asked = {"at": "2030-01-05T09:00", "profiles": {0: {"plan": "paid"}}, "exclude_seen": False}
+        wait_for_rows(page, 8)
+        wanted = told.recommend(history, 8, **asked).select("item_id", "score").rows()
+        assert [(item, score) for item, _, score in rows(page)] == wanted
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.reload()
+        wait_for_rows(page, 8)
+        assert [(item, score) for item, _, score in rows(page)] == wanted
+        assert page.get_by_label("plan of the user").input_value() == "paid"
+        when.nth(0).fill("2031-01-03T08:05")
+        expect(page.locator("#recommended .problem:visible")).to_contain_text("give histories oldest first")
 
 
 def test_another_model_in_the_folder_is_noticed(visit, folder):

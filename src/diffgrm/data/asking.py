@@ -16,9 +16,11 @@ from diffgrm.data.ids import IdMap
 from diffgrm.data.profiles import Profiles, profile_table, read_profiles
 from diffgrm.data.ragged import Ragged
 from diffgrm.data.times import A_DAY, A_SECOND, FIRST, LAST, in_seconds, read_times
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, first_few
 
 NOW = "now"
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 EXPECTED = "a date-time (UTC where it names no offset), a number as the timestamps are, ISO (2024-01-31T09:30:00), or 'now'"
 
 
@@ -64,11 +66,7 @@ def with_moments(user_ids: pl.Series, histories: Ragged, at: Any) -> Ragged:
     settings, times = histories.marks.settings, histories.marks.times
     if at is None:
         return histories
-    if not settings.asks_when:
-        raise DataError(
-            "at= says when recommendations are asked for, of which the model is told nothing (events.time_inputs names no "
-            "recency, hour or weekday); leave it out"
-        )
+    _check_asked_when(settings)
     assert times is not None
     newest = np.asarray(times[histories.offsets[1:] - 1])
     moments = newest.copy()
@@ -88,6 +86,26 @@ def with_moments(user_ids: pl.Series, histories: Ragged, at: Any) -> Ragged:
             "moment that is asked for, or a later moment"
         )
     return replace(histories, facts=replace(histories.facts, moments=moments))
+
+
+def moment_of(at: Any, settings: EventSettings) -> datetime.datetime:
+    """One moment, in UTC, at which lists of all users are asked for.
+
+    Raises:
+        DataError: a time that cannot be read, that does nothing, or several.
+    """
+    _check_asked_when(settings)
+    if isinstance(at, Mapping):
+        raise DataError(f"at= is a mapping of {len(at)} users; expected one time for all: {EXPECTED}")
+    return EPOCH + datetime.timedelta(seconds=seconds_of(at, settings.time_unit, "at"))
+
+
+def _check_asked_when(settings: EventSettings) -> None:
+    if not settings.asks_when:
+        raise DataError(
+            "at= says when recommendations are asked for, of which the model is told nothing (events.time_inputs names no "
+            "recency, hour or weekday); leave it out"
+        )
 
 
 def with_profiles(user_ids: pl.Series, histories: Ragged, given: Any, stored: Profiles | None, named: bool) -> Ragged:

@@ -90,12 +90,7 @@ def code_events(events: EventRows, items: IdMap, unknown: Unknown, room: Room | 
         DataError: unusable rows, or none that is an event; unknown items, where they are refused; no times, where networks
             are told of them.
     """
-    if events.settings.time_inputs and not events.timed:
-        raise DataError(
-            f"networks are told of times (events.time_inputs={list(events.settings.time_inputs)}), but the {WHAT} has no "
-            f"column {Columns.TIMESTAMP!r}; name yours with columns={{'{Columns.TIMESTAMP}': 'YOUR_NAME'}} (command line: "
-            f"--column {Columns.TIMESTAMP}=YOUR_NAME)"
-        )
+    check_timed(events)
     room = room or (lambda _, length, kind: mapped.room(length, kind))
     found = _first_pass(events, items)
     if unknown == "refuse":
@@ -121,6 +116,20 @@ def code_events(events: EventRows, items: IdMap, unknown: Unknown, room: Room | 
     marks = marks_of(events.settings, placed, found.time_type)
     beside_them = marks, _report(events, marks, end)
     return Events(items, users.series, offsets, placed["items"], times, found.time_type, found.strange, *beside_them)
+
+
+def check_timed(events: EventRows) -> None:
+    """Make sure that events have times where networks are told of them.
+
+    Raises:
+        DataError: they have none.
+    """
+    if events.settings.time_inputs and not events.timed:
+        raise DataError(
+            f"networks are told of times (events.time_inputs={list(events.settings.time_inputs)}), but the {WHAT} has no "
+            f"column {Columns.TIMESTAMP!r}; name yours with columns={{'{Columns.TIMESTAMP}': 'YOUR_NAME'}} (command line: "
+            f"--column {Columns.TIMESTAMP}=YOUR_NAME)"
+        )
 
 
 def marks_of(settings: EventSettings, arrays: Mapping[str, np.ndarray], time_type: pl.DataType | None) -> Marks:
@@ -204,7 +213,7 @@ def _first_pass(events: EventRows, items: IdMap) -> _Found:
         time = None
         block = {beside[name]: frame[name].to_numpy() for name in beside if name in frame.columns}
         if events.timed:
-            time, time_type = _physical(frame[Columns.TIMESTAMP])
+            time, time_type = physical(frame[Columns.TIMESTAMP])
             block["times"] = time
         block["items"] = found = items.positions(frame[Columns.ITEM])
         for name, column in block.items():
@@ -222,7 +231,7 @@ def _first_pass(events: EventRows, items: IdMap) -> _Found:
     return _Found(users.table(), strange.table(), columns, time_type)
 
 
-def _physical(column: pl.Series) -> tuple[np.ndarray, pl.DataType]:
+def physical(column: pl.Series) -> tuple[np.ndarray, pl.DataType]:
     """Times as numbers in the same order, and what they are of; numbers that NumPy has not as Float64."""
     if column.dtype == pl.Decimal or column.dtype == pl.Int128:
         column = column.cast(pl.Float64)

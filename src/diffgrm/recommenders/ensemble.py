@@ -19,6 +19,7 @@ from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.ranking.score_fusion import ScoreFusion, highest_probability
 from diffgrm.recommenders import inner, packing
 from diffgrm.recommenders.base import Recommender
+from diffgrm.recommenders.fitting import check_context
 from diffgrm.recommenders.neighbours import check_model
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, part_of
 
@@ -32,6 +33,8 @@ class Members(LearntPart):
     Attributes:
         recommenders: in order; there once they are fitted or loaded.
     """
+
+    reads_context = True  # each of them does
 
     def __init__(self) -> None:
         self.recommenders: list[Recommender] = []
@@ -56,6 +59,9 @@ class Members(LearntPart):
             else inner.planned(member, task.recipe, "model.members")
             for member in named
         ]
+        for number, recommender in enumerate(self.recommenders):
+            if not isinstance(named[number], str):  # those of folders have been fitted with the same events
+                check_context(recommender.recipe, recommender.new_parts())
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""

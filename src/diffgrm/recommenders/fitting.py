@@ -87,7 +87,7 @@ def learn_from(
     """The same from a split that is made already, of whatever kind."""
     started, dataset, facts = time.perf_counter(), split.dataset, facts_of(split)
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress, watch)
-    _check_context(recipe, parts)
+    check_context(recipe, parts)
     for part in parts.values():
         part.check(task)
     for part in parts.values():
@@ -98,7 +98,7 @@ def learn_from(
     return Learnt(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts), facts, split)
 
 
-def _check_context(recipe: Recipe, parts: Parts) -> None:
+def check_context(recipe: Recipe, parts: Parts) -> None:
     """Refuse to tell of times and columns where nothing would be told of them.
 
     Raises:

@@ -11,6 +11,7 @@ import polars as pl
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.ids import IdMap
 from diffgrm.data.profiles import Profiles
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns, ModelFolderError
 from diffgrm.foundation.storage import read_parquet, write_parquet
@@ -45,21 +46,26 @@ class UserProfiles(LearntPart):
 
     def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        table, named = read_parquet(folder / FILE), recipe.events.user_columns
-        columns = {str(number): pl.Int16() for number in range(len(named))}
-        ids = table.columns[:1] == [Columns.USER] and table[Columns.USER].dtype in (pl.String, pl.Int64)
-        if not ids or dict(table.schema.items() - {(Columns.USER, table[Columns.USER].dtype)}) != columns:
-            raise ModelFolderError(f"{folder / FILE} has the columns {table.schema}; expected user_id and {columns}")
-        numbers = table.select(list(columns)).to_numpy()
-        most = np.array([len(values) for values in named.values()])
-        users = table[Columns.USER]
-        if (
-            table.null_count().sum_horizontal()[0]
-            or users.is_duplicated().any()
-            or ((numbers < 0) | (numbers > most)).any()
-        ):
-            raise ModelFolderError(f"{folder / FILE} has users twice, nulls, or numbers of values that the recipe lacks")
-        self.profiles = Profiles(IdMap(users), numbers)
+        self.profiles = read_kept(folder, recipe.events)
+
+
+def read_kept(folder: Path, settings: EventSettings) -> Profiles:
+    """The profiles that stand in a folder of a model or of an export.
+
+    Raises:
+        ModelFolderError: they are damaged, or none of these settings.
+    """
+    table, named = read_parquet(folder / FILE), settings.user_columns
+    columns = {str(number): pl.Int16() for number in range(len(named))}
+    ids = table.columns[:1] == [Columns.USER] and table[Columns.USER].dtype in (pl.String, pl.Int64)
+    if not ids or dict(table.schema.items() - {(Columns.USER, table[Columns.USER].dtype)}) != columns:
+        raise ModelFolderError(f"{folder / FILE} has the columns {table.schema}; expected user_id and {columns}")
+    numbers = table.select(list(columns)).to_numpy()
+    most = np.array([len(values) for values in named.values()])
+    users = table[Columns.USER]
+    if table.null_count().sum_horizontal()[0] or users.is_duplicated().any() or ((numbers < 0) | (numbers > most)).any():
+        raise ModelFolderError(f"{folder / FILE} has users twice, nulls, or numbers of values that the recipe lacks")
+    return Profiles(IdMap(users), numbers)
 
 
 def user_parts(recipe: Recipe) -> dict[str, LearntPart]:

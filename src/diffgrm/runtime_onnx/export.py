@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from diffgrm.data.context import input_sizes
 from diffgrm.foundation import model_folder, registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError, bullet_list
@@ -28,8 +29,10 @@ from diffgrm.networks.contracts import (
     PairsDigits,
     ScoresItems,
     contract,
+    entered,
     lacks,
 )
+from diffgrm.networks.inputs import Histories
 from diffgrm.networks.memory import Memory
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.ranking.ranker import Ranker
@@ -42,6 +45,7 @@ from diffgrm.recommenders.saving import RECIPE
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import SIDS, Identifiers
 from diffgrm.recommenders.trained_network import network_of
+from diffgrm.recommenders.user_profiles import user_parts
 from diffgrm.runtime_onnx.network import DENOISE, ENCODE_HISTORY, Network
 from diffgrm.runtime_onnx.recommender import COMPARABLE, ITEM_VECTORS, PAIRS, VECTORS
 
@@ -75,11 +79,15 @@ class EncodeHistory(nn.Module):
         self.encode = contract(network, EncodesHistories).encode_history
         self.user_vectors = contract(network, ScoresItems).user_vectors
 
-    def forward(self, vectors: Tensor, places: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
-        """Vectors [M, d], places [B, S], valid [B, S] -> keys and values [L, B, heads, S, d/heads] of L layers, the
-        vectors [B, d] of users, ready to be multiplied with those of items; and ``more``, the newest states [B, d] and
-        numbers [B, r] for pairs of digits."""
-        memory: Memory = self.encode(vectors, places, valid)
+    def memory(self, vectors: Tensor, places: Tensor, valid: Tensor, context: Tensor | None = None) -> Memory:
+        """Vectors [M, d], places [B, S], valid [B, S], context [B, S, C] where it is told -> memory."""
+        entering = entered(self.network, vectors, Histories(places, places, valid, context=context))
+        return self.encode(*entering, valid)
+
+    def forward(self, vectors: Tensor, places: Tensor, valid: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The same -> keys and values [L, B, heads, S, d/heads] of L layers, the vectors [B, d] of users, ready to be
+        multiplied with those of items; and ``more``, the newest states [B, d] and numbers [B, r] for pairs of digits."""
+        memory = self.memory(vectors, places, valid, context)
         users, further = self.comparison.users(self.user_vectors(memory)), {"newest": self._newest, "pairs": self._pairs}
         return torch.stack(memory.keys), torch.stack(memory.values), users, *(further[name](memory) for name in self.more)
 
@@ -131,12 +139,13 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
     _check_installed()
     model_folder.check_target(folder, model_folder.EXPORT)
     recipe, catalogue = recommender.recipe.portable(), recommender.catalogue
-    settings = {"max_len": contract(ranker.network, EncodesHistories).max_len}
-    more = _asked_of_encoder(recipe, ranker.items)
+    network = contract(ranker.network, EncodesHistories)
+    settings = {"max_len": network.max_len, "causal": network.causal}
+    told, more = input_sizes(recipe.events) if recipe.events.tells_context else [], _asked_of_encoder(recipe, ranker.items)
     facts = {"recommender": recipe.recommender, "facts": recommender.facts, "onnx": settings}
     with model_folder.writing(folder, facts, model_folder.EXPORT) as new:
-        _write_graphs(ranker.items, new, more)
-        _check_graphs(ranker.items, new, more)
+        _write_graphs(ranker.items, new, more, told)
+        _check_graphs(ranker.items, new, more, told)
         vectors = {VECTORS: ranker.items.vectors.numpy()}
         if (pairs := ranker.items.pair_vectors) is not None:
             vectors[PAIRS] = pairs.numpy()
@@ -145,6 +154,8 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
             if ranker.items.comparable is not ranker.items.vectors:
                 vectors[COMPARABLE] = ranker.items.comparable.numpy()
         State(vectors).save(new / ITEM_VECTORS)
+        for part in user_parts(recipe):
+            recommender.parts[part].save(new)
         part_of(recommender.parts, "sids", Identifiers).semantic_ids.save(new / SIDS)
         rows = catalogue.table.drop(Columns.TEXT).with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable))
         lifted = recipe.decoding.name == "one_pass"
@@ -199,11 +210,6 @@ def _check_method(recipe: Recipe) -> None:
         problems.append("it has no semantic IDs")
     if recipe.events.n_inputs:
         problems.append("its network is told types of events, which exports do not have; fit with events.type_input=false")
-    if recipe.events.tells_context:
-        problems.append(
-            "its network is told of times or of columns of events or users, which exports do not have; fit without "
-            "events.time_inputs, events.event_columns and events.user_columns"
-        )
     if problems:
         raise RecipeError(
             f"the recommender {recipe.recommender!r} cannot be exported to ONNX, as 'diffgrm' and 'hybrid' can:\n"
@@ -244,16 +250,17 @@ def _check_installed() -> None:
             raise MissingExtraError(package, "onnx", "diffgrm export") from error
 
 
-def _write_graphs(items: ItemTable, folder: Path, more: tuple[str, ...]) -> None:
+def _write_graphs(items: ItemTable, folder: Path, more: tuple[str, ...], told: list[int]) -> None:
     """Trace both functions with every size left open that a question decides.
 
     Args:
         more: see :class:`EncodeHistory`.
+        told: how many values each input of the context has.
     """
     network = contract(items.network, EncodesHistories)
     users, distinct, questions, unknown = Dim("users"), Dim("items"), Dim("questions"), Dim("unknown")
     length = Dim("length", max=network.max_len) if network.max_len > 1 else None
-    example = _question(items, users=2, distinct=4, length=min(3, network.max_len), questions=3)
+    example = _question(items, 2, 4, min(3, network.max_len), questions=3, told=told)
     encode_history, denoise = EncodeHistory(items.network, items.comparison, more), Denoise(items.network)
     with torch.no_grad():
         keys, values, _, *found = encode_history(**example.history)
@@ -263,7 +270,7 @@ def _write_graphs(items: ItemTable, folder: Path, more: tuple[str, ...]) -> None
     _write_graph(
         encode_history,
         example.history,
-        {"vectors": {0: distinct}, "places": one_row_a_user, "valid": one_row_a_user},
+        {name: {0: distinct} if name == "vectors" else one_row_a_user for name in example.history},
         ["keys", "values", "users", *more],
         folder / ENCODE_HISTORY,
     )
@@ -291,8 +298,12 @@ class _Question(NamedTuple):
     partial: dict[str, Tensor]
 
 
-def _question(items: ItemTable, users: int, distinct: int, length: int, questions: int) -> _Question:
-    """Some histories, of which the first is of one item, and some partial SIDs of which the first digit is unknown."""
+def _question(items: ItemTable, users: int, distinct: int, length: int, questions: int, told: list[int]) -> _Question:
+    """Some histories, of which the first is of one item, and some partial SIDs of which the first digit is unknown.
+
+    Args:
+        told: how many values each input of the context has.
+    """
     digits, width = contract(items.network, DenoisesPlaces).digits, items.vectors.shape[1]
     n, K = digits.n_digits, digits.codebook_size
     history = {
@@ -301,6 +312,10 @@ def _question(items: ItemTable, users: int, distinct: int, length: int, question
         "valid": torch.ones(users, length, dtype=torch.bool),
     }
     history["valid"][0, 1:] = False
+    if told:
+        sizes = torch.tensor(told)
+        first = sizes.cumsum(0) - sizes  # of its rows in the table of all inputs
+        history["context"] = (torch.arange(users * length)[:, None] % sizes + first).view(users, length, -1)
     codes = (torch.arange(users * questions * n) % K).view(users, questions, n)
     mask = (torch.arange(n) == 0).expand(users, questions, n).contiguous()
     wanted = (torch.arange(questions) * n).expand(users, questions).contiguous()
@@ -344,7 +359,7 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_graphs(items: ItemTable, folder: Path, more: tuple[str, ...]) -> None:
+def _check_graphs(items: ItemTable, folder: Path, more: tuple[str, ...], told: list[int]) -> None:
     """Make sure that the graphs say what the network says, for sizes that they were not traced with.
 
     Raises:
@@ -354,10 +369,10 @@ def _check_graphs(items: ItemTable, folder: Path, more: tuple[str, ...]) -> None
     denoise, encode = contract(network, Denoises).denoise, EncodeHistory(network, items.comparison, more)
     longest = contract(network, EncodesHistories).max_len
     for users, distinct, length, questions in ((1, 1, 1, 5), (3, 5, min(2, longest), 1)):
-        history, partial = _question(items, users, distinct, length, questions)
+        history, partial = _question(items, users, distinct, length, questions, told)
         codes, mask = partial["codes"], partial["mask"]
         with torch.no_grad():
-            memory = encode.encode(*history.values())
+            memory = encode.memory(**history)
             _, _, users, *rest = encode(**history)
             wanted = {"users' vectors": users, "logits": denoise(codes, mask, memory), **dict(zip(more, rest, strict=True))}
         try:

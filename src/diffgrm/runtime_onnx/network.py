@@ -15,6 +15,7 @@ from diffgrm.foundation.schema import MissingExtraError, ModelFolderError
 from diffgrm.foundation.storage import regular
 
 ENCODE_HISTORY, DENOISE = "encode_history.onnx", "denoise.onnx"
+CONTEXT = "context"  # an input of the first, where the network is told of times or of columns of events or users
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,24 @@ class Network:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self._encode_history, self._denoise = (_session(folder / name, threads) for name in (ENCODE_HISTORY, DENOISE))
 
-    def encode_history(self, vectors: np.ndarray, places: np.ndarray, valid: np.ndarray) -> Memory:
+    @property
+    def takes_context(self) -> bool:
+        """Whether it is told of the context of histories."""
+        return CONTEXT in [one.name for one in self._encode_history.get_inputs()]
+
+    def encode_history(
+        self, vectors: np.ndarray, places: np.ndarray, valid: np.ndarray, context: np.ndarray | None = None
+    ) -> Memory:
         """Histories -> memory.
 
         Args:
             vectors: [M, d] float32 of the distinct items of the histories.
             places: [B, S] int64, which of them stands where, oldest first.
             valid: [B, S] bool, true for the first places of each row, at least one a row.
+            context: [B, S, C] int64, what is told of each place besides; None: nothing.
         """
         given = {"vectors": vectors, "places": places, "valid": valid}
+        given |= {} if context is None else {CONTEXT: context}
         found = _run(self._encode_history, given, ("keys", "values", "users"))
         return Memory(found["keys"], found["values"], valid, found["users"], found.get("newest"), found.get("pairs"))
 

@@ -10,10 +10,13 @@ import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
+from diffgrm.data.asking import with_moments, with_profiles
 from diffgrm.data.collate import in_batches
-from diffgrm.data.histories import read_histories
+from diffgrm.data.frames import is_list
+from diffgrm.data.histories import HistoryEvent, read_histories
 from diffgrm.data.ids import IdMap
 from diffgrm.data.marks import PLAIN
+from diffgrm.data.profiles import Profiles
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.parts import as_part, read_scorers
@@ -35,8 +38,9 @@ from diffgrm.recommenders.parts import of_all_items
 from diffgrm.recommenders.saving import RECIPE
 from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import SIDS
+from diffgrm.recommenders.user_profiles import read_kept
 from diffgrm.runtime_onnx.decoding import BeamSearch, Decoding, chosen_width
-from diffgrm.runtime_onnx.network import Network
+from diffgrm.runtime_onnx.network import CONTEXT, Network
 from diffgrm.runtime_onnx.numpy_catalogue import Catalogue, Excluded
 from diffgrm.runtime_onnx.one_pass import OnePass
 from diffgrm.runtime_onnx.proposals import ItemProposals
@@ -64,6 +68,9 @@ class OnnxRecommender:
         max_len: most recent history items that are looked at.
         decoding: how items are found.
         item_table: rows of all items, whose columns rules may go by.
+        events: how histories are read, and what the network is told of them.
+        causal: whether it is; see :class:`diffgrm.data.context.Context`.
+        profiles: what is kept of users; None where the network is told nothing of them.
     """
 
     def __init__(
@@ -76,9 +83,12 @@ class OnnxRecommender:
         decoding: Decoding,
         item_table: pl.DataFrame,
         events: EventSettings = PLAIN,
+        causal: bool = False,
+        profiles: Profiles | None = None,
     ) -> None:
         self.items, self.decoding, self.item_table, self.events = items, decoding, item_table, events
         self._network, self._catalogue, self._vectors, self._max_len = network, catalogue, vectors, max_len
+        self._causal, self._profiles = causal, profiles
         self._recommendable = None if catalogue.recommendable.all() else catalogue.recommendable
         self._restricted: dict[bytes, Catalogue] = {}  # by the last filters; their tables are worth keeping
         self._ruled: ItemRules | None = None  # the last rules that were asked for
@@ -93,6 +103,8 @@ class OnnxRecommender:
         without: Any = None,
         rules: Any = None,
         on_empty: Literal["error", "skip"] = "error",
+        at: Any = None,
+        profiles: Any = None,
         progress: Callable[[int], None] | None = None,
     ) -> pl.DataFrame:
         """The k best items for each history; arguments, answer and errors as of ``Recommender.recommend``, which see.
@@ -104,7 +116,9 @@ class OnnxRecommender:
         ruled = self.item_rules(rules)
         where = None if ruled is None else ruled.where
         candidates = candidate_items(self.items, self._recommendable, k, only, without, where)
-        user_ids, positions = read_histories(histories, self.items, on_empty, self.events)
+        user_ids, rows = read_histories(histories, self.items, on_empty, self.events)
+        named = not is_list(histories)
+        positions = with_profiles(user_ids, with_moments(user_ids, rows, at), profiles, self._profiles, named)
         query = Query(positions, k, exclude_seen, candidates, progress)
         if ruled is None:
             found, scores = self._rank(query)
@@ -137,8 +151,10 @@ class OnnxRecommender:
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         logits = catalogue.n_digits * catalogue.codebook_size * self.decoding.rows(len(catalogue), k)  # of a user
-        for users, (distinct, places, valid, *_) in in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits)):
-            memory, own = self._network.encode_history(self._vectors[distinct], places, valid), histories.rows(users)
+        batches = in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits), self._causal)
+        for users, (distinct, places, valid, _, context) in batches:
+            memory = self._network.encode_history(self._vectors[distinct], places, valid, context)
+            own = histories.rows(users)
             excluded = Excluded(own.seen(), len(self.items)) if query.exclude_seen else None
             task = Task(self._network, memory, catalogue, k, excluded, offsets=query.offsets)
             items[users], scores[users] = self.decoding.decode(task, own)
@@ -180,6 +196,7 @@ def load_onnx(
         recipe = read_yaml(regular(place / RECIPE, LONGEST).read_text(encoding="utf-8"))
         try:
             arrays, max_len = State.load(place / ITEM_VECTORS).arrays, manifest["onnx"]["max_len"]
+            causal = manifest["onnx"].get("causal", False)  # which older exports, that are told nothing, do not say
             for array in arrays.values():
                 of_all_items(array, table.height, place / ITEM_VECTORS)
             vectors, decoding = arrays[VECTORS], _decoding(place, recipe, arrays, width)
@@ -192,10 +209,17 @@ def load_onnx(
             raise ModelFolderError(f"{place} is damaged: {error} is missing in it; export the model again") from error
         if type(max_len) is not int or max_len < 1:
             raise ModelFolderError(f"{place} is damaged: its max_len is {max_len!r}; expected a whole number from 1")
+        if type(causal) is not bool:
+            raise ModelFolderError(f"{place} is damaged: its causal is {causal!r}; expected true or false")
         items, network = IdMap(table[Columns.ITEM]), Network(place, threads)
         events = _section(place, recipe, "events", EventSettings)
-        recommender = OnnxRecommender(network, catalogue, items, vectors, max_len, decoding, table, events)
-        recommender.recommend([items.ids([0])], k=1, exclude_seen=False)  # the graphs take what the files hold
+        if events.tells_context and not network.takes_context:
+            raise ModelFolderError(f"{place} is damaged: its graph takes no {CONTEXT}, of which its recipe tells networks")
+        profiles = read_kept(place, events) if events.user_columns else None
+        read = vectors, max_len, decoding, table, events, causal, profiles
+        recommender = OnnxRecommender(network, catalogue, items, *read)
+        one = HistoryEvent(items.ids([0])[0], time=0)
+        recommender.recommend([[one]], k=1, exclude_seen=False)  # the graphs take what the files hold
         return recommender
 
     return model_folder.read(place, take, model_folder.EXPORT, trust_code)

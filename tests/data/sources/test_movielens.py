@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from diffgrm import movielens
+from diffgrm.data.sources.movielens import movielens_users
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, DownloadError
 from helpers.published import column, events, sizes, zipped
@@ -45,6 +46,7 @@ def server():
                 + film_100k(30, "unknown", "unknown")
                 + film_100k(31, "Unseen (1995)")
             ).encode("latin-1"),
+            "ml-100k/u.user": "196|17|M|writer|55105\n22|25|F|none|T8H1N\n7|56|M|doctor|05201\n",
         },
         "ml-1m.zip": {
             "ml-1m/ratings.dat": "1::1193::5::978300760\n1::661::3::978302109\n1::914::3::978300760\n"
@@ -54,6 +56,7 @@ def server():
                 "914::My Fair Lady: A Musical (1964)::Musical|Romance\n"
                 "1193::Cit\u00e9 des enfants perdus, La (1995)::Adventure|Sci-Fi\n"
             ).encode("latin-1"),
+            "ml-1m/users.dat": "1::F::1::10::48067\n2::M::56::16::70072\n3::M::45::15::55117\n",
         },
         "ml-10m.zip": {  # in a folder of another name, and in UTF-8
             "ml-10M100K/ratings.dat": "1::122::5::838985046\n1::185::4.5::838983525\n2::122::0.5::868244562\n",
@@ -130,6 +133,44 @@ def test_ratings_choose_events_or_weigh_them(load, size):
     high = {user: [item for item, rating in rows if rating >= 4] for user, rows in wanted.items()}
     assert {user: [row[0] for row in rows] for user, rows in by_user(liked).items()} == {u: i for u, i in high.items() if i}
     assert liked.n_items == weighed.n_items and "below 4.0 (events.min_rating)" in str(liked.report)
+
+
+def test_what_is_told_of_users_is_a_table_of_its_own(server, tmp_path):
+    table = movielens_users("100K", cache=tmp_path, base_url=server.url, checksum=None)
+    assert table.columns == ["user_id", "gender", "age_group", "age", "occupation", "zip"]
+    assert table.rows() == [
+        ("196", "M", "under 18", "17", "writer", "55105"),
+        ("22", "F", "25-34", "25", "none", "T8H1N"),
+        ("7", "M", "56 and over", "56", "doctor", "05201"),
+    ]
+    table = movielens_users("1m", cache=tmp_path, base_url=server.url, checksum=None)
+    assert table.columns == ["user_id", "gender", "age_group", "occupation", "zip"]
+    assert table.rows() == [
+        ("1", "F", "under 18", "10", "48067"),
+        ("2", "M", "56 and over", "16", "70072"),
+        ("3", "M", "45-49", "15", "55117"),
+    ]
+    with pytest.raises(DataError, match="MovieLens 20m tells nothing of users; 100k, 1m do"):
+        movielens_users("20m", cache=tmp_path, base_url=server.url)
+    server.files["ml-1m.zip"] = zipped({"ml-1m/users.dat": "1::F\n"})
+    with pytest.raises(DownloadError, match="is damaged, or not the MovieLens archive"):
+        movielens_users("1m", cache=tmp_path / "other", base_url=server.url, checksum=None)
+
+
+@pytest.mark.parametrize("size", ["100k", "1m"])
+def test_networks_can_be_told_of_users(load, size):
+    told = EventSettings(user_columns={"gender": ["F", "M"], "age_group": ["under 18", "25-34"]})
+    dataset = load(size, checksum=None, events=told)
+    numbers = dict(zip(dataset.users.series, dataset.events.facts.columns.tolist(), strict=True))
+    assert numbers == {"100k": {"196": [2, 1], "22": [1, 2]}, "1m": {"1": [1, 1], "2": [2, 0]}}[size]
+    with pytest.raises(DataError, match="(?s)the table of users has columns .*expected column 'sex'"):
+        load(size, checksum=None, events=EventSettings(user_columns={"sex": ["F"]}))
+
+
+def test_sizes_without_users_say_so_before_anything_is_fetched(server, load):
+    with pytest.raises(DataError, match="names 'gender', but movielens-20m has no table of users; leave it out, or give"):
+        load("20m", events=EventSettings(user_columns={"gender": ["F"]}))
+    assert not server.requests
 
 
 def by_user(dataset):

@@ -4,6 +4,7 @@ import pytest
 
 from diffgrm.data.sources import listing
 from diffgrm.data.sources.listing import SOURCES, load_source
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError
 
 
@@ -69,3 +70,10 @@ def test_a_name_that_is_none_gets_a_hint(name, message):
     with pytest.raises(DataError) as error:
         load_source(name)
     assert str(error.value).startswith(message)
+
+
+def test_tables_of_users_are_those_of_movielens_and_others_have_none():
+    assert [name for name, source in SOURCES.items() if source.users is not None] == ["movielens-100k", "movielens-1m"]
+    assert listing.user_table_of("toy") is None
+    with pytest.raises(DataError, match="names 'gender', but toy storefront has no table of users"):
+        load_source("toy", EventSettings(user_columns={"gender": ["F"]}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from diffgrm.apps.batch_jobs.job_folder import Parts
-from diffgrm.apps.batch_jobs.user_events import events_of_bucket
+from diffgrm.apps.batch_jobs.user_events import events_of_bucket, histories_of
+from diffgrm.data.profiles import Profiles, read_profiles
 from diffgrm.foundation import model_folder
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, ModelFolderError
 from diffgrm.ranking.rules import Rules
+
+WITH_PROFILE = "users_with_profile"
 
 if TYPE_CHECKING:
     from diffgrm.recommenders import Recommender
@@ -31,6 +36,8 @@ class Question:
         version: :func:`diffgrm.foundation.model_folder.fingerprint` of that.
         only, without: tables of item ids, or None.
         rules: of the lists.
+        at: when they are asked for; None: at each user's newest event.
+        profiles: a table of users, or None.
     """
 
     model: Path
@@ -41,6 +48,8 @@ class Question:
     only: Path | None
     without: Path | None
     rules: Rules | None
+    at: datetime.datetime | None
+    profiles: Path | None
     precision: Literal["32", "bf16"]
     trust_code: Trust
 
@@ -67,6 +76,7 @@ class Ranking:
 
     Attributes:
         events: by bucket, in ``pieces`` files; as_text: see :func:`events_of_bucket`.
+        settings: how the events were read.
         batch_size: users that are ranked for at once.
         device: of PyTorch.
         parts: what is written.
@@ -76,6 +86,7 @@ class Ranking:
     events: Parts
     pieces: int
     as_text: bool
+    settings: EventSettings
     batch_size: int
     device: str
     parts: Parts
@@ -85,23 +96,34 @@ class Ranking:
         from diffgrm.recommenders import load  # and PyTorch, which workers of other tasks need not wait for
 
         recommender = load(self.question.model, trust_code=self.question.trust_code).override(self.question.overrides)
-        return partial(self._write, recommender.to(self.device, self.question.precision))
+        recommender = recommender.to(self.device, self.question.precision)
+        return partial(self._write, recommender, *self._profiles(recommender))
 
-    def _write(self, recommender: Recommender, number: int) -> None:
+    def _profiles(self, recommender: Recommender) -> tuple[Profiles | None, Profiles | None]:
+        """What is known of users; and what of it the job was given."""
+        kept, table = recommender.profiles, self.question.profiles
+        if kept is None or table is None:
+            return kept, None
+        given = read_profiles(table, recommender.recipe.events)
+        return kept.with_newer(given), given
+
+    def _write(self, recommender: Recommender, profiles: Profiles | None, given: Profiles | None, number: int) -> None:
         started = time.perf_counter()
         self.question.check_model()
         events = events_of_bucket(self.events, self.pieces, number, self.as_text)
         known = events.filter(pl.Series(recommender.items.positions(events[Columns.ITEM]) >= 0))
         kinds = {Columns.USER: known.schema[Columns.USER], Columns.ITEM: recommender.items.dtype}
         none = pl.DataFrame(schema={**kinds, Columns.SCORE: pl.Float32, Columns.RANK: pl.Int32})
-        found = pl.concat([none, *(self._lists(recommender, users) for users in self._batches(known))])
-        count = known[Columns.USER].n_unique()
+        found = pl.concat([none, *(self._lists(recommender, users, profiles) for users in self._batches(known))])
+        users = known[Columns.USER].unique()
+        count = len(users)
         counts = {
             "users": count,
             "users_without_known_item": events[Columns.USER].n_unique() - count,
             "events": events.height,
             "events_of_unknown_items": events.height - known.height,
             "rows": found.height,
+            **({} if given is None else {WITH_PROFILE: int((given.users.positions(users) >= 0).sum())}),
             "seconds": round(time.perf_counter() - started, 3),
         }
         self.parts.write(number, found, counts)
@@ -112,9 +134,16 @@ class Ranking:
         batch = events[Columns.USER].rle_id() // self.batch_size  # the rows of a user stand together
         return events.with_columns(batch.alias("batch")).partition_by("batch", maintain_order=True, include_key=False)
 
-    def _lists(self, recommender: Recommender, events: pl.DataFrame) -> pl.DataFrame:
+    def _lists(self, recommender: Recommender, events: pl.DataFrame, profiles: Profiles | None) -> pl.DataFrame:
         """The lists of some users. The door cuts histories itself, and gets all of them, for some methods read all."""
         asked = self.question
+        histories = histories_of(events, recommender.items, self.settings, profiles)
         return recommender.recommend(
-            events, asked.k, exclude_seen=asked.exclude_seen, only=asked.only, without=asked.without, rules=asked.rules
+            histories,
+            asked.k,
+            exclude_seen=asked.exclude_seen,
+            only=asked.only,
+            without=asked.without,
+            rules=asked.rules,
+            at=asked.at,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +18,11 @@ import polars as pl
 from diffgrm.apps.batch_jobs.engine import Engine, Pool, Work, engine, require_ray
 from diffgrm.apps.batch_jobs.job_folder import JobFolder, Parts, check_arguments, job_folder
 from diffgrm.apps.batch_jobs.parquet import Footers, Plan, cut, planned
-from diffgrm.apps.batch_jobs.ranking import Question, Ranking
+from diffgrm.apps.batch_jobs.ranking import WITH_PROFILE, Question, Ranking
 from diffgrm.apps.batch_jobs.user_events import BringTogether, EventTable
+from diffgrm.data.asking import NOW, moment_of
 from diffgrm.data.ids import id_list
-from diffgrm.data.marks import PLAIN
+from diffgrm.data.profiles import profile_table, read_profiles
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import Trust
@@ -48,6 +51,8 @@ def recommend_batch(
     only: Any = None,
     without: Any = None,
     rules: Any = None,
+    at: Any = None,
+    profiles: Any = None,
     columns: Mapping[str, str] | None = None,
     time_format: str | None = None,
     pool: Pool | None = None,
@@ -69,6 +74,9 @@ def recommend_batch(
         out: a folder that all workers see, new or empty or of the same job: part-00000.parquet and so on, with user_id,
             item_id, score, rank, all lists of a user in one part; and ``_manifest.json``.
         k, exclude_seen, only, without, rules: see :meth:`Recommender.recommend`.
+        at: of models that are told of times: one time for all, see :func:`diffgrm.data.asking.seconds_of`; ``"now"`` is
+            when the job began, also when it goes on later. None: each user's newest event.
+        profiles: see :meth:`Recommender.recommend`.
         overrides: settings of decoding and scoring for this job.
         columns, time_format: see :func:`diffgrm.data.tables.read_interactions`. Times in text need a format.
         pool: where to compute; None is a Ray of this machine's with a worker a CPU.
@@ -94,10 +102,12 @@ def recommend_batch(
     require_ray("recommend_batch")
     check_arguments(on_error, batch_size=batch_size, partitions=partitions)
     folder, target, pool = Path(model).absolute(), Path(out).absolute(), pool or Pool()
-    table, footers = EventTable.at(interactions, columns or {}, time_format)
     given = {"only": only, "without": without}
     recommender, overrides = load(folder, trust_code=trust_code), tuple(overrides)
-    _refuse_marks(recommender.recipe.events, footers, folder)
+    told = recommender.recipe.events
+    table, footers = EventTable.at(interactions, columns or {}, time_format, told)
+    moment = None if at is None else moment_of(at, told)
+    people = None if profiles is None else _people(profiles, told)
     filters = {name: id_list(ids, Columns.ITEM, name) for name, ids in given.items() if ids is not None}
     wanted = read_rules(rules)
     ruled = recommender.override(overrides).item_rules(wanted)
@@ -105,6 +115,7 @@ def recommend_batch(
     if ruled is not None:
         ruled.check_k(k)
     version = model_folder.fingerprint(folder)
+    noted = {} if people is None else {"profiles": digest(people.rows())}
     settings = {
         "job": "recommend",
         "model": version,
@@ -113,41 +124,51 @@ def recommend_batch(
         "exclude_seen": exclude_seen,
         **{name: digest([sorted(map(str, ids))]) for name, ids in filters.items()},
         **({} if wanted is None else {"rules": wanted.to_json()}),
+        **({} if moment is None else {"at": NOW if at == NOW else moment.isoformat()}),
+        **noted,
         "interactions": digest(table.files.stamps()),
         "columns": table.columns,
         "time_format": time_format,
         "precision": precision,
         "partitions": partitions,
     }
-
-    def plan() -> dict[str, Any]:
-        events = sum(footers.rows)
-        pieces = planned(cut(footers.rows, PIECE))
-        return {"partitions": partitions or max(FEWEST, ceil(events / PARTITION)), "pieces": pieces}
-
-    with job_folder(target, settings, plan) as job:
+    with job_folder(target, settings, partial(_plan, footers, partitions, moment)) as job:
         if (done := job.finished()) is not None:
             logger.info("The job in %s was finished before.", target)
             return done
         _tell_if_small(table, footers)
-        paths = {name: _kept(job, name, filters.get(name)) for name in given}
+        tables = {name: pl.DataFrame({Columns.ITEM: list(map(str, ids))}) for name, ids in filters.items()}  # by spelling
+        tables |= {} if people is None else {"profiles": people}
+        paths = {name: _kept(job, name, tables.get(name)) for name in (*given, "profiles")}
+        if moment is not None:  # that of the plan, which a job that goes on has from before
+            moment = datetime.datetime.fromisoformat(job.plan["at"])
+            noted["at"] = job.plan["at"]
         question = Question(
-            folder, version, overrides, k, exclude_seen, rules=wanted, precision=precision, trust_code=trust_code, **paths
+            folder,
+            version,
+            overrides,
+            k,
+            exclude_seen,
+            **paths,
+            rules=wanted,
+            at=moment,
+            precision=precision,
+            trust_code=trust_code,
         )
-        return _Job(job, table, footers, question, on_error, batch_size, not progress).run(pool)
+        return _Job(job, table, footers, question, noted, on_error, batch_size, not progress).run(pool)
 
 
-def _refuse_marks(events: EventSettings, footers: Footers, folder: Path) -> None:
-    """Refuse a model that reads of these columns what jobs in batches do not bring together.
+def _plan(footers: Footers, partitions: int | None, moment: datetime.datetime | None) -> dict[str, Any]:
+    """How a new job is cut, and when it asks."""
+    number = partitions or max(FEWEST, ceil(sum(footers.rows) / PARTITION))
+    asked = {} if moment is None else {"at": moment.isoformat()}
+    return {"partitions": number, "pieces": planned(cut(footers.rows, PIECE)), **asked}
 
-    Raises:
-        DataError: with the way out.
-    """
-    if events.of_histories(tuple(footers.row.columns)) != PLAIN:
-        raise DataError(
-            f"the model in {folder} reads histories by the section events of its recipe, which jobs in batches do not; use "
-            "'diffgrm recommend', which reads tables that are larger than memory too"
-        )
+
+def _people(source: Any, settings: EventSettings) -> pl.DataFrame:
+    """What is told of users, as a table in their order."""
+    found = read_profiles(source, settings)
+    return profile_table(found.users.series, found.numbers, settings).sort(Columns.USER)
 
 
 @dataclass(frozen=True)
@@ -158,6 +179,7 @@ class _Job:
     table: EventTable
     footers: Footers
     question: Question
+    noted: dict[str, str]  # of the question, for the manifest
     on_error: str
     batch_size: int
     quiet: bool
@@ -213,7 +235,16 @@ class _Job:
         partitions, device = self.job.plan["partitions"], "cuda" if workers.pool.gpus_per_worker else "cpu"
         work = Work(
             what="Recommending",
-            task=Ranking(self.question, self._events, len(self._pieces), as_text, self.batch_size, device, self.job.parts),
+            task=Ranking(
+                self.question,
+                self._events,
+                len(self._pieces),
+                as_text,
+                self.table.settings,
+                self.batch_size,
+                device,
+                self.job.parts,
+            ),
             numbers=self.job.parts.missing(partitions),
             total=partitions,
             own=self.job.own,
@@ -234,12 +265,16 @@ class _Job:
                 f"none of {total('users_without_known_item'):,} users has an item that the model knows; give ids of the "
                 "kind that it was fitted on"
             )
+        asked = self.question
+        if asked.profiles is not None and not total(WITH_PROFILE):
+            raise DataError("profiles are of users without a history; give those of the users of these events")
         manifest = {
             "job": "recommend",
-            "model": {"folder": str(self.question.model), "version": self.question.version},
-            "k": self.question.k,
+            "model": {"folder": str(asked.model), "version": asked.version},
+            "k": asked.k,
+            **self.noted,
             "partitions": self.job.plan["partitions"],
-            **{name: total(name) for name in COUNTS},
+            **{name: total(name) for name in (*COUNTS, *([] if asked.profiles is None else [WITH_PROFILE]))},
             "skipped": self.footers.skipped([entry for found in read for entry in found["skipped"]]),
             "seconds": {"last_run": round(seconds, 3), "workers": round(total("seconds"), 3)},
         }
@@ -248,13 +283,13 @@ class _Job:
         return written
 
 
-def _kept(job: JobFolder, name: str, ids: list[Any] | None) -> Path | None:
-    """A filter as a table that all workers see."""
-    if ids is None:
+def _kept(job: JobFolder, name: str, table: pl.DataFrame | None) -> Path | None:
+    """A table of the question where all workers see it."""
+    if table is None:
         return None
     path = job.own / f"{name}.parquet"
     with atomic_file(path) as temporary:
-        write_parquet(pl.DataFrame({Columns.ITEM: list(map(str, ids))}), temporary)  # ids match by their spelling
+        write_parquet(table, temporary)
     return path
 
 

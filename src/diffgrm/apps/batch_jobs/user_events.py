@@ -12,14 +12,23 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from diffgrm.apps.batch_jobs.job_folder import Parts
 from diffgrm.apps.batch_jobs.parquet import Footers, ParquetFiles, Plan, Slice, read_slices
-from diffgrm.data.tables import read_interactions, read_table
+from diffgrm.data.blocks import EventRows, FrameRows
+from diffgrm.data.coding import Events, check_timed, marks_of, physical
+from diffgrm.data.event_columns import value_column
+from diffgrm.data.ids import IdMap
+from diffgrm.data.marks import PLAIN, RowFacts
+from diffgrm.data.profiles import Profiles
+from diffgrm.data.ragged import Ragged
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError
 
 BUCKET = "bucket"
+CONTEXT = ("time_inputs", "time_unit", "utc_offset", "event_columns", "user_columns")  # settings of what is told besides
 GROUP = 2**16  # rows of a row group, of which a bucket's reader reads only those that hold it
 
 
@@ -31,44 +40,71 @@ class EventTable:
         files: where they lie.
         columns: how the library's names are called in them, those that they have.
         time_format: see :func:`diffgrm.data.tables.read_interactions`.
+        settings: what is known of events besides.
     """
 
     files: ParquetFiles
     columns: dict[str, str]
     time_format: str | None
+    settings: EventSettings = PLAIN
 
     @classmethod
-    def at(cls, source: str | Path, columns: Mapping[str, str], time_format: str | None) -> tuple[EventTable, Footers]:
+    def at(
+        cls, source: str | Path, columns: Mapping[str, str], time_format: str | None, settings: EventSettings = PLAIN
+    ) -> tuple[EventTable, Footers]:
         """The table, and what its files say of themselves.
 
+        Args:
+            settings: those of the model.
+
         Raises:
-            DataError: no files, missing columns, columns that differ, or times that can only be read where all are seen.
+            DataError: no files, missing columns, columns that differ, or times that can only be read where all are seen;
+                settings by which jobs in batches do not read.
         """
         files = ParquetFiles.at(source, "interaction table")
         footers = files.footers()
-        row = read_table(footers.row, columns, required=(Columns.USER, Columns.ITEM), what=files.what)
-        wanted = [name for name in (Columns.USER, Columns.ITEM, Columns.TIMESTAMP) if name in row.columns]
-        ours = {name: columns.get(name, name) for name in wanted}
-        footers.check_same(list(ours.values()), f"{files.what} {files.place}")
-        if row.schema.get(Columns.TIMESTAMP) in (pl.String, pl.Categorical, pl.Enum) and time_format is None:
+        asked = settings.of_histories(tuple(footers.row.columns))
+        _refuse_others(asked)
+        rows = EventRows.of(FrameRows(footers.row), columns, time_format, asked)
+        check_timed(rows)
+        ours = dict(rows.columns)
+        footers.check_same([*ours.values(), *asked.columns], f"{files.what} {files.place}")
+        text = (pl.String, pl.Categorical, pl.Enum)
+        if rows.timed and footers.row.schema[ours[Columns.TIMESTAMP]] in text and time_format is None:
             raise DataError(
                 f"the times of {files.place} are texts, whose format cannot be told from a part of them; name it with "
                 "time_format= (command line: --time-format), or write numbers or date-times"
             )
-        return cls(files, ours, time_format), footers
+        return cls(files, ours, time_format, asked), footers
 
     def read(self, part: Slice) -> pl.DataFrame:
-        """Some rows, checked, in order of time.
+        """Some rows, checked, in order of time: ``user_id, item_id[, timestamp]``, and numbers of values of categories.
 
         Raises:
             DataError: a damaged file, or rows that cannot be used.
         """
-        frame = self.files.read(part, tuple(self.columns.values()))
+        frame = self.files.read(part, list(dict.fromkeys([*self.columns.values(), *self.settings.columns])))
         try:
-            return read_interactions(frame, self.columns, self.time_format)
+            rows = EventRows(FrameRows(frame), self.columns, self.time_format, self.settings)
+            events = pl.concat(rows.checked(), how="vertical_relaxed")
         except DataError as error:
             where = f"{self.files.names[part.file]}, rows {part.start} to {part.stop - 1}"
             raise DataError(f"{where}: {error}") from error
+        return events.sort(Columns.TIMESTAMP, maintain_order=True) if rows.timed else events
+
+
+def _refuse_others(settings: EventSettings) -> None:
+    """Refuse settings by which a row counts for what stands beside it, or is left out.
+
+    Raises:
+        DataError: with the way out.
+    """
+    context = {name: getattr(PLAIN, name) for name in CONTEXT}
+    if others := [f"events.{name}" for name in settings.model_copy(update=context).said]:
+        raise DataError(
+            f"the model reads histories by {', '.join(others)} of its recipe, which jobs in batches do not; use 'diffgrm "
+            "recommend', which reads tables that are larger than memory too"
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +145,8 @@ def buckets_of(users: pl.Series, buckets: int) -> pl.Series:
 
 
 def events_of_bucket(parts: Parts, pieces: int, bucket: int, as_text: bool) -> pl.DataFrame:
-    """user_id and item_id of a bucket's users, the rows of a user one after the other and in order of time.
+    """The events of a bucket's users as :meth:`EventTable.read` gives them, the rows of a user one after the other and in
+    order of time.
 
     Users stand in the order of their first event.
 
@@ -126,4 +163,23 @@ def events_of_bucket(parts: Parts, pieces: int, bucket: int, as_text: bool) -> p
         events = events.sort(Columns.TIMESTAMP, maintain_order=True)
     events = events.with_columns(pl.col(Columns.USER).cast(pl.String if as_text else pl.Int64))
     rows = events.with_row_index("row")
-    return rows.sort(pl.col("row").min().over(Columns.USER), maintain_order=True).select(Columns.USER, Columns.ITEM)
+    return rows.sort(pl.col("row").min().over(Columns.USER), maintain_order=True).drop("row")
+
+
+def histories_of(events: pl.DataFrame, items: IdMap, settings: EventSettings, profiles: Profiles | None) -> Events:
+    """Events of users, as the one door takes them.
+
+    Args:
+        events: of items that are all known, as :func:`events_of_bucket` gives them.
+        settings: how they were read.
+        profiles: what is known of users; None: networks are told nothing of them.
+    """
+    runs = events[Columns.USER].rle().struct.unnest()
+    users = runs["value"].alias(Columns.USER)
+    offsets = np.concatenate([[0], np.cumsum(runs["len"].to_numpy(), dtype=np.int64)])
+    arrays, kind = {name: events[name].to_numpy() for name in map(value_column, range(len(settings.event_columns)))}, None
+    if settings.time_inputs:
+        arrays["times"], kind = physical(events[Columns.TIMESTAMP])
+    facts = RowFacts(columns=None if profiles is None else profiles.of(users))
+    rows = Ragged(items.positions(events[Columns.ITEM]), offsets, marks_of(settings, arrays, kind), facts)
+    return Events.known(items, users, rows)

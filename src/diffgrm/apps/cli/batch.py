@@ -9,9 +9,11 @@ import typer
 
 from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.shared import (
+    At,
     Column,
     Overrides,
     Precision,
+    ProfilesFile,
     Quiet,
     RecipeFile,
     RulesFile,
@@ -49,6 +51,8 @@ def recommend_batch(
     only: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may be recommended.")] = None,
     without: Annotated[Path | None, typer.Option(help="Table whose item_id column lists what may not.")] = None,
     rules: RulesFile = None,
+    at: At = None,
+    profiles: ProfilesFile = None,
     column: Column = None,
     time_format: TimeFormat = None,
     address: Address = None,
@@ -80,6 +84,8 @@ def recommend_batch(
             only=only,
             without=without,
             rules=rules,
+            at=at,
+            profiles=profiles,
             columns=renamings(column),
             time_format=time_format,
             pool=Pool(address, concurrency, gpus_per_worker),

@@ -29,11 +29,16 @@ def datasets(
             "events at least; 0-core: all) or yelp:FILE; without it, all names are listed."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write interactions.parquet and items.parquet into this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write interactions.parquet, items.parquet and, where there is one, users.parquet into this folder."
+        ),
+    ] = None,
 ) -> None:
     """List the public datasets with their sizes and licences, or fetch one from its publisher."""
     from diffgrm.apps.console import show_names
-    from diffgrm.data.sources.listing import SOURCES, rated_table
+    from diffgrm.data.sources.listing import SOURCES, rated_table, user_table_of
     from diffgrm.foundation.outputs import check_folder
     from diffgrm.foundation.storage import atomic_file, write_parquet
     from diffgrm.foundation.terminal import say
@@ -47,7 +52,9 @@ def datasets(
     data = rated_table(name)
     say(f"{data!r}")
     if out is not None:
-        for table, file in ((data.event_table(), "interactions.parquet"), (data.item_table, "items.parquet")):
+        tables = {"interactions": data.event_table(), "items": data.item_table, "users": user_table_of(name)}
+        there = {f"{what}.parquet": table for what, table in tables.items() if table is not None}
+        for file, table in there.items():
             with atomic_file(out / file) as path:
                 write_parquet(table, path)
-        say(f"Written to {out}/interactions.parquet and {out}/items.parquet")
+        say(f"Written to {' and '.join(str(out / file) for file in there)}")

@@ -22,6 +22,7 @@ from diffgrm.apps.cli.results import bench, demo, export, report
 from diffgrm.apps.cli.semantic_ids import semantic_ids_app
 from diffgrm.apps.cli.serving import serve
 from diffgrm.apps.cli.shared import (
+    At,
     Column,
     CommandWithSettings,
     Dataset,
@@ -140,10 +141,7 @@ def recommend(
     rules: RulesFile = None,
     column: Column = None,
     time_format: TimeFormat = None,
-    at: Annotated[
-        str | None,
-        typer.Option(help="When the lists are asked for: a time in ISO (UTC), or now; without it, at each newest event."),
-    ] = None,
+    at: At = None,
     profiles: ProfilesFile = None,
     device: Device = "auto",
     precision: Precision = "32",

@@ -44,6 +44,10 @@ TimeFormat = Annotated[
 OnEmpty = Annotated[
     Literal["error", "skip"], typer.Option(help="Users without an item that the model knows: an error, or left out.")
 ]
+At = Annotated[
+    str | None,
+    typer.Option(help="When the lists are asked for: a time in ISO (UTC), or now; without it, at each newest event."),
+]
 ProfilesFile = Annotated[
     Path | None,
     typer.Option("--profiles", help="Users: user_id and the columns that events.user_columns names (parquet, csv...)."),
@@ -290,8 +294,8 @@ def dataset_of(
             raise DataError("give either --dataset NAME or --interactions and --items, not both")
         if profiles is not None:
             raise DataError(
-                f"--profiles is for tables, and --dataset {name} is read as its publisher has it; give both tables with "
-                "--interactions and --items"
+                f"--profiles is for tables, and --dataset {name} is read as its publisher has it, with its own table of "
+                "users if it has one; give both tables with --interactions and --items"
             )
         found = load_source(name, settings)
         if settings != PLAIN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -93,18 +94,20 @@ def answers(server: Server) -> APIRouter:
         history = _known_items(snapshot, [body.history])[0]
         if not history:
             raise field_problem("#/history", "has no item that the catalogue knows")
-        return await server.engine.run(_explain, snapshot, history, body, width)
+        at = server.moment(snapshot, body.at)
+        return await server.engine.run(_explain, snapshot, history, body, at, width)
 
     return router
 
 
-def _explain(snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, width: str | None) -> m.ExplainAnswer:
+def _explain(
+    snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, at: datetime.datetime | None, width: str | None
+) -> m.ExplainAnswer:
     recommender = snapshot.with_width(width)
     explains, sids = explaining(recommender), semantic_ids_of(recommender)
     assert sids is not None
     asked: dict[str, Any] = {"exclude_seen": body.exclude_seen}
-    asked |= {} if body.at is None else {"at": body.at}
-    asked |= {} if body.profile is None else {"profiles": {0: body.profile}}
+    asked |= {"at": at, "profiles": None if body.profile is None else {0: body.profile}}
     found = recommender.recommend([history], body.k, **asked)
     digits = explains.explain(history, body.k, **asked)
     beams = explains.beams(history, body.k, show=body.show, **asked)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
 from diffgrm.data.histories import HistoryEvent
+from diffgrm.foundation.event_settings import EventSettings, TimeInput
 from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, ItemId, checked_id, unbroken
 from diffgrm.foundation.schema import readable
 
@@ -49,6 +50,26 @@ class Message(BaseModel):
 
 def _type(value: object) -> str | None:
     return None if value is None else str(checked_id(value))
+
+
+class Told(BaseModel):
+    """What the model is told of histories besides their items; requests have to tell the times, and may tell the rest."""
+
+    times: Annotated[
+        list[TimeInput], Field(description="what it is told of times; where there are some, every event needs a time")
+    ]
+    at: Annotated[bool, Field(description="whether the moment asked for counts")]
+    event_columns: Annotated[dict[str, list[str]], Field(description="columns of events, with the values told apart")]
+    user_columns: Annotated[dict[str, list[str]], Field(description="columns of users, with the values told apart")]
+
+    @classmethod
+    def of(cls, settings: EventSettings) -> Told:
+        """What the section ``events`` of a recipe says."""
+        columns = {
+            name: {column: list(values) for column, values in getattr(settings, name).items()}
+            for name in ("event_columns", "user_columns")
+        }
+        return cls(times=list(settings.time_inputs), at=settings.asks_when, **columns)
 
 
 class GivenEvent(Message):

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from diffgrm.apps.serving.given import At, Entry, Message, Profile
+from diffgrm.apps.serving.given import At, Entry, Message, Profile, Told
 from diffgrm.foundation.plain_values import LONGEST_ID, WHOLE, WHOLE_SCHEMA, Id, ItemId, is_whole, unbroken
 from diffgrm.ranking.rules import Rules
 
@@ -326,6 +326,7 @@ class ModelAnswer(BaseModel):
     explains: Annotated[bool, Field(description="whether POST /explain is there for it")]
     beam: Annotated[int | None, Field(description="the model's own beam, where it searches with one")]
     candidates: Annotated[int | None, Field(description="the model's own number of candidates, where it ranks some")]
+    told: Told
     limits: dict[str, float]
     facts: Shown
 

@@ -18,7 +18,7 @@ from diffgrm.apps.serving.live import LiveModel, Snapshot, UserHistories
 from diffgrm.apps.serving.problems import Problem, field_problem
 from diffgrm.apps.serving.quiet import keep_quiet
 from diffgrm.apps.serving.settings import Limits
-from diffgrm.data.asking import seconds_of
+from diffgrm.data.asking import moment_of
 from diffgrm.data.marks import PLAIN
 from diffgrm.data.profiles import profile_table, read_profiles
 from diffgrm.foundation.schema import Columns, DataError
@@ -190,18 +190,26 @@ class Server:
             users = pl.Series(body.users)
             known = profile_table(users, recommender.profiles.of(users), events)
             profiles = [dict(row) for row in known.drop(Columns.USER).to_dicts()]
-        at = None
-        if body.at is not None:
-            try:
-                at = datetime.datetime.fromtimestamp(seconds_of(body.at, events.time_unit, "at"), datetime.UTC)
-            except DataError as error:
-                raise field_problem("#/at", str(error)) from error
+        at = self.moment(snapshot, body.at)
         if events != PLAIN or at is not None or profiles is not None:
             given = {number: row for number, row in enumerate(profiles or []) if histories[number]}
             recommender.read_histories([row for row in histories if row], on_empty="skip", at=at)
             if given:
                 read_profiles(given, events)
         return {"at": at, "profiles": profiles}
+
+    def moment(self, snapshot: Snapshot, at: str | int | float | None) -> datetime.datetime | None:
+        """The moment that a request asks for, the same one for all that is asked for its answer; None: it says none.
+
+        Raises:
+            Problem: 422.
+        """
+        if at is None:
+            return None
+        try:
+            return moment_of(at, snapshot.recommender.recipe.events)
+        except DataError as error:
+            raise field_problem("#/at", str(error)) from error
 
     def histories(self, body: m.RecommendRequest) -> tuple[list[Any], list[list[Any]]]:
         """Users and their histories.

@@ -40,6 +40,7 @@ def status(server: Server) -> APIRouter:
             catalogue_version=saved.facts.get("catalogue_version", 0),
             explains=isinstance(saved, Explains),
             **snapshot.widths,
+            told=m.Told.of(saved.recipe.events),
             limits=server.limits.model_dump(),
             facts=saved.facts,
         )

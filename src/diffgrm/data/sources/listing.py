@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import polars as pl
+
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.amazon import amazon_reviews_2014, amazon_reviews_2018, amazon_reviews_2023
 from diffgrm.data.sources.amazon_categories import CATEGORIES_2014, CATEGORIES_2018, CATEGORIES_2023
 from diffgrm.data.sources.lastfm import lastfm_1k
 from diffgrm.data.sources.mind import mind_small
-from diffgrm.data.sources.movielens import movielens
+from diffgrm.data.sources.movielens import movielens, movielens_users
 from diffgrm.data.sources.retailrocket import retailrocket
 from diffgrm.data.sources.steam import steam
-from diffgrm.data.sources.tables import RATING
+from diffgrm.data.sources.tables import RATING, refuse_users
 from diffgrm.data.sources.yelp import yelp
 from diffgrm.data.toy import toy_world
 from diffgrm.foundation.event_settings import EventSettings
@@ -39,6 +41,7 @@ class Source:
         choices: of what has to be named, where they are known.
         filtered: whether it can be filtered by the number of events.
         rated: whether its events have the column ``rating``.
+        users: makes its table of users; None: there is none.
     """
 
     about: str
@@ -48,6 +51,7 @@ class Source:
     choices: tuple[str, ...] = ()
     filtered: bool = True
     rated: bool = False
+    users: Callable[[], pl.DataFrame] | None = None
 
     def shown(self, name: str) -> str:
         """Its name on the command line."""
@@ -59,6 +63,7 @@ def _toy(events: EventSettings = PLAIN) -> InteractionDataset:
     toy = toy_world().dataset
     if events == PLAIN:
         return toy
+    refuse_users(toy.name, events)
     return InteractionDataset.from_tables(toy.event_table(), toy.item_table, name=toy.name, events=events)
 
 
@@ -68,7 +73,13 @@ AMAZON: dict[str, Any] = {"which": "CATEGORY", "rated": True}
 SOURCES: dict[str, Source] = {
     "toy": Source("generated storefront; needs no network", "Apache-2.0", _toy, filtered=False),
     **{
-        f"movielens-{size}": Source(about, GROUPLENS, partial(movielens, size), rated=True)
+        f"movielens-{size}": Source(
+            about,
+            GROUPLENS,
+            partial(movielens, size),
+            rated=True,
+            users=partial(movielens_users, size) if size in ("100k", "1m") else None,
+        )
         for size, about in {
             "100k": "943 users, 1,682 films, 100,000 ratings",
             "1m": "6,040 users, 3,706 films, 1,000,209 ratings",
@@ -98,7 +109,7 @@ def load_source(name: str, events: EventSettings = PLAIN) -> InteractionDataset:
 
     Args:
         events: which rows are events and what is known of them, as in a recipe's section ``events``; ratings are in the
-            column ``rating``, where there are any.
+            column ``rating``, where there are any; columns of users are those of :func:`user_table_of`.
 
     Raises:
         DataError: unknown or incomplete name. DownloadError: what it names cannot be had or read.
@@ -121,6 +132,12 @@ def rated_table(name: str) -> InteractionDataset:
     """A dataset by its name, whose event table has the ratings too, where there are any; see :func:`load_source`."""
     source, _, _ = _asked(name)
     return load_source(name, EventSettings(weight=RATING) if source.rated else PLAIN)  # type: ignore[call-arg]
+
+
+def user_table_of(name: str) -> pl.DataFrame | None:
+    """The table of users of a dataset by its name; None: there is none. Errors as of :func:`load_source`."""
+    users = _asked(name)[0].users
+    return None if users is None else users()
 
 
 def _asked(name: str) -> tuple[Source, str | None, str | None]:

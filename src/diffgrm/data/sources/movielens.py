@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
@@ -23,6 +24,8 @@ from diffgrm.foundation.schema import Columns, DataError, did_you_mean
 
 URL = "https://files.grouplens.org/datasets/movielens"
 NO_GENRES = "(no genres listed)"
+AGES = [18, 25, 35, 45, 50, 56]  # the lowest of all groups but the first
+AGE_GROUPS = ["under 18", "18-24", "25-34", "35-44", "45-49", "50-55", "56 and over"]
 Film = tuple[str, str, list[str]]  # id, title with year, genres
 
 
@@ -31,11 +34,13 @@ class Layout(NamedTuple):
 
     Attributes:
         md5: as published; None: it is asked for beside the archive.
+        users: reads what is told of users; None: nothing is.
     """
 
     ratings: str
     films: Callable[[Path], list[Film]]
     md5: str | None = None
+    users: Callable[[Path], pl.DataFrame] | None = None
 
 
 def movielens(
@@ -49,7 +54,8 @@ def movielens(
 ) -> InteractionDataset:
     """MovieLens 100K, 1M, 10M, 20M, 25M or 32M: every rating is an event, in order of its second.
 
-    An item's text is title, year and genres; ``genres`` are a column too. Events have the column ``rating``.
+    An item's text is title, year and genres; ``genres`` are a column too. Events have the column ``rating``, and users the
+    columns of :func:`movielens_users`.
 
     Args:
         cache: folder for downloads; None is the user's cache folder.
@@ -60,17 +66,10 @@ def movielens(
         events: which ratings are events, after that filter, as in a recipe's section ``events``.
 
     Raises:
-        DataError: unknown size, or nothing is left. DownloadError: a file that cannot be had or read.
+        DataError: unknown size, nothing is left, or columns of users of a size without them. DownloadError: a file that
+            cannot be had or read.
     """
-    size = size.lower()
-    if size not in LAYOUTS:
-        raise DataError(f"MovieLens size {size!r} is not offered{did_you_mean(size, LAYOUTS)}")
-    layout, folder = LAYOUTS[size], downloads(cache, "movielens", base_url)
-
-    def archive() -> Path:
-        url = f"{base_url}/ml-{size}.zip"
-        published = layout.md5 or (lambda: published_md5(url))
-        return fetch(url, folder / f"ml-{size}.zip", published if checksum == "" else checksum)
+    layout, folder, archive = _published(size := size.lower(), cache, base_url, checksum)
 
     def ratings() -> pl.DataFrame:
         with reading(path := archive(), "the MovieLens archive"):
@@ -83,7 +82,50 @@ def movielens(
         names = (Columns.ITEM, Columns.TITLE, Columns.TEXT)
         return pl.DataFrame(rows, {**dict.fromkeys(names, pl.String), "genres": pl.List(pl.String)}, orient="row")
 
-    return dataset_of(folder / f"ml-{size}", f"movielens-{size}", core, ratings, items, "film", [RATING], events)
+    def users() -> pl.DataFrame:
+        return movielens_users(size, cache=cache, base_url=base_url, checksum=checksum)
+
+    told = None if layout.users is None else users
+    return dataset_of(folder / f"ml-{size}", f"movielens-{size}", core, ratings, items, "film", [RATING], events, told)
+
+
+def movielens_users(
+    size: str = "100k", *, cache: Path | None = None, base_url: str = URL, checksum: str | None = ""
+) -> pl.DataFrame:
+    """What MovieLens 100K and 1M tell of users.
+
+    ``gender`` is F or M; ``age_group`` one of those that 1M has: under 18, 18-24, 25-34, 35-44, 45-49, 50-55, 56 and over;
+    ``occupation`` a word in 100K, and in 1M a number, whose meaning its README tells; ``zip`` what it says. 100K has the
+    ``age`` in years too. All are texts, as is ``user_id``.
+
+    Args:
+        cache, base_url, checksum: see :func:`movielens`.
+
+    Raises:
+        DataError: unknown size, or one of which no users are told. DownloadError: a file that cannot be had or read.
+    """
+    layout, _, archive = _published(size := size.lower(), cache, base_url, checksum)
+    if layout.users is None:
+        having = ", ".join(name for name, one in LAYOUTS.items() if one.users is not None)
+        raise DataError(f"MovieLens {size} tells nothing of users; {having} do")
+    with reading(path := archive(), "the MovieLens archive"):
+        return layout.users(path)
+
+
+def _published(
+    size: str, cache: Path | None, base_url: str, checksum: str | None
+) -> tuple[Layout, Path, Callable[[], Path]]:
+    """How a size is written, the folder of its files, and what fetches the archive."""
+    if size not in LAYOUTS:
+        raise DataError(f"MovieLens size {size!r} is not offered{did_you_mean(size, LAYOUTS)}")
+    layout, folder = LAYOUTS[size], downloads(cache, "movielens", base_url)
+
+    def archive() -> Path:
+        url = f"{base_url}/ml-{size}.zip"
+        published = layout.md5 or (lambda: published_md5(url))
+        return fetch(url, folder / f"ml-{size}.zip", published if checksum == "" else checksum)
+
+    return layout, folder, archive
 
 
 def _ratings(content: bytes, file: str) -> pl.DataFrame:
@@ -126,6 +168,24 @@ def _films_of_csv(archive: Path) -> list[Film]:
     return [(item, title, _genres(genres)) for item, title, genres in rows]
 
 
+def _users_100k(archive: Path) -> pl.DataFrame:
+    rows = [line.split("|") for line in _lines(archive, "u.user", "latin-1")]
+    return _users(rows, [Columns.USER, "age", "gender", "occupation", "zip"], ["gender", "age_group", "age"])
+
+
+def _users_1m(archive: Path) -> pl.DataFrame:
+    rows = [line.split("::") for line in _lines(archive, "users.dat", "latin-1")]
+    return _users(rows, [Columns.USER, "gender", "age", "occupation", "zip"], ["gender", "age_group"])
+
+
+def _users(rows: list[list[str]], names: list[str], told: list[str]) -> pl.DataFrame:
+    """The table of users; 1M has in place of an age the lowest of its group, and 1 for the first."""
+    table = pl.DataFrame(rows, names, orient="row")
+    group = np.searchsorted(AGES, table["age"].cast(pl.Int64).to_numpy(), side="right")
+    table = table.with_columns(pl.Series("age_group", [AGE_GROUPS[number] for number in group], pl.String))
+    return table.select(Columns.USER, *told, "occupation", "zip")
+
+
 def _genres(text: str | None) -> list[str]:
     return [] if text in (None, "", NO_GENRES) else str(text).split("|")
 
@@ -136,8 +196,8 @@ def _lines(archive: Path, name: str, encoding: str) -> list[str]:
 
 
 LAYOUTS = {
-    "100k": Layout("u.data", _films_of_flags, "md5:0e33842e24a9c977be4e0107933c0723"),
-    "1m": Layout("ratings.dat", _films_of_dat("latin-1"), "md5:c4d9eecfca2ab87c1945afe126590906"),
+    "100k": Layout("u.data", _films_of_flags, "md5:0e33842e24a9c977be4e0107933c0723", _users_100k),
+    "1m": Layout("ratings.dat", _films_of_dat("latin-1"), "md5:c4d9eecfca2ab87c1945afe126590906", _users_1m),
     "10m": Layout("ratings.dat", _films_of_dat("utf-8")),
     "20m": Layout("ratings.csv", _films_of_csv),
     "25m": Layout("ratings.csv", _films_of_csv),

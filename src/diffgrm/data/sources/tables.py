@@ -14,7 +14,7 @@ from diffgrm.data.download import name_for
 from diffgrm.data.marks import PLAIN
 from diffgrm.data.tables import clean_text
 from diffgrm.foundation.event_settings import EventSettings
-from diffgrm.foundation.schema import Columns, DataError, DownloadError
+from diffgrm.foundation.schema import Columns, DataError, DownloadError, first_few
 from diffgrm.foundation.storage import atomic_file, cache_folder, file_digest, write_parquet
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def dataset_of(
     called: str = "item",
     more: Sequence[str] = (),
     settings: EventSettings = PLAIN,
+    users: Callable[[], pl.DataFrame] | None = None,
 ) -> InteractionDataset:
     """A dataset from tables in the cache, else made and put there.
 
@@ -89,10 +90,13 @@ def dataset_of(
         called: what an item is, in the texts of those without metadata.
         more: columns of events that ``settings`` may name; a cached table without them, of an older version, is made anew.
         settings: which of the kept rows are events, and what is known of them.
+        users: makes the table of users, where ``settings`` names columns of it; None: the publisher gives none.
 
     Raises:
         DataError: the filter leaves nothing, or settings that do not go with the columns.
     """
+    if users is None:
+        refuse_users(name, settings)
     paths = [prefix.with_name(f"{prefix.name}-{core}-core-{table}.parquet") for table in ("interactions", "items")]
     if not (all(path.is_file() for path in paths) and set(more) <= set(pl.read_parquet_schema(paths[0]))):
         kept = k_core(events().select(*EVENT, *more), core).sort(Columns.TIMESTAMP, maintain_order=True)
@@ -104,7 +108,21 @@ def dataset_of(
         for path, table in zip(paths, (kept, made), strict=True):
             with atomic_file(path) as temporary:
                 write_parquet(table, temporary)
-    return InteractionDataset.from_tables(paths[0], paths[1], name=name, events=settings)
+    people = users() if users is not None and settings.user_columns else None
+    return InteractionDataset.from_tables(paths[0], paths[1], name=name, events=settings, profiles=people)
+
+
+def refuse_users(name: str, settings: EventSettings) -> None:
+    """Tell that a dataset has no table of users.
+
+    Raises:
+        DataError: columns of it are asked for.
+    """
+    if settings.user_columns:
+        raise DataError(
+            f"events.user_columns names {first_few(map(repr, settings.user_columns))}, but {name} has no table of users; "
+            "leave it out, or give tables of your own (command line: --interactions, --items and --profiles)"
+        )
 
 
 def k_core(events: pl.DataFrame, core: int) -> pl.DataFrame:

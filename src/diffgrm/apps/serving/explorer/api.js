@@ -1,6 +1,7 @@
 // Questions to the server. Addresses are relative, so the page also works behind a path of a proxy.
 
 import { WIDTHS } from "./address.js";
+import { besides, eventsOf, listQuestion } from "./told.js";
 
 /** An error answer (RFC 9457 problem details), or no answer at all. */
 export class Problem extends Error {
@@ -74,8 +75,8 @@ export const findItems = (query, limit, signal) => ask(`items?${new URLSearchPar
 
 export const getItem = (id, signal) => ask(`items/${encodeURIComponent(id)}`, signal);
 
-export async function recommend({ history, k, beam, candidates, excludeSeen }, signal) {
-  const answer = await ask("recommend", signal, { histories: [history], k, beam, candidates, exclude_seen: excludeSeen, titles: true });
+export async function recommend(view, told, now, signal) {
+  const answer = await ask("recommend", signal, listQuestion(view, told, now));
   return { model: answer.model, ...answer.lists[0] };
 }
 
@@ -84,9 +85,12 @@ export const similarTo = (id, k, signal) => ask("similar", signal, { item_id: id
 export const MOST_EXPLAINED = 20;
 
 /** Steps and beams of a list. It must be searched for as the list was: a beam is never narrower than the list is long. */
-export function explain({ history, k, excludeSeen, ...view }, model, show, signal) {
+export function explain(view, model, now, show, signal) {
+  const { k, excludeSeen } = view;
   const few = Math.min(k, MOST_EXPLAINED);
   const wide = (name) => (k > few && model[name] !== null ? Math.max(view[name] ?? model[name], k) : view[name]);
   const widths = Object.fromEntries(WIDTHS.map((name) => [name, wide(name)]));
-  return ask("explain", signal, { history, k: few, ...widths, exclude_seen: excludeSeen, show });
+  return ask("explain", signal, {
+    history: eventsOf(view, model.told, now), k: few, ...widths, exclude_seen: excludeSeen, show, ...besides(view, model.told, now),
+  });
 }

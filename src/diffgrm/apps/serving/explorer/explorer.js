@@ -1,12 +1,14 @@
 // The explorer: what is on view is kept in the address, and every panel is drawn from it.
 
-import { addressOf, K, number, readAddress, WIDTHS } from "./address.js";
+import { addressOf, eventOf, K, number, readAddress, WIDTHS } from "./address.js";
 import { explain, getItem, getModel, Latest, load, MOST_EXPLAINED, recommend, similarTo } from "./api.js";
+import { questionFields } from "./context.js";
 import { denoisingPanel } from "./denoising.js";
 import { count, el, partsOf, say, tell, tellProblem } from "./dom.js";
 import { historyPanel } from "./history.js";
 import { rankedRows } from "./lists.js";
 import { searchBox } from "./search.js";
+import { merged, NOTHING, timesOf, written } from "./told.js";
 
 const SIMILAR = 5;
 const BEAM_SHOWN = 64; // asked for, so that the chosen item's place is known also where it is far down
@@ -17,6 +19,7 @@ const latest = Object.fromEntries(Object.entries(panels).map(([id, panel]) => [i
 
 let view = readAddress(location.hash);
 let model = null;
+let now = written(Date.now()); // of the question on view, which asks at this moment unless another one is said
 let list = null; // the recommendations on view
 let drawn = null; // the row that is marked as chosen
 let story = null; // their explanation
@@ -59,7 +62,7 @@ function changeHistory(history, said) {
 
 function add(item) {
   titles.remember(item);
-  changeHistory([...view.history, String(item.item_id)], `${titles.of(item.item_id).title} added to the history`);
+  changeHistory([...view.history, eventOf(item.item_id)], `${titles.of(item.item_id).title} added to the history`);
 }
 
 function showSimilar(item) {
@@ -79,8 +82,11 @@ function bring(id) {
   panels[id].scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
 }
 
+const told = () => model?.told ?? NOTHING;
+
 function show() {
-  history_.show(view.history);
+  if (listKey() !== asked.list) now = written(Date.now());
+  history_.show(view.history, told(), timesOf(view, now));
   showControls();
   showList();
   showSimilarItems();
@@ -89,7 +95,7 @@ function show() {
 
 /** Draw the history again once the titles of its items are there. */
 async function showTitles() {
-  const ids = view.similar === null ? view.history : [...view.history, view.similar];
+  const ids = [...view.history.map(({ id }) => id), ...(view.similar === null ? [] : [view.similar])];
   if (ids.every((id) => items.has(id))) return;
   await lookUp(ids);
   show();
@@ -108,13 +114,17 @@ function showControls() {
     controls[name].placeholder = model?.[name] ?? "";
   }
   controls.exclude.checked = view.excludeSeen;
+  question.show(view, told(), now);
 }
 
+/** What the list depends on. */
+const listKey = () => JSON.stringify([view.history, view.k, ...WIDTHS.map((name) => view[name]), view.excludeSeen, view.at, view.user]);
+
 function showList() {
-  const key = JSON.stringify([view.history, view.k, ...WIDTHS.map((name) => view[name]), view.excludeSeen]);
+  const key = listKey();
   if (key !== asked.list) {
     asked.list = key;
-    if (view.history.length) load(latest.recommended, (signal) => recommend(view, signal), listCame, listFailed);
+    if (view.history.length) load(latest.recommended, (signal) => recommend(view, told(), now, signal), listCame, listFailed);
     else clearList();
   } else if (list && drawn !== chosenId()) drawRows();
 }
@@ -235,7 +245,7 @@ function askForStory() {
   if (!model?.explains || !list.items.length) return;
   load(
     latest.denoising,
-    (signal) => explain(view, model, BEAM_SHOWN, signal),
+    (signal) => explain(view, model, now, BEAM_SHOWN, signal),
     (answer) => {
       story = answer;
       noticeModel(answer.model);
@@ -255,7 +265,7 @@ function showStory() {
 
 /** Items that can be recommended before any digit is known. */
 function startingItems() {
-  const seen = new Set(view.history.filter((id) => titles.of(id).known && titles.of(id).recommendable));
+  const seen = new Set(view.history.map(({ id }) => id).filter((id) => titles.of(id).known && titles.of(id).recommendable));
   return model.recommendable - (view.excludeSeen ? seen.size : 0);
 }
 
@@ -292,7 +302,13 @@ function showModel() {
 
 // ---- start ---------------------------------------------------------------------------------------------------------
 
-const history_ = historyPanel(panels.history, parts.history, { titles, change: changeHistory, similar: showSimilar });
+const history_ = historyPanel(panels.history, parts.history, {
+  titles,
+  change: changeHistory,
+  refine: (history) => go({ history }, { replace: true }),
+  similar: showSimilar,
+});
+const question = questionFields(parts.recommended.told, ({ at = view.at, user = {} }) => go({ at, user: merged(view.user, user) }, { replace: true }));
 const search = searchBox(document.getElementById("query"), parts.history, { add, seen: titles.remember });
 const denoising = denoisingPanel(panels.denoising, parts.denoising, { go: (step) => go({ step }, { replace: true }) });
 

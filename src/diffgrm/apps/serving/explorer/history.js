@@ -1,22 +1,29 @@
 // The history: chips from oldest to newest, and items to start with while there are none.
 
+import { eventOf } from "./address.js";
 import { Latest, findItems, load } from "./api.js";
+import { eventFields, fillEvent } from "./context.js";
 import { el, icon, iconButton, tell, tellProblem } from "./dom.js";
+import { merged } from "./told.js";
 
 const START = 6;
 
-export function historyPanel(panel, parts, { titles, change, similar }) {
+export function historyPanel(panel, parts, { titles, change, refine, similar }) {
   const latest = new Latest(panel);
-  let history = [];
+  let history = []; // events: id, time, values
+  let told = null; // what the model is told of them
   let focusOn = null; // the chip that gets the focus once it is drawn
   let drawn = ""; // what the chips show; they are left alone, with their focus, while it stays the same
   let offered = false; // whether items to start with have been asked for
 
-  function show(ids) {
-    history = ids;
-    const key = JSON.stringify(ids.map((id) => [id, titles.of(id)]));
+  /** Show events, of a model that is told so of them; `times` are when they were. */
+  function show(events, toldOf, times) {
+    [history, told] = [events, toldOf];
+    const ids = events.map(({ id }) => id);
+    const key = JSON.stringify([told, ids.map((id) => [id, titles.of(id)])]);
     if (key !== drawn) draw(ids);
     drawn = key;
+    events.forEach((event, place) => fillEvent(parts.chips.children[place].querySelector(".told"), event, times[place]));
     if (!ids.length && !offered) offer();
   }
 
@@ -57,6 +64,7 @@ export function historyPanel(panel, parts, { titles, change, similar }) {
       iconButton("up", `Move ${title} earlier`, () => move(place, -1), { disabled: place === 0 }),
       iconButton("down", `Move ${title} later`, () => move(place, 1), { disabled: place === last }),
       iconButton("minus", `Remove ${title}`, () => remove(place)),
+      eventFields(told, title, (said) => tellMore(place, said)),
     );
   }
 
@@ -74,12 +82,17 @@ export function historyPanel(panel, parts, { titles, change, similar }) {
     if (to < 0 || to >= history.length) return;
     const moved = history.toSpliced(place, 1).toSpliced(to, 0, history[place]);
     focusOn = to;
-    change(moved, `${titles.of(history[place]).title} is now item ${to + 1} of ${history.length}`);
+    change(moved, `${titles.of(history[place].id).title} is now item ${to + 1} of ${history.length}`);
   }
 
   function remove(place) {
     focusOn = place;
-    change(history.toSpliced(place, 1), `${titles.of(history[place]).title} removed`);
+    change(history.toSpliced(place, 1), `${titles.of(history[place].id).title} removed`);
+  }
+
+  /** Say more of an event: its time, or its value in a column; null is nothing. */
+  function tellMore(place, { time = history[place].time, values = {} }) {
+    refine(history.with(place, { ...history[place], time, values: merged(history[place].values, values) }));
   }
 
   function offer() {
@@ -96,7 +109,7 @@ export function historyPanel(panel, parts, { titles, change, similar }) {
         el(
           "li",
           { data: { item: item.item_id } },
-          el("button", { type: "button", on: { click: () => change([String(item.item_id)], `${item.title} added`) } }, icon("plus"), item.title),
+          el("button", { type: "button", on: { click: () => change([eventOf(item.item_id)], `${item.title} added`) } }, icon("plus"), item.title),
         ),
       ),
     );
