@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
 from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe, load_onnx
+from diffgrm.runtime_onnx import export
 from diffgrm.runtime_onnx.export import export_onnx
 from helpers.recipes import small_generation, small_recipe
 
@@ -108,6 +111,24 @@ MADE = {
     "pairs of digits, a catalogue that changed": lambda use, toy: changed(use("paired")),
     "newest state, by a beam": lambda use, toy: use("generation").variant(["decoding.name=any_order_beam"]),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_made_once(tmp_path_factory):
+    """Trace each network once: a graph holds nothing of the catalogue, nor of how lists are made."""
+    traced, trace = {}, export._write_graphs
+
+    def write(items, folder, more, told):
+        weights = b"".join(values.numpy().tobytes() for values in items.network.state_dict().values())
+        asked = weights, items.comparison, more, *told
+        if asked not in traced:
+            traced[asked] = tmp_path_factory.mktemp("graphs")
+            trace(items, traced[asked], more, told)
+        shutil.copytree(traced[asked], folder, dirs_exist_ok=True)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(export, "_write_graphs", write)
+        yield
 
 
 @pytest.fixture(scope="module", params=MADE)

@@ -189,11 +189,15 @@ def environment():
 
 
 @pytest.mark.parametrize(
-    ("training", "epoch", "left"),
-    [(1, 1, ["item_scorer/last.ckpt"]), (2, 0, ["item_scorer/last.ckpt"]), (2, 1, ["item_scorer/last.ckpt", "last.ckpt"])],
-    ids=["while the scorer was trained", "before the network's first checkpoint", "while the network was trained"],
+    ("training", "epoch", "left", "cached"),
+    [
+        (1, 1, ["item_scorer/last.ckpt"], True),
+        (2, 0, ["item_scorer/last.ckpt"], True),
+        (2, 1, ["item_scorer/last.ckpt", "last.ckpt"], True),
+        (2, 1, ["item_scorer/last.ckpt", "last.ckpt"], False),
+    ],
+    ids=["scorer", "before the network's first checkpoint", "network", "network, and the cache is lost"],
 )
-@pytest.mark.parametrize("cached", [True, False], ids=["with the cache", "without it"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     training, epoch, left, cached, recommender, toy, tmp_path, monkeypatch
 ):
