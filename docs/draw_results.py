@@ -95,6 +95,34 @@ def generation() -> Figure:
     return figure
 
 
+def generation_curves() -> Figure:
+    """Masked diffusion beside left to right, by passes over the events, on digits of texts and of an item scorer."""
+    figure, (left, right) = panels(4.2, 4.2, height=2.8)
+    passes, curves = rows("generation/passes"), content("generation/ladder-validation")["rows"]
+    by_epoch = {"masked": "begun at the scorer", "left to right": "left to right"}
+    for name, colour in (("masked", ACCENT), ("left to right", SECOND)):
+        lengths = sorted(int(run.split(", ")[1]) for run in passes if run.startswith(name))
+        values = [passes[f"{name}, {length}"]["metrics"][METRIC] for length in lengths]
+        left.plot(lengths, values, "o-", ms=4, color=colour, label=name)
+        found = curves[by_epoch[name]]["by epoch"]
+        right.plot([int(epoch) for epoch in found], [value for value, _ in found.values()], "o-", ms=4, color=colour)
+    left.set(
+        xscale="log",
+        xticks=lengths,
+        title="4 digits of texts, Office, test",
+        xlabel="passes, each a training of its own",
+    )
+    left.set_xticks([], minor=True)
+    left.set_xticklabels(lengths)
+    left.set_ylabel("NDCG@10")
+    right.set(title="8 digits of the scorer, Beauty, validation", xlabel="epochs of one training")
+    for axis in (left, right):
+        axis.set_ylim(bottom=0)
+        axis.tick_params(labelsize=8)
+    left.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
 def family() -> Figure:
     """The methods of the family on office products, whichever files tell of them."""
     found: dict[str, dict[str, Any]] = {}
@@ -161,6 +189,7 @@ def spread_out(wanted: dict[str, float], apart: float = 0.24) -> dict[str, float
 PICTURES: Pictures = {
     "quality": quality,
     "generation": generation,
+    "generation-curves": generation_curves,
     "family": family,
     "comparison": comparison,
     "context": context,
