@@ -15,7 +15,7 @@ from diffgrm.foundation.storage import State
 from diffgrm.recommenders.ensemble import EnsembleRecommender
 from diffgrm.recommenders.packing import packed
 from helpers.folders import rehash
-from helpers.recipes import TINY, small_recipe
+from helpers.recipes import TINY, small_generation, small_recipe
 
 HISTORIES = [["item 3", "item 77", "item 410"], ["item 9"], [f"item {i}" for i in range(40)]]
 
@@ -154,6 +154,18 @@ def test_members_by_recipe_are_fitted_first_with_the_seed_and_split_of_the_ensem
     first, second = found.members
     assert first.recipe.model.options["neighbours"] == 5 and first.recipe.data.split == "validation_only"
     assert (first.recipe.seed, second.recipe.seed) == (7, 7)
+
+
+def test_the_shipped_one_is_of_the_default_and_of_generation_alone(toy, tmp_path):
+    raw = Recipe.preset("ensemble-best").to_dict()
+    assert raw["model"]["members"] == [{"recipe": "best"}, {"recipe": "generative-best"}]
+    small = [small_recipe("hybrid"), small_generation("embedding.scorers=2", "objective.teacher_weight=0.9")]
+    sizes = [{k: v for k, v in recipe.to_dict().items() if k not in ("data", "events", "seed")} for recipe in small]
+    raw["model"]["members"] = [member | own for member, own in zip(raw["model"]["members"], sizes, strict=True)]
+    found = EnsembleRecommender(Recipe.from_dict(raw)).fit(toy, progress=False)
+    assert found.facts["members"] == ["hybrid", "diffgrm"] and sum(found.facts["weights"]) == pytest.approx(1)
+    again = diffgrm.load(found.save(tmp_path / "model"))
+    assert again.recommend(HISTORIES).equals(found.recommend(HISTORIES))
 
 
 # ---- what does not go together ----------------------------------------------------------------------------------------
