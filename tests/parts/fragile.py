@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+import polars as pl
+
 from diffgrm import PopularityRecommender
 
 
@@ -15,7 +17,8 @@ class Fragile(PopularityRecommender):
     name = "parts.fragile:Fragile"
 
     def recommend(self, histories, *arguments, **settings):
-        for user in histories["user_id"].unique(maintain_order=True):
+        table = isinstance(histories, pl.DataFrame)  # a job in batches has its own form
+        for user in histories["user_id"].unique(maintain_order=True) if table else histories.users:
             what, _, path = user.partition(": ")
             file = Path(os.environ["FRAGILE"], path)
             if what == "die once" and not file.exists():

@@ -171,5 +171,8 @@ def test_jobs_in_batches_refuse_models_that_choose_events(tmp_path):
 
     recommender, _ = fitted("popularity")
     EVENTS.write_parquet(tmp_path / "events.parquet")
-    with pytest.raises(DataError, match="the section events of its recipe, which jobs in batches do not"):
+    with pytest.raises(
+        DataError,
+        match=r"reads histories by events\.event, .* which jobs in batches do not",
+    ):
         recommend_batch(recommender.save(tmp_path / "model"), tmp_path / "events.parquet", tmp_path / "out")

@@ -14,7 +14,7 @@ from diffgrm.learning.batches import TrainingBatches
 from diffgrm.recommenders import item_scorer
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.item_scorer import SEEDS_APART, ItemScorerVectors
-from diffgrm.recommenders.scorer_teacher import table_of
+from diffgrm.recommenders.scorer_teacher import made_table
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
 from helpers.recipes import SMALL_SCORER, small_generation
 from helpers.runs import same_weights
@@ -90,8 +90,9 @@ def test_the_cache_keeps_all_and_a_model_folder_the_first(several, split, toy, t
 
 
 def test_a_network_learns_from_all_of_them_and_its_folder_is_no_larger(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFGRM_CACHE", str(tmp_path / "cache"))
     sizes, made, tables = [], [], list[Recommender]()
-    monkeypatch.setattr(item_scorer, "table_of", lambda scorer: tables.append(scorer) or table_of(scorer))
+    monkeypatch.setattr(item_scorer, "made_table", lambda scorer: tables.append(scorer) or made_table(scorer))
     for scorers in (1, 3):
         recipe = small_generation(f"embedding.scorers={scorers}", "objective.teacher_weight=0.9")
         made.append(DiffGRMRecommender(recipe).fit(toy, run_folder=tmp_path / f"run-{scorers}", progress=False))

@@ -38,7 +38,7 @@ from diffgrm.recommenders import packing
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.recommenders.going_on import asked_of
 from diffgrm.recommenders.parts import part_of
-from diffgrm.recommenders.scorer_teacher import ScorerTeacher, table_of, users_of
+from diffgrm.recommenders.scorer_teacher import ScorerTeacher, made_table, users_of
 from diffgrm.recommenders.texts import TextVectors, branch_names
 from diffgrm.recommenders.trained_network import planned_network
 from diffgrm.semantic_ids.embeddings.base import EventContext, ItemEncoder
@@ -228,9 +228,9 @@ class ItemScorerVectors(ItemEncoder):
     @property
     def _table(self) -> ItemTable:
         """The scorer's table: a fit asks for it in what errors are measured by, as vectors, start and teacher."""
-        scorer = self.scorer
+        scorer = self.scorer  # which may be read here, and its table with it
         if self._made is None or self._made[0] is not scorer:
-            self._made = scorer, table_of(scorer)
+            self._made = scorer, made_table(scorer)
         return self._made[1]
 
     @one_thread()
@@ -247,7 +247,7 @@ class ItemScorerVectors(ItemEncoder):
             for rows in self._independent(items, known):
                 changed = items[rows]
                 other = scorer.add_items(changed) if known[rows[0]] < 0 else scorer.update_items(changed, "move")
-                vectors[rows] = table_of(other).comparable.cpu().numpy()[other.items.positions(changed[Columns.ITEM])]
+                vectors[rows] = made_table(other).comparable.cpu().numpy()[other.items.positions(changed[Columns.ITEM])]
         elif (known < 0).any():
             raise DataError(
                 "the item scorer knows items by their events only, and there are none of "
@@ -291,7 +291,7 @@ class ItemScorerVectors(ItemEncoder):
 
     def teacher(self, items: pl.Series) -> ScorerTeacher:
         """See :meth:`ItemSpace.teacher`: all scorers at a fit, the first where a model goes on learning."""
-        tables = [self._table, *map(table_of, self._others)]
+        tables = [self._table, *map(made_table, self._others)]
         self._made = None  # nothing asks for it afterwards, and of many items it is large
         return ScorerTeacher(tables, [scorer.items.positions(items) for scorer in (self.scorer, *self._others)])
 
@@ -336,7 +336,7 @@ class ItemScorerVectors(ItemEncoder):
 
     def _unpacked(self, files: dict[str, np.ndarray]) -> Recommender:
         scorer = packing.unpacked(files)
-        self._made = scorer, table_of(scorer)
+        self._made = scorer, made_table(scorer)
         if len(self._into) != (width := self._made[1].vectors.shape[1]):
             raise ModelFolderError(
                 f"the item scorer in the model folder has vectors of width {width}, the matrices {len(self._into)}"

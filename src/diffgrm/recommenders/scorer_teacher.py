@@ -22,6 +22,7 @@ from diffgrm.ranking.item_table import ItemTable
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.rankers import item_features, neighbours_by_text
 from diffgrm.recommenders.trained_network import network_of
+from diffgrm.semantic_ids.threads import one_thread
 
 
 class ScorerTeacher:
@@ -82,6 +83,14 @@ def table_of(scorer: Recommender) -> ItemTable:
     neighbours = neighbours_by_text(features, fitted)
     features = features.to(next(network.parameters()).device)  # a GPU where it has taught there
     return ItemTable(network, features, Comparison.of(scorer.recipe.item_loss), neighbours)
+
+
+@one_thread()
+def made_table(scorer: Recommender) -> ItemTable:
+    """The same, with its vectors made, which so do not depend on the number of threads."""
+    table = table_of(scorer)
+    _ = table.comparable
+    return table
 
 
 def _needs(part: Part) -> tuple[type, ...]:
