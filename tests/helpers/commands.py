@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from diffgrm.apps.cli.main import main
+from diffgrm.learning.loop import TrainingTask
 
 
 def called(monkeypatch, capsys, *arguments):
@@ -24,6 +25,20 @@ def save_tables(dataset, folder):
     dataset.event_table().write_parquet(folder / "interactions.parquet")
     dataset.item_table.write_parquet(folder / "items.parquet")
     return ["--interactions", folder / "interactions.parquet", "--items", folder / "items.parquet"]
+
+
+def interrupted_update(recommender, dataset, folder, monkeypatch, capsys):
+    """Interrupt ``diffgrm update`` of a saved model while it learns, and check that no file of it changed; the model."""
+    model, tables = recommender.save(folder / "model"), save_tables(dataset, folder)
+    files = {path.name: path.read_bytes() for path in model.iterdir()}
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingTask, "on_train_epoch_end", interrupted)
+    code, _, _ = called(monkeypatch, capsys, "update", model, *tables[:2], "--out", model, "--quiet", "training.epochs=1")
+    assert code and {path.name: path.read_bytes() for path in model.iterdir()} == files
+    return model
 
 
 def caller(monkeypatch, capsys):

@@ -13,11 +13,10 @@ from diffgrm.data.dataset import validation_only
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError, TrainingError
-from diffgrm.learning.loop import TrainingTask
 from diffgrm.learning.noising.curriculum import CurriculumNoising
 from diffgrm.networks.growing import take_weights
 from diffgrm.recommenders.trained_network import network_of
-from helpers.commands import called, save_tables
+from helpers.commands import called, interrupted_update, save_tables
 from helpers.recipes import small_recipe
 
 HISTORY = ["item 3", "item 77", "item 410"]
@@ -199,15 +198,7 @@ def test_the_command_goes_on_with_new_items_alone_in_the_table(hybrid, toy, tmp_
 
 
 def test_an_interrupted_update_leaves_the_model_as_it_was(hybrid, early, tmp_path, monkeypatch, capsys):
-    model, tables = hybrid.save(tmp_path / "model"), save_tables(early, tmp_path)
-    files = {path.name: path.read_bytes() for path in model.iterdir()}
-
-    def interrupted(self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(TrainingTask, "on_train_epoch_end", interrupted)
-    code, _, _ = called(monkeypatch, capsys, "update", model, *tables[:2], "--out", model, "--quiet", "training.epochs=1")
-    assert code and {path.name: path.read_bytes() for path in model.iterdir()} == files
+    model = interrupted_update(hybrid, early, tmp_path, monkeypatch, capsys)
     assert diffgrm.load(model).recommend([HISTORY], k=9).equals(hybrid.recommend([HISTORY], k=9))
 
 

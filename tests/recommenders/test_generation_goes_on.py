@@ -20,7 +20,7 @@ from diffgrm.recommenders.parts import LearntPart
 from diffgrm.recommenders.scorer_teacher import ScorerTeacher, table_of
 from diffgrm.recommenders.texts import TextVectors
 from diffgrm.recommenders.trained_network import network_of
-from helpers.commands import called, save_tables
+from helpers.commands import called, interrupted_update, save_tables
 from helpers.folders import rehash
 from helpers.recipes import SMALL_SCORER, small_generation
 from helpers.runs import same_weights
@@ -320,12 +320,4 @@ def test_the_command_does_the_same_and_keeps_a_run_folder_of_each(
 
 
 def test_an_interrupted_command_leaves_the_model_as_it_was(recommender, early, tmp_path, monkeypatch, capsys):
-    model, tables = recommender.save(tmp_path / "model"), save_tables(early, tmp_path)
-    files = {path.name: path.read_bytes() for path in model.iterdir()}
-
-    def interrupted(self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(TrainingTask, "on_train_epoch_end", interrupted)
-    code, _, _ = called(monkeypatch, capsys, "update", model, *tables[:2], "--out", model, "--quiet", "training.epochs=1")
-    assert code and {path.name: path.read_bytes() for path in model.iterdir()} == files
+    interrupted_update(recommender, early, tmp_path, monkeypatch, capsys)
