@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -28,7 +28,10 @@ from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.foundation.storage import atomic_file, digest, write_parquet
-from diffgrm.ranking.rules import read_rules
+from diffgrm.ranking.rules import Rules, read_rules
+
+if TYPE_CHECKING:
+    from diffgrm.recommenders import Recommender
 
 logger = logging.getLogger(__name__)
 
@@ -110,10 +113,7 @@ def recommend_batch(
     people = None if profiles is None else _people(profiles, told)
     filters = {name: id_list(ids, Columns.ITEM, name) for name, ids in given.items() if ids is not None}
     wanted = read_rules(rules)
-    ruled = recommender.override(overrides).item_rules(wanted)
-    recommender.candidates(k, filters.get("only"), filters.get("without"), ruled)
-    if ruled is not None:
-        ruled.check_k(k)
+    _check_lists(recommender.override(overrides), k, filters, wanted)
     version = model_folder.fingerprint(folder)
     noted = {} if people is None else {"profiles": digest(people.rows())}
     settings = {
@@ -137,9 +137,7 @@ def recommend_batch(
             logger.info("The job in %s was finished before.", target)
             return done
         _tell_if_small(table, footers)
-        tables = {name: pl.DataFrame({Columns.ITEM: list(map(str, ids))}) for name, ids in filters.items()}  # by spelling
-        tables |= {} if people is None else {"profiles": people}
-        paths = {name: _kept(job, name, tables.get(name)) for name in (*given, "profiles")}
+        paths = _kept_tables(job, filters, people)
         if moment is not None:  # that of the plan, which a job that goes on has from before
             moment = datetime.datetime.fromisoformat(job.plan["at"])
             noted["at"] = job.plan["at"]
@@ -156,6 +154,21 @@ def recommend_batch(
             trust_code=trust_code,
         )
         return _Job(job, table, footers, question, noted, on_error, batch_size, not progress).run(pool)
+
+
+def _check_lists(recommender: Recommender, k: int, filters: Mapping[str, list[Any]], wanted: Rules | None) -> None:
+    """Make sure that lists of k items can be made, before a job begins; errors as of :meth:`Recommender.recommend`."""
+    ruled = recommender.item_rules(wanted)
+    recommender.candidates(k, filters.get("only"), filters.get("without"), ruled)
+    if ruled is not None:
+        ruled.check_k(k)
+
+
+def _kept_tables(job: JobFolder, filters: Mapping[str, list[Any]], people: pl.DataFrame | None) -> dict[str, Path | None]:
+    """The tables of the question where all workers see them, by the name of the argument; filters by the ids' spelling."""
+    tables = {name: pl.DataFrame({Columns.ITEM: list(map(str, ids))}) for name, ids in filters.items()}
+    tables |= {} if people is None else {"profiles": people}
+    return {name: _kept(job, name, tables.get(name)) for name in ("only", "without", "profiles")}
 
 
 def _plan(footers: Footers, partitions: int | None, moment: datetime.datetime | None) -> dict[str, Any]:
