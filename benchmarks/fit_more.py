@@ -1,8 +1,8 @@
 """Going on learning beside fitting anew, slice by slice of time: quality, seconds, and what is forgotten.
 
     python benchmarks/fit_more.py best movielens-100k model.width=64 training.epochs=20 --json FILE
-    python benchmarks/fit_more.py item-scorer DATA/amazon-beauty --json FILE
-    python benchmarks/fit_more.py generative-best DATA/amazon-beauty --json FILE
+    python benchmarks/fit_more.py item-scorer DATA/amazon-beauty --clock clock --json FILE
+    python benchmarks/fit_more.py generative-best DATA/amazon-beauty --clock clock --json FILE
 
 The events are cut by time into slices of equal numbers (--slices, of which the last only answers); the first is fitted
 on. Then, with each slice that comes, one model goes on (with all events so far, or with ``--later`` with those of the
@@ -27,6 +27,7 @@ import polars as pl
 
 from diffgrm import InteractionDataset, Recipe
 from diffgrm.apps.machine import machine
+from diffgrm.data.clock import with_clock
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.sources.listing import load_source
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall
@@ -128,13 +129,18 @@ def main() -> None:
     parser.add_argument("data", help="folder of a dataset, or the name of a public one")
     parser.add_argument("overrides", nargs="*", help="settings, for example model.width=64")
     parser.add_argument("--slices", type=int, default=4, help="of time; of the last one, only what is asked comes")
+    parser.add_argument("--clock", metavar="COLUMN", help="of real times, where 'timestamp' is only an order")
     parser.add_argument("--later", action="store_true", help="go on with the events of the slice alone")
     parser.add_argument("--json", type=Path, required=True)
     chosen = parser.parse_args()
     recipe, folder = Recipe.from_yaml(chosen.recipe, chosen.overrides), Path(chosen.data)
-    whole = dataset_of(folder) if folder.is_dir() else load_source(chosen.data)
+    whole, untimed = dataset_of(folder) if folder.is_dir() else load_source(chosen.data), 0
+    if chosen.clock:
+        events, untimed = with_clock(folder / "interactions.parquet", chosen.clock)
+        whole = InteractionDataset.from_tables(events, whole.item_table, name=whole.name)
     rows = run(recipe, whole, chosen.slices, chosen.later)
-    about = {"data": whole.name, "later_alone": chosen.later, "machine": machine(), "recipe": recipe.to_dict()}
+    about = {"data": whole.name, "events_without_time": untimed, "later_alone": chosen.later}
+    about |= {"machine": machine(), "recipe": recipe.to_dict()}
     keep({**about, "rows": rows}, chosen.json)
 
 

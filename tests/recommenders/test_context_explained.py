@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from diffgrm import InteractionDataset, Recipe, load
+from diffgrm.apps.cli.told import history_of as history_of_texts
 from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, RecipeError
+from helpers.commands import caller
 from helpers.recipes import small_generation, small_recipe
 from helpers.serving import client_of, errors_of
 from helpers.worlds import EVERYTHING, ITEMS, NETWORK, SWITCHES, TRAINING, history_of, world
@@ -152,6 +157,61 @@ def test_a_member_that_would_not_be_told_is_refused():
     recipe = Recipe(recommender="ensemble", model={"members": members, "weights": [0.5, 0.5]})
     with pytest.raises(RecipeError, match="'item_knn' knows of no times"):
         told_all(recipe, SWITCHES["hour"])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    model, dataset = told_all(RECIPES["diffgrm"]())
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.network.context, std=0.5)
+    return model.save(tmp_path_factory.mktemp("told") / "model"), dataset
+
+
+def test_commands_tell_of_one_history_what_python_does(saved, tmp_path, monkeypatch, capsys):
+    run, (folder, dataset), out = caller(monkeypatch, capsys), saved, tmp_path / "lists.parquet"
+    _, history = history_of(dataset, "u3")
+    events = [{"item_id": one.item, "time": one.time, "values": dict(one.values)} for one in history]
+    told = [word for event in events for word in ("--history", json.dumps(event))]
+    model, lists = load(folder), []
+    for plan, at in (("paid", AT), ("free", AT), ("paid", LATER)):
+        code, _, err = run("recommend", folder, *told, "--at", at, "--profile", f"plan={plan}", "--k", 4, "--out", out)
+        assert code == 0, err
+        wanted = model.recommend({"history": history}, 4, at=at, profiles={"history": {"plan": plan}})
+        assert pl.read_parquet(out).equals(wanted)
+        lists.append(wanted["score"].to_list())
+    assert lists[0] != lists[1] and lists[0] != lists[2]
+    code, shown, err = run("explain", folder, *told, "--at", AT, "--profile", "plan=paid", "--k", 2, "--show", 3)
+    assert code == 0, err
+    explained = model.explain(history, 2, **ASKED)
+    assert all(f"{confidence:.1%}" in shown for confidence in explained["confidence"])
+    searched = model.beams(history, 2, show=3, **ASKED)
+    assert all(f"{score:.3f}" in shown for score in searched["score"])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        ("explain", ["--history", "i1"], "1 of 1 events of the histories have none: i1"),
+        ("explain", ["--history", '{"item_id": "i1", "time": "soon"}'], "expected a date-time"),
+        ("explain", ["--history", '{"item_id": "i1", "when": 3}'], "is no event of a history: when"),
+        ("recommend", ["--history", "{i1}"], "what begins with a brace is an event in JSON, and this is none"),
+        ("recommend", ["--history", '{"a":' * 9999], "nested too deep for an event"),
+        ("recommend", ["--history", "i1", "--profile", "plan"], "--profile is written COLUMN=VALUE, found 'plan'"),
+        ("recommend", ["--history", "i1", *["--profile", "plan=free"] * 2], "--profile tells 'plan' twice"),
+        ("recommend", ["--history", "i1", "--profiles", "users.csv"], "with --history, give --profile COLUMN=VALUE"),
+        ("recommend", ["--interactions", "e.csv", "--profile", "plan=free"], "with --interactions, give --profiles FILE"),
+    ],
+)
+def test_what_is_wrong_with_one_history_is_told(saved, command, arguments, says, monkeypatch, capsys):
+    code, _, err = caller(monkeypatch, capsys)(command, saved[0], *arguments)
+    assert code == 2 and says in err
+
+
+def test_an_item_whose_id_begins_with_a_brace_is_told_as_an_event():
+    assert [one if isinstance(one, str) else one.item for one in history_of_texts(["a", '{"item_id": "{b}"}'])] == [
+        "a",
+        "{b}",
+    ]
 
 
 def test_models_that_are_told_nothing_explain_nothing_of_a_moment(fitted):

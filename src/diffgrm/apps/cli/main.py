@@ -50,6 +50,7 @@ from diffgrm.apps.cli.shared import (
     write_table,
     write_tables,
 )
+from diffgrm.apps.cli.told import HISTORY, ONE_USER, Profile, history_of, profile_of
 from diffgrm.apps.cli.tune import tune
 from diffgrm.apps.cli.updating import update
 from diffgrm.foundation.run_folder import drop_checkpoints
@@ -129,9 +130,7 @@ def recommend(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
     overrides: Overrides = None,
     interactions: Interactions = None,
-    history: Annotated[
-        list[str] | None, typer.Option(help="One history: item ids, oldest first (repeat the option).")
-    ] = None,
+    history: Annotated[list[str] | None, HISTORY] = None,
     user: Annotated[list[str] | None, typer.Option(help="Only these users of --interactions (repeat the option).")] = None,
     k: Annotated[int, typer.Option("--k", help="Items for each user.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Write all rows here (.parquet, .csv, .jsonl).")] = None,
@@ -143,6 +142,7 @@ def recommend(
     time_format: TimeFormat = None,
     at: At = None,
     profiles: ProfilesFile = None,
+    profile: Profile = None,
     device: Device = "auto",
     precision: Precision = "32",
     quiet: Quiet = False,
@@ -156,14 +156,18 @@ def recommend(
 
     if (interactions is None) == (history is None):
         raise DataError("give either --interactions FILE or --history ITEM --history ITEM ...")
+    if profiles is not None and history is not None:
+        raise DataError("--profiles is of the users of --interactions; with --history, give --profile COLUMN=VALUE")
+    if profile and interactions is not None:
+        raise DataError("--profile is of the user of --history; with --interactions, give --profiles FILE")
     check_outputs(out)
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
-    histories: Any = {"history": list(map(as_text, history or []))}
+    histories: Any = {ONE_USER: history_of(history or [])}
     if interactions is not None:
         histories = events_for(interactions, recommender.items, user, column, time_format, recommender.recipe.events)
     users = 1 if interactions is None else len(histories.users)
     asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": "skip"}
-    asked |= {"at": at, "profiles": profiles}
+    asked |= {"at": at, "profiles": {ONE_USER: profile_of(profile)} if profile else profiles}
     with progress_bar("Recommending", users, quiet) as progress:
         found = recommend_blocks(recommender, histories, k, exclude_seen=not include_seen, progress=progress, **asked)
         if out is not None:
@@ -236,11 +240,13 @@ def tokenize(
 @app.command()
 def explain(
     model: Annotated[Path, typer.Argument(help="Folder of the model.")],
-    history: Annotated[list[str], typer.Option(help="Item ids, oldest first (repeat the option).")],
+    history: Annotated[list[str], HISTORY],
     overrides: Overrides = None,
     k: Annotated[int, typer.Option("--k", help="Number of items.")] = 3,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Do not leave out items of the history.")] = False,
     show: Annotated[int, typer.Option(min=0, help="Partial semantic IDs shown of each step of the search.")] = 5,
+    at: At = None,
+    profile: Profile = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Show how items were found: which digit was filled when, how sure the network was, and how many items were left.
@@ -255,12 +261,12 @@ def explain(
 
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or []))
     explains = explaining(recommender)
-    history = list(map(as_text, history))
-    show_explanation(explains.explain(history, k, exclude_seen=not include_seen), recommender.item_table)
+    told, asked = history_of(history), {"at": at, "profiles": {0: profile_of(profile)} if profile else None}
+    show_explanation(explains.explain(told, k, exclude_seen=not include_seen, **asked), recommender.item_table)
     if note := explains.explanation_note():
         say(note)
     if show:
-        show_beams(explains.beams(history, k, exclude_seen=not include_seen, show=show))
+        show_beams(explains.beams(told, k, exclude_seen=not include_seen, show=show, **asked))
 
 
 @app.command()

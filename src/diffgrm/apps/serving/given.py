@@ -81,7 +81,7 @@ class GivenEvent(Message):
     values: Annotated[Profile, Field(description="by columns that the model is told of")] = {}
 
 
-def _entry(value: object) -> str | HistoryEvent:
+def entry(value: object) -> str | HistoryEvent:
     """An event of a history: an id, or an object that tells more.
 
     Raises:
@@ -108,7 +108,7 @@ _EVENT_SCHEMA = {
         "values": _VALUES_SCHEMA,
     },
 }
-Entry = Annotated[Any, PlainValidator(_entry), WithJsonSchema({"anyOf": [*ID_SCHEMA["anyOf"], _EVENT_SCHEMA]})]
+Entry = Annotated[Any, PlainValidator(entry), WithJsonSchema({"anyOf": [*ID_SCHEMA["anyOf"], _EVENT_SCHEMA]})]
 At = Annotated[
     Moment | None,
     Field(

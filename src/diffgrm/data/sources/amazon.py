@@ -7,7 +7,6 @@ Their publisher, the McAuley lab of UC San Diego, names no licence and asks to c
 from __future__ import annotations
 
 import gzip
-import io
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +18,7 @@ from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import fetch
 from diffgrm.data.marks import PLAIN
 from diffgrm.data.sources.amazon_categories import CATEGORIES_2014, CATEGORIES_2018, CATEGORIES_2023
-from diffgrm.data.sources.archives import gzip_records, loose_json, reading, table_of
+from diffgrm.data.sources.archives import csv_table, gzip_records, loose_json, reading, table_of
 from diffgrm.data.sources.tables import EVENT, RATING, dataset_of, distinct, downloads, text_of, words
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
@@ -141,8 +140,7 @@ def amazon_reviews_2023(
         path = fetch(url, folder / f"{category}-{kind}.csv.gz")
         types = {"user_id": pl.String, "parent_asin": pl.String, "timestamp": pl.Int64, RATING: pl.Float32}
         with reading(path, "a file of ratings"):
-            table = pl.read_csv(io.BytesIO(gzip.decompress(path.read_bytes())), schema_overrides=types)
-            return table.select("user_id", pl.col("parent_asin").alias(Columns.ITEM), "timestamp", RATING)
+            return csv_table(gzip.decompress(path.read_bytes()), types).rename({"parent_asin": Columns.ITEM})
 
     def items(wanted: pl.Series) -> pl.DataFrame:
         url = f"{base_url}/raw/meta_categories/meta_{category}.jsonl.gz"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import gzip
+import io
 import itertools
 import json
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
@@ -49,6 +50,38 @@ def reading(path: Path, what: str, remedy: str = "delete it and try again") -> I
         raise
     except FAULTS as error:
         raise DownloadError(f"{path} is damaged, or not {what} ({error!r}); {remedy}") from error
+
+
+def told(table: pl.DataFrame, columns: Iterable[str] | None = None) -> pl.DataFrame:
+    """A table whose rows all tell some columns; a row that is cut off does not, and no reader of all supported says so.
+
+    Args:
+        columns: None: all.
+
+    Raises:
+        ValueError: some do not.
+    """
+    chosen = table.columns if columns is None else columns
+    if lacking := [name for name in chosen if table[name].null_count()]:
+        row = table[lacking[0]].is_null().arg_max()
+        raise ValueError(f"row {row} has no {lacking[0]!r}")
+    return table
+
+
+def csv_table(content: bytes, types: Mapping[str, type[pl.DataType]], lacking: Iterable[str] = ()) -> pl.DataFrame:
+    """The named columns of a CSV file with a header.
+
+    Args:
+        lacking: columns that rows may lack.
+
+    Raises:
+        ValueError: the header or a row lacks one. Errors of polars: other content.
+    """
+    header = pl.read_csv(io.BytesIO(content), n_rows=0, infer_schema=False).columns
+    if missing := [name for name in types if name not in header]:  # which some versions take from another column
+        raise ValueError(f"there is no column {missing[0]!r} among {', '.join(header)}")
+    table = pl.read_csv(io.BytesIO(content), schema_overrides=types).select(list(types))
+    return told(table, [name for name in types if name not in tuple(lacking)])
 
 
 def gzip_records(path: Path, parse: Callable[[str], Parsed], what: str) -> Iterator[Parsed]:

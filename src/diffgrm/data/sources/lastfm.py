@@ -15,7 +15,7 @@ import polars as pl
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import fetch
 from diffgrm.data.marks import PLAIN
-from diffgrm.data.sources.archives import read_member, reading
+from diffgrm.data.sources.archives import read_member, reading, told
 from diffgrm.data.sources.tables import dataset_of, downloads
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
@@ -85,4 +85,4 @@ def _plays(content: bytes) -> pl.DataFrame:
         schema=dict.fromkeys(FIELDS, pl.String),
         quote_char=None,
     )
-    return table.with_columns(pl.col("artist", "track").fill_null("")).reverse()
+    return told(table, FIELDS[:2]).with_columns(pl.col("artist", "track").fill_null("")).reverse()

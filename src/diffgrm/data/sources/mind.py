@@ -13,7 +13,7 @@ import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.marks import PLAIN
-from diffgrm.data.sources.archives import read_member, reading
+from diffgrm.data.sources.archives import read_member, reading, told
 from diffgrm.data.sources.tables import EVENT, cached_near, dataset_of, given_file, text_of
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns
@@ -52,14 +52,14 @@ def mind_small(
 
     def clicked() -> pl.DataFrame:
         with reading(archive, f"MIND's {FILE}", f"get it anew from {PAGE}"):
-            seen = table("behaviors.tsv", BEHAVIOURS)
+            seen = told(table("behaviors.tsv", BEHAVIOURS), ("user", "time", "shown"))
             time = pl.col("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p").dt.epoch("s")
             seen = seen.with_columns(time).sort("time", maintain_order=True)
             return pl.concat([_earlier(seen), _clicks(seen)])
 
     def items(wanted: pl.Series) -> pl.DataFrame:
         with reading(archive, f"MIND's {FILE}", f"get it anew from {PAGE}"):
-            news = table("news.tsv", NEWS)
+            news = told(table("news.tsv", NEWS), NEWS[:1])
         rows = [
             (item, title, text_of(title, [category, below], abstract), [kind for kind in (category, below) if kind])
             for item, category, below, title, abstract in news.select(NEWS[:5]).iter_rows()

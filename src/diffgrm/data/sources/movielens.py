@@ -17,7 +17,7 @@ import polars as pl
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.download import fetch, published_md5
 from diffgrm.data.marks import PLAIN
-from diffgrm.data.sources.archives import read_member, reading
+from diffgrm.data.sources.archives import csv_table, read_member, reading, told
 from diffgrm.data.sources.tables import RATING, dataset_of, downloads
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
@@ -130,17 +130,12 @@ def _published(
 
 def _ratings(content: bytes, file: str) -> pl.DataFrame:
     """User, item, rating, time, whatever stands between them."""
-    separator, header = {"u.data": ("\t", False), "ratings.dat": ("\t", False), "ratings.csv": (",", True)}[file]
-    if file == "ratings.dat":
-        content = content.replace(b"::", b"\t")
-    names = ["userId", "movieId", "rating", "timestamp"]
-    types = dict(zip(names, (pl.String, pl.String, pl.Float32, pl.Int64), strict=True))
-    table = pl.read_csv(
-        io.BytesIO(content),
-        separator=separator,
-        has_header=header,
-        **({"schema_overrides": types} if header else {"schema": types}),  # type: ignore[arg-type]
-    )
+    types = {"userId": pl.String, "movieId": pl.String, "rating": pl.Float32, "timestamp": pl.Int64}
+    if file == "ratings.csv":
+        table = csv_table(content, types)
+    else:
+        rows = io.BytesIO(content.replace(b"::", b"\t"))
+        table = told(pl.read_csv(rows, separator="\t", has_header=False, schema=types))
     return table.select(pl.col("userId").alias(Columns.USER), pl.col("movieId").alias(Columns.ITEM), "timestamp", RATING)
 
 
@@ -163,8 +158,8 @@ def _films_of_dat(encoding: str) -> Callable[[Path], list[Film]]:
 
 
 def _films_of_csv(archive: Path) -> list[Film]:
-    table = pl.read_csv(io.BytesIO(read_member(archive, "movies.csv")), infer_schema=False)
-    rows = table.select("movieId", "title", "genres").iter_rows()
+    named = dict.fromkeys(("movieId", "title", "genres"), pl.String)
+    rows = csv_table(read_member(archive, "movies.csv"), named, ("title", "genres")).iter_rows()
     return [(item, title, _genres(genres)) for item, title, genres in rows]
 
 

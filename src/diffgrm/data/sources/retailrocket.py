@@ -5,7 +5,6 @@ CC BY-NC-SA 4.0. The file is given to those who log in to Kaggle.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset
 from diffgrm.data.marks import PLAIN
-from diffgrm.data.sources.archives import read_member, reading
+from diffgrm.data.sources.archives import csv_table, read_member, reading
 from diffgrm.data.sources.tables import EVENT, cached_near, dataset_of, given_file
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean
@@ -55,9 +54,9 @@ def retailrocket(
             raise DataError(f"Retailrocket has no events of the kind {kind!r}{did_you_mean(kind, KINDS)}")
     archive = given_file(path, "retailrocket", FILE, PAGE)
 
-    def table(name: str, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+    def table(name: str, columns: Mapping[str, type[pl.DataType]], *lacking: str) -> pl.DataFrame:
         with reading(archive, f"Retailrocket's {FILE}", f"get it anew from {PAGE}"):
-            return pl.read_csv(io.BytesIO(read_member(archive, name)), schema_overrides=columns).select(list(columns))
+            return csv_table(read_member(archive, name), columns, lacking)
 
     def visits() -> pl.DataFrame:
         columns = {"visitorid": pl.String, "itemid": pl.String, "timestamp": pl.Int64, "event": pl.String}
@@ -66,10 +65,10 @@ def retailrocket(
 
     def items(wanted: pl.Series) -> pl.DataFrame:
         columns = {"timestamp": pl.Int64, "itemid": pl.String, "property": pl.String, "value": pl.String}
-        parts = [table(f"item_properties_part{part}.csv", columns) for part in (1, 2)]
+        parts = [table(f"item_properties_part{part}.csv", columns, "value") for part in (1, 2)]
         said = pl.concat(parts).filter(pl.col("property") == "categoryid").sort("timestamp", maintain_order=True)
         last = said.unique("itemid", keep="last", maintain_order=True).select("itemid", "value")
-        above = dict(table("category_tree.csv", {"categoryid": pl.String, "parentid": pl.String}).iter_rows())
+        above = dict(table("category_tree.csv", {"categoryid": pl.String, "parentid": pl.String}, "parentid").iter_rows())
         rows = [(item, _path(category, above)) for item, category in last.iter_rows()]
         found = pl.DataFrame(rows, {Columns.ITEM: pl.String, "categories": pl.List(pl.String)}, orient="row")
         text = pl.format("category {}", pl.col("categories").list.join(", "))

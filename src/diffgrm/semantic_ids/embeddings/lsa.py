@@ -161,8 +161,9 @@ class LSA(ItemEncoder):
             )
         with np.errstate(invalid="ignore"):  # texts that do not differ have no variance to explain
             svd = TruncatedSVD(width, n_iter=4, random_state=self.seed).fit(counts)
-        self._vectorizer, self._directions = vectorizer, svd.components_.astype(np.float32)
-        return self
+        learnt = {"directions": np.ascontiguousarray(svd.components_, np.float32), "idf": vectorizer.idf_}
+        words = vectorizer.get_feature_names_out().tolist()
+        return self.load_state(State(learnt, {"words": words}))  # so that a loaded encoder gives the same bits
 
     @one_thread()
     def encode(self, items: pl.DataFrame) -> np.ndarray:
