@@ -159,7 +159,7 @@ def rpg() -> Figure:
 
 
 def mdgr() -> Figure:
-    """Views early, half-way and late in training, and the steps of a search that warms up."""
+    """Views at the start, half-way and at the end of the ramp, and the steps of a search that warms up."""
     model = fitted("mdgr", *DIGITS, "tokenizer.pca_width=32", "model.encoder_layers=1", "decoding.beam=16")
     ranker, _, codes = asked(model)
     best = int(model.items.positions(model.recommend([HISTORY], k=1)["item_id"])[0])
@@ -167,7 +167,7 @@ def mdgr() -> Figure:
     history = ranker.catalogue.codes_of(torch.tensor([*model.items.positions(HISTORY).tolist(), *alike]))[None]
     noising = resolve("noising", "curriculum")(views=6)
     figure, axes = panels(2.0, 2.0, 2.0, 3.0)
-    for axis, progress in zip(axes, (0.0, 0.5, 1.0), strict=False):
+    for axis, progress in zip(axes, (0.0, 0.125, 0.25), strict=False):
         mask = drawn_views(noising, codes, history, progress).mask[0].numpy()
         masks(axis, mask, f"{progress:.0%} of training", "view" if not progress else "")
         for digit, times in enumerate((history[0] == codes).sum(0).tolist()):
@@ -186,12 +186,12 @@ def sprint() -> Figure:
     _, _, codes = asked(model)
     noising = model.recipe.noising
     mask = drawn_views(noising.build(seed=0), codes.expand(12, -1)).mask[:, 0].numpy()
-    digits = scores(model, "decoding.name=one_pass")
     total = scores(model)
+    digits = model.recipe.decoding.options["weight"] * scores(model, "decoding.name=one_pass")
     figure, (first, second) = panels(2.2, 4.2, height=2.6)
     masks(first, mask, "12 targets, one view each", "target")
     items = total - digits
-    labels = "sum of log p over digits", "cosine (highest: 0)"
+    labels = "0.3 times the sum of log p", "cosine over 0.1 (highest: 0)"
     by_sum(second, digits, items - items.max(), total, labels, "all items; orange: the best ten by the sum")
     return figure
 

@@ -75,6 +75,19 @@ SMALL_SIDES = (
     *SMALL_STREAM[:-2],
     "item_loss.negatives=32",
 )
+SMALL_DIGITS = (
+    "embedding.width=32",
+    "tokenizer.n_digits=4",
+    "tokenizer.codebook_size=16",
+    "tokenizer.iterations=5",
+    "model.width=32",
+    "model.feed_forward=64",
+    "model.max_len=8",
+    "training.epochs=2",
+    "training.batch_size=64",
+    "training.warmup_steps=5",
+    "training.learning_rate=0.01",
+)
 SMALL_DENSE = (*SMALL_STREAM[:-2], "model.text_rank=8", "objective.dense_every=2")
 SMALL_PRESETS = {  # other methods than those that recommenders stand for
     "maskgr": SMALL_STREAM,
@@ -82,6 +95,9 @@ SMALL_PRESETS = {  # other methods than those that recommenders stand for
     "llada-rec": SMALL_STREAM,
     "diqdiff": SMALL_VECTORS,
     "h2rec": SMALL_SIDES,
+    "rpg": (*SMALL_DIGITS, "decoding.edges=30"),
+    "mdgr": (*SMALL_DIGITS, "decoding.beam=16"),
+    "sprint": (*SMALL_DIGITS, "model.decoder_layers=1"),
 }
 
 

@@ -25,12 +25,25 @@ def hidden(progress, history=None, views=None, seed=0, **settings):
     return resolve("noising", "curriculum")(views=views, **settings).views(CODES, context).mask
 
 
-@pytest.mark.parametrize(("progress", "most"), [(0, 1), (0.1, 1), (0.2, 1), (0.201, 2), (0.5, 3), (0.9, 5), (1, 5)])
+@pytest.mark.parametrize(
+    ("until", "progress", "most"),
+    [
+        *((1.0, progress, most) for progress, most in [(0, 1), (0.1, 1), (0.2, 1), (0.201, 2), (0.5, 3), (0.9, 5), (1, 5)]),
+        *((0.5, progress, most) for progress, most in [(0, 1), (0.1, 1), (0.101, 2), (0.4, 4), (0.5, 5), (0.7, 5), (1, 5)]),
+    ],
+)
 @pytest.mark.parametrize("hidden_first", ["rare", "random"])
-def test_the_number_of_hidden_digits_is_uniform_up_to_what_training_has_reached(progress, most, hidden_first):
-    count = hidden(progress, hidden_first=hidden_first).sum(-1).flatten()
+def test_the_number_of_hidden_digits_is_uniform_up_to_what_training_has_reached(until, progress, most, hidden_first):
+    count = hidden(progress, hidden_first=hidden_first, until=until).sum(-1).flatten()
     share = torch.bincount(count, minlength=N + 1) / len(count)
     assert (share[1 : most + 1] - 1 / most).abs().max() < 0.02 and share[0] == 0 and (share[most + 1 :] == 0).all()
+
+
+def test_what_every_search_begins_with_is_met_in_most_of_training():
+    """All of five digits are hidden in a fifth of the views, from the last fifth of the ramp on."""
+    moments = [(step + 0.5) / 40 for step in range(40)]
+    shares = [(hidden(moment, views=1).sum(-1) == N).float().mean().item() for moment in moments]
+    assert shares[:8] == [0.0] * 8 and sum(shares) / 40 == pytest.approx((1 - 0.8 * 0.25) / 5, abs=0.01)
 
 
 def some_histories():

@@ -144,6 +144,20 @@ def test_the_loss_of_targets_is_that_of_diffusion_and_the_history_is_added_to_it
     assert three - plain == pytest.approx(3 * (one - plain), rel=1e-5) and one > plain
 
 
+def test_the_second_pass_is_divided_by_all_places_of_its_sequences_empty_ones_too():
+    """Of a batch with short histories: by targets times (max_len + 1) times n, whatever else is in the batch."""
+    torch.manual_seed(0)
+    longer = MaskedHistory(2, 3, width=8, heads=2, layers=1, feed_forward=16, dropout=0.0, max_len=5).eval()
+    batch = one_batch(Ragged.from_lists([[0, 1], [1, 0, 1, 0]]), shared=False, max_len=5)
+    found = {}
+    for stream in ("joint", "two_passes"):
+        objective = made(longer, stream=stream, history_noise="k_of_n")
+        objective.digit_loss = objective.sequence_loss  # the pass over whole sequences alone
+        found[stream] = objective.loss(batch, generator(1), START).item()
+    real, places = 2 + 2 + 3 + 4, 4 * (5 + 1)  # of four targets with one to three items before them
+    assert found["two_passes"] == pytest.approx(found["joint"] * real / places, rel=1e-6) and found["joint"] > 0
+
+
 def test_the_loss_of_targets_is_llada_recs(network):
     """The sum of the losses of k hidden digits times n/k, over n (arXiv 2511.06254)."""
     objective = made(network, history_weight=0)

@@ -62,7 +62,7 @@ class HiddenSequences(NamedTuple):
         codes: [N, T, n] digits of histories and then targets.
         mask: [N, T, n] bool, true where a digit is hidden and has to be predicted; of real items only.
         weight: [N, T] what each hidden digit of an item counts for.
-        learnt: how many items may be hidden.
+        places: how many items the loss of their digits is divided by.
         counts: [N] what the target of each sequence, and with it the sequence, counts for; None: all alike.
         valid: [N, T] bool, which items are real.
     """
@@ -70,7 +70,7 @@ class HiddenSequences(NamedTuple):
     codes: Tensor
     mask: Tensor
     weight: Tensor
-    learnt: Tensor
+    places: Tensor
     valid: Tensor
     counts: Tensor | None = None
 
@@ -85,8 +85,9 @@ class HistoryDiffusionObjective(DiffusionObjective):
 
     A hidden digit of a sequence counts 1 / the rate at which it was to be hidden. ``view_mean`` divides the sum over a
     batch by the number of digits that may be hidden, so that with ``uniform_t`` its mean over noise is the bound on the
-    negative log-likelihood a digit; ``token_mean`` by the sum of the weights (MaskGR). How LLaDA-Rec divides the second
-    pass was not to be had; the mean over all real items of the batch, of history and target alike, is our reading.
+    negative log-likelihood a digit; ``token_mean`` by the sum of the weights (MaskGR). The second of ``two_passes`` is
+    divided by all places of its sequences, the target's and ``model.max_len`` of the history, empty ones too, as in
+    LLaDA-Rec's release: so a short history counts for little beside its target, whatever else is in the batch.
     """
 
     needs: ClassVar[tuple[type, ...]] = (DenoisesSequences,)
@@ -174,7 +175,10 @@ class HistoryDiffusionObjective(DiffusionObjective):
         learnt = counted > 0  # [N, T] items that may be hidden
         hidden = hide(noise, (len(codes), codes.shape[1]), codes.shape[2], generator)
         mask, weight = hidden.mask & learnt[..., None], counted / hidden.rate
-        return HiddenSequences(codes, mask, weight, learnt.sum(), valid, batch.weight)
+        places = learnt.sum()
+        if self.stream == "two_passes":
+            places = torch.full_like(places, len(codes) * (self.network.max_len + 1))
+        return HiddenSequences(codes, mask, weight, places, valid, batch.weight)
 
     def loss_of_hidden(self, logits: Tensor, hidden: HiddenSequences) -> Tensor:
         """The weighted cross-entropy of hidden digits by logits [N, T, n, K], as one number."""
@@ -184,7 +188,7 @@ class HistoryDiffusionObjective(DiffusionObjective):
             weight = weight * closeness(mask, hidden.valid, self.context_decay)
         weight = weight[mask]
         losses = code_losses(logits[mask], codes[mask], digits_of(mask), self.label_smoothing, self.close)
-        total = weight.sum() if self.reduction == "token_mean" else hidden.learnt * codes.shape[2]
+        total = weight.sum() if self.reduction == "token_mean" else hidden.places * codes.shape[2]
         if hidden.counts is not None:
             losses = losses * hidden.counts[:, None, None].expand(mask.shape)[mask]
         return (losses * weight).sum() / total.clamp(min=1e-9)
