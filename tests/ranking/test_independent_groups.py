@@ -77,6 +77,34 @@ def test_it_asks_logarithmically_often(n):
         assert all(good) and world.calls <= most
 
 
+class Pair:
+    """Two digits of two codes that depend on each other by half; counts how often it is asked."""
+
+    first, second = torch.tensor([0.55, 0.45]), torch.tensor([[0.05, 0.95], [0.99, 0.01]])  # second: given each first
+
+    def __init__(self):
+        self.calls = 0
+
+    def denoise(self, codes, mask, memory):
+        self.calls += 1
+        joint = self.first[:, None] * self.second
+        of_first = torch.where(mask[..., 1, None], joint.sum(1), (joint / joint.sum(0)).T[codes[..., 1]])
+        of_second = torch.where(mask[..., 0, None], joint.sum(0), self.second[codes[..., 0]])
+        return torch.stack([of_first, of_second], -2).log()
+
+
+@pytest.mark.parametrize(("tolerance", "calls"), [(0.44, 3), (0.6, 3), (0.75, 3), (0.755, 2), (1.0, 2)])
+def test_digits_are_filled_together_while_their_divergence_is_within_the_tolerance(tolerance, calls):
+    """KL(before || after): of .473, .527 against .05, .95, .7523 nats; the other way round it would be .4475."""
+    before, after = np.array([0.473, 0.527]), np.array([0.05, 0.95])
+    assert (before * np.log(before / after)).sum() == pytest.approx(0.7523, abs=1e-4)
+    assert (after * np.log(after / before)).sum() == pytest.approx(0.4475, abs=1e-4)
+    world, codes = Pair(), torch.tensor(list(itertools.product(range(2), repeat=2)))
+    decoder = IndependentGroups(beam=1, tolerance=tolerance)
+    decoder.decode(Task(world.denoise, torch.zeros(1, 1), Catalogue(codes, 2), 1, None, torch.zeros(1, dtype=torch.long)))
+    assert world.calls == calls  # a trial, and one step or two
+
+
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
