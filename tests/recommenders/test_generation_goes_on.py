@@ -27,6 +27,7 @@ from helpers.runs import same_weights
 
 HISTORY = ["item 3", "item 77", "item 410"]
 LATE = [f"item {number}" for number in range(200, 220)]
+SHORT = ["training.epochs=3", "training.learning_rate=1e-3"]
 WILD = ["training.learning_rate=30", "training.warmup_steps=0", "training.gradient_clip=0"]
 NEW = pl.DataFrame({"item_id": ["new 0", "new 1"], "text": ["a red pot", "a blue pan"]})
 
@@ -53,7 +54,7 @@ def recommender(early):
 @pytest.fixture(scope="module")
 def later(recommender, toy):
     """What comes of it. Tests must not change it."""
-    return recommender.fit_more(toy, progress=False)
+    return recommender.fit_more(toy, overrides=SHORT, progress=False)
 
 
 def scorer_of(recommender):
@@ -95,7 +96,7 @@ def test_the_teacher_is_the_scorer_that_went_on_alone(recommender, toy, later, m
         begin(self, tables, places)
 
     monkeypatch.setattr(ScorerTeacher, "__init__", watched)
-    more = recommender.fit_more(toy, progress=False)
+    more = recommender.fit_more(toy, overrides=SHORT, progress=False)
     [([table], [place])] = taught
     assert table.network is network_of(scorer_of(more).parts).network
     assert np.array_equal(place, scorer_of(more).items.positions(more.items.series))
@@ -103,7 +104,7 @@ def test_the_teacher_is_the_scorer_that_went_on_alone(recommender, toy, later, m
 
 
 def test_what_comes_of_it_does_not_depend_on_whether_the_model_was_saved_in_between(recommender, later, toy, tmp_path):
-    loaded = diffgrm.load(recommender.save(tmp_path / "before")).fit_more(toy, progress=False)
+    loaded = diffgrm.load(recommender.save(tmp_path / "before")).fit_more(toy, overrides=SHORT, progress=False)
     again = diffgrm.load(later.save(tmp_path / "after"))
     for other in (loaded, again):
         assert same_weights(other, later) and same_weights(scorer_of(other), scorer_of(later))

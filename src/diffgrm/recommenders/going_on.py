@@ -66,8 +66,8 @@ class GoesOn(ABC):
     ) -> Self:
         """A recommender that has gone on learning from this one; this one stays as it is.
 
-        Learnt weights continue in a short training with a small learning rate: 3 epochs, with a tenth of the recipe's
-        learning rate and warm-up. Validation on the new split chooses the epoch, and the weights as they were count as one,
+        Learnt weights continue in a short training: a third of the recipe's epochs, with its learning rate and a tenth of
+        its warm-up. Validation on the new split chooses the epoch, and the weights as they were count as one,
         so that training makes nothing worse by that. Texts and semantic IDs of known items stay; new items come as by
         :meth:`add_items`, and their ID embeddings begin at those of the items of nearest text. An item scorer that the
         embedding is made of goes on before that, in the same way, and says where new items belong. What is counted
@@ -160,7 +160,7 @@ def asked_of(
 
 
 def shortened_recipe(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """The recipe by which a fitted model goes on: few epochs, a tenth of the learning rate and of the warm-up.
+    """The recipe by which a fitted model goes on: a third of the epochs, a tenth of the warm-up.
 
     Args:
         overrides: of ``training`` (of the update alone), or of ``data`` (such as a cut in time, which the model keeps).

@@ -51,7 +51,7 @@ def update(
 ) -> None:
     """Go on learning from a saved model: later events, new users, new items.
 
-    Weights continue in a short training with a small learning rate, and known items keep their semantic IDs. Until the new
+    Weights continue in a short training, and known items keep their semantic IDs. Until the new
     model is saved, which is whole or not at all, the old one is as it was.
     """
     from diffgrm.apps.console import show_metrics

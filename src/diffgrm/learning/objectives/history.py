@@ -21,7 +21,7 @@ from diffgrm.learning.noising.sequence import closeness, hide
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature
-from diffgrm.networks.contracts import DenoisesSequences, contract
+from diffgrm.networks.contracts import DenoisesSequences, EncodesHistories, contract
 
 Reduction = Annotated[
     Literal["view_mean", "token_mean"],
@@ -177,7 +177,7 @@ class HistoryDiffusionObjective(DiffusionObjective):
         mask, weight = hidden.mask & learnt[..., None], counted / hidden.rate
         places = learnt.sum()
         if self.stream == "two_passes":
-            places = torch.full_like(places, len(codes) * (self.network.max_len + 1))
+            places = torch.full_like(places, len(codes) * (contract(self.network, EncodesHistories).max_len + 1))
         return HiddenSequences(codes, mask, weight, places, valid, batch.weight)
 
     def loss_of_hidden(self, logits: Tensor, hidden: HiddenSequences) -> Tensor:
