@@ -299,6 +299,32 @@ def test_lists_tell_times_and_values_of_their_events():
         read_histories([HistoryEvent("a", time=1, values={"devise": "tv"})], IDS, "error", TIMED)
 
 
+def test_models_that_are_told_of_nothing_take_times_in_order_and_nothing_else():
+    noon, evening = datetime.datetime(2024, 5, 1, 12), "2024-05-01T19:10"
+    for times in (
+        [None, 5, 7],
+        [1714600000000, None, 1714600000001],
+        [noon, evening, None],
+        [0.5, 0.5, 10**400 // 10**100],
+    ):
+        _, rows = read_histories([list(map(HistoryEvent, "abc", [None] * 3, times))], IDS, "error")
+        assert rows.values.tolist() == [0, 1, 2] and not rows.marks.arrays
+    _, rows = read_histories([[HistoryEvent("a", time=9)], [], [HistoryEvent("b", time=5)]], IDS, "skip")
+    assert rows.values.tolist() == [0, 1]  # of users, each in its own order
+    with pytest.raises(DataError, match="holds 'c' behind 'a', but its time is earlier; give histories oldest first"):
+        read_histories([HistoryEvent("a", time=evening), "b", HistoryEvent("c", time=noon)], IDS, "error")
+    for wrong in ("soon", float("nan"), True, 10**400):
+        with pytest.raises(DataError, match="the time of 'b' is .*; expected a date-time"):
+            read_histories(["a", HistoryEvent("b", time=wrong)], IDS, "error")
+    events = [HistoryEvent("a", "view", values={"device": "tv"}), HistoryEvent("b")]
+    with pytest.raises(
+        DataError, match=r"1 events .* tell a type, such as 'view', .*; leave type out; 1 events .* tell values"
+    ):
+        read_histories(events, IDS, "error")
+    with pytest.raises(DataError, match=r"such as that of 'device', .* \(events.event_columns\); leave values out$"):
+        read_histories([*events[1:], HistoryEvent("a", values={"device": "tv"})], IDS, "error")
+
+
 def test_moments_are_read_in_every_form():
     zone = datetime.timezone(datetime.timedelta(hours=2))
     written = "1970-01-02", "1970-01-02T02:00:00+02:00", datetime.date(1970, 1, 2)
@@ -307,7 +333,7 @@ def test_moments_are_read_in_every_form():
         assert seconds_of(value, "s", "at") == A_DAY
     assert seconds_of(A_DAY * 1000 + 999, "ms", "at") == A_DAY and seconds_of(1, "day", "at") == A_DAY
     assert seconds_of("now", "s", "at") == pytest.approx(datetime.datetime.now(datetime.UTC).timestamp(), abs=100)
-    for value in ("soon", "12", None, True, float("nan"), 10**30, [1]):
+    for value in ("soon", "12", None, True, float("nan"), 10**30, 10**400, [1]):
         with pytest.raises(DataError, match="expected a date-time .UTC where it names no offset., a number"):
             seconds_of(value, "s", "at")
 

@@ -90,8 +90,17 @@ def test_what_is_wrong_with_a_request_is_told(client, change, pointer, says):
 def test_models_that_are_told_of_nothing_refuse_what_would_do_nothing(reader):
     body = {"histories": [["item 3"]], "k": 2}
     plain = reader.post("/recommend", json=body).json()
-    with_time = {**body, "histories": [[{"item_id": "item 3", "time": "2001-01-01"}]]}
-    assert reader.post("/recommend", json=with_time).json() == plain
+
+    def asked(*events):
+        return reader.post("/recommend", json={**body, "histories": [list(events)]})
+
+    first, second = ({"item_id": "item 3", "time": f"2001-01-0{day}"} for day in (1, 2))
+    assert asked(first).json() == plain  # times tell the order that histories are in
+    assert "give histories oldest first" in asked(second, first).text
+    errors_of(asked(first, {**second, "type": "view"}))
+    assert "tell a type, such as 'view', and the model knows no types" in asked({**second, "type": "view"}).text
+    assert "leave values out" in asked({**second, "values": {"device": "tv"}}).text
+    assert reader.get("/model").json()["told"]["types"] == []
     assert "of which the model is told nothing" in reader.post("/recommend", json=body | {"at": "now"}).text
     assert "is told of no columns of users" in reader.post("/recommend", json=body | {"profiles": [{"plan": "free"}]}).text
 
@@ -115,10 +124,16 @@ def test_commands_fit_evaluate_and_recommend_with_profiles(told, folder, tables,
     table, _ = history_of(told[1], "u3")
     wanted = told[0].recommend(table, k=8, at=datetime.datetime(2005, 1, 1))
     assert found["item_id"].to_list() == wanted["item_id"].to_list()
+    for number in ("1104537600", "1104537600.0"):
+        code, _, err = run(*asked[:-2], number, "--quiet", "--out", tmp_path / "numbered.parquet")
+        assert code == 0, err
+        assert pl.read_parquet(tmp_path / "numbered.parquet").equals(pl.read_parquet(tmp_path / "lists.parquet"))
+    code, _, err = run(*asked[:-2], "nan", "--quiet")
+    assert code == 2 and "at is nan; expected a date-time" in err
     code, _, err = run(*asked[:-1], "--at", "soon", "--quiet")
     assert code == 2 and "at is 'soon'; expected a date-time" in err
     code, _, err = run("recommend", folder, "--history", "i1", "--k", "2", "--quiet")
-    assert code == 2 and "the model is told of the times of events" in err
+    assert code == 2 and "the model is told of the times of events" in err and 'behind --history: {"item_id": ...' in err
     code, _, err = run(
         "update", tmp_path / "m", *given[:2], *profiles, "--out", tmp_path / "more", "--quiet", "training.epochs=1"
     )

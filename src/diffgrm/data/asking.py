@@ -47,11 +47,25 @@ def seconds_of(value: Any, unit: str, name: str) -> int:
         times, faults = read_times(pl.Series([value]))
         if not faults and times.dtype in (pl.Date, pl.Datetime):
             found = int(in_seconds(times.to_physical().to_numpy(), times.dtype, unit)[0])
-    elif isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value):
+    elif is_number(value):
         found = value * A_DAY if unit == "day" else value / A_SECOND[unit]
     if found is None or not FIRST <= found <= LAST:
         raise DataError(f"{name} is {value!r}; expected {EXPECTED}")
     return math.floor(found)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a time is a number, and one that 64-bit floats hold.
+
+    >>> [is_number(value) for value in (5, 0.5, True, float("nan"), 10**400, "5")]
+    [True, True, False, False, False, False]
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def with_moments(user_ids: pl.Series, histories: Ragged, at: Any) -> Ragged:

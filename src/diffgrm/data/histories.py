@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.asking import seconds_of
+from diffgrm.data.asking import is_number, seconds_of
 from diffgrm.data.blocks import open_rows
 from diffgrm.data.coding import Events
 from diffgrm.data.dataset import InteractionDataset, Ragged
@@ -34,8 +34,9 @@ class HistoryEvent:
 
     Attributes:
         item: its id.
-        type: what type it was of; None: nobody tells.
-        time: when it was, see :func:`diffgrm.data.asking.seconds_of`; None: nobody tells.
+        type: what type it was of, of models that know types; None: nobody tells.
+        time: when it was, see :func:`diffgrm.data.asking.seconds_of`; None: nobody tells. Whatever the model is told of
+            times, histories are given oldest first.
         values: its values in columns of ``events.event_columns``, by name; it may lack some.
     """
 
@@ -55,7 +56,8 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
         on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
         settings: how a table is read. Events of lists may be :class:`HistoryEvent`; those whose types nobody tells are of
             the first type that is learnt, and of those whose values nobody tells nothing is known. Times have to be told
-            where ``settings.time_inputs`` names some.
+            where ``settings.time_inputs`` names some; elsewhere they may be, for the order that they confirm. Types and
+            values may be told only where the settings name the columns that they are of.
 
     Raises:
         DataError: nothing given, users without a known item and ``on_empty="error"``, types or columns that the settings
@@ -78,14 +80,11 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
         return _from_table(source, items, on_empty, settings)
     if not rows:
         raise DataError("no histories were given")
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
     entries = [entry for row in rows for entry in values(row)]
     given = [entry.item if isinstance(entry, HistoryEvent) else entry for entry in entries]
-    types = None if settings.event is None else _types(entries, settings)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    times = _times(entries, offsets, settings) if settings.time_inputs else None
-    positions = Ragged(items.positions(given), offsets, Marks(settings, types, None, times, _values(entries, settings)))
-    return _known_only(user_ids, positions, given.__getitem__, on_empty)
+    positions = Ragged(items.positions(given), offsets, _marks(entries, offsets, settings))
+    return _known_only(user_ids, positions, items, given.__getitem__, on_empty)
 
 
 def histories_of(dataset: InteractionDataset, users: Any) -> tuple[pl.Series, Ragged]:
@@ -103,6 +102,40 @@ def histories_of(dataset: InteractionDataset, users: Any) -> tuple[pl.Series, Ra
     if not len(rows):
         raise DataError("no users were given")
     return dataset.users.gather(rows), dataset.events.rows(rows)
+
+
+def _marks(entries: list[Any], offsets: np.ndarray, settings: EventSettings) -> Marks:
+    """What is told of N events that were given in lists.
+
+    Raises:
+        DataError: it is wrong, or tells what the model is told nothing of.
+    """
+    _refuse_idle([entry for entry in entries if isinstance(entry, HistoryEvent)], settings)
+    types = None if settings.event is None else _types(entries, settings)
+    if settings.time_inputs:
+        return Marks(settings, types, None, _times(entries, offsets, settings), _values(entries, settings))
+    told = [place for place, entry in enumerate(entries) if isinstance(entry, HistoryEvent) and entry.time is not None]
+    _check_order(entries, np.array(told, np.int64), np.array([_moment(entries[place]) for place in told]), offsets)
+    return Marks(settings, types, None, None, _values(entries, settings))
+
+
+def _refuse_idle(events: list[HistoryEvent], settings: EventSettings) -> None:
+    """Refuse types and values of which a model is told nothing; times confirm the order of any history."""
+    problems = []
+    typed = [event for event in events if event.type is not None]
+    if typed and settings.event is None:
+        problems.append(
+            f"{len(typed)} events of the histories tell a type, such as {typed[0].type!r}, and the model knows no types "
+            "(events.event names no column); leave type out"
+        )
+    valued = [event for event in events if event.values]
+    if valued and not settings.event_columns:
+        problems.append(
+            f"{len(valued)} events of the histories tell values, such as that of {next(iter(valued[0].values))!r}, and the "
+            "model is told of no columns of events (events.event_columns); leave values out"
+        )
+    if problems:
+        raise DataError("; ".join(problems))
 
 
 def _types(entries: list[Any], settings: EventSettings) -> np.ndarray:
@@ -123,23 +156,34 @@ def _times(entries: list[Any], offsets: np.ndarray, settings: EventSettings) -> 
         raise DataError(
             f"the model is told of the times of events (events.time_inputs), and {len(bare)} of {len(entries)} events of "
             f"the histories have none: {first_few(bare)}; give a table with {Columns.TIMESTAMP!r}, or "
-            'diffgrm.data.histories.HistoryEvent(item, time=...) in place of ids (over HTTP: {"item_id": ..., "time": ...})'
+            "diffgrm.data.histories.HistoryEvent(item, time=...) in place of ids (over HTTP and behind --history: "
+            '{"item_id": ..., "time": ...})'
         )
     found = [seconds_of(entry.time, settings.time_unit, f"the time of {entry.item!r}") for entry in entries]
     times = np.array(found, np.int64)
-    rows = Ragged(times, offsets)
-    if len(late := np.flatnonzero((np.diff(times) < 0) & rows.follows())):
-        raise DataError(
-            f"a history holds {entries[late[0] + 1].item!r} behind {entries[late[0]].item!r}, but its time is earlier; "
-            "give histories oldest first"
-        )
+    _check_order(entries, np.arange(len(entries)), times, offsets)
     return times
+
+
+def _moment(event: HistoryEvent) -> float:
+    """The time of an event, to be compared with those beside it: a number as it stands, for nobody tells its unit."""
+    return event.time if is_number(event.time) else seconds_of(event.time, "s", f"the time of {event.item!r}")
+
+
+def _check_order(entries: list[Any], places: np.ndarray, times: np.ndarray, offsets: np.ndarray) -> None:
+    """Refuse histories that are not oldest first; ``times`` are those of the events at some ``places``, in order."""
+    row = np.searchsorted(offsets, places, side="right")
+    if len(late := np.flatnonzero((times[1:] < times[:-1]) & (row[1:] == row[:-1]))):
+        before, behind = (entries[places[late[0] + step]].item for step in (0, 1))
+        raise DataError(
+            f"a history holds {behind!r} behind {before!r}, but its time is earlier; give histories oldest first"
+        )
 
 
 def _values(entries: list[Any], settings: EventSettings) -> tuple[np.ndarray, ...]:
     """Of each of ``events.event_columns`` the numbers [N] int16 of the values of events that were given in lists."""
     columns, told = settings.event_columns, [entry.values if isinstance(entry, HistoryEvent) else {} for entry in entries]
-    if columns and (unknown := sorted({str(name) for values in told for name in values if name not in columns})):
+    if unknown := sorted({str(name) for values in told for name in values if name not in columns}):
         raise DataError(
             f"an event has a value of {unknown[0]!r}, of which the model knows nothing{did_you_mean(unknown[0], columns)}"
         )
@@ -169,11 +213,11 @@ def _from_table(source: Any, items: IdMap, on_empty: str, settings: EventSetting
             logger.warning("Of the histories, %s", events.report)
     if events.catalogue is not items:
         raise DataError("these events were read for another catalogue; read them with the items of this one")
-    return _known_only(events.users, events.rows, events.item, on_empty)
+    return _known_only(events.users, events.rows, items, events.item, on_empty)
 
 
 def _known_only(
-    user_ids: pl.Series, positions: Ragged, given: Callable[[int], Any], on_empty: str
+    user_ids: pl.Series, positions: Ragged, items: IdMap, given: Callable[[int], Any], on_empty: str
 ) -> tuple[pl.Series, Ragged]:
     """The known part of histories; ``given`` tells the item that stood at a place of the positions."""
     known = (
@@ -192,10 +236,12 @@ def _known_only(
     bare = user_ids.filter(pl.Series(empty))
     if on_empty == "error" or empty.all():
         none_given = int((positions.lengths[empty] == 0).sum())
+        mend = "leave them out, or get the others' recommendations: on_empty='skip' (command line: --on-empty skip)"
+        if empty.all():
+            mend = f"the catalogue has items such as {first_few(map(repr, items.series.head(SHOWN)))}; give some of them"
         raise DataError(
             f"{len(bare)} of {len(user_ids)} histories hold no known item ({none_given} are empty, "
-            f"{len(bare) - none_given} have only unknown items): users {first_few(bare)}; leave them out, or pass "
-            "on_empty='skip' to get the others' recommendations"
+            f"{len(bare) - none_given} have only unknown items): users {first_few(bare)}; {mend}"
         )
     logger.warning("%d users have no known item and get no recommendations", len(bare))
     keep = np.flatnonzero(~empty)

@@ -33,7 +33,7 @@ def answers(server: Server) -> APIRouter:
         width = server.width(snapshot, body)
         only, without = server.filters(snapshot, body)
         rules = server.rules(snapshot, body)
-        names, given = server.histories(body)
+        names, given = server.histories(snapshot, body)
         histories = _known_items(snapshot, given)
         empty = {number for number, history in enumerate(histories) if not history}
         if empty and body.on_empty == "error":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
+from diffgrm.data.asking import is_number
 from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.event_settings import EventSettings, TimeInput
 from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, ItemId, checked_id, unbroken
@@ -18,8 +18,8 @@ MOST_COLUMNS = 64  # of which values of an event or of a user are told
 def _moment(value: object) -> str | int | float:
     if isinstance(value, str) and len(value) <= LONGEST_ID:
         return unbroken(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
+    if is_number(value):
+        return value  # type: ignore[return-value]
     raise ValueError("a time is a text in ISO, such as 2024-01-31T09:30:00, or a finite number")
 
 
@@ -53,8 +53,12 @@ def _type(value: object) -> str | None:
 
 
 class Told(BaseModel):
-    """What the model is told of histories besides their items; requests have to tell the times, and may tell the rest."""
+    """What the model is told of histories besides their items; requests have to tell the times, and may tell the rest.
 
+    Of what it is told nothing, requests tell nothing, but times, by which histories are in order whatever the model is.
+    """
+
+    types: Annotated[list[str], Field(description="types of events, that of the first where an event tells none")]
     times: Annotated[
         list[TimeInput], Field(description="what it is told of times; where there are some, every event needs a time")
     ]
@@ -69,7 +73,7 @@ class Told(BaseModel):
             name: {column: list(values) for column, values in getattr(settings, name).items()}
             for name in ("event_columns", "user_columns")
         }
-        return cls(times=list(settings.time_inputs), at=settings.asks_when, **columns)
+        return cls(types=list(settings.types), times=list(settings.time_inputs), at=settings.asks_when, **columns)
 
 
 class GivenEvent(Message):
@@ -77,7 +81,7 @@ class GivenEvent(Message):
 
     item_id: ItemId
     type: Annotated[str | None, BeforeValidator(_type), Field(description="its type, of models that know types")] = None
-    time: Annotated[Moment | None, Field(description="when it was: ISO (UTC without offset), or a number")] = None
+    time: Annotated[Moment | None, Field(description="when it was: ISO (UTC without offset), or a number; in order")] = None
     values: Annotated[Profile, Field(description="by columns that the model is told of")] = {}
 
 

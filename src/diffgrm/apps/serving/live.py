@@ -22,6 +22,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.data.histories import HistoryEvent
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DiffGRMError
 from diffgrm.ranking.rules import Rules
 from diffgrm.recommenders import Recommender, load
@@ -211,22 +212,26 @@ class UserHistories:
         user = self.ids.positions(table[Columns.USER])
         order = np.argsort(user, kind="stable")
         self._items = table[Columns.ITEM].gather(order)
-        besides = [name for name in table.columns if name not in (Columns.USER, Columns.ITEM)]
-        self._told = table.select(pl.col(besides).gather(order)) if besides else None
+        self._told = table.drop(Columns.USER, Columns.ITEM)[order]
         self._rows = Ragged(np.arange(len(order)), np.concatenate([[0], np.cumsum(np.bincount(user))]))
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def of(self, users: Sequence[Any], last: int) -> list[list[Any] | None]:
-        """The last items of each user, oldest first; None for unknown users."""
-        rows = self.ids.positions([str(user) for user in users])
-        return [None if row < 0 else self._history(self._rows[row][-last:]) for row in rows]
+    def of(self, users: Sequence[Any], last: int, settings: EventSettings) -> list[list[Any] | None]:
+        """The last items of each user, oldest first; None for unknown users.
 
-    def _history(self, places: np.ndarray) -> list[Any]:
+        Args:
+            settings: of the model that is asked, which may be told less than the one by which the table was read.
+        """
+        rows = self.ids.positions([str(user) for user in users])
+        return [None if row < 0 else self._history(self._rows[row][-last:], settings) for row in rows]
+
+    def _history(self, places: np.ndarray, settings: EventSettings) -> list[Any]:
         items = self._items.gather(places).to_list()
-        if self._told is None:
+        known = {Columns.TIMESTAMP, *settings.event_columns, *([] if settings.event is None else [Columns.EVENT])}
+        if not (told := known & set(self._told.columns)):
             return items
-        rows = self._told[places].to_dicts()
+        rows = self._told[places].select(told).to_dicts()
         kinds, times = ([row.pop(name, None) for row in rows] for name in (Columns.EVENT, Columns.TIMESTAMP))
         return list(map(HistoryEvent, items, kinds, times, rows))

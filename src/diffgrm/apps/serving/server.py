@@ -19,6 +19,7 @@ from diffgrm.apps.serving.problems import Problem, field_problem
 from diffgrm.apps.serving.quiet import keep_quiet
 from diffgrm.apps.serving.settings import Limits
 from diffgrm.data.asking import moment_of
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.data.marks import PLAIN
 from diffgrm.data.profiles import profile_table, read_profiles
 from diffgrm.foundation.schema import Columns, DataError
@@ -191,7 +192,8 @@ class Server:
             known = profile_table(users, recommender.profiles.of(users), events)
             profiles = [dict(row) for row in known.drop(Columns.USER).to_dicts()]
         at = self.moment(snapshot, body.at)
-        if events != PLAIN or at is not None or profiles is not None:
+        told = any(isinstance(entry, HistoryEvent) for row in histories for entry in row)
+        if told or events != PLAIN or at is not None or profiles is not None:
             given = {number: row for number, row in enumerate(profiles or []) if histories[number]}
             recommender.read_histories([row for row in histories if row], on_empty="skip", at=at)
             if given:
@@ -211,7 +213,7 @@ class Server:
         except DataError as error:
             raise field_problem("#/at", str(error)) from error
 
-    def histories(self, body: m.RecommendRequest) -> tuple[list[Any], list[list[Any]]]:
+    def histories(self, snapshot: Snapshot, body: m.RecommendRequest) -> tuple[list[Any], list[list[Any]]]:
         """Users and their histories.
 
         Raises:
@@ -230,7 +232,7 @@ class Server:
         self.bound("users", len(users), self.limits.histories, "the number of users")
         if not users:
             raise field_problem("#/users", "names no user")
-        found = self.users.of(users, self.limits.history)
+        found = self.users.of(users, self.limits.history, snapshot.recommender.recipe.events)
         unknown = {f"#/users/{number}": "is not a known user" for number, history in enumerate(found) if history is None}
         if unknown:
             raise Problem(422, f"{len(unknown)} users are unknown; send their histories instead", unknown)
