@@ -161,10 +161,24 @@ def test_users_without_a_known_item_are_evaluated_or_counted(run, model, tmp_pat
     pl.DataFrame({"item_id": ids, "text": [f"thing {i}" for i in ids]}).write_csv(tmp_path / "i.csv")
     ask = "evaluate", model, "--interactions", tmp_path / "e.csv", "--items", tmp_path / "i.csv", "--quiet"
     code, _, err = run(*ask, "evaluation.ks=[5]")
-    assert code == 2 and "1 of 2 histories hold no known item" in err and "skip" in err
+    assert code == 2 and "1 of 2 histories hold no known item" in err and "command line: --on-empty skip" in err
     code, out, err = run(*ask, "evaluation.ks=[5]", "--on-empty", "skip", "--json", tmp_path / "e.json")
     assert code == 0 and "1 users of" in out and "1 of 2 lists have no known item in their history" in err
     assert {"n_users": 1, "n_skipped": 1}.items() <= json.loads((tmp_path / "e.json").read_text()).items()
+
+
+def test_users_without_a_known_item_are_left_out_of_lists_or_refused(run, model, tmp_path):
+    (tmp_path / "e.csv").write_text("user_id,item_id\nu,1\nv,70\n")
+    ask = "recommend", model, "--interactions", tmp_path / "e.csv", "--k", 2, "--quiet", "--out", tmp_path / "r.csv"
+    code, _, err = run(*ask)
+    assert code == 0 and "1 users have no known item and get no recommendations" in err
+    assert set(pl.read_csv(tmp_path / "r.csv")["user_id"]) == {"u"}
+    code, _, err = run(*ask, "--on-empty", "error")
+    assert code == 2 and "1 of 2 histories hold no known item" in err and "(command line: --on-empty skip)" in err
+    for nobody in ([*ask, "--user", "v"], ["recommend", model, "--history", 70]):
+        code, _, err = run(*nobody)
+        assert code == 2 and "1 of 1 histories hold no known item" in err and "skip" not in err
+        assert f"the catalogue has items such as {ITEMS[0]}, {ITEMS[1]}, " in err and "give some of them" in err
 
 
 def test_words_of_texts_are_counted_only_where_diversity_is_wanted(run, model, tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from diffgrm.apps.cli.shared import (
     Interactions,
     Items,
     JsonFile,
+    OnEmpty,
     Overrides,
     Precision,
     ProfilesFile,
@@ -143,6 +144,7 @@ def recommend(
     at: At = None,
     profiles: ProfilesFile = None,
     profile: Profile = None,
+    on_empty: OnEmpty = "skip",
     device: Device = "auto",
     precision: Precision = "32",
     quiet: Quiet = False,
@@ -166,7 +168,7 @@ def recommend(
     if interactions is not None:
         histories = events_for(interactions, recommender.items, user, column, time_format, recommender.recipe.events)
     users = 1 if interactions is None else len(histories.users)
-    asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": "skip"}
+    asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": on_empty}
     asked |= {"at": at, "profiles": {ONE_USER: profile_of(profile)} if profile else profiles}
     with progress_bar("Recommending", users, quiet) as progress:
         found = recommend_blocks(recommender, histories, k, exclude_seen=not include_seen, progress=progress, **asked)

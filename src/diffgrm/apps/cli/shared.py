@@ -44,9 +44,25 @@ TimeFormat = Annotated[
 OnEmpty = Annotated[
     Literal["error", "skip"], typer.Option(help="Users without an item that the model knows: an error, or left out.")
 ]
+
+
+def _moment(text: str | None) -> str | float | None:
+    """A time as an argument: a number where it is written as one, as over HTTP."""
+    for kind in (int, float):
+        try:
+            return None if text is None else kind(text)
+        except ValueError:
+            pass
+    return text
+
+
 At = Annotated[
     str | None,
-    typer.Option(help="When the lists are asked for: a time in ISO (UTC), or now; without it, at each newest event."),
+    typer.Option(
+        callback=_moment,
+        help="When the lists are asked for: a time in ISO (UTC), a number as timestamps are, or now; without it, at each "
+        "newest event.",
+    ),
 ]
 ProfilesFile = Annotated[
     Path | None,
