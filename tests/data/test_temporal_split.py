@@ -121,7 +121,7 @@ def test_cuts_may_be_dates_where_the_times_are():
         data = dataset(times=times)
         split = make_split(data, DataSettings(split="temporal", **settings))
         assert lists(data, split.test) == wanted and split.facts["test_from"].startswith("2024-01-31")
-    with pytest.raises(DataError, match="test_from is '30'; timestamps are Date: expected one in ISO, such as 2024-01-31"):
+    with pytest.raises(DataError, match="timestamps are Date and go from 2024-01-02 to 2024-02-10: expected one in ISO"):
         temporal(dataset(times=days), test_from="30")
 
 
@@ -135,6 +135,18 @@ def test_what_cannot_be_cut_says_why():
         temporal(data, validation_from="35", test_from="30")
     with pytest.raises(DataError, match=r"(?s)target is 'lats'; expected all or .*cold_targets is 'warm'"):
         temporal(data, target="lats", cold_targets="warm")
+    for early in (5e-1, "1", "-3"):
+        with pytest.raises(DataError, match=f"first cut in time, validation_from={early!r}: timestamps go from 1 to 40"):
+            temporal(data, validation_from=early)
+    for wrong in (float("nan"), "inf", [5], 10**400):
+        with pytest.raises(DataError, match="validation_from is .*; expected a number, .*, which go from 1 to 40"):
+            temporal(data, validation_from=wrong)
+    for share in (float("nan"), 1, -0.5, "0.1", None, True):
+        with pytest.raises(DataError, match=r"(?s)validation_share is .*test_share is .*; expected a number from 0"):
+            temporal(data, share, share)
+    alike = dataset(times=pl.Series([7] * len(ROWS)))
+    with pytest.raises(DataError, match=r"first cut in time, 7 \(validation_share\): timestamps go from 7 to 7"):
+        temporal(alike)
     with pytest.raises(DataError, match=r"validation_share 0\.5 \+ test_share 0\.6 leave nothing to train on"):
         temporal(data, 0.5, test_from="20")
 

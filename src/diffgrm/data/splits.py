@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
+from diffgrm.data.asking import is_number
 from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split, asked_at, leave_one_out, validation_only
 from diffgrm.data.times import read_times
 from diffgrm.foundation import forks
@@ -65,13 +67,16 @@ def temporal(
         DataError: no timestamps, times that cannot be read, cuts that leave nothing to train on, or unknown words.
     """
     words = (("target", target, ("all", "last", "successive")), ("cold_targets", cold_targets, ("keep", "drop")))
-    if wrong := [f"{name} is {word!r}; expected {' or '.join(known)}" for name, word, known in words if word not in known]:
+    wrong = [f"{name} is {word!r}; expected {' or '.join(known)}" for name, word, known in words if word not in known]
+    shares = (("validation_share", validation_share), ("test_share", test_share))
+    wrong += [f"{name} is {share!r}; expected a number from 0, below 1" for name, share in shares if not _is_share(share)]
+    if wrong:
         raise DataError("a temporal split cannot be made so:\n" + bullet_list(wrong))
     times = dataset.timestamps
     if times is None:
         raise DataError("a temporal split needs a 'timestamp' column; use split='leave_one_out' without one")
     second = None if test_from is None else _moment(dataset, test_from, "test_from")
-    after = test_share if second is None else _share_from(times, second, test_from)
+    after = test_share if second is None else _share_from(dataset, second, test_from)
     if validation_from is None and validation_share + after >= 1:
         raise DataError(f"validation_share {validation_share} + test_share {after:.4g} leave nothing to train on")
     by_share = _cuts(times, min(validation_share + after, 1), after)
@@ -85,7 +90,15 @@ def temporal(
     before, earlier = (_events_before(dataset, times, cut) for cut in (first, second))
     train = dataset.events.part(0, before)
     if len(train.values) == 0:
-        raise DataError("no event lies before the first cut in time: are all timestamps the same?")
+        cut = (
+            f"{_spelled(dataset, first)} (validation_share)"
+            if validation_from is None
+            else f"validation_from={validation_from!r}"
+        )
+        raise DataError(
+            f"no event lies before the first cut in time, {cut}: timestamps go {_range(dataset)}; cut later, so that some "
+            "are left to train on"
+        )
     warm = np.bincount(train.targets().values, minlength=dataset.n_items) > 0
     facts: dict[str, Any] = {"target": target, "cold_targets": cold_targets}
     facts |= {"validation_from": _spelled(dataset, first), "test_from": _spelled(dataset, second)}
@@ -182,27 +195,41 @@ def _moment(dataset: InteractionDataset, text: str, name: str) -> float:
         found, faults = read_times(pl.Series([text]))
         if not faults and found.dtype in (pl.Date, pl.Datetime):
             return float(found.cast(pl.Datetime).cast(kind).to_physical()[0])  # type: ignore[arg-type]
-        raise DataError(f"{name} is {text!r}; timestamps are {kind}: expected one in ISO, such as 2024-01-31")
-    try:
-        return float(text)
-    except ValueError:
-        assert dataset.timestamps is not None
-        least, greatest = (_spelled(dataset, float(cut)) for cut in (dataset.timestamps.min(), dataset.timestamps.max()))
         raise DataError(
-            f"{name} is {text!r}; expected a number, as the timestamps are, which go from {least} to {greatest}"
-        ) from None
+            f"{name} is {text!r}; timestamps are {kind} and go {_range(dataset)}: expected one in ISO, such as 2024-01-31"
+        )
+    try:
+        if math.isfinite(cut := float(text)):
+            return cut
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise DataError(f"{name} is {text!r}; expected a number, as the timestamps are, which go {_range(dataset)}")
 
 
-def _share_from(times: np.ndarray, cut: float, text: str | None) -> float:
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value < 1
+
+
+def _range(dataset: InteractionDataset) -> str:
+    """From when to when events are, in words."""
+    assert dataset.timestamps is not None
+    least, greatest = (_spelled(dataset, float(cut)) for cut in (dataset.timestamps.min(), dataset.timestamps.max()))
+    return f"from {least} to {greatest}"
+
+
+def _share_from(dataset: InteractionDataset, cut: float, text: str | None) -> float:
     """The share of events from a time on.
 
     Raises:
         DataError: it is none, or all.
     """
+    times = dataset.timestamps
+    assert times is not None
     later = sum(int((times[s : s + mapped.BLOCK] >= cut).sum()) for s in range(0, len(times), mapped.BLOCK))
     if not 0 < later < len(times):
         raise DataError(
-            f"test_from is {text!r}, and {later:,} of {len(times):,} events are from then on; expected some, but not all"
+            f"test_from is {text!r}, and {later:,} of {len(times):,} events are from then on; expected some, but not all: "
+            f"timestamps go {_range(dataset)}"
         )
     return later / len(times)
 
