@@ -143,7 +143,15 @@ def test_sessions_of_several_users_are_refused():
             {"weight": "stars", "event": "action", "targets": ["view"]},
             r"not above 0, or too large in 1 rows \(rows 1\): 0.0; give every event a positive weight",
         ),
+        (TABLE, {"event": "action", "targets": ["buyy"]}, r"no row .* is an event: .*; .* 'buyy'; did you mean 'buy'\?$"),
+        (
+            TABLE.with_columns(stars=pl.Series([1.0, float("nan"), *[2.0] * (TABLE.height - 2)])),
+            {"weight": "stars"},
+            r"or too large in 1 rows \(rows 1\): nan; give every event",
+        ),
         (TABLE, {"rating": "stars", "min_rating": 9}, "no row of the interaction table is an event: 8 rows read, 0 kept"),
+        (TABLE, {"session": "action"}, r"action \(events.session\) is null in 1 rows \(rows 7\); drop or fill them"),
+        (TABLE, {"weight": "zzz"}, r"has columns \[.*\], but:\n  - events.weight names the column 'zzz'$"),
         (TABLE, {"session": "action", "history": "user"}, r"action \(events.session\) is null in 1 rows \(rows 7\); drop"),
     ],
 )
@@ -290,7 +298,9 @@ def test_lists_may_tell_the_types_of_their_events():
     chosen, ids = EventSettings(event="action", targets=["buy"], context=["view"]), IdMap(ITEMS["item_id"])
     _, rows = read_histories([["a", HistoryEvent("b", "view"), HistoryEvent("c", "buy")]], ids, "error", chosen)
     assert rows.values.tolist() == [0, 1, 2] and rows.marks.types.tolist() == [0, 1, 0]
-    _, rows = read_histories([[HistoryEvent("b", "view")]], ids, "error")  # of a model that knows of no types
-    assert rows.values.tolist() == [1] and rows.marks.types is None
+    with pytest.raises(
+        DataError, match=r"^1 events .* tell a type, such as 'view', and the model knows no types .*leave type out$"
+    ):
+        read_histories([["a", HistoryEvent("b", "view")]], ids, "error")
     with pytest.raises(DataError, match="of the type 'veiw', which the model does not know; did you mean 'view'"):
         read_histories([[HistoryEvent("b", "veiw")]], ids, "error", chosen)

@@ -7,6 +7,9 @@ import polars as pl
 import pytest
 
 from diffgrm import InteractionDataset, read_table
+from diffgrm.data.blocks import open_rows
+from diffgrm.data.events import read_events
+from diffgrm.data.ids import IdMap
 from diffgrm.data.tables import read_interactions, read_items
 from diffgrm.foundation.schema import DataError
 
@@ -60,6 +63,17 @@ def test_a_misnamed_column_is_told_with_the_nearest_name_and_the_way_out():
 def test_an_empty_table_is_refused():
     with pytest.raises(DataError, match="the interaction table is empty: expected at least one row"):
         read_interactions(EVENTS.head(0))
+
+
+def test_columns_are_called_as_in_the_table():
+    renamed = {"user_id": "visitor", "item_id": "item_id"}
+    events = EVENTS.rename({"user_id": "visitor"}).with_columns(visitor=None)
+    with pytest.raises(DataError, match=r"visitor \(user_id\) is null in"):
+        read_interactions(events, renamed)
+    with pytest.raises(DataError, match=r"visitor \(user_id\) is null in"):
+        read_events(open_rows(events), IdMap(events["item_id"].unique()), renamed)
+    with pytest.raises(DataError, match=r"sku \(item_id\) is null in 1 rows"):
+        read_items(pl.DataFrame({"sku": ["a", None], "text": ["x", "y"]}), {"item_id": "sku"})
 
 
 def test_null_ids_and_bad_timestamps_are_told_together_with_their_rows():

@@ -173,6 +173,14 @@ class EventRows:
         """Whether they have times."""
         return Columns.TIMESTAMP in self.columns
 
+    @property
+    def _called(self) -> dict[str, str]:
+        """What messages call columns that the table calls otherwise than we do."""
+        called = {ours: f"{theirs} ({ours})" for ours, theirs in self.columns.items() if ours != theirs}
+        if self.settings.session is not None and self.settings.history == "session":
+            called[Columns.USER] = f"{self.settings.session} (events.session)"
+        return called
+
     def checked(self) -> Iterator[pl.DataFrame]:
         """``user_id, item_id[, timestamp]`` of all events in order, in types of ours; beside them what
         :func:`diffgrm.data.event_columns.described` tells.
@@ -182,12 +190,12 @@ class EventRows:
         """
         (times, faults), (kept, _, more) = self._times or (None, []), self._chosen
         own = {ours: theirs for ours, theirs in self.columns.items() if times is None or ours != Columns.TIMESTAMP}
-        first, faults, owners = 0, [*faults, *more], SessionOwners(self.columns[Columns.USER])
+        first, faults, owners, called = 0, [*faults, *more], SessionOwners(self.columns[Columns.USER]), self._called
         for block in self.rows.blocks(list(dict.fromkeys([*own.values(), *self.settings.columns]))):
             frame = block.select(pl.col(theirs).alias(ours) for ours, theirs in own.items())
             if OWNER in own:
                 owners.add(frame[Columns.USER], frame[OWNER])
-            frame, more = checked_events(frame, self.time_format if times is None else None, first, self._as_text)
+            frame, more = checked_events(frame, self.time_format if times is None else None, first, self._as_text, called)
             now = (
                 pl.repeat(True, block.height, eager=True) if kept is None else pl.Series(kept[first : first + block.height])
             )

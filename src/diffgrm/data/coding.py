@@ -226,8 +226,8 @@ def _first_pass(events: EventRows, items: IdMap) -> _Found:
             strange.add(frame[Columns.ITEM].gather(odd), rows[odd], None if time is None else time[odd])
         first = now.stop
     if events.height == 0:
-        report = ReadingReport.of(events.rows.height, events.dropped, 0, {}, events.settings)
-        raise DataError(f"no row of the {WHAT} is an event: {report}")
+        kinds = dict.fromkeys(events.settings.types, 0)
+        raise ReadingReport.of(events.rows.height, events.dropped, 0, kinds, events.settings).no_event(WHAT)
     return _Found(users.table(), strange.table(), columns, time_type)
 
 

@@ -12,7 +12,7 @@ from diffgrm.data.faults import Fault, fault
 from diffgrm.data.marks import value_numbers
 from diffgrm.data.reading import Dropped
 from diffgrm.foundation.event_settings import EventSettings
-from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
+from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few, nearest
 
 SESSION, OWNER = "session", "owner"  # columns of checked events, beside those of schema.Columns
 SEVERAL = "make them different, for example with user and session id in one column"
@@ -28,7 +28,7 @@ def check_columns(settings: EventSettings, header: pl.DataFrame, what: str) -> N
     named = [(key, getattr(settings, key)) for key in ("event", "rating", "weight", "session")]
     for key, name in [*named, *(("event_columns", name) for name in settings.event_columns)]:
         if name is not None and name not in known:
-            problems.append(f"events.{key} names the column {name!r}{did_you_mean(name, known)}")
+            problems.append(f"events.{key} names the column {name!r}{nearest(name, known)}")
         elif f"{name}_duplicated_0" in known:
             problems.append(f"events.{key} names the column {name!r}, of which there are several; keep one")
     if problems:
@@ -91,7 +91,7 @@ def described(
         bad = ~((told > 0) & told.is_finite()).fill_null(False) & kept
         if bad.any() and not faults:
             says = f"{settings.weight} (events.weight) is null, not above 0, or too large"
-            values = map(repr, weights.filter(bad).unique(maintain_order=True).head(5))
+            values = map(repr, block[settings.weight].filter(bad).unique(maintain_order=True).head(5))
             faults.append(fault(says, "give every event a positive weight, or drop its row", bad, first_row, values))
     if settings.session is not None and settings.history == "user":
         sessions = block[settings.session]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import glob
 import gzip
 import io
@@ -223,6 +224,8 @@ def _parsed(name: str, content: Callable[[], bytes], what: str) -> pl.DataFrame:
         except DAMAGE as error:
             hint = f"if it is not packed, give it a name without {packing}"
             raise DataError(f"the {what} file {name} could not be read as {packing}: {error}; {hint}") from error
+    if not found.removeprefix(codecs.BOM_UTF8).strip():
+        raise DataError(f"the {what} file {name} is empty: expected a table with at least one row")
     if kind == PARQUET:
         return pl.read_parquet(io.BytesIO(found))
     if other := next((other for beginning, other in BEGINNINGS.items() if found.startswith(beginning)), ""):

@@ -87,15 +87,27 @@ class ReadingReport:
             return f"{said}; none dropped"
         return f"{said}; dropped: " + "; ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
 
+    def _absent(self) -> dict[str, str]:
+        """Types that no event has, and what is said of each."""
+        known = self.other_types
+        return {
+            kind: f"no event is of type {kind!r}{did_you_mean(kind, known) if known else ''}"
+            for kind, count in self.types.items()
+            if not count
+        }
+
+    def no_event(self, what: str) -> DataError:
+        """The error that no row of a table is an event."""
+        return DataError("; ".join([f"no row of the {what} is an event: {self}", *self._absent().values()]))
+
     def check(self, settings: EventSettings) -> None:
         """Make sure that there is something to learn, and warn of types that no event has.
 
         Raises:
             DataError: no event is of a type that is learnt.
         """
-        absent = [kind for kind, count in self.types.items() if not count]
-        known = self.other_types
-        told = [f"no event is of type {kind!r}{did_you_mean(kind, known) if known else ''}" for kind in absent]
+        absent = self._absent()
+        told = list(absent.values())
         if settings.targets and all(kind in absent for kind in settings.targets):
             raise DataError(f"there is nothing to learn by events.targets: {'; '.join(told)}; {self}")
         for line in told:

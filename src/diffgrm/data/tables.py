@@ -14,7 +14,7 @@ from diffgrm.data.faults import Fault, fault, together
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import SPELLABLE, whole
 from diffgrm.data.times import read_times
-from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
+from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def read_table(
         others = [c for c in frame.columns if c not in columns and c not in columns.values()]
         frame = frame.select(*(pl.col(old).alias(new) for new, old in columns.items()), *others)
     if missing := [name for name in required if name not in frame.columns]:
-        hints = [f"expected column {name!r}{did_you_mean(name, frame.columns)}" for name in missing]
+        hints = [f"expected column {name!r}{nearest(name, frame.columns)}" for name in missing]
         raise DataError(
             f"the {what} has columns {frame.columns}, but:\n{bullet_list(hints)}\n"
             f"Rename with columns={{'{missing[0]}': 'YOUR_NAME'}} (command line: --column {missing[0]}=YOUR_NAME)."
@@ -59,6 +59,11 @@ def read_table(
     if frame.height == 0:
         raise DataError(f"the {what} is empty: expected at least one row")
     return frame
+
+
+def _renamed(columns: Mapping[str, str] | None) -> dict[str, str]:
+    """What messages call renamed columns."""
+    return {ours: f"{theirs} ({ours})" for ours, theirs in (columns or {}).items() if ours != theirs}
 
 
 def renamings_for(frame: pl.DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
@@ -82,13 +87,17 @@ def read_interactions(
             two ways.
     """
     frame = read_table(source, columns, required=(Columns.USER, Columns.ITEM), what="interaction table")
-    frame, faults = checked_events(frame, time_format)
+    frame, faults = checked_events(frame, time_format, called=_renamed(columns))
     refuse(faults, frame.height, "interaction table")
     return frame.sort(Columns.TIMESTAMP, maintain_order=True) if Columns.TIMESTAMP in frame.columns else frame
 
 
 def checked_events(
-    frame: pl.DataFrame, time_format: str | None, first_row: int = 0, as_text: Collection[str] = ()
+    frame: pl.DataFrame,
+    time_format: str | None,
+    first_row: int = 0,
+    as_text: Collection[str] = (),
+    called: Mapping[str, str] | None = None,
 ) -> tuple[pl.DataFrame, list[Fault]]:
     """``user_id, item_id[, timestamp]`` in types of ours, and what is wrong with them.
 
@@ -96,10 +105,11 @@ def checked_events(
         frame: has the first two of these columns.
         first_row: number of its first row, where it is a block of a longer table.
         as_text: ids that are text though all of these are whole numbers.
+        called: what messages call columns of ids that have another name in the table.
     """
     timed = Columns.TIMESTAMP in frame.columns
     kept = [Columns.USER, Columns.ITEM, *([Columns.TIMESTAMP] if timed else [])]
-    frame, faults = _checked_ids(frame.select(kept), (Columns.USER, Columns.ITEM), first_row, as_text)
+    frame, faults = _checked_ids(frame.select(kept), (Columns.USER, Columns.ITEM), first_row, as_text, called)
     if timed:
         times, more = read_times(frame[Columns.TIMESTAMP], time_format, first_row)
         frame, faults = frame.with_columns(times.alias(Columns.TIMESTAMP)), faults + more
@@ -144,7 +154,7 @@ def read_texts(
     """
     what, many = called
     frame = read_table(source, columns, required=(key, Columns.TEXT), what=f"{what} table")
-    frame, problems = with_ids(_keepable(frame, key, what), (key,))
+    frame, problems = with_ids(_keepable(frame, key, what), (key,), _renamed(columns))
     ids = frame[key]
     repeated = ids.filter(ids.is_duplicated() & ids.is_not_null()).unique(maintain_order=True)
     if repeated.len():
@@ -215,25 +225,31 @@ def clean_text(text: str | None) -> str:
     return " ".join(text.split())
 
 
-def with_ids(frame: pl.DataFrame, id_columns: tuple[str, ...]) -> tuple[pl.DataFrame, list[str]]:
-    """The table with ids as Int64 or text, and what is wrong with them."""
-    frame, faults = _checked_ids(frame, id_columns)
+def with_ids(
+    frame: pl.DataFrame, id_columns: tuple[str, ...], called: Mapping[str, str] | None = None
+) -> tuple[pl.DataFrame, list[str]]:
+    """The table with ids as Int64 or text, and what is wrong with them; ``called`` as in :func:`checked_events`."""
+    frame, faults = _checked_ids(frame, id_columns, called=called)
     return frame, [found.text(frame.height) for found in faults]
 
 
 def _checked_ids(
-    frame: pl.DataFrame, id_columns: tuple[str, ...], first_row: int = 0, as_text: Collection[str] = ()
+    frame: pl.DataFrame,
+    id_columns: tuple[str, ...],
+    first_row: int = 0,
+    as_text: Collection[str] = (),
+    called: Mapping[str, str] | None = None,
 ) -> tuple[pl.DataFrame, list[Fault]]:
     """The table with ids as Int64 or text, and what is wrong with them."""
     faults: list[Fault] = []
     for name in id_columns:
-        column, more = _ids(frame[name], first_row, name in as_text)
+        column, more = _ids(frame[name], (called or {}).get(name, name), first_row, name in as_text)
         frame, faults = frame.with_columns(column), faults + more
     return frame, faults
 
 
-def _ids(column: pl.Series, first_row: int, as_text: bool) -> tuple[pl.Series, list[Fault]]:
-    name, faults, remedy = column.name, [], "drop or fill them"
+def _ids(column: pl.Series, name: str, first_row: int, as_text: bool) -> tuple[pl.Series, list[Fault]]:
+    faults, remedy = list[Fault](), "drop or fill them"
     column = as_ids(column, as_text)
     if column.null_count():
         faults.append(fault(f"{name} is null", remedy, column.is_null(), first_row))
@@ -250,7 +266,7 @@ def _ids(column: pl.Series, first_row: int, as_text: bool) -> tuple[pl.Series, l
             expected = f"expected text or whole numbers (row {row + first_row} holds {column[row]!r}; cast it first)"
             says = f"{name} has type {column.dtype}"
             faults.append(Fault(f"{says}; {expected}", name=says))
-        column = pl.Series(name, [None] * len(column), pl.String)
+        column = pl.Series(column.name, [None] * len(column), pl.String)
     return column, faults
 
 

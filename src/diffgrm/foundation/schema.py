@@ -80,8 +80,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     '; known: a, b'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+    return nearest(word, names) or f"; known: {', '.join(names)}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The same where the known words are told already: nothing if none is near.
+
+    >>> nearest("widht", ["width", "heads"]), nearest("zzz", ["width", "heads"])
+    ("; did you mean 'width'?", '')
+    """
+    close = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def readable(error: Mapping[str, Any]) -> str:
