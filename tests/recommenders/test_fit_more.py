@@ -107,6 +107,33 @@ def test_items_without_later_events_stay_learnt_where_weights_know_them(hybrid, 
     assert (counted.item_counts == counted._fitted_split.item_counts).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "is_told"),
+    [
+        *((name, [], True) for name in ("item_knn", "popularity", "transition_graph")),
+        *((name, [], False) for name in ("text_knn", "random")),
+        ("popularity", ["events.weight=n"], True),
+        ("hybrid", [], True),
+        ("hybrid", ["item_scoring.co_occurrence.weight=0"], False),
+    ],
+)
+def test_counts_of_fewer_events_than_before_are_told(name, overrides, is_told, early, caplog):
+    recipe = small_recipe(name).override(overrides)
+    table = early.event_table().with_columns(n=pl.lit(2))
+    events = recipe.events
+    all_events, few = (
+        InteractionDataset.from_tables(some, early.item_table, events=events) for some in (table, table.head(700))
+    )
+    fitted = resolve("recommender", name)(recipe).fit(all_events, progress=False)
+    short = ["training.epochs=0"] if "training" in recipe.sections else []
+    caplog.clear()
+    again = fitted.fit_more(all_events, overrides=short, progress=False)
+    assert "counted anew" not in caplog.text
+    now = again.fit_more(few, overrides=short, progress=False).facts["training_events"]
+    said = f"of these {now} training events alone; the model had learnt from {fitted.facts['training_events']}: give all"
+    assert (said in caplog.text) == is_told == ("counted anew" in caplog.text)
+
+
 def test_where_no_epoch_is_better_the_weights_stay(hybrid, early):
     wild = ["training.epochs=1", "training.learning_rate=30", "training.warmup_steps=0", "training.gradient_clip=0"]
     more = hybrid.fit_more(early, overrides=wild, progress=False)

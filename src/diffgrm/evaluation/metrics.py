@@ -27,6 +27,7 @@ from diffgrm.data.asking import request_of
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.data.ids import IdMap
 from diffgrm.evaluation.beyond_accuracy import diversity, novelty, self_information
+from diffgrm.evaluation.seen_targets import warn_of_seen
 from diffgrm.foundation.schema import Columns, DataError
 
 logger = logging.getLogger(__name__)
@@ -189,6 +190,7 @@ def evaluate(
     """
     rows_asked = _rows_of_known_items(evaluation_set, known, items)
     asked, evaluation_set = len(evaluation_set), evaluation_set.rows(rows_asked)
+    warn_of_seen(evaluation_set, "held-out")
     ks = sorted({*ks, 10})
     k = min(max(ks), len(items) if known is None else len(known))
     with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from diffgrm.data.dataset import InteractionDataset, Split
 from diffgrm.data.splits import make_split
+from diffgrm.evaluation.seen_targets import warn_of_seen
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, RecipeError, bullet_list
@@ -36,7 +37,9 @@ def learn(
     watch: Watch | None = None,
 ) -> Learnt:
     """Fit the parts of a recommender, one after the other; see ``Recommender.fit``."""
-    return learn_from(split_of(recipe, dataset), recipe, parts, run_folder, resume, progress, watch)
+    split = split_of(recipe, dataset)
+    warn_of_seen(split.validation, "validation")
+    return learn_from(split, recipe, parts, run_folder, resume, progress, watch)
 
 
 def split_of(recipe: Recipe, dataset: InteractionDataset | Split) -> Split:

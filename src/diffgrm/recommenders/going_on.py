@@ -6,6 +6,7 @@ Nothing of the old recommender changes, so that a failure or a kill leaves it as
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split
+from diffgrm.evaluation.seen_targets import warn_of_seen
 from diffgrm.foundation.overrides import apply_overrides
 from diffgrm.foundation.recipe import Recipe, explained
 from diffgrm.foundation.schema import DataError, RecipeError, bullet_list, first_few
@@ -26,6 +28,8 @@ from diffgrm.foundation.storage import digest
 from diffgrm.recommenders.fitting import Learnt, facts_at_end, facts_of, split_of
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import Before, FitTask, ItemChange, LearntPart, Parts
+
+logger = logging.getLogger(__name__)
 
 KEPT_FACTS = ("tokenizer_report", "catalogue_version")  # of what is not learnt anew
 
@@ -52,6 +56,11 @@ class GoesOn(ABC):
     def catalogue(self) -> ItemCatalogue:
         """The items that are known."""
 
+    @property
+    def counts_events(self) -> bool:
+        """Whether something is counted of events, and so counted anew when the recommender goes on learning."""
+        return any(part.counts_events for part in self.parts.values())
+
     @abstractmethod
     def take(self, parts: dict[str, LearntPart], catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
         """Go over to learnt parts, their catalogue, and what their fit noted."""
@@ -71,7 +80,8 @@ class GoesOn(ABC):
         so that training makes nothing worse by that. Texts and semantic IDs of known items stay; new items come as by
         :meth:`add_items`, and their ID embeddings begin at those of the items of nearest text. An item scorer that the
         embedding is made of goes on before that, in the same way, and says where new items belong. What is counted
-        (co-occurrence, neighbours, popularity) is counted anew, from this dataset alone.
+        (co-occurrence, neighbours, transitions, popularity) is counted anew, from this dataset alone; where that has fewer
+        training events than were learnt from before, there is a warning.
 
         Args:
             dataset: what to learn from now: best all events that are known, old and new, or the later part of them; it is
@@ -88,7 +98,9 @@ class GoesOn(ABC):
             DiffGRMError: not fitted, or a method that cannot go on.
         """
         folder = Path(run_folder) if run_folder is not None else None
-        done = update(self.recipe, self.parts, self.catalogue, self.facts, dataset, overrides, folder, progress)
+        done = update(
+            self.recipe, self.parts, self.catalogue, self.facts, dataset, overrides, folder, progress, self.counts_events
+        )
         more = copy.copy(self)
         more.recipe, more._fitted_split = done.recipe, done.learnt.split
         more.take(done.parts, done.learnt.catalogue, done.learnt.facts)
@@ -112,6 +124,7 @@ def update(
     overrides: Iterable[str],
     run_folder: Path | None,
     progress: bool,
+    counts_events: bool,
 ) -> Update:
     """Go on from fitted parts; see ``Recommender.fit_more``."""
     started = time.perf_counter()
@@ -121,6 +134,9 @@ def update(
     grown, new = with_items_of(known, asked.split.dataset)
     split = renumbered(asked.split, grown)
     told = facts_of(split)
+    if counts_events:
+        _warn_of_fewer(facts["training_events"], told["training_events"])
+    warn_of_seen(split.validation, "validation")
     asked = replace(asked, split=split, facts=told)
     parts = {name: part.before_items(asked) for name, part in parts.items()}
     if new is not None:
@@ -135,6 +151,17 @@ def update(
     told.pop("earlier_seconds", None)
     told |= facts_at_end(time.perf_counter() - started)
     return Update(kept, more, Learnt(replace(grown, counts=task.item_counts), told, split))
+
+
+def _warn_of_fewer(before: int, now: int) -> None:
+    """Say that counts forget what they are not given again."""
+    if now < before:
+        logger.warning(
+            "co-occurrence, neighbours, transitions and popularity are counted anew, of these %d training events alone; "
+            "the model had learnt from %d: give all events so far, old and new, where the old ones still count",
+            now,
+            before,
+        )
 
 
 def asked_of(

@@ -48,6 +48,11 @@ class Similarities(LearntPart):
     def __init__(self) -> None:
         self.matrix = sp.csr_array((0, 0))
 
+    @property
+    def counts_events(self) -> bool:
+        """See :meth:`LearntPart.counts_events`."""
+        return True
+
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         self.matrix = task.recipe.model.build().fit(task.split.train, task.split.dataset.n_items)

@@ -118,6 +118,11 @@ class LearntPart:
     remembers: ClassVar[bool] = False
     reads_context: ClassVar[bool] = False
 
+    @property
+    def counts_events(self) -> bool:
+        """Whether it counts events, so that going on forgets those that it is not given again."""
+        return False
+
     def check(self, task: FitTask) -> None:
         """Complain of what stands in the way, before any part learns."""
 

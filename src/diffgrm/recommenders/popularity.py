@@ -28,6 +28,11 @@ class WeightedCounts(LearntPart):
     def __init__(self) -> None:
         self.sums: np.ndarray = np.zeros(0)
 
+    @property
+    def counts_events(self) -> bool:
+        """See :meth:`LearntPart.counts_events`."""
+        return True
+
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         train, n_items = task.split.train, task.split.dataset.n_items
@@ -68,6 +73,11 @@ class PopularityRecommender(Recommender):
 
     name = "popularity"
     takes_offsets = True
+
+    @property
+    def counts_events(self) -> bool:
+        """It ranks by counts, those of the catalogue where events have no weights."""
+        return True
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`."""

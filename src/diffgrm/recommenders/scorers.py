@@ -33,6 +33,11 @@ class ItemScorers(LearntPart):
     def __init__(self) -> None:
         self.scorers: dict[str, Scorer] = {}
 
+    @property
+    def counts_events(self) -> bool:
+        """See :meth:`LearntPart.counts_events`; scorers that learn something do."""
+        return any(scorer.weight and scorer.state() is not None for scorer in self.scorers.values())
+
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         events, n_items = task.split.train, task.split.dataset.n_items

@@ -30,6 +30,11 @@ class Transitions(LearntPart):
     def __init__(self) -> None:
         self.counts = sp.csr_array((0, 0), dtype=np.int64)
 
+    @property
+    def counts_events(self) -> bool:
+        """See :meth:`LearntPart.counts_events`."""
+        return True
+
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         self.counts = task.recipe.model.build().fit(task.split.train, task.split.dataset.n_items)
