@@ -61,7 +61,7 @@ def test_lists_are_those_of_the_whole_ranking(recommender):
     questions, more = QUESTIONS, {}
     if searches_wide(recommender):
         questions = {name: QUESTIONS[name] for name in ("a minimum within caps", "a minimum beside pins and a filter")}
-        more = {"boosts": [{"by": 0.0, "items": ["item 0"]}], "depth": len(recommender.items)}
+        more = {"boosts": [{"by": 1e-9, "items": ["item 0"]}], "depth": len(recommender.items)}
     rows = recommender.item_table.to_dicts()
     for question, rules in questions.items():
         only = [row["item_id"] for row in rows if meets(row, rules.get("where", {}))]

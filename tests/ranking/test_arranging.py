@@ -71,8 +71,11 @@ def test_yaml_json_and_mappings_are_the_same_rules(tmp_path):
 
 
 def test_rules_that_ask_for_nothing_are_none(tmp_path):
-    (tmp_path / "empty.yaml").write_text("")
-    assert read_rules(None) is read_rules({}) is read_rules(Rules()) is read_rules(tmp_path / "empty.yaml") is None
+    assert read_rules(None) is read_rules({}) is read_rules(Rules()) is None
+    for number, nothing in enumerate(("", "# caps: {brand: 2}", "{}", "caps: {}", "null")):  # a file is meant to hold some
+        (tmp_path / f"{number}.yaml").write_text(nothing)
+        with pytest.raises(DataError, match=rf"the file .*{number}.yaml holds no rules; write some, or give no file"):
+            read_rules(tmp_path / f"{number}.yaml")
 
 
 def test_all_problems_of_a_value_are_told_at_once():
@@ -112,6 +115,10 @@ def test_all_problems_of_a_value_are_told_at_once():
             {"diversity": 0.1, "depth": 50, "deepest": 20},
             "rules: deepest = 20 is less than depth = 50; raise it, or lower depth",
         ),
+        (
+            {"boosts": [{"by": 0, "items": ["i1"]}]},
+            "boosts.0: by is 0, which changes no score; give another number, or leave the boost out",
+        ),
         ({"where": {"a": {"min": 3, "max": 2}}}, "where.a: min 3 is above max 2; no value is both"),
         ({"where": {"a": {"in": []}}}, "where.a.in: Tuple should have at least 1 item after validation, not 0"),
     ],
@@ -127,6 +134,9 @@ def test_what_is_no_rules_is_refused(tmp_path):
         read_rules(tmp_path / "nowhere.yaml")
     (tmp_path / "bad.yaml").write_text("caps: [")
     with pytest.raises(DataError, match="the rules cannot be read from .*bad.yaml"):
+        read_rules(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_bytes(b"PAR1\xff\xfe")
+    with pytest.raises(DataError, match=r"from .*bad.yaml: it is no text in UTF-8; expected YAML or JSON$"):
         read_rules(tmp_path / "bad.yaml")
 
 
@@ -189,9 +199,29 @@ def test_unknown_items_and_pins_that_cannot_be_are_told():
     ]
     beside = ruled({"pins": {1: "i1", 9: "i2"}, "minimum": {"count": 3, "items": ["i4", "i5", "i6"]}})
     assert problems_of(lambda: beside.check_k(3)) == [
-        "minimum.count is 3, but the list has 3 places, of which pins of other items take 1; lower it, or raise k"
+        "minimum.count is 3, but the list has 3 places, of which pins of other items take 2; lower it, or raise k"
     ]
-    beside.check_k(4)
+    beside.check_k(5)
+
+
+def test_conditions_that_no_item_meets_are_told(caplog):
+    ruled(
+        {
+            "where": {"stock": {"in": [3, 99]}, "sold": {"in": [True, False]}, "tags": {"in": ["x", "w"]}},
+            "boosts": [{"by": 1, "where": {"brand": {"in": ["a", "c"]}}}],
+        }
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        "of the rules, where.stock.in: no item has 99; the column has 0, 1, 2, 3, 4, ... (7 in all)"
+    ]
+    caplog.clear()
+    ruled({"where": {"price": {"min": 10}}, "boosts": [{"by": 1, "where": {"tags": {"in": ["xx", "y", "q"]}}}]})
+    ruled({"minimum": {"count": 1, "where": {"brand": {"in": ["bb"]}}}})
+    assert [record.getMessage() for record in caplog.records] == [
+        "of the rules, where.price: no item has such a number",
+        "of the rules, boosts.0.where.tags.in: no item has 'xx', 'q'; did you mean 'x'?",
+        "of the rules, minimum.where.brand.in: no item has 'bb'; did you mean 'b'?",
+    ]
 
 
 # ---- lists -----------------------------------------------------------------------------------------------------------
@@ -277,6 +307,15 @@ def test_pins_that_a_user_may_not_get_leave_their_place_to_the_ranking():
     assert listed(rules, 3, [(), (4,)])[0] == [[0, 4, 1], [0, 1, 2]]
     assert listed({**rules, "pin_seen": True}, 3, [(4,)])[0] == [[0, 4, 1]]
     assert listed({"pins": {5: "i1"}, "where": {"stock": {"max": 2}}}, 5)[0] == [[0, 2, 1]]
+
+
+def test_pins_behind_the_end_of_a_list_stand_at_its_end():
+    assert listed({"pins": {99: "i7"}}, 3)[0] == [[0, 1, 7]]
+    assert listed({"pins": {1: "i6", 3: "i5", 98: "i4", 99: "i7"}}, 4)[0] == [[6, 5, 4, 7]]
+    assert listed({"pins": {2: "i6", 3: "i5", 99: "i7"}}, 2)[0] == [[6, 5]]  # as many as there are places
+    assert listed({"pins": {3: "i6", 99: "i7"}}, 3, [(), (7,)])[0] == [[0, 6, 7], [0, 6, 1]]
+    only = {"pins": {8: "i7", 9: "i1"}, "where": {"stock": {"max": 2}}}  # i7 is none of these
+    assert listed(only, 3)[0] == [[0, 2, 1]]
 
 
 def test_boosts_outside_the_search_order_its_best_items_anew():

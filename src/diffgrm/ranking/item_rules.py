@@ -5,6 +5,7 @@ Letters: I items.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,12 +14,15 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.ids import IdMap
-from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list, did_you_mean, first_few
+from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list, did_you_mean, first_few, nearest
 from diffgrm.ranking.rules import Chosen, Condition, Rules
 
 Similarity = Callable[[int, np.ndarray | None], np.ndarray]
 """``similarity(item, others [M] or None for all) -> [M]``, item positions, how similar others are to an item."""
 
+logger = logging.getLogger(__name__)
+
+SHOWN, LIKE = 5, 2_000  # values of a column that a warning names; up to which many it looks for one that is spelt alike
 WORDS = "conditions are on texts, numbers, truth values, and lists of those"
 
 
@@ -67,6 +71,8 @@ class ItemRules:
             problems += _lacks_similarity(similarity)
         if problems:
             raise unusable(problems)
+        for line in _without_items(rules, table):
+            logger.warning("of the rules, %s", line)
         caps = tuple(Cap(_numbered(table[column]), most) for column, most in rules.caps.items())
         places = sorted(rules.pins)
         pins = items.positions([rules.pins[place] for place in places]).tolist()
@@ -87,6 +93,18 @@ class ItemRules:
             similarity=similarity if rules.diversity else None,
         )
 
+    def pins_of(self, k: int, candidates: np.ndarray | None = None) -> list[tuple[int, int]]:
+        """Places from 0 and items of the pins of a list of k, in order; those of later places stand at its end.
+
+        Args:
+            candidates: [I] bool, what may be recommended; None: all.
+        """
+        pins = [(place, pin) for place, pin in self.pins if candidates is None or candidates[pin]][:k]
+        found: list[tuple[int, int]] = []
+        for place, pin in reversed(pins):
+            found.append((min(place, found[-1][0] - 1 if found else k - 1), pin))
+        return found[::-1]
+
     def check_k(self, k: int) -> None:
         """Refuse lists that are too short for what is wanted of them.
 
@@ -95,7 +113,7 @@ class ItemRules:
         """
         if self.minimum is None or self.rules.minimum is None:
             return
-        others = sum(place < k and not self.minimum[pin] for place, pin in self.pins)
+        others = sum(not self.minimum[pin] for _, pin in self.pins_of(k))
         if self.rules.minimum.count > k - others:
             taken = f", of which pins of other items take {others}" if others else ""
             raise unusable(
@@ -131,6 +149,27 @@ def _strange_columns(rules: Rules, table: pl.DataFrame) -> list[str]:
                 "with the value that counts"
             )
     return problems
+
+
+def _without_items(rules: Rules, table: pl.DataFrame) -> Iterable[str]:
+    """What of usable conditions no item meets: a word that is misspelt, or that the catalogue has no item of now."""
+    for path, where in {"": rules.where, **{f"{path}.": chosen.where for path, chosen in rules.sets.items()}}.items():
+        for column, condition in where.items():
+            if condition.among is not None:
+                yield from _unheld(f"{path}where.{column}.in", condition.among, table[column])
+            elif not _meets(table[column], condition).any():
+                yield f"{path}where.{column}: no item has such a number"
+
+
+def _unheld(place: str, among: tuple[Any, ...], column: pl.Series) -> Iterable[str]:
+    """Values that no item has, and those that there are."""
+    lists = isinstance(column.dtype, pl.List | pl.Array)
+    held = (column.to_frame("value").explode("value")["value"] if lists else column).drop_nulls().unique()
+    there = _wanted(among, held.dtype).is_in(_plain(held).implode())
+    if absent := [value for value, is_there in zip(among, there, strict=True) if not is_there]:
+        hint = nearest(str(absent[0]), held) if held.dtype == pl.String and len(held) <= LIKE else ""
+        known = first_few(map(repr, held.sort().head(SHOWN)), SHOWN, len(held)) or "none"
+        yield f"{place}: no item has {first_few(map(repr, absent))}{hint or f'; the column has {known}'}"
 
 
 def _strange_conditions(path: str, where: Mapping[str, Condition], table: pl.DataFrame) -> list[str]:
@@ -226,11 +265,18 @@ def _is_among(column: pl.Series, values: tuple[Any, ...]) -> pl.Series:
         flat = pl.DataFrame([row, column.rename("value")]).explode("value")
         met = flat.filter(_is_among(flat["value"], values).fill_null(False))["row"]
         return row.is_in(met.unique().implode())
-    numbers = column.dtype.is_numeric()
-    wanted = (
-        pl.Series(list(map(float, values)), dtype=pl.Float64) if numbers else pl.Series(list(values), dtype=column.dtype)
-    )
-    return (column.cast(pl.Float64) if numbers else column).is_in(wanted.implode())
+    return _plain(column).is_in(_wanted(values, column.dtype).implode())
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    return column.cast(pl.Float64) if column.dtype.is_numeric() else column
+
+
+def _wanted(values: tuple[Any, ...], kind: Any) -> pl.Series:
+    """Values that are looked for in a column of some type, as :func:`_plain` has it."""
+    if kind.is_numeric():
+        return pl.Series(list(map(float, values)), dtype=pl.Float64)
+    return pl.Series(list(values), dtype=kind)
 
 
 def _numbered(column: pl.Series) -> np.ndarray:

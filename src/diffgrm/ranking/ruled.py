@@ -91,11 +91,10 @@ class _Search:
         histories, candidates = self.query.histories, self.query.candidates
         found = np.full((len(histories), self.query.k), -1, dtype=np.int64)
         user = np.repeat(np.arange(len(histories)), histories.lengths)
-        for place, pin in self.rules.pins:
-            if place < self.query.k and (candidates is None or candidates[pin]):
-                found[:, place] = pin
-                if self.query.exclude_seen and not self.rules.rules.pin_seen:
-                    found[user[histories.values == pin], place] = -1
+        for place, pin in self.rules.pins_of(self.query.k, candidates):
+            found[:, place] = pin
+            if self.query.exclude_seen and not self.rules.rules.pin_seen:
+                found[user[histories.values == pin], place] = -1
         return found
 
     def _lists(self, rows: np.ndarray, size: int, pins: np.ndarray, progress: Callable[[int], None] | None) -> Lists:

@@ -6,7 +6,8 @@ A list under rules is defined on the ranking of a user, that is all items that t
 1. ``where`` is a filter as ``only`` is: the search is among the items that meet it.
 2. ``boosts`` are added to scores, in the units of the recommender's scores (log-probabilities of generated items; of item
    scores, what its scorers say). An addition is well defined for any score; a factor would lower items of negative score.
-3. ``pins`` stand at their places. One that the user may not get leaves its place to the ranking.
+3. ``pins`` stand at their places. One that the user may not get leaves its place to the ranking; those of places behind the
+   end of the list stand at its end, in their order.
 4. ``minimum`` holds places free for the best items of a set, so that at least ``count`` of the list are of it.
 5. Place by place, the best item is taken that is not there yet and that ``caps`` still allow; with ``diversity`` the one of
    largest maximal marginal relevance (Carbonell and Goldstein, 1998), as far as it is among the best ``depth`` items:
@@ -109,6 +110,12 @@ class Boost(Chosen):
 
     by: Annotated[float, Field(ge=-1e6, le=1e6, description="what is added to the score, in its units; below 0 lowers")]
 
+    @model_validator(mode="after")
+    def _adds_something(self) -> Self:
+        if self.by == 0:
+            raise ValueError("by is 0, which changes no score; give another number, or leave the boost out")
+        return self
+
 
 class Minimum(Chosen):
     """How many items of a list must be of a set, as far as there are so many that the user may get."""
@@ -191,7 +198,7 @@ class Rules(Rule):
 
 
 def read_rules(source: Any) -> Rules | None:
-    """Rules in any form in which they are given; None where they ask for nothing.
+    """Rules in any form in which they are given; None where they ask for nothing, as a file may not.
 
     >>> read_rules({"where": {"stock": {"min": 3}}, "caps": {"brand": 2}, "pins": {"1": "item 27"}}).to_json()
     '{"where":{"stock":{"min":3.0}},"caps":{"brand":2},"pins":{"1":"item 27"}}'
@@ -200,10 +207,14 @@ def read_rules(source: Any) -> Rules | None:
         source: rules, a mapping of them, the path of a YAML or JSON file, or None.
 
     Raises:
-        DataError: anything else, a file that cannot be read, or rules that cannot be; all problems at once.
+        DataError: anything else, a file that cannot be read or holds no rules, or rules that cannot be; all problems at
+            once.
     """
     if isinstance(source, str | Path):
-        source = _file(Path(source))
+        found = read_rules(_file(Path(source)))
+        if found is None:
+            raise DataError(f"the file {source} holds no rules; write some, or give no file")
+        return found
     if source is None:
         return None
     if not isinstance(source, Rules):
@@ -222,7 +233,9 @@ def read_rules(source: Any) -> Rules | None:
 def _file(path: Path) -> Any:
     try:
         return read_yaml(regular(path, 4 * LONGEST).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YamlError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"the rules cannot be read from {path}: it is no text in UTF-8; expected YAML or JSON") from error
+    except (OSError, YamlError) as error:
         raise DataError(f"the rules cannot be read from {path}: {error}") from error
 
 
