@@ -19,11 +19,12 @@ def enumerated(rows, ranking, history, k, rules):
         ranking: ids of all items that the user may get and that meet the filter, best first.
     """
     rows = {row["item_id"]: row for row in rows}
-    pins = {}
-    for place, item in rules.get("pins", {}).items():
-        seen = item in history and not rules.get("pin_seen")
-        if place <= k and not seen and meets(rows[item], rules.get("where", {})):
-            pins[place] = item
+    wanted = {place: item for place, item in rules.get("pins", {}).items() if meets(rows[item], rules.get("where", {}))}
+    pins, last = {}, k + 1
+    for place, item in sorted(wanted.items())[:k][::-1]:  # from the end, each before those behind it
+        last = min(place, last - 1)
+        if item not in history or rules.get("pin_seen"):
+            pins[last] = item
     rest = [item for item in ranking if item not in pins.values()]
     minimum = rules.get("minimum", {"count": 0})
 

@@ -100,10 +100,7 @@ class ItemRules:
             candidates: [I] bool, what may be recommended; None: all.
         """
         pins = [(place, pin) for place, pin in self.pins if candidates is None or candidates[pin]][:k]
-        found: list[tuple[int, int]] = []
-        for place, pin in reversed(pins):
-            found.append((min(place, found[-1][0] - 1 if found else k - 1), pin))
-        return found[::-1]
+        return [(min(place, k - len(pins) + number), pin) for number, (place, pin) in enumerate(pins)]
 
     def check_k(self, k: int) -> None:
         """Refuse lists that are too short for what is wanted of them.
