@@ -13,6 +13,7 @@ from diffgrm import Rules, read_rules
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation.schema import DataError
+from diffgrm.ranking import item_rules
 from diffgrm.ranking.item_rules import ItemRules
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ruled import rank_by_rules
@@ -204,7 +205,8 @@ def test_unknown_items_and_pins_that_cannot_be_are_told():
     beside.check_k(5)
 
 
-def test_conditions_that_no_item_meets_are_told(caplog):
+def test_conditions_that_no_item_meets_are_told(caplog, monkeypatch):
+    monkeypatch.setattr(item_rules.logger, "filters", [])  # of a server, which tells it seldom
     ruled(
         {
             "where": {"stock": {"in": [3, 99]}, "sold": {"in": [True, False]}, "tags": {"in": ["x", "w"]}},
@@ -212,15 +214,16 @@ def test_conditions_that_no_item_meets_are_told(caplog):
         }
     )
     assert [record.getMessage() for record in caplog.records] == [
-        "of the rules, where.stock.in: no item has 99; the column has 0, 1, 2, 3, 4, ... (7 in all)"
+        "the rules name what no item has:\n  - where.stock.in: no item has 99; the column has 0, 1, 2, 3, 4, ... (7 in all)"
     ]
     caplog.clear()
     ruled({"where": {"price": {"min": 10}}, "boosts": [{"by": 1, "where": {"tags": {"in": ["xx", "y", "q"]}}}]})
     ruled({"minimum": {"count": 1, "where": {"brand": {"in": ["bb"]}}}})
     assert [record.getMessage() for record in caplog.records] == [
-        "of the rules, where.price: no item has such a number",
-        "of the rules, boosts.0.where.tags.in: no item has 'xx', 'q'; did you mean 'x'?",
-        "of the rules, minimum.where.brand.in: no item has 'bb'; did you mean 'b'?",
+        "the rules name what no item has:\n"
+        "  - where.price: no item has such a number\n"
+        "  - boosts.0.where.tags.in: no item has 'xx', 'q'; did you mean 'x'?",
+        "the rules name what no item has:\n  - minimum.where.brand.in: no item has 'bb'; did you mean 'b'?",
     ]
 
 

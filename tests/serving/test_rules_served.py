@@ -61,7 +61,10 @@ def test_the_rules_of_the_server_are_those_of_requests_that_say_none(ruled, fitt
 @pytest.mark.parametrize(
     ("rules", "pointer", "told"),
     [
-        ({"cap": {"brand": 1}}, "#/rules/cap", "Extra inputs"),
+        ({"cap": {"brand": 1}}, "#/rules/cap", "there is no such field; did you mean 'caps'?"),
+        ({"where": {"brand": {"inn": ["x"]}}}, "#/rules/where/brand/inn", "no such field; did you mean 'in'?"),
+        ({"boosts": [{"by": 1, "item": ["item 1"]}]}, "#/rules/boosts/0/item", "no such field; did you mean 'items'?"),
+        ({"boosts": [{"by": 0, "items": ["item 1"]}]}, "#/rules/boosts/0", "by is 0, which changes no score"),
         ({"caps": {"brand": "2"}}, "#/rules/caps/brand", "valid integer"),
         ({"caps": {"brnd": 2}}, "#/rules", "the item table has no column 'brnd'; did you mean 'brand'?"),
         ({"where": {"brand": {"min": 2}}}, "#/rules", "min and max are for a number a row"),

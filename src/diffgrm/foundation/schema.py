@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -98,6 +99,9 @@ def readable(error: Mapping[str, Any]) -> str:
 
     >>> readable({"type": "tuple_type", "msg": "Input should be a valid tuple"})
     'expected a list, such as [a, b]'
+    >>> literal = {"type": "literal_error", "ctx": {"expected": "'keep' or 'last'"}, "msg": "Input should be 'keep' or 'last'"}
+    >>> readable({**literal, "input": "lsat"}), readable({**literal, "input": 5})
+    ("Input should be 'keep' or 'last'; did you mean 'last'?", "Input should be 'keep' or 'last'")
     """
     if error["type"] == "tuple_type":
         return "expected a list, such as [a, b]"
@@ -105,6 +109,9 @@ def readable(error: Mapping[str, Any]) -> str:
         return "expected a mapping from settings to their values"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if error["type"] == "literal_error" and isinstance(word := error.get("input"), str):
+        words = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return f"{error['msg']}{nearest(word, words)}"
     return str(error["msg"])
 
 

@@ -71,8 +71,8 @@ class ItemRules:
             problems += _lacks_similarity(similarity)
         if problems:
             raise unusable(problems)
-        for line in _without_items(rules, table):
-            logger.warning("of the rules, %s", line)
+        if lines := list(_without_items(rules, table)):
+            logger.warning("the rules name what no item has:\n%s", bullet_list(lines))
         caps = tuple(Cap(_numbered(table[column]), most) for column, most in rules.caps.items())
         places = sorted(rules.pins)
         pins = items.positions([rules.pins[place] for place in places]).tolist()

@@ -36,8 +36,9 @@ from pydantic import (
     model_validator,
 )
 
+from diffgrm.foundation.model_keys import misspelt
 from diffgrm.foundation.plain_values import ID_SCHEMA, LARGEST_NUMBER, LONGEST_ID, ItemId, Scalar
-from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean, readable
+from diffgrm.foundation.schema import DataError, bullet_list, readable
 from diffgrm.foundation.storage import regular
 from diffgrm.foundation.yaml_text import LONGEST, YamlError, read_yaml
 
@@ -251,9 +252,4 @@ def _problem(error: Mapping[str, Any]) -> str:
         return f"pins: {place[1]!r} is no place; expected a whole number from 1 to {LAST_PLACE:,}"
     if error["type"] != "extra_forbidden":
         return f"{path}: {readable(error)}"
-    above = place[-2] if len(place) > 1 else None
-    kind: type[Rule] = (
-        Rules if above is None else {"minimum": Minimum}.get(above, Boost if isinstance(above, int) else Condition)
-    )
-    names = [field.alias or name for name, field in kind.model_fields.items()]
-    return f"{path}: there is no such rule{did_you_mean(str(place[-1]), names)}"
+    return f"{path}: there is no such rule{misspelt(Rules, place)}"

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from diffgrm.data.asking import is_number
 from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.event_settings import EventSettings, TimeInput
+from diffgrm.foundation.model_keys import misspelt
 from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, ItemId, checked_id, unbroken
 from diffgrm.foundation.schema import readable
 
@@ -96,9 +97,15 @@ def entry(value: object) -> str | HistoryEvent:
     try:
         given = GivenEvent.model_validate(value)
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {readable(e)}" for e in error.errors())
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {_said(e)}" for e in error.errors())
         raise ValueError(f"an id is no object, and this object is no event of a history: {said}") from None
     return HistoryEvent(given.item_id, given.type, given.time, given.values)
+
+
+def _said(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"there is no such key{misspelt(GivenEvent, error['loc'])}"
+    return readable(error)
 
 
 _EVENT_SCHEMA = {

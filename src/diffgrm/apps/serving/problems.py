@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 
+from diffgrm.foundation.model_keys import misspelt
 from diffgrm.foundation.schema import DiffGRMError, ModelFolderError
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,9 @@ def describe_problems(app: FastAPI) -> None:
             return Problem(
                 400, f"the body is not JSON: {broken[0]['ctx']['error']} at character {broken[0]['loc'][-1]}"
             ).response()
-        fields = {_pointer(e["loc"]): _sentence(e) for e in found[:MOST_ERRORS]}
+        body = request.scope["route"].body_field
+        kind = None if body is None else body.field_info.annotation
+        fields = {_pointer(e["loc"]): _sentence(e, kind) for e in found[:MOST_ERRORS]}
         more = f" and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
         detail = "; ".join(f"{pointer}: {what}" for pointer, what in fields.items()) + more
         return Problem(422, detail, fields).response()
@@ -175,6 +178,9 @@ def _pointer(location: Sequence[Any]) -> str:
     return "#" + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def _sentence(error: Mapping[str, Any]) -> str:
-    """What a validator found, without echoing the value."""
+def _sentence(error: Mapping[str, Any], body: Any) -> str:
+    """What a validator found, without echoing the value; ``body`` is the type of the body."""
+    if error["type"] == "extra_forbidden":
+        place = error["loc"]
+        return f"there is no such field{misspelt(body, place[1:]) if place[0] == 'body' and len(place) > 1 else ''}"
     return str(error["msg"]).removeprefix("Value error, ")
