@@ -99,9 +99,9 @@ def readable(error: Mapping[str, Any]) -> str:
 
     >>> readable({"type": "tuple_type", "msg": "Input should be a valid tuple"})
     'expected a list, such as [a, b]'
-    >>> literal = {"type": "literal_error", "ctx": {"expected": "'keep' or 'last'"}, "msg": "Input should be 'keep' or 'last'"}
-    >>> readable({**literal, "input": "lsat"}), readable({**literal, "input": 5})
-    ("Input should be 'keep' or 'last'; did you mean 'last'?", "Input should be 'keep' or 'last'")
+    >>> choice = {"type": "literal_error", "ctx": {"expected": "'keep' or 'last'"}, "msg": "Input should be one"}
+    >>> readable({**choice, "input": "lsat"}), readable({**choice, "input": 5})
+    ("Input should be one; did you mean 'last'?", 'Input should be one')
     """
     if error["type"] == "tuple_type":
         return "expected a list, such as [a, b]"
