@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,11 +49,11 @@ OnEmpty = Annotated[
 
 def _moment(text: str | None) -> str | float | None:
     """A time as an argument: a number where it is written as one, as over HTTP."""
-    for kind in (int, float):
-        try:
-            return None if text is None else kind(text)
-        except ValueError:
-            pass
+    if text is None:
+        return None
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
     return text
 
 

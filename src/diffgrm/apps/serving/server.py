@@ -29,12 +29,8 @@ from diffgrm.recommenders import Recommender
 
 SHORTEST_TOKEN = 16
 MAKE_TOKEN = "python -c 'import secrets; print(secrets.token_urlsafe())'"
-QUIET = (
-    "diffgrm.apps.serving.items",
-    "diffgrm.ranking.item_rules",
-    "uvicorn.error",
-    "asyncio",
-)  # loggers of what any client can bring about
+# loggers of what any client can bring about
+QUIET = ("diffgrm.apps.serving.items", "diffgrm.ranking.item_rules", "uvicorn.error", "asyncio")
 
 logger = logging.getLogger(__name__)
 
