@@ -54,7 +54,7 @@ def copy_graphs(source, monkeypatch):
         for name in (ENCODE_HISTORY, DENOISE):
             (folder / name).write_bytes((source / name).read_bytes())
 
-    monkeypatch.setattr(export, "_write_graphs", copy)
+    monkeypatch.setattr(export, "write_graphs", copy)
 
 
 def same(ours, theirs):
