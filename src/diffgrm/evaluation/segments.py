@@ -51,11 +51,11 @@ def check_known(segment: pl.DataFrame, users: pl.Series) -> None:
     Raises:
         DataError: it knows none of them.
     """
-    key, table = users.cast(pl.String), segment
-    if not key.is_in(table[Columns.USER].implode()).any():
+    known, asked = segment[Columns.USER], users.cast(pl.String)
+    if not asked.is_in(known.implode()).any():
         raise DataError(
-            f"the table of users knows none of the users that are evaluated: it has {first_few(table[Columns.USER], 3)}; "
-            f"they are {first_few(key.unique(maintain_order=True), 3)}"
+            f"the table of users knows none of the users that are evaluated: it has {first_few(known, 3)}; they are "
+            f"{first_few(asked.unique(maintain_order=True), 3)}"
         )
 
 
