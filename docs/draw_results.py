@@ -152,6 +152,31 @@ def context() -> Figure:
     return figure
 
 
+def updates() -> Figure:
+    """Going on beside fitting anew and beside staying as it was, slice by slice of Beauty's time."""
+    figure, (left, right) = panels(4.2, 4.2, height=2.6)
+    told = {"fitted anew": GREY, "going on": ACCENT, "fitted once": SECOND}
+    for axis, asked, title in ((left, "next_slice", "what comes next"), (right, "first_slice", "held out of the first slice")):
+        first = next(row for row in content("updates/beauty")["rows"] if row["slices"] == 1)
+        for model, colour in told.items():
+            found = [row for row in content("updates/beauty")["rows"] if row["model"] == model and row["slices"] > 1]
+            points = [(row["slices"], row[asked][METRIC]) for row in [first, *found]]
+            axis.plot(*zip(*points, strict=True), "o-", ms=4, color=colour, label=model)
+        axis.set(title=f"{title}: NDCG@10", xticks=[1, 2, 3], xlabel="quarters of all events that are known")
+        axis.set_ylim(bottom=0)
+        axis.tick_params(labelsize=8)
+    right.legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def temporal() -> Figure:
+    """Methods after a cut in time of Beauty."""
+    found = sorted(rows("temporal/beauty").values(), key=lambda row: row["metrics"][METRIC])
+    figure, (axis,) = panels(6.0, height=0.7 + 0.27 * len(found))
+    values_of(axis, found, [row["run"] == "sasrec" for row in found], "Beauty after a cut in time: NDCG@10, filtered")
+    return figure
+
+
 def scale() -> Figure:
     """Seconds of every stage from ten to a hundred thousand items, and from a million to ten million events."""
     figure, (left, right) = panels(4.6, 4.4, height=3.4)
@@ -193,6 +218,8 @@ PICTURES: Pictures = {
     "family": family,
     "comparison": comparison,
     "context": context,
+    "updates": updates,
+    "temporal": temporal,
     "scale": scale,
 }
 

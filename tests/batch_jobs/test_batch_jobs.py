@@ -105,7 +105,7 @@ def test_users_without_a_known_item_get_no_list_and_are_counted(models, events, 
     cold.write_parquet(tmp_path / "cold.parquet")
     with pytest.raises(DataError, match="none of 3 users has an item that the model knows; give ids of the kind"):
         recommend_batch(models["diffgrm"], tmp_path / "cold.parquet", tmp_path / "none", 5, progress=False)
-    assert not (tmp_path / "none" / "_manifest.json").exists()
+    assert not (tmp_path / "none").exists()
 
 
 def test_ids_may_be_numbers_and_columns_have_other_names(tmp_path):
@@ -183,7 +183,7 @@ def test_a_folder_of_another_job_is_refused(models, table, tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "letters.txt").write_text("dear")
-    with pytest.raises(DataError, match="holds files that are not of a batch job; choose a new or empty folder"):
+    with pytest.raises(DataError, match=r"that are not of a batch job: letters\.txt; choose a new or empty folder"):
         recommend_batch(model, table, foreign, 5, progress=False)
     assert [path.name for path in foreign.iterdir()] == ["letters.txt"]
     FileLock(out / "_job" / "lock").acquire(timeout=0).lock.release()  # which the refusals above have given back
@@ -192,6 +192,36 @@ def test_a_folder_of_another_job_is_refused(models, table, tmp_path):
     (out / "_job" / "plan.json").write_text("{")
     with pytest.raises(DataError, match=r"plan\.json is damaged .*; choose another folder, or delete this one"):
         recommend_batch(model, table, out, 5, progress=False)
+
+
+def test_what_an_earlier_run_has_done_is_kept_where_a_later_one_cannot_work(models, table, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    recommend_batch(models["popularity"], table, out, 5, partitions=3, progress=False)
+    (out / "_manifest.json").unlink()  # as if it had been killed
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    @contextmanager
+    def nowhere(pool):
+        raise DataError("there is no Ray")
+        yield
+
+    monkeypatch.setattr(recommending, "engine", nowhere)
+    with pytest.raises(DataError, match="there is no Ray"):
+        recommend_batch(models["popularity"], table, out, 5, partitions=3, progress=False)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    with pytest.raises(DataError, match="there is no Ray"):
+        recommend_batch(models["popularity"], table, tmp_path / "new", 5, progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_job_in_a_folder_that_was_there_leaves_it_empty_where_it_cannot_be_done(models, events, tmp_path):
+    events.with_columns(item_id=pl.lit("unheard of")).write_parquet(tmp_path / "cold.parquet")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="none of 120 users has an item that the model knows"):
+        recommend_batch(models["popularity"], tmp_path / "cold.parquet", tmp_path / "out", 5, progress=False)
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(DataError, match="is a diffgrm model, and holds nothing else"):
+        recommend_batch(models["popularity"], tmp_path / "cold.parquet", models["popularity"] / "out", 5, progress=False)
 
 
 def test_a_model_that_changes_meanwhile_is_found_out(models, table, tmp_path, monkeypatch):
@@ -234,7 +264,7 @@ def test_damaged_files_stop_the_job_before_it_writes_or_are_left_out(models, eve
     bad.write_bytes(bad.read_bytes()[:50]) if where == "footer" else spoil(bad)
     with pytest.raises(DataError, match=r"(?s)003\.parquet is damaged, or no parquet file.*--on-error skip"):
         recommend_batch(models["popularity"], table, out, 5, progress=False)
-    assert not list(out.glob("part-*"))
+    assert not out.exists()
     done = recommend_batch(models["popularity"], table, out, 5, on_error="skip", progress=False)
     assert done["skipped"]["files"] == (where == "footer") and done["skipped"]["rows"] == (0 if where == "footer" else 90)
     assert all("003.parquet" in problem for problem in done["skipped"]["problems"])

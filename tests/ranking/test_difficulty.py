@@ -63,9 +63,12 @@ def test_who_fills_no_digits_is_refused(toy):
 def test_the_command_gives_settings_that_the_model_takes(fitted, toy, tmp_path, monkeypatch, capsys):
     model, tables = fitted.save(tmp_path / "model"), save_tables(toy, tmp_path)
     code, out, _ = called(monkeypatch, capsys, "plan", model, *tables, "--steps", 2, "--steps", 9)
-    assert code == 0 and "nats of a digit by how many others are known: " in out
+    assert code == 0 and "nats of a digit by how many others are known: " in out and "Warning" not in out
     two, all_ = out.strip().splitlines()[-2:]
     assert all_ == "decoding.group=planned decoding.sizes=[1, 1, 1]  # loses 0.000 nats"
     settings = two.split("  #")[0].replace(", ", ",").split(" ")
     assert len(fitted.variant(settings).recipe.decoding.options["sizes"]) == 2
     assert fitted.variant(settings).recommend([["item 3"]], k=4).height == 4
+    toy.event_table().head(200).write_parquet(tables[1])  # of some of the users
+    _, out, _ = called(monkeypatch, capsys, "plan", model, *tables, "--steps", 2)
+    assert out.index("this is not the split that the model was fitted on") < out.index("nats of a digit")

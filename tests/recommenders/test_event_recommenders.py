@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from diffgrm import InteractionDataset, Recipe, evaluate, export_onnx, leave_one_out, load, toy_world
+from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out, load, toy_world
 from diffgrm.apps.cli.shared import events_of
 from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.event_settings import EventSettings
@@ -157,13 +157,6 @@ def test_users_that_a_server_knows_have_the_types_of_their_events(tmp_path):
     ]
     users = live.UserHistories(events_of(tmp_path / "events.csv", None, None, EventSettings()))
     assert users.of([1], 2, EventSettings()) == [["nowhere", "a"]]
-
-
-def test_exports_that_would_not_know_of_types_are_refused(tmp_path):
-    pytest.importorskip("onnx")
-    recommender, _ = fitted("sasrec", **SASREC)
-    with pytest.raises(RecipeError, match="its network is told types of events, which exports do not have; fit with"):
-        export_onnx(recommender, tmp_path / "onnx")
 
 
 def test_jobs_in_batches_refuse_models_that_choose_events(tmp_path):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import diffgrm
 from diffgrm import PopularityRecommender
-from diffgrm.foundation import manifest
+from diffgrm.foundation import manifest, model_folder
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.recommenders.sids import Identifiers
 from helpers.folders import full_disk
@@ -237,3 +237,44 @@ def test_another_decoder_can_be_chosen_after_fit(saved):
     for name in ("one_pass", "any_order_beam"):
         model = diffgrm.load(saved).override([f"decoding.name={name}"])
         assert model.recommend(HISTORY, k=3).height == 3
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git", "other"])
+def test_a_save_removes_nothing_that_is_not_the_model_s(fitted, copy, name):
+    if name == "notes.txt":
+        (copy / name).write_text("precious")
+    else:
+        shutil.copytree(copy, copy / name)  # another model's folder, or one of another program
+    with pytest.raises(ModelFolderError, match=rf"holds more than a diffgrm model: {name}\. A save replaces the whole"):
+        fitted.save(copy)
+    assert (copy / name).exists() and beside(copy) == ["model"]
+    (copy / name).rename(copy.parent / "elsewhere")
+    (copy / "README.md").write_text("my own words")
+    (copy / ".DS_Store").write_text("icons")
+    fitted.save(copy)
+    assert beside(copy) == ["elsewhere", "model"]
+
+
+def test_what_an_older_save_wrote_is_the_model_s(fitted, copy):
+    content = json.loads((copy / "manifest.json").read_text())
+    (copy / "old.bin").write_text("of an earlier format")
+    content |= {"format_version": 1, "files": {**content["files"], "old.bin": {}}}
+    (copy / "manifest.json").write_text(json.dumps(content))
+    fitted.save(copy)
+    assert not (copy / "old.bin").exists() and diffgrm.load(copy).recommend(HISTORY).height == 10
+
+
+def test_no_model_is_saved_inside_of_another_s_folder(fitted, copy):
+    for place in (copy / "inner", copy / "a" / "b"):
+        with pytest.raises(ModelFolderError, match=r"(inner|b) lies in .*model, which is a diffgrm model: .* choose"):
+            fitted.save(place)
+    (copy.parent / "link").symlink_to(copy)
+    with pytest.raises(ModelFolderError, match="lies in .*model, which is"):
+        fitted.save(copy.parent / "link" / "inner")
+    assert not (copy / "inner").exists() and not (copy / "a").exists()
+
+
+def test_a_change_is_refused_before_the_work_where_the_folder_holds_more(copy):
+    (copy / "notes.txt").write_text("precious")
+    with pytest.raises(ModelFolderError, match=r"holds more than a diffgrm model: notes\.txt"):
+        model_folder.change(copy, lambda: pytest.fail("the work began"), lambda changed: None)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out, load_onnx
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.runtime_onnx.export import export_onnx
@@ -144,6 +145,32 @@ def test_pytorch_is_not_loaded(told, tmp_path):
     assert subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("besides", [{}, SWITCHES["gap"]], ids=["types alone", "types and gaps"])
+def test_types_of_events_are_told_as_the_model_is_told_them(besides, tmp_path):
+    events = {"event": "device", "targets": ["phone", "desktop"], **besides}
+    recipe = Recipe.from_dict(small_recipe("hybrid").override(FEW_CODES).to_dict() | {"events": events})
+    table = world("hour", users=60)[0]
+    dataset = InteractionDataset.from_tables(table, ITEMS, events=recipe.events)
+    model = resolve("recommender", "hybrid")(recipe).fit(dataset, progress=False)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.network.event_types, std=0.5)
+    model._forget()
+    onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
+    theirs = model.recommend(table, 5)
+    same(onnx.recommend(table, 5), theirs)
+    turned = table.with_columns(
+        device=pl.when(pl.col("device") == "phone").then(pl.lit("desktop")).otherwise(pl.lit("phone"))
+    )
+    same(onnx.recommend(turned, 5), model.recommend(turned, 5))
+    assert not onnx.recommend(turned, 5)["score"].equals(onnx.recommend(table, 5)["score"])  # it counts
+    one = [HistoryEvent("i1", "desktop", time=5), HistoryEvent("i1", "phone", time=9)]  # one item in two ways
+    same(onnx.recommend(one, 5, exclude_seen=False), model.recommend(one, 5, exclude_seen=False))
+    with pytest.raises(DataError, match="which the model does not know"):
+        onnx.recommend([HistoryEvent("i1", "toaster", time=5)], 5)
+    change_recipe(tmp_path / "export", {"events": {"event": None, "targets": []}})
+    refused(tmp_path / "export", "asks for types too; export the model again")
+
+
 # ---- of strangers -------------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +194,7 @@ def test_profiles_that_the_recipe_lacks_are_refused(hostile):
 def test_a_recipe_that_tells_something_else_than_the_graph_takes_is_refused(hostile, monkeypatch):
     change_recipe(hostile, {"events": {"time_inputs": ["gap"]}})
     refused(hostile, "the graph of the export does not take what it is given")
-    monkeypatch.setattr(Network, "takes_context", False)
+    monkeypatch.setattr(Network, "told", set())
     refused(hostile, "its graph takes no context, of which its recipe tells networks")
     monkeypatch.undo()
     change_recipe(hostile, {"events": {"time_inputs": [], "event_columns": {}, "user_columns": {}}})

@@ -22,7 +22,7 @@ from diffgrm.foundation.model_folder import MANIFEST
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError
 from diffgrm.foundation.storage import State, file_digest
-from diffgrm.runtime_onnx import export
+from diffgrm.runtime_onnx import export, graphs
 from diffgrm.runtime_onnx.export import export_onnx
 from diffgrm.runtime_onnx.network import DENOISE, ENCODE_HISTORY, Network
 from helpers.recipes import small_recipe
@@ -54,7 +54,7 @@ def copy_graphs(source, monkeypatch):
         for name in (ENCODE_HISTORY, DENOISE):
             (folder / name).write_bytes((source / name).read_bytes())
 
-    monkeypatch.setattr(export, "_write_graphs", copy)
+    monkeypatch.setattr(export, "write_graphs", copy)
 
 
 def same(ours, theirs):
@@ -345,8 +345,8 @@ def test_graphs_that_say_something_else_are_not_kept(output, weight, saved, trac
 @pytest.mark.parametrize("output", ["users' vectors", "logits"])
 def test_an_output_that_is_wrong_is_named(output, fitted, traced, tmp_path, monkeypatch):
     def wrong(function, of):
-        def changed_output(*given):
-            found = function(*given)
+        def changed_output(*given, **named):
+            found = function(*given, **named)
             return of(found)
 
         return changed_output
@@ -366,7 +366,7 @@ def test_an_export_that_fails_leaves_what_was_there(fitted, copied, tmp_path, mo
         given[-1].write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(export, "_write_graph", fail)
+    monkeypatch.setattr(graphs, "_write_graph", fail)
     for target in (copied, tmp_path / "new"):
         with pytest.raises((ModelFolderError, RuntimeError), match=str(error)):
             export_onnx(fitted, target)

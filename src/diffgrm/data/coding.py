@@ -179,7 +179,7 @@ def refuse_unknown(strange: pl.DataFrame) -> None:
     if strange.height:
         raise DataError(
             f"{strange['events'].sum()} events are of {strange.height} items that the item table does not have: "
-            f"{first_few(strange['id'])}; add them to the item table or drop the events"
+            f"{first_few(strange['id'])}; add them to the item table (--items), or drop the events"
         )
 
 

@@ -16,6 +16,8 @@ MOST, UNKNOWN = 50, "(unknown)"
 def with_segment(events: pl.DataFrame, users: Any, column: str) -> pl.DataFrame:
     """Held-out events with a column of their users, for :func:`diffgrm.evaluation.kinds.by_kind`.
 
+    That is :func:`read_segment` and :func:`joined`.
+
     Args:
         events: of :func:`diffgrm.evaluation.kinds.with_kinds`.
         users: a path or a frame with ``user_id`` and the column, a row a user; users that it lacks, or that have nothing
@@ -24,15 +26,46 @@ def with_segment(events: pl.DataFrame, users: Any, column: str) -> pl.DataFrame:
     Raises:
         DataError: an unusable table, one that knows none of the users, or too many different values.
     """
+    return joined(events, read_segment(users, column))
+
+
+def read_segment(users: Any, column: str) -> pl.DataFrame:
+    """A column of a table of users, by which they are parted.
+
+    Raises:
+        DataError: an unusable table, or too many different values.
+    """
     table = user_table(users, [column]).rename({column: SEGMENT + column})
     values = table[SEGMENT + column].n_unique()
     if values > MOST:
         raise DataError(f"{column!r} has {values:,} different values; expected at most {MOST}: put them in bins first")
-    key = events[Columns.USER].cast(pl.String)
-    if not key.is_in(table[Columns.USER].implode()).any():
+    return table
+
+
+def check_known(segment: pl.DataFrame, users: pl.Series) -> None:
+    """Make sure that a table of users is of those that are evaluated.
+
+    Args:
+        segment: of :func:`read_segment`; users: their ids.
+
+    Raises:
+        DataError: it knows none of them.
+    """
+    known, asked = segment[Columns.USER], users.cast(pl.String)
+    if not asked.is_in(known.implode()).any():
         raise DataError(
-            f"the table of users knows none of the users that are evaluated: it has {first_few(table[Columns.USER], 3)}; "
-            f"they are {first_few(key.unique(maintain_order=True), 3)}"
+            f"the table of users knows none of the users that are evaluated: it has {first_few(known, 3)}; they are "
+            f"{first_few(asked.unique(maintain_order=True), 3)}"
         )
-    found = key.to_frame().join(table, on=Columns.USER, how="left", maintain_order="left")[SEGMENT + column]
+
+
+def joined(events: pl.DataFrame, segment: pl.DataFrame) -> pl.DataFrame:
+    """Held-out events with the segment of their users; see :func:`with_segment`.
+
+    Raises:
+        DataError: it knows none of the users.
+    """
+    check_known(segment, events[Columns.USER])
+    key = events[Columns.USER].cast(pl.String)
+    found = key.to_frame().join(segment, on=Columns.USER, how="left", maintain_order="left")[segment.columns[-1]]
     return events.with_columns(found.fill_null(UNKNOWN))

@@ -6,13 +6,16 @@ A folder may come from anybody: nothing but plain files inside it is read, and n
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import file_digest, flush_folder, regular
 
-MANIFEST = "manifest.json"
+MANIFEST, CARD = "manifest.json", "README.md"
+LEFT_BY_VIEWERS = (".DS_Store", "Thumbs.db", "desktop.ini")  # by whoever looks into a folder on macOS and Windows
 MODEL, EXPORT, DOCUMENTS = "diffgrm-model", "diffgrm-onnx", "diffgrm-documents"  # formats
 FORMAT_VERSION = 3  # 3: item scoring is a part of its own
 OLDEST_READ = {MODEL: 2, EXPORT: 3, DOCUMENTS: 3}  # 2: positions as strong as items, item vectors of several branches
@@ -68,6 +71,34 @@ def check(folder: Path, kind: str) -> dict[str, Any]:
     return manifest
 
 
+def strange_files(folder: Path, content: Mapping[str, Any]) -> list[str]:
+    """What lies in a folder and was not written by the save that its manifest tells of; saves of all versions name files.
+
+    Args:
+        content: the manifest, as :func:`read` gives it.
+    """
+    ours = {*content["files"], MANIFEST, CARD, *LEFT_BY_VIEWERS}
+    return sorted(path.name for path in folder.iterdir() if path.name not in ours or path.is_dir())
+
+
+def around(place: Path) -> tuple[Path, str] | None:
+    """The folder of ours that a path lies in, and its format; None: in none.
+
+    Args:
+        place: absolute, links followed; it need not be there.
+    """
+    return next(((folder, kind) for folder in place.parents if (kind := kind_of(folder)) is not None), None)
+
+
+def kind_of(folder: Path) -> str | None:
+    """The format of a folder of ours; None of any other folder, and of one that does not tell."""
+    for kind in WHAT:
+        with suppress(ModelFolderError, OSError):  # of folders, too, into which one may not look
+            read(folder, kind)
+            return kind
+    return None
+
+
 def _problem(folder: Path, name: str, wanted: Any) -> str | None:
     """What is wrong with a file that a manifest names."""
     if name in ("", ".", "..") or "\0" in name or {"/", "\\"} & set(name):
@@ -116,7 +147,7 @@ def write(folder: Path, kind: str, facts: dict[str, Any]) -> None:
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.iterdir())
-        if path.name != "README.md"  # the card is for people, who may edit it
+        if path.name != CARD  # it is for people, who may edit it
     }
     content = {"format": kind, "format_version": FORMAT_VERSION, **facts, "files": files}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -25,7 +25,7 @@ from diffgrm.foundation.manifest import fingerprint as fingerprint
 from diffgrm.foundation.manifest import version as version
 from diffgrm.foundation.outputs import check_writable
 from diffgrm.foundation.registry import Trust
-from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, TokenizerError
+from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, TokenizerError, first_few
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -122,10 +122,11 @@ def change(
         hold: how the right is held, see :func:`locked`.
 
     Raises:
-        ModelFolderError: see :func:`locked`.
+        ModelFolderError: see :func:`locked` and :func:`check_target`.
     """
     for _ in range(TRIES):
         with hold(folder):  # whoever may not write here is told before the work
+            check_target(folder)
             before = version(folder)
         made = make()
         with hold(folder):
@@ -144,9 +145,14 @@ def check_target(folder: Path, kind: str = MODEL) -> None:
 
     Raises:
         ModelFolderError: ``folder`` is a file, a mount, the current folder or one around that; it holds something that is
-            not of this kind; or one may not write beside it.
+            not of this kind, or more than that; it lies in another model's folder; or one may not write beside it.
     """
     folder = place(folder)
+    if (found := manifest.around(folder)) is not None:
+        raise ModelFolderError(
+            f"{folder} lies in {found[0]}, which is {WHAT[found[1]]}: whatever is saved there next would remove it; "
+            "choose a folder outside of that one"
+        )
     if _is_around_us(folder):
         raise ModelFolderError(
             f"{folder} is the current folder or holds it, and a save replaces the whole folder; name another one, or do it "
@@ -160,11 +166,16 @@ def check_target(folder: Path, kind: str = MODEL) -> None:
         raise ModelFolderError(f"{folder} is a file; give a folder to save the model in")
     if folder.is_dir() and any(folder.iterdir()):
         try:
-            manifest.read(folder, kind)
+            content = manifest.read(folder, kind)
         except ModelFolderError as error:
             raise ModelFolderError(
                 f"{folder} holds files that are not {WHAT[kind]}; choose a new or empty folder ({error})"
             ) from error
+        if strange := manifest.strange_files(folder, content):
+            raise ModelFolderError(
+                f"{folder} holds more than {WHAT[kind]}: {first_few(strange)}. A save replaces the whole folder; move "
+                "what is not the model's elsewhere, or save to another folder"
+            )
 
 
 def _is_around_us(folder: Path) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from diffgrm.foundation.schema import DataError, DiffGRMError
+from diffgrm.foundation import manifest
+from diffgrm.foundation.schema import DataError, DiffGRMError, first_few
 
 E = TypeVar("E", bound=DiffGRMError)
 
@@ -16,7 +19,7 @@ def check_file(path: Path) -> None:
     """Make sure that a file may be written here, over one that is there; its folder must be there.
 
     Raises:
-        DataError: a folder stands there, its parent is none, or one may not write there.
+        DataError: a folder stands there, its parent is none or a model's, or one may not write there.
     """
     if path.is_dir():
         raise DataError(f"cannot write {path}: it is a folder; name a file in it")
@@ -24,6 +27,7 @@ def check_file(path: Path) -> None:
         raise DataError(f"cannot write {path}: it is no file; choose another name")
     if not path.absolute().parent.is_dir():
         raise DataError(f"cannot write {path}: there is no folder {path.absolute().parent}; make it first")
+    _check_outside(path)
     check_writable(path.absolute(), DataError)
 
 
@@ -31,11 +35,73 @@ def check_folder(path: Path) -> None:
     """Make sure that files may be written into this folder, which is made if it is not there, parents too.
 
     Raises:
-        DataError: a file stands in its place, or one may not write there.
+        DataError: a file stands in its place, it is or lies in the folder of a model, or one may not write there.
     """
     if path.exists() and not path.is_dir():
         raise DataError(f"cannot write into {path}: it is a file; give a folder")
+    _check_outside(path / "file")
     check_writable(path.absolute() / "file", DataError)
+
+
+def check_own_folder(path: Path, what: str, ours: Iterable[str]) -> None:
+    """The same of a folder for one thing only: it is new, empty, or that thing was begun there.
+
+    Args:
+        what: the thing, for messages.
+        ours: patterns of what lies in such a folder; one of them fits.
+
+    Raises:
+        DataError: see :func:`check_folder`; or it holds other files, which are named.
+    """
+    check_folder(path)
+    there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    if there and not any(next(path.glob(pattern), None) for pattern in ours):
+        raise DataError(f"{path} holds files that are not of {what}: {first_few(there)}; choose a new or empty folder")
+
+
+def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Make sure that nothing is written over what is read, and no two things to one place.
+
+    Args:
+        outputs: files; inputs: files, folders of files, and patterns of files. None stands for nothing in both.
+
+    Raises:
+        DataError: an output is an input or lies in one, by whatever name or link; or two outputs are one file.
+    """
+    written, read = [path for path in outputs if path is not None], [path for path in inputs if path is not None]
+    for number, path in enumerate(written):
+        if any(_is(path, other) for other in written[:number]):
+            raise DataError(f"cannot write two things to {path}; give each a name of its own")
+        for source in read:
+            if any(_is(path, place) for place in _places(source)):
+                raise DataError(f"cannot write {path}: it is read too ({source}), and would be lost; choose another name")
+            if source.is_dir() and _real(path).is_relative_to(_real(source)):
+                raise DataError(f"cannot write {path}: it would be a part of {source}, which is read; choose another place")
+
+
+def _places(source: Path) -> list[Path]:
+    """The path itself, if something is there; else, as a pattern, what it fits."""
+    if source.exists() or not glob.has_magic(str(source)):
+        return [source]
+    root = next(parent for parent in source.parents if not glob.has_magic(str(parent)))
+    return list(root.glob(str(source.relative_to(root))))
+
+
+def _is(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one place, where there need not be anything yet."""
+    return path.samefile(other) if path.exists() and other.exists() else _real(path) == _real(other)
+
+
+def _real(path: Path) -> Path:
+    """The place that a path leads to, where there need not be anything; links that lead in a circle stay as they are."""
+    return Path(os.path.realpath(path))
+
+
+def _check_outside(path: Path) -> None:
+    """Refuse a place in the folder of a model: the next save there would stop at what it did not write."""
+    if (found := manifest.around(_real(path))) is not None:
+        what = manifest.WHAT[found[1]]
+        raise DataError(f"cannot write {path}: {found[0]} is {what}, and holds nothing else; choose a place outside of it")
 
 
 def check_writable(path: Path, kind: type[E]) -> None:

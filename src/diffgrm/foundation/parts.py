@@ -85,6 +85,18 @@ class Part:
         """
         return self._changed(lambda local, value: value if local.paths else _in_folder(folder, value))
 
+    def files(self) -> list[Path]:
+        """The files and folders that this part, and those nested in it, are told to read, as far as they are there."""
+        found: list[Path] = []
+
+        def noted(local: Local, value: Any) -> Any:
+            texts = [text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str)]
+            found.extend(Path(text) for text in texts if local.holds(text) and Path(text).exists())
+            return value
+
+        self._changed(noted)
+        return found
+
     def by_content(self) -> Part:
         """The part, and those nested in it, with digests of files and folders in place of their paths, for identities."""
         return self._changed(lambda local, value: _by_content(value))

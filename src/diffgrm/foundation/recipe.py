@@ -165,6 +165,11 @@ class Recipe(BaseModel):
         """The recipe with the relative paths of its files taken from a folder, such as that of the file it stands in."""
         return self._with_parts(lambda part: part.located(folder))
 
+    def files(self) -> list[Path]:
+        """The files and folders that its parts are told to read, as far as they are there."""
+        written = self.to_dict()
+        return [path for section in PART_SECTIONS if section in written for path in getattr(self, section).files()]
+
     def by_content(self) -> dict[str, Any]:
         """Plain nested mappings as :meth:`to_dict` gives, but files by what they hold, so that they may lie anywhere."""
         written = self.to_dict()

@@ -132,7 +132,7 @@ def update(
     lasts = any(part.remembers for part in parts.values())
     known = catalogue if lasts else replace(catalogue, counts=np.zeros_like(catalogue.counts))
     grown, new = with_items_of(known, asked.split.dataset)
-    split = renumbered(asked.split, grown)
+    given, split = asked.split.fingerprint, renumbered(asked.split, grown)
     told = facts_of(split)
     if counts_events:
         _warn_of_fewer(facts["training_events"], told["training_events"])
@@ -147,7 +147,7 @@ def update(
     for name, part in parts.items():
         more[name] = part.fit_more(task)
     came = len(grown.ids) - len(known.ids)
-    told |= {key: facts[key] for key in KEPT_FACTS if key in facts} | _went_on(facts, told, came)
+    told |= {key: facts[key] for key in KEPT_FACTS if key in facts} | _went_on(facts, told, given, came)
     told.pop("earlier_seconds", None)
     told |= facts_at_end(time.perf_counter() - started)
     return Update(kept, more, Learnt(replace(grown, counts=task.item_counts), told, split))
@@ -260,13 +260,17 @@ def renumbered(split: Split, catalogue: ItemCatalogue) -> Split:
     )
 
 
-def _went_on(facts: dict[str, Any], told: dict[str, Any], came: int) -> dict[str, Any]:
+def _went_on(facts: dict[str, Any], told: dict[str, Any], split: str, came: int) -> dict[str, Any]:
     """What the model card tells of the model that was gone on from.
 
     What was learnt from is all events so far, so that the fingerprint is that of no split alone: a model that goes on may
-    have learnt from what a split holds out.
+    have learnt from what a split holds out. ``one_split`` says that it has not: each time it learnt from this one.
+
+    Args:
+        split: fingerprint of the split that it went on with, as its tables give it.
     """
     before = facts.get("training_fingerprint", "")
+    earlier = facts.get("went_on", {"split": before, "one_split": True})
     found: dict[str, Any] = {
         "training_fingerprint": digest([before, told["training_fingerprint"]]),
         "went_on": {
@@ -275,6 +279,8 @@ def _went_on(facts: dict[str, Any], told: dict[str, Any], came: int) -> dict[str
             "fitted_at": facts["fitted_at"],
             "training_events": facts["training_events"],
             "new_items": came,
+            "split": split,
+            "one_split": earlier.get("one_split") is True and earlier.get("split") == split,
         },
     }
     if came:

@@ -49,7 +49,6 @@ logger = logging.getLogger(__name__)
 SMALLEST = 1e-6  # of the largest direction's share, below which a direction counts as this
 USERS_AT_ONCE = 4096
 FILE = "file:"  # before the names of the scorer's files among the arrays
-GENTLE = 0.1  # of its learning rate, by which a scorer goes on
 SEEDS_APART = 1000  # of scorers that are fitted for one seed
 
 
@@ -185,8 +184,8 @@ class ItemScorerVectors(ItemEncoder):
 
     def check_more(self, context: EventContext, overrides: Sequence[str]) -> None:
         """See :meth:`ItemSpace.check_more`."""
-        scorer, said = self._going_on(context), self._gently(overrides)
-        asked_of(scorer.recipe, scorer.parts, context.split, said, _run_folder(context), context.progress)
+        scorer = self._going_on(context)
+        asked_of(scorer.recipe, scorer.parts, context.split, overrides, _run_folder(context), context.progress)
 
     def fit_more(self, context: EventContext, overrides: Sequence[str]) -> tuple[Self, dict[str, Any]]:
         """See :meth:`ItemSpace.fit_more`; of several scorers the first goes on, and is the only one from then on.
@@ -194,19 +193,16 @@ class ItemScorerVectors(ItemEncoder):
         A model folder has only that one, and what comes of an update shall not depend on whether the model was saved
         before it. The matrices of the measure stay, since the vectors of codes are in that space. Items that come to the
         model afterwards have the vectors of the scorer that went on, which know of the events with which they come, and by
-        which it teaches. It is still the space of the codes: a short training with a tenth of the learning rate hardly
-        moves the vectors of known items.
+        which it teaches. Vectors of known items move away from their codes, which stay; that costs less than a scorer that
+        goes on more gently (docs/results/updates.md).
         """
         more = copy.copy(self)
         more._scorer = self._going_on(context).fit_more(
-            context.split, overrides=self._gently(overrides), run_folder=_run_folder(context), progress=context.progress
+            context.split, overrides=overrides, run_folder=_run_folder(context), progress=context.progress
         )
         more._others, more._files = [], None
         told = {key: more._scorer.facts[key] for key in ("epochs", "validation", "validation_before")}
         return more, {**told, "fitted": self.scorers}
-
-    def _gently(self, overrides: Sequence[str]) -> list[str]:
-        return [f"training.learning_rate={GENTLE * self.scorer.recipe.training.learning_rate}", *overrides]
 
     def _going_on(self, context: EventContext) -> Recommender:
         """The scorer under the settings of the split that is gone on with."""

@@ -15,7 +15,8 @@ from diffgrm.foundation.schema import MissingExtraError, ModelFolderError
 from diffgrm.foundation.storage import regular
 
 ENCODE_HISTORY, DENOISE = "encode_history.onnx", "denoise.onnx"
-CONTEXT = "context"  # an input of the first, where the network is told of times or of columns of events or users
+# Inputs of the first, where the network is told of them: types of events; times, or columns of events or users.
+TYPES, CONTEXT = "types", "context"
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,17 @@ class Network:
         self._encode_history, self._denoise = (_session(folder / name, threads) for name in (ENCODE_HISTORY, DENOISE))
 
     @property
-    def takes_context(self) -> bool:
-        """Whether it is told of the context of histories."""
-        return CONTEXT in [one.name for one in self._encode_history.get_inputs()]
+    def told(self) -> set[str]:
+        """What it is told of histories besides their items: :data:`TYPES`, :data:`CONTEXT`."""
+        return {TYPES, CONTEXT} & {one.name for one in self._encode_history.get_inputs()}
 
     def encode_history(
-        self, vectors: np.ndarray, places: np.ndarray, valid: np.ndarray, context: np.ndarray | None = None
+        self,
+        vectors: np.ndarray,
+        places: np.ndarray,
+        valid: np.ndarray,
+        types: np.ndarray | None = None,
+        context: np.ndarray | None = None,
     ) -> Memory:
         """Histories -> memory.
 
@@ -75,10 +81,11 @@ class Network:
             vectors: [M, d] float32 of the distinct items of the histories.
             places: [B, S] int64, which of them stands where, oldest first.
             valid: [B, S] bool, true for the first places of each row, at least one a row.
+            types: [M] int64, of what type the events of the distinct items are; None: nothing is told of types.
             context: [B, S, C] int64, what is told of each place besides; None: nothing.
         """
         given = {"vectors": vectors, "places": places, "valid": valid}
-        given |= {} if context is None else {CONTEXT: context}
+        given |= {name: part for name, part in ((TYPES, types), (CONTEXT, context)) if part is not None}
         found = _run(self._encode_history, given, ("keys", "values", "users"))
         return Memory(found["keys"], found["values"], valid, found["users"], found.get("newest"), found.get("pairs"))
 

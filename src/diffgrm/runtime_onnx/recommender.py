@@ -40,7 +40,7 @@ from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import SIDS
 from diffgrm.recommenders.user_profiles import read_kept
 from diffgrm.runtime_onnx.decoding import BeamSearch, Decoding, chosen_width
-from diffgrm.runtime_onnx.network import CONTEXT, Network
+from diffgrm.runtime_onnx.network import CONTEXT, TYPES, Network
 from diffgrm.runtime_onnx.numpy_catalogue import Catalogue, Excluded
 from diffgrm.runtime_onnx.one_pass import OnePass
 from diffgrm.runtime_onnx.proposals import ItemProposals
@@ -152,8 +152,8 @@ class OnnxRecommender:
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         logits = catalogue.n_digits * catalogue.codebook_size * self.decoding.rows(len(catalogue), k)  # of a user
         batches = in_batches(histories, self._max_len, max(1, LOGITS_AT_ONCE // logits), self._causal)
-        for users, (distinct, places, valid, _, context) in batches:
-            memory = self._network.encode_history(self._vectors[distinct], places, valid, context)
+        for users, (distinct, places, valid, types, context) in batches:
+            memory = self._network.encode_history(self._vectors[distinct], places, valid, types, context)
             own = histories.rows(users)
             excluded = Excluded(own.seen(), len(self.items)) if query.exclude_seen else None
             task = Task(self._network, memory, catalogue, k, excluded, offsets=query.offsets)
@@ -213,8 +213,12 @@ def load_onnx(
             raise ModelFolderError(f"{place} is damaged: its causal is {causal!r}; expected true or false")
         items, network = IdMap(table[Columns.ITEM]), Network(place, threads)
         events = _section(place, recipe, "events", EventSettings)
-        if events.tells_context and not network.takes_context:
-            raise ModelFolderError(f"{place} is damaged: its graph takes no {CONTEXT}, of which its recipe tells networks")
+        wanted = {TYPES: events.n_inputs > 0, CONTEXT: events.tells_context}
+        if missing := [name for name, told in wanted.items() if told and name not in network.told]:
+            raise ModelFolderError(
+                f"{place} is damaged: its graph takes no {missing[0]}, of which its recipe tells networks; "
+                "export the model again"
+            )
         profiles = read_kept(place, events) if events.user_columns else None
         read = vectors, max_len, decoding, table, events, causal, profiles
         recommender = OnnxRecommender(network, catalogue, items, *read)

@@ -214,7 +214,7 @@ class _Job:
         skipped = self.footers.skipped([entry for found in counts for entry in found["skipped"]])
         rows = sum(found["rows"] for found in counts)
         if not rows:
-            raise self.table.files.unusable(skipped["problems"])
+            raise self.job.given_up(self.table.files.unusable(skipped["problems"]))
         return self.job.finish(
             {
                 "job": "embed",

@@ -11,8 +11,9 @@ Names that begin with ``_`` or ``.`` are passed over by whatever reads folders o
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from diffgrm.apps.batch_jobs.parquet import first_problems
-from diffgrm.foundation.outputs import check_folder
+from diffgrm.foundation.outputs import check_own_folder
 from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list, first_few
 from diffgrm.foundation.storage import atomic_file, write_parquet
 
@@ -83,10 +84,12 @@ class JobFolder:
     Attributes:
         folder: absolute.
         plan: how the job is cut, as it was when it began.
+        made: the folder was not there before.
     """
 
     folder: Path
     plan: dict[str, Any]
+    made: bool = False
 
     @property
     def parts(self) -> Parts:
@@ -134,6 +137,21 @@ class JobFolder:
             return None
         return found
 
+    def given_up(self, why: DataError) -> DataError:
+        """The error with which a job ends that no other run will bring to an end; nothing of it stays."""
+        self.remove()
+        return why
+
+    def remove(self) -> None:
+        """Remove all that the job has written, and the folder, if it was made for it just now."""
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        for number in range(self.plan["partitions"]):
+            self.parts.path(number).unlink(missing_ok=True)
+        shutil.rmtree(self.own, ignore_errors=True)  # but for the lock, which Windows keeps while it is held
+        if self.made:
+            with suppress(OSError):  # somebody has put something there meanwhile
+                self.folder.rmdir()
+
     def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest; the job is over."""
         manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **facts}
@@ -162,6 +180,9 @@ def check_arguments(on_error: str, **numbers: int | None) -> None:
 def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[str, Any]]) -> Iterator[JobFolder]:
     """Begin a job in a new or empty folder, or go on with the one that was begun there with the same settings.
 
+    Where the data of a job that begins turn out to be none that it can be done with, nothing of it stays. What an earlier
+    run has done is kept, and so is what a kill or a failed partition leaves.
+
     Args:
         settings: JSON-able; all that decides what the job writes.
         plan: makes the plan of a new job.
@@ -169,11 +190,9 @@ def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[s
     Raises:
         DataError: the folder holds something else, or another job's result; or another process works in it.
     """
-    check_folder(out)
     out = out.absolute()
-    if out.is_dir() and any(path.name != JOB for path in out.iterdir()) and not (out / JOB / "plan.json").is_file():
-        raise DataError(f"{out} holds files that are not of a batch job; choose a new or empty folder")
-    own = out / JOB
+    check_own_folder(out, "a batch job", (f"{JOB}/plan.json", f"{JOB}/lock"))
+    own, made = out / JOB, not out.is_dir()
     own.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(own / "lock").acquire(timeout=0)
@@ -182,7 +201,14 @@ def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[s
     with lock:
         for left_over in (*out.glob(".*.tmp"), *own.rglob(".*.tmp")):  # of workers that were killed
             left_over.unlink(missing_ok=True)
-        yield JobFolder(out, _plan(own / "plan.json", json.loads(json.dumps(settings)), plan))
+        goes_on = (own / "plan.json").is_file()
+        job = JobFolder(out, _plan(own / "plan.json", json.loads(json.dumps(settings)), plan), made)
+        try:
+            yield job
+        except DataError:
+            if not goes_on:
+                job.remove()
+            raise
 
 
 def _plan(path: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -274,13 +274,12 @@ class _Job:
             return sum(entry[name] for entry in counts)
 
         if not total("users"):
-            raise DataError(
-                f"none of {total('users_without_known_item'):,} users has an item that the model knows; give ids of the "
-                "kind that it was fitted on"
-            )
+            why = "users has an item that the model knows; give ids of the kind that it was fitted on"
+            raise self.job.given_up(DataError(f"none of {total('users_without_known_item'):,} {why}"))
         asked = self.question
         if asked.profiles is not None and not total(WITH_PROFILE):
-            raise DataError("profiles are of users without a history; give those of the users of these events")
+            why = "profiles are of users without a history; give those of the users of these events"
+            raise self.job.given_up(DataError(why))
         manifest = {
             "job": "recommend",
             "model": {"folder": str(asked.model), "version": asked.version},

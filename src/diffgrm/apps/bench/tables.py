@@ -16,6 +16,8 @@ from diffgrm.apps.bench.suite import Suite
 from diffgrm.evaluation.kinds import by_kind
 from diffgrm.evaluation.protocol import sentences
 from diffgrm.evaluation.statistics import GAINS, holm, interval_of_difference, list_gains, list_owners, signed_rank_p
+from diffgrm.foundation.manifest import MANIFEST
+from diffgrm.foundation.outputs import check_own_folder
 from diffgrm.foundation.shown import markdown as as_markdown
 from diffgrm.foundation.storage import atomic_file
 
@@ -96,6 +98,20 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _spread(values: list[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def check_place(out: Path) -> None:
+    """Make sure that a suite may be begun in a folder, or went on with there.
+
+    Raises:
+        DataError: it holds files of something else, or one may not write there.
+    """
+    try:
+        there = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        there = None
+    written = ("results.json",) if isinstance(there, dict) and {"suite", "rows"} <= there.keys() else ()
+    check_own_folder(out, "a suite", (*written, "runs/*/*/seed-*", "models/*.run", f"models/*/{MANIFEST}"))
 
 
 def write_tables(suite: Suite, out: Path, machine: dict[str, Any]) -> list[dict[str, Any]]:

@@ -19,8 +19,10 @@ from diffgrm.apps.cli.shared import (
     RecipeFile,
     TrustCode,
     as_text,
+    check_model_place,
     check_outputs,
     how_to_go_on,
+    recipe_files,
     recipe_of,
     renamings,
     run_folder_of,
@@ -65,12 +67,12 @@ def fit(
 ) -> None:
     """Learn to find documents from queries and the documents that answer them, and save the retriever."""
     from diffgrm.apps.console import show_metrics, show_report
-    from diffgrm.foundation import model_folder
+    from diffgrm.foundation.manifest import DOCUMENTS
     from diffgrm.foundation.terminal import say
     from diffgrm.recommenders.documents import DocumentRetriever
 
     retriever = DocumentRetriever(recipe_of(recipe, overrides, {"recommender": "documents"}))
-    model_folder.check_target(out, model_folder.DOCUMENTS)
+    check_model_place(out, DOCUMENTS, read=(documents, queries, qrels))
     run = run_folder_of(out, run_folder)
     with ends.hint(lambda: how_to_go_on(run)):
         options: dict[str, Any] = {"split": None if split is None else as_text(split), "columns": renamings(column)}
@@ -109,7 +111,7 @@ def search(
 
     if (query is None) == (queries is None):
         raise DataError("give either --query TEXT (which may be repeated) or --queries FILE")
-    check_outputs(out)
+    check_outputs(out, read=(queries,))
     retriever = DocumentRetriever.load(model, trust_code=trust_code).variant(map(as_text, overrides or []))
     retriever.to(device, precision)
     if query is not None:
@@ -146,7 +148,7 @@ def evaluate(
     from diffgrm.apps.console import show_metrics
     from diffgrm.recommenders.documents import DocumentRetriever
 
-    check_outputs(ranks, json_file, (".parquet",))
+    check_outputs(ranks, json_file, (".parquet",), read=(queries, qrels))
     retriever = DocumentRetriever.load(model, trust_code=trust_code).variant(map(as_text, overrides or []))
     result = _evaluated(retriever.to(device, precision), queries, qrels, split, column, quiet)
     show_metrics(_title(result), {"value": result.metrics})
@@ -172,8 +174,9 @@ def baselines(
     from diffgrm.apps.console import show_metrics
     from diffgrm.recommenders.searchers import BM25, DenseVectors
 
-    check_outputs(None, json_file)
-    chosen, names = recipe_of(recipe, overrides, {"recommender": "documents"}), renamings(column)
+    chosen = recipe_of(recipe, overrides, {"recommender": "documents"})
+    check_outputs(None, json_file, read=(documents, queries, qrels, *recipe_files(recipe, chosen)))
+    names = renamings(column)
     searchers = {"bm25": BM25(documents, names), "dense": DenseVectors(documents, chosen.embedding, names, chosen.seed)}
     results = {name: _evaluated(of, queries, qrels, split, column, quiet) for name, of in searchers.items()}
     show_metrics(_title(results["bm25"]), {name: result.metrics for name, result in results.items()})

@@ -59,18 +59,24 @@ def evaluate(
     from diffgrm.evaluation import metrics as evaluation
     from diffgrm.evaluation.kinds import by_kind, with_kinds
     from diffgrm.evaluation.protocol import protocol, sentences
-    from diffgrm.evaluation.segments import with_segment
+    from diffgrm.evaluation.segments import check_known, joined, read_segment
     from diffgrm.foundation.terminal import progress_bar, say
     from diffgrm.recommenders import load
+    from diffgrm.recommenders.fitted_on import FittedOn
     from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 
-    check_outputs(ranks, json_file, (".parquet",))
-    if wrong := [pair for pair in segments or [] if ":" not in pair]:
-        raise DataError(f"--segments is written FILE:COLUMN, such as users.parquet:country; found {wrong[0]!r}")
+    wanted = _wanted_segments(segments or [])
+    check_outputs(ranks, json_file, (".parquet",), read=(interactions, items, profiles, *(file for file, _ in wanted)))
+    of_users = [read_segment(file, named) for file, named in wanted]
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     data = dataset_of(interactions, items, dataset, column, time_format, recommender.recipe.events, profiles)
     split = make_split(data, recommender.recipe.data)
     held_out = (split.test if on == "test" else split.validation).sample(users, recommender.recipe.seed)
+    for table in of_users:
+        check_known(table, held_out.user_ids)
+    fitted_on = FittedOn.of(recommender.facts, split)
+    for line in fitted_on.sentences(recommender.recipe.data):
+        say(line)
     with progress_bar("Evaluating", 2 * len(held_out), quiet) as progress:
         known = recommender.items if on_empty == "skip" else None
         by = data.items, split.item_counts, recommender.recipe.evaluation.ks
@@ -78,12 +84,23 @@ def evaluate(
         result = evaluation.evaluate(recommender, held_out, *by, progress=progress, known=known, texts=texts)
     show_metrics(f"{on.capitalize()}: {result.n_users:,} users of {data.name}", {"value": result.metrics})
     events = with_kinds(result.per_user, held_out, split.train, split.item_counts)
-    for file, named in (as_text(pair).rsplit(":", 1) for pair in segments or []):
-        events = with_segment(events, Path(file), named)
+    for table in of_users:
+        events = joined(events, table)
     show_kinds(kinds := by_kind([events]))
     held = protocol(split)
     say("\n".join(sentences(held)))
     if json_file is not None:
-        write_json(json_file, result.to_dict() | {"protocol": held, "kinds": kinds})
+        write_json(json_file, result.to_dict() | fitted_on.to_dict() | {"protocol": held, "kinds": kinds})
     if ranks is not None:
         write_table(events, ranks)
+
+
+def _wanted_segments(pairs: list[str]) -> list[tuple[Path, str]]:
+    """Tables of users, each with a column of it.
+
+    Raises:
+        DataError: what is not written FILE:COLUMN.
+    """
+    if wrong := [pair for pair in pairs if ":" not in pair]:
+        raise DataError(f"--segments is written FILE:COLUMN, such as users.parquet:country; found {wrong[0]!r}")
+    return [(Path(file), named) for file, named in (as_text(pair).rsplit(":", 1) for pair in pairs)]

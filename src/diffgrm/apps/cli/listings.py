@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+TABLES = "interactions", "items", "users"
+
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Recipe to print; without it, all names are listed.")] = None,
@@ -40,11 +42,14 @@ def datasets(
     from diffgrm.apps.console import show_names
     from diffgrm.data.sources.listing import SOURCES, rated_table, user_table_of
     from diffgrm.foundation.outputs import check_folder
+    from diffgrm.foundation.schema import DataError, first_few
     from diffgrm.foundation.storage import atomic_file, write_parquet
     from diffgrm.foundation.terminal import say
 
     if out is not None:
         check_folder(out)
+        if taken := [file for what in TABLES if (out / (file := f"{what}.parquet")).exists()]:
+            raise DataError(f"{out} holds {first_few(taken)} already; write to another folder, or move what is there")
     if name is None:
         rows = ((source.shown(name), f"{source.about}; {source.licence}") for name, source in SOURCES.items())
         show_names(rows)
@@ -52,7 +57,7 @@ def datasets(
     data = rated_table(name)
     say(f"{data!r}")
     if out is not None:
-        tables = {"interactions": data.event_table(), "items": data.item_table, "users": user_table_of(name)}
+        tables = dict(zip(TABLES, (data.event_table(), data.item_table, user_table_of(name)), strict=True))
         there = {f"{what}.parquet": table for what, table in tables.items() if table is not None}
         for file, table in there.items():
             with atomic_file(out / file) as path:

@@ -40,10 +40,12 @@ from diffgrm.apps.cli.shared import (
     TimeFormat,
     TrustCode,
     as_text,
+    check_model_place,
     check_outputs,
     dataset_of,
     events_for,
     how_to_go_on,
+    recipe_files,
     recipe_of,
     renamings,
     run_folder_of,
@@ -102,11 +104,11 @@ def fit(
     The last event of every user is kept for test and the one before it for validation (data.split).
     """
     from diffgrm.apps.console import show_metrics, show_report
-    from diffgrm.foundation import model_folder, registry
+    from diffgrm.foundation import registry
     from diffgrm.foundation.terminal import say
 
     chosen = recipe_of(recipe, overrides)
-    model_folder.check_target(out)
+    check_model_place(out, read=(interactions, items, profiles))
     run = run_folder_of(out, run_folder)
     data = dataset_of(interactions, items, dataset, column, time_format, chosen.events, profiles)
     say(f"{data!r}")
@@ -162,7 +164,7 @@ def recommend(
         raise DataError("--profiles is of the users of --interactions; with --history, give --profile COLUMN=VALUE")
     if profile and interactions is not None:
         raise DataError("--profile is of the user of --history; with --interactions, give --profiles FILE")
-    check_outputs(out)
+    check_outputs(out, read=(interactions, only, without, rules, profiles))
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     histories: Any = {ONE_USER: history_of(history or [])}
     if interactions is not None:
@@ -212,7 +214,7 @@ def tokenize(
     from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
     chosen = recipe_of(recipe, overrides)
-    check_outputs(out, json_file)
+    check_outputs(out, json_file, read=(interactions, items, profiles, *recipe_files(recipe, chosen)))
     given: np.ndarray | None
     if interactions is None and dataset is None:
         if items is None:

@@ -31,6 +31,7 @@ def plan(
     from diffgrm.ranking.decoding.group_sizes import divergence, planned_sizes
     from diffgrm.recommenders import load
     from diffgrm.recommenders.capabilities import planning
+    from diffgrm.recommenders.fitted_on import FittedOn
 
     recommender = load(model, trust_code=trust_code)
     plans = planning(recommender)
@@ -41,6 +42,8 @@ def plan(
         )
     data = dataset_of(interactions, items, dataset, column, time_format, recommender.recipe.events)
     split = make_split(data, recommender.recipe.data)
+    for line in FittedOn.of(recommender.facts, split).sentences(recommender.recipe.data):
+        say(line)
     chosen = split.validation.sample(users, recommender.recipe.seed)
     ids = data.items.series
     histories = [ids.gather(chosen.histories[user]) for user in range(len(chosen))]

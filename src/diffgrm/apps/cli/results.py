@@ -9,7 +9,6 @@ import typer
 
 from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.shared import Overrides, Quiet, TrustCode, as_text
-from diffgrm.foundation.outputs import check_folder
 from diffgrm.foundation.schema import DiffGRMError, bullet_list
 
 
@@ -21,13 +20,13 @@ def bench(
     """Run a suite of recommenders on equal terms and write its tables: results.json, results.csv, results.md."""
     from diffgrm.apps.bench.runner import Runner
     from diffgrm.apps.bench.suite import Suite
-    from diffgrm.apps.bench.tables import write_tables
+    from diffgrm.apps.bench.tables import check_place, write_tables
     from diffgrm.apps.console import show_runs
     from diffgrm.apps.machine import machine
     from diffgrm.foundation.terminal import say
 
     wanted = Suite.from_yaml(suite)
-    check_folder(out)
+    check_place(out)
     out.mkdir(parents=True, exist_ok=True)
     with ends.hint(lambda: f"What is done so far stands in {out}; the same command goes on there."):
         failed = Runner(wanted, out, say, progress=not quiet).run()

@@ -30,7 +30,7 @@ def export(
     from diffgrm.foundation.terminal import say
     from diffgrm.semantic_ids.sid_files import write_sids
 
-    check_outputs(out, suffixes=(".parquet", ".json"))
+    check_outputs(out, suffixes=(".parquet", ".json"), read=())
     table = _of_model(model, trust_code)
     write_sids(table.items, table.codes, out)
     say(f"{len(table.items):,} semantic IDs of {table.codes.shape[1]} digits written to {out}")
@@ -49,7 +49,7 @@ def churn(
     from diffgrm.apps.console import show_pairs
     from diffgrm.semantic_ids import churn as churns
 
-    check_outputs(None, json_file)
+    check_outputs(None, json_file, read=(before, after))
     found = churns.churn(_read(before, column, trust_code), _read(after, column_after, trust_code))
     show_pairs("Churn of semantic IDs", found.rows())
     if json_file is not None:

@@ -16,7 +16,8 @@ import polars as pl
 import typer
 from typer.core import TyperCommand
 
-from diffgrm.foundation.outputs import check_file, check_folder
+from diffgrm.foundation.manifest import MODEL
+from diffgrm.foundation.outputs import check_file, check_folder, check_unread
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import Columns, DataError, RecipeError, first_few
 from diffgrm.foundation.storage import write_parquet
@@ -142,17 +143,42 @@ def as_text(argument: str) -> str:
         raise DataError(f"the argument {argument!r} is not UTF-8; ids and settings are") from error
 
 
-def check_outputs(table: Path | None, json_file: Path | None = None, suffixes: tuple[str, ...] = tuple(_WRITERS)) -> None:
-    """Complain about files that cannot be written before the work is done.
+def check_outputs(
+    table: Path | None,
+    json_file: Path | None = None,
+    suffixes: tuple[str, ...] = tuple(_WRITERS),
+    *,
+    read: Iterable[Path | None],
+) -> None:
+    """Complain about files that cannot be written, or would be written over what is read, before the work is done.
 
     Args:
         table: in the format of its suffix, one of ``suffixes``.
+        read: all tables and other files that the command is given.
     """
     if table is not None and table.suffix not in suffixes:
         raise DataError(f"cannot write {table.name}: expected one of {', '.join(suffixes)}")
     for path in (table, json_file):
         if path is not None:
             check_file(path)
+    check_unread((table, json_file), read)
+
+
+def check_model_place(out: Path, kind: str = MODEL, *, read: Iterable[Path | None]) -> None:
+    """Complain about a place where no model can be saved before the work is done.
+
+    Args:
+        kind: format of the model's folder.
+        read: all tables that the command is given, which no model may take the place of.
+    """
+    from diffgrm.foundation import model_folder
+
+    model_folder.check_target(out, kind)
+    folder = model_folder.place(out)
+    if inside := [path for path in read if path is not None and path.resolve().is_relative_to(folder)]:
+        raise DataError(
+            f"{inside[0]} lies in {out}, which the model would replace; save to another folder, or copy it first"
+        )
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
@@ -221,6 +247,11 @@ def recipe_of(path: Path | None, overrides: list[str] | None, usual: Mapping[str
     if path is not None:
         return Recipe.from_yaml(path, overrides)
     return Recipe.from_dict(apply_overrides(usual or {}, overrides))
+
+
+def recipe_files(path: Path | None, recipe: Recipe) -> list[Path]:
+    """The file that a recipe was read from, if it was one, and the files that its parts are told to read."""
+    return [*([path] if path is not None and path.is_file() else []), *recipe.files()]
 
 
 def renamings(column: list[str] | None) -> dict[str, str]:

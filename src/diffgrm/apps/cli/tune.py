@@ -55,11 +55,12 @@ def tune(
     """
     from diffgrm.apps.console import show_trials
     from diffgrm.apps.tuning.plan import Plan
-    from diffgrm.apps.tuning.search import search
+    from diffgrm.apps.tuning.search import check_place, search
     from diffgrm.foundation.terminal import say
 
     changes = list(map(as_text, overrides or []))
     plan = Plan.from_files(recipe, space, changes, seed=seed, pruning=pruning, startup=startup)
+    check_place(out)
     data = dataset_of(interactions, items, dataset, column, time_format, plan.recipe.events, profiles)
     say(f"{data!r}")
     with ends.hint(lambda: f"What is done so far stands in {out}; the same command goes on there."):

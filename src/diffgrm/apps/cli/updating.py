@@ -15,7 +15,9 @@ from diffgrm.apps.cli.shared import (
     TimeFormat,
     TrustCode,
     as_text,
+    check_model_place,
     renamings,
+    run_folder_of,
 )
 from diffgrm.foundation.schema import DataError
 
@@ -55,11 +57,12 @@ def update(
     model is saved, which is whole or not at all, the old one is as it was.
     """
     from diffgrm.apps.console import show_metrics
-    from diffgrm.foundation import model_folder
     from diffgrm.foundation.terminal import say
     from diffgrm.recommenders import load
 
-    model_folder.check_target(out)
+    check_model_place(out, read=(interactions, items, vectors, profiles))
+    if run_folder is not None:
+        run_folder_of(out, run_folder)
     if vectors is not None and vectors.suffix == ".npy":
         raise DataError(
             f"{vectors.name} goes by rows, and those of the item table are not all given here; give --vectors as .parquet "
@@ -78,6 +81,10 @@ def update(
     if before := after.facts.get("validation_before"):
         found = {"before": before, "after": after.facts["validation"]}
         show_metrics("Validation (by item, history filtered)", found)
+        if found["before"] == found["after"]:  # those of the weights that stay are the ones before, to the last digit
+            trained = after.facts["epochs"] > 0
+            why = "No epoch was better than the weights as they were, so that these" if trained else "Weights"
+            say(f"{why} stayed; items and counts are those of the events given.")
     came = len(after.items) - len(recommender.items)
     say(f"Saved to {out} after {after.facts['fit_seconds']} s: {len(after.items):,} items, {came:,} of them new.")
 

@@ -29,7 +29,7 @@ from diffgrm.apps.tuning.trials import Trial, Trials, optuna_or_hint
 from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split
 from diffgrm.data.splits import make_split
 from diffgrm.foundation import registry
-from diffgrm.foundation.outputs import check_folder
+from diffgrm.foundation.outputs import check_own_folder
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError, TokenizerError, TrainingError, bullet_list
 from diffgrm.foundation.storage import atomic_file, digest
@@ -82,8 +82,8 @@ def tune(
         say: told what has been done, a line each time.
 
     Raises:
-        RecipeError: a space that cannot be searched. DataError: the folder holds another search, or one at work.
-        DiffGRMError: no trial came to its end. MissingExtraError: Optuna or matplotlib is not installed.
+        RecipeError: a space that cannot be searched. DataError: the folder holds another search, one at work, or other
+            files. DiffGRMError: no trial came to its end. MissingExtraError: Optuna or matplotlib is not installed.
     """
     return search(Plan.of(recipe, space, seed, pruning, startup), dataset, trials, Path(out), progress, say)
 
@@ -96,8 +96,8 @@ def search(
         raise DataError(f"trials is {trials}; expected a whole number from 1 on")
     pyplot("diffgrm tune", "tune")  # before hours of trials, not after
     optuna_or_hint()
+    check_place(out)
     split = without_test(plan.recipe, dataset)
-    check_folder(out)
     with _locked(out):
         _begin(out, plan, split)
         found = Trials(out, plan)
@@ -118,6 +118,15 @@ def search(
             found.close()
     assert best.score is not None
     return TuningResult(plan.trial_recipe(best.settings), best.score, ended)
+
+
+def check_place(out: Path) -> None:
+    """Make sure that a search may be begun in a folder, or went on with there, before its tables are read.
+
+    Raises:
+        DataError: it holds files of something else, or one may not write there.
+    """
+    check_own_folder(out, "a search for settings", (SEARCH, LOCK))
 
 
 def without_test(recipe: Recipe, dataset: InteractionDataset) -> Split:
