@@ -156,7 +156,8 @@ def updates() -> Figure:
     """Going on beside fitting anew and beside staying as it was, slice by slice of Beauty's time."""
     figure, (left, right) = panels(4.2, 4.2, height=2.6)
     told = {"fitted anew": GREY, "going on": ACCENT, "fitted once": SECOND}
-    for axis, asked, title in ((left, "next_slice", "what comes next"), (right, "first_slice", "held out of the first slice")):
+    panel = (left, "next_slice", "what comes next"), (right, "first_slice", "held out of the first slice")
+    for axis, asked, title in panel:
         first = next(row for row in content("updates/beauty")["rows"] if row["slices"] == 1)
         for model, colour in told.items():
             found = [row for row in content("updates/beauty")["rows"] if row["model"] == model and row["slices"] > 1]

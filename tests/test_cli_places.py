@@ -133,6 +133,8 @@ def test_a_dataset_is_not_written_over_tables(run, tmp_path, monkeypatch):
     monkeypatch.setattr("diffgrm.data.sources.listing.rated_table", lambda name: pytest.fail("it was fetched"))
     code, _, error = run("datasets", "toy", "--out", tmp_path)
     assert code == 2 and "holds items.parquet already; write to another folder, or move what is there" in error
+    code, _, error = run("datasets", "--out", tmp_path / "mine")
+    assert code == 2 and "--out is for the tables of a dataset: name one too" in error
     assert [path.name for path in tmp_path.iterdir()] == ["items.parquet"]
 
 

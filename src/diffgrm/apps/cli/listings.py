@@ -47,6 +47,8 @@ def datasets(
     from diffgrm.foundation.terminal import say
 
     if out is not None:
+        if name is None:
+            raise DataError("--out is for the tables of a dataset: name one too, of those that 'diffgrm datasets' lists")
         check_folder(out)
         if taken := [file for what in TABLES if (out / (file := f"{what}.parquet")).exists()]:
             raise DataError(f"{out} holds {first_few(taken)} already; write to another folder, or move what is there")
