@@ -259,6 +259,9 @@ def test_files_that_are_no_suites_are_refused(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(RecipeError, match="cannot be read"):
         Suite.from_yaml(tmp_path / "broken.yaml")
+    (tmp_path / "broken.yaml").write_bytes(b"\xfe")
+    with pytest.raises(RecipeError, match="cannot be read: it is no text in UTF-8, for byte 0 is 0xfe"):
+        Suite.from_yaml(tmp_path / "broken.yaml")
 
 
 def test_the_shipped_suites_are_valid():

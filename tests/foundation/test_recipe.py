@@ -339,6 +339,9 @@ def test_settings_that_would_fail_late_are_refused_early(settings, text):
 def test_a_folder_is_no_recipe(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         Recipe.from_yaml(tmp_path)
+    (tmp_path / "r.yaml").write_bytes(b"PAR1\xff")
+    with pytest.raises(RecipeError, match=r"r.yaml cannot be read: it is no text in UTF-8, for byte 4 is 0xff$"):
+        Recipe.from_yaml(tmp_path / "r.yaml")
     (tmp_path / "r.yaml").write_text("1: 2")
     with pytest.raises(RecipeError, match="there is no setting '1'"):
         Recipe.from_yaml(tmp_path / "r.yaml")

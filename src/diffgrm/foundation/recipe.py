@@ -34,7 +34,7 @@ from diffgrm.foundation.sections import (
     SemanticIdSettings,
     TrainingSettings,
 )
-from diffgrm.foundation.yaml_text import YamlError, read_yaml
+from diffgrm.foundation.yaml_text import YamlError, read_yaml, text_of
 
 
 class SettingRow(NamedTuple):
@@ -270,11 +270,11 @@ def read_sections(path: str | Path) -> dict[str, Any]:
     if is_preset(path):
         return _mapping(preset_text(str(path)), path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = text_of(Path(path))
     except FileNotFoundError as error:
         hint = f"; that recipe ships with diffgrm: give its name, {Path(path).stem}"
         raise RecipeError(f"there is no recipe file {path}{hint * (Path(path).stem in preset_names())}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, YamlError) as error:
         raise RecipeError(f"the recipe file {path} cannot be read: {error}") from error
     return _mapping(text, path)
 

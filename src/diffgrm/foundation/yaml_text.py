@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -12,6 +13,19 @@ MOST = 2**16  # values of a text once every alias is written out
 
 class YamlError(ValueError):
     """A text is not YAML, or larger than it may be."""
+
+
+def text_of(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        YamlError: it is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise YamlError(f"it is no text in UTF-8, for byte {error.start:,} is 0x{error.object[error.start]:02x}") from error
 
 
 def read_yaml(text: str) -> Any:

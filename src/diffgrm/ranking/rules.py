@@ -40,7 +40,7 @@ from diffgrm.foundation.model_keys import misspelt
 from diffgrm.foundation.plain_values import ID_SCHEMA, LARGEST_NUMBER, LONGEST_ID, ItemId, Scalar
 from diffgrm.foundation.schema import DataError, bullet_list, readable
 from diffgrm.foundation.storage import regular
-from diffgrm.foundation.yaml_text import LONGEST, YamlError, read_yaml
+from diffgrm.foundation.yaml_text import LONGEST, YamlError, read_yaml, text_of
 
 LAST_PLACE, DEEPEST = 1_000, 2**20
 _PLACES = {"type": "object", "propertyNames": {"pattern": "^[1-9][0-9]{0,2}$|^1000$"}, "additionalProperties": ID_SCHEMA}
@@ -233,9 +233,7 @@ def read_rules(source: Any) -> Rules | None:
 
 def _file(path: Path) -> Any:
     try:
-        return read_yaml(regular(path, 4 * LONGEST).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"the rules cannot be read from {path}: it is no text in UTF-8; expected YAML or JSON") from error
+        return read_yaml(text_of(regular(path, 4 * LONGEST)))
     except (OSError, YamlError) as error:
         raise DataError(f"the rules cannot be read from {path}: {error}") from error
 

@@ -45,7 +45,7 @@ from diffgrm.foundation.recipe import Recipe, explained
 from diffgrm.foundation.registry import settings
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
 from diffgrm.foundation.sections import DataSettings, Seed
-from diffgrm.foundation.yaml_text import YamlError, read_yaml
+from diffgrm.foundation.yaml_text import YamlError, read_yaml, text_of
 
 
 class Run(BaseModel):
@@ -92,10 +92,10 @@ class Suite(BaseModel):
         """
         path = Path(path)
         try:
-            raw = read_yaml(path.read_text(encoding="utf-8"))
+            raw = read_yaml(text_of(path))
         except FileNotFoundError as error:
             raise RecipeError(f"there is no suite file {path}") from error
-        except (OSError, UnicodeDecodeError, YamlError) as error:
+        except (OSError, YamlError) as error:
             raise RecipeError(f"the suite {path} cannot be read: {error}") from error
         if not isinstance(raw, dict):
             raise RecipeError(f"{path}: expected a mapping with datasets and runs, found {type(raw).__name__}")

@@ -16,7 +16,7 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import apply_overrides
 from diffgrm.foundation.recipe import Recipe, read_sections
 from diffgrm.foundation.schema import RecipeError, bullet_list, readable
-from diffgrm.foundation.yaml_text import YamlError, read_yaml
+from diffgrm.foundation.yaml_text import YamlError, read_yaml, text_of
 
 CHECKED = 500  # combinations that are looked at before anything runs
 # Scores of trials that differ in these say nothing.
@@ -152,8 +152,8 @@ def _read(choose: Any) -> dict[str, Options]:
 
 def _space_file(path: Path) -> Any:
     try:
-        return read_yaml(path.read_text(encoding="utf-8"))
+        return read_yaml(text_of(path))
     except FileNotFoundError as error:
         raise RecipeError(f"there is no space file {path}") from error
-    except (OSError, UnicodeDecodeError, YamlError) as error:
+    except (OSError, YamlError) as error:
         raise RecipeError(f"the space file {path} cannot be read: {error}") from error
