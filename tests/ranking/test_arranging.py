@@ -136,6 +136,9 @@ def test_what_is_no_rules_is_refused(tmp_path):
     (tmp_path / "bad.yaml").write_text("caps: [")
     with pytest.raises(DataError, match="the rules cannot be read from .*bad.yaml"):
         read_rules(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text(str(tmp_path / "bad.yaml"))  # the text of a file is no path again
+    with pytest.raises(DataError, match="rules are str; expected"):
+        read_rules(tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_bytes(b"PAR1\xff\xfe")
     with pytest.raises(DataError, match=r"from .*bad.yaml: it is no text in UTF-8, for byte 4 is 0xff$"):
         read_rules(tmp_path / "bad.yaml")

@@ -76,6 +76,7 @@ def test_the_description_says_what_the_model_is_told(served):
     model, client = served
     told, events = client.get("/model").json()["told"], model.recipe.events
     assert told == {
+        "types": list(events.types),
         "times": list(events.time_inputs),
         "at": events.asks_when,
         "event_columns": {name: list(values) for name, values in events.event_columns.items()},

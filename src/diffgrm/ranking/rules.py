@@ -212,10 +212,15 @@ def read_rules(source: Any) -> Rules | None:
             once.
     """
     if isinstance(source, str | Path):
-        found = read_rules(_file(Path(source)))
+        found = _given(_file(Path(source)))
         if found is None:
             raise DataError(f"the file {source} holds no rules; write some, or give no file")
         return found
+    return _given(source)
+
+
+def _given(source: Any) -> Rules | None:
+    """Rules of a mapping, or as they are."""
     if source is None:
         return None
     if not isinstance(source, Rules):
