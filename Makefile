@@ -9,7 +9,8 @@ else
 SCRIPTS := bin
 endif
 BIN := $(VENV)/$(SCRIPTS)
-TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
+TESTS := $(BIN)/python -m pytest $(PARALLEL)
 OLDEST := .venv-oldest/$(SCRIPTS)
 
 .PHONY: demo test check docs install format peers package-test test-oldest container-test
@@ -37,7 +38,7 @@ package-test: install  ## Build sdist and wheel, install the wheel with the core
 	$(BIN)/python -m pytest -m package tests/package
 
 test-oldest: .venv-oldest/.installed  ## The floors below the networks and one fit, with the oldest supported versions of all but PyTorch.
-	$(OLDEST)/python -m pytest tests/foundation tests/data tests/evaluation tests/semantic_ids
+	$(OLDEST)/python -m pytest $(PARALLEL) tests/foundation tests/data tests/evaluation tests/semantic_ids
 	$(OLDEST)/python tests/package/core_only.py "$$(mktemp -d)"
 
 container-test: install  ## Build the server's image, run it on a small model, and wait until it is healthy (Docker needed).
@@ -56,7 +57,7 @@ peers: .venv-cornac/.installed .venv-rectools/.installed  ## Other implementatio
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	$(OLDEST)/python -m pip install -q -c constraints-oldest.txt torch
-	$(OLDEST)/python -m pip install -q -c constraints-oldest.txt -e '.[pandas]' pytest hypothesis
+	$(OLDEST)/python -m pip install -q -c constraints-oldest.txt -e '.[pandas]' pytest pytest-xdist hypothesis
 	@touch $@
 
 install: $(VENV)/.installed
