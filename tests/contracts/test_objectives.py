@@ -46,6 +46,7 @@ KINDS = ("softmax", "sampled_softmax", "bce", "gbce")  # of the loss over whole 
 COUNTS = np.bincount(EVENTS.values, minlength=len(FEATURES))
 # Another value than the default for every setting that an objective, a schedule or the loss over items has.
 CHANGED = {
+    "until": 0.5,
     "reduction": "token_mean",
     "label_smoothing": 0.3,
     "smoothing_temperature": 0.5,

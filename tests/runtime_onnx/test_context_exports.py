@@ -30,10 +30,9 @@ SHORT = ["training.epochs=1", "training.batch_size=256", "embedding.min_items=1"
 FEW_CODES = [*SHORT, "tokenizer.codebook_size=4"]
 GENERATION = ["embedding.measure=vectors", "tokenizer.codebook_size=4", "training.epochs=1", "model.pairwise_rank=2"]
 MADE = {
-    "hybrid": (lambda: small_recipe("hybrid").override([*FEW_CODES, "model.history=causal"]), EVERYTHING),
-    "diffgrm": (lambda: small_recipe("diffgrm").override(FEW_CODES), EVERYTHING),
-    "generation": (lambda: small_generation(*GENERATION), EVERYTHING),
-    "gaps alone": (lambda: small_recipe("diffgrm").override(FEW_CODES), SWITCHES["gap"]),
+    "hybrid": lambda: small_recipe("hybrid").override([*FEW_CODES, "model.history=causal"]),
+    "diffgrm": lambda: small_recipe("diffgrm").override(FEW_CODES),
+    "generation": lambda: small_generation(*GENERATION),
 }
 AT = "2001-02-03T21:00:00"
 WEEK, DAY = 7 * 86400, 86400
@@ -52,11 +51,9 @@ def exported(tmp_path_factory):
 
     @cache
     def make(name):
-        recipe, told = MADE[name][0](), MADE[name][1]
-        recipe = Recipe.from_dict(recipe.to_dict() | {"events": told})
+        recipe = Recipe.from_dict(MADE[name]().to_dict() | {"events": EVERYTHING})
         table, people = world("hour", users=60)
-        profiles = people if "user_columns" in told else None
-        dataset = InteractionDataset.from_tables(table, ITEMS, events=recipe.events, profiles=profiles)
+        dataset = InteractionDataset.from_tables(table, ITEMS, events=recipe.events, profiles=people)
         model = resolve("recommender", recipe.recommender)(recipe).fit(dataset, progress=False)
         torch.manual_seed(0)
         torch.nn.init.normal_(model.network.context, std=0.5)
@@ -77,20 +74,19 @@ def same(ours, theirs):
 @pytest.mark.parametrize("name", MADE)
 def test_the_lists_are_those_of_the_model_whatever_is_told(exported, name):
     model, dataset, folder = exported(name)
-    onnx, events, everybody = load_onnx(folder, threads=1), model.recipe.events, dataset.event_table()
-    plain = None
-    for what, change in CHANGES.items():
-        if what in ("nothing", "gap and recency") or events.event_columns:
-            table = everybody.with_columns(change)
-            theirs = model.recommend(table, 5)
-            same(onnx.recommend(table, 5), theirs)
-            assert plain is None or not theirs["score"].equals(plain["score"])  # it counts
-            plain = theirs if plain is None else plain
-    questions = [{"exclude_seen": False, "rules": {"pins": {2: "i3"}}}]
-    if events.asks_when:
-        questions += [{"at": AT}, {"at": {"u3": AT, "u5": "now"}, "without": ["i1"]}]
-    if events.user_columns:
-        questions.append({"profiles": {"u3": {"plan": "paid"}, "u4": {"plan": None}}})
+    onnx, everybody, plain = load_onnx(folder, threads=1), dataset.event_table(), None
+    for change in CHANGES.values():
+        table = everybody.with_columns(change)
+        theirs = model.recommend(table, 5)
+        same(onnx.recommend(table, 5), theirs)
+        assert plain is None or not theirs["score"].equals(plain["score"])  # it counts
+        plain = theirs if plain is None else plain
+    questions = [
+        {"exclude_seen": False, "rules": {"pins": {2: "i3"}}},
+        {"at": AT},
+        {"at": {"u3": AT, "u5": "now"}, "without": ["i1"]},
+        {"profiles": {"u3": {"plan": "paid"}, "u4": {"plan": None}}},
+    ]
     for question in questions:
         theirs = model.recommend(everybody, 5, **question)
         same(onnx.recommend(everybody, 5, **question), theirs)
@@ -145,15 +141,15 @@ def test_pytorch_is_not_loaded(told, tmp_path):
     assert subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("besides", [{}, SWITCHES["gap"]], ids=["types alone", "types and gaps"])
-def test_types_of_events_are_told_as_the_model_is_told_them(besides, tmp_path):
-    events = {"event": "device", "targets": ["phone", "desktop"], **besides}
+def test_types_are_told_as_the_model_is_told_them_and_gaps_alone_beside_them(tmp_path):
+    events = {"event": "device", "targets": ["phone", "desktop"], **SWITCHES["gap"]}
     recipe = Recipe.from_dict(small_recipe("hybrid").override(FEW_CODES).to_dict() | {"events": events})
     table = world("hour", users=60)[0]
     dataset = InteractionDataset.from_tables(table, ITEMS, events=recipe.events)
     model = resolve("recommender", "hybrid")(recipe).fit(dataset, progress=False)
     torch.manual_seed(0)
-    torch.nn.init.normal_(model.network.event_types, std=0.5)
+    for learnt in (model.network.event_types, model.network.context):
+        torch.nn.init.normal_(learnt, std=0.5)
     model._forget()
     onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
     theirs = model.recommend(table, 5)
@@ -167,7 +163,7 @@ def test_types_of_events_are_told_as_the_model_is_told_them(besides, tmp_path):
     same(onnx.recommend(one, 5, exclude_seen=False), model.recommend(one, 5, exclude_seen=False))
     with pytest.raises(DataError, match="which the model does not know"):
         onnx.recommend([HistoryEvent("i1", "toaster", time=5)], 5)
-    change_recipe(tmp_path / "export", {"events": {"event": None, "targets": []}})
+    change_recipe(tmp_path / "export", {"events": {"event": None, "targets": [], "time_inputs": ["gap"]}})
     refused(tmp_path / "export", "asks for types too; export the model again")
 
 
