@@ -7,7 +7,7 @@ import json
 import polars as pl
 import pytest
 
-from diffgrm import Recipe, load
+from diffgrm import InteractionDataset, PopularityRecommender, Recipe, load
 from diffgrm.apps.batch_jobs import recommend_batch, recommending
 from diffgrm.apps.batch_jobs.engine import Worker
 from diffgrm.apps.batch_jobs.parquet import cut, planned
@@ -18,10 +18,11 @@ from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, DiffGRMError
 from helpers.batch_jobs import check_same_lists, in_this_process, lists, write_parts
 from helpers.commands import called
-from helpers.worlds import EVERYTHING, TRAINING, fitted, world
+from helpers.worlds import EVERYTHING, ITEMS, TRAINING, fitted, world
 
 LATE = "2030-01-05T21:00:00"
 TABLE, PEOPLE = world("hour")
+PLACES = pl.concat([ITEMS, pl.DataFrame({"item_id": ["nowhere"], "text": ["no thing"]})])
 OTHERS = pl.DataFrame({"user_id": ["u3", "u5", "new"], "plan": ["paid", "free", "paid"]})
 SHORT = TRAINING | {"epochs": 1}
 WITH_NEW = pl.concat([TABLE, TABLE[:3].with_columns(user_id=pl.lit("new"), item_id=pl.Series(["i1", "nowhere", "i2"]))])
@@ -89,10 +90,93 @@ def test_times_may_be_written_otherwise(times, tmp_path):
     for number in range(len(pieces)):
         write(number)
     ours = histories_of(events_of_bucket(parts, len(pieces), 0, True), items, found.settings, None)
-    users, theirs = read_histories(TABLE, items, "error", EventSettings(**EVERYTHING))
+    check_same_histories(ours, TABLE, items, EventSettings(**EVERYTHING))
+
+
+def check_same_histories(ours, table, items, settings):
+    users, theirs = read_histories(table, items, "skip", settings)
     assert ours.users.equals(users) and ours.rows.offsets.tolist() == theirs.offsets.tolist()
     for one, other in zip([ours.items, *ours.marks.arrays], [theirs.values, *theirs.marks.arrays], strict=True):
         assert one.dtype == other.dtype and one.tolist() == other.tolist()
+
+
+KINDS = {"event": "kind", "targets": ["buy"], "context": ["view"]}
+VISITS = TABLE.with_columns(
+    kind=pl.Series(["buy", "view", "scroll", "buy", "view"] * 210),
+    stars=pl.Series([5.0, None, 2.0, 4.0, 3.0, 1.0, 5.0] * 150),
+    visit=pl.col("user_id") + pl.Series(["a", "b", "a"] * 350),
+    item_id=pl.when(pl.int_range(pl.len()) % 11 == 0).then(pl.lit("nowhere")).otherwise("item_id"),
+)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        KINDS,
+        KINDS | {"repeats": "last", "event_columns": {"device": ["phone"]}},
+        {"rating": "stars", "min_rating": 3, "weight": "stars"},
+        {"repeats": "first", "time_inputs": ["gap"]},
+        {"repeats": "consecutive"},
+        {"session": "visit"},
+        {"session": "visit", "history": "user"},
+        {"session": "visit", "history": "user", "repeats": "first", **KINDS},
+    ],
+    ids=lambda events: " ".join(events),
+)
+def test_events_are_chosen_folded_and_put_in_order_as_in_one_reading(events, tmp_path):
+    items, parts = IdMap(pl.Series("item_id", [f"i{n}" for n in range(8)])), Parts(tmp_path / "own", tmp_path / "own")
+    settings, files = Recipe(events=events).events, write_parts(tmp_path / "e", VISITS, [300, 10, 400])
+    found, footers = EventTable.at(files, {}, None, settings)
+    pieces = planned(cut(footers.rows, 250))
+    write = BringTogether(found, pieces, 1, False, parts).ready()
+    for number in range(len(pieces)):
+        write(number)
+    mine = events_of_bucket(parts, len(pieces), 0, True, found.settings)
+    known = mine.filter(pl.col("item_id") != "nowhere")
+    check_same_histories(histories_of(known, items, found.settings, None), VISITS, items, settings)
+
+
+def test_jobs_choose_events_as_recommend_does_and_tell_what_they_drop(tmp_path, caplog):
+    events = KINDS | {"repeats": "last", "seen": ["buy"]}
+    table = VISITS.filter(pl.col("item_id") != "nowhere")
+    recipe = Recipe(recommender="popularity", events=events)
+    model = PopularityRecommender(recipe).fit(
+        InteractionDataset.from_tables(table, ITEMS, events=recipe.events), progress=False
+    )
+    folder = model.save(tmp_path / "model")
+    files = write_parts(tmp_path / "events", table, [300])
+    with caplog.at_level("WARNING"):
+        done = ask(folder, files, tmp_path / "out")
+    wanted = load(folder).recommend(table, 8)
+    check_same_lists(lists(tmp_path / "out"), wanted)
+    viewed, bought = (table.filter(pl.col("kind") == kind) for kind in ("view", "buy"))
+    by = ["user_id", "item_id"]
+    assert wanted.join(viewed, by, "semi").height and not wanted.join(bought, by, "semi").height
+    scrolled = table["kind"].to_list().count("scroll")
+    folded = table.filter(pl.col("kind") != "scroll").unique(["user_id", "item_id", "kind"]).height
+    assert done["dropped"] == {
+        "of type scroll (in neither events.targets nor events.context)": scrolled,
+        "repeated (events.repeats=last)": table.height - scrolled - folded,
+    }
+    assert done["events"] == folded
+    assert f"Of the histories, {table.height:,} rows read, {folded} kept as events; dropped: " in caplog.text
+
+
+def test_tables_without_an_event_and_sessions_of_several_users_are_refused(tmp_path):
+    typed = PopularityRecommender(Recipe(recommender="popularity", events=KINDS))
+    typed.fit(InteractionDataset.from_tables(VISITS, PLACES, events=typed.recipe.events), progress=False)
+    files = write_parts(tmp_path / "events", VISITS.filter(pl.col("kind") == "scroll"), [30])
+    with pytest.raises(
+        DataError, match="no row of the interaction table is an event: 210 rows read, 0 kept .*dropped: 210"
+    ):
+        ask(typed.save(tmp_path / "typed"), files, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    several = VISITS.with_columns(visit=pl.lit("one")).sort("user_id")  # its users lie in different pieces
+    by_visit = PopularityRecommender(Recipe(recommender="popularity", events={"session": "visit"}))
+    by_visit.fit(InteractionDataset.from_tables(VISITS, PLACES, events=by_visit.recipe.events), progress=False)
+    files = write_parts(tmp_path / "visits", several.filter(pl.col("user_id").is_in(["u1", "u2"])), [7])
+    with pytest.raises(DiffGRMError, match="1 sessions of 'visit' .* are of several users: one"):
+        ask(by_visit.save(tmp_path / "by_visit"), files, tmp_path / "sessions")
 
 
 def test_a_job_goes_on_with_the_same_moment_and_not_with_another(model, table, tmp_path, monkeypatch):
@@ -147,19 +231,6 @@ def test_what_a_job_cannot_ask_is_told(model, table, tmp_path):
     with pytest.raises(DataError, match="profiles are of users without a history"):
         ask(model, table, tmp_path / "none", profiles=nobody)
     assert not (tmp_path / "none" / "_manifest.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("events", "named"),
-    [
-        ({"event": "device", "targets": ["phone"], "context": ["desktop"]}, "events.event, events.targets"),
-        ({"repeats": "last"}, "events.repeats"),
-    ],
-)
-def test_settings_that_jobs_do_not_read_by_are_named(events, named, tmp_path):
-    settings = Recipe(events=events | {"time_inputs": ["hour"]}).events
-    with pytest.raises(DataError, match=f"reads histories by {named}.* of its recipe, which jobs in batches do not; use"):
-        EventTable.at(write_parts(tmp_path / "events", TABLE, [99]), {}, None, settings)
 
 
 def test_the_command_asks_with_a_moment_and_profiles(model, table, tmp_path, monkeypatch, capsys):

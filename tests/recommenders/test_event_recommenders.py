@@ -157,16 +157,3 @@ def test_users_that_a_server_knows_have_the_types_of_their_events(tmp_path):
     ]
     users = live.UserHistories(events_of(tmp_path / "events.csv", None, None, EventSettings()))
     assert users.of([1], 2, EventSettings()) == [["nowhere", "a"]]
-
-
-def test_jobs_in_batches_refuse_models_that_choose_events(tmp_path):
-    pytest.importorskip("ray")
-    from diffgrm.apps.batch_jobs import recommend_batch
-
-    recommender, _ = fitted("popularity")
-    EVENTS.write_parquet(tmp_path / "events.parquet")
-    with pytest.raises(
-        DataError,
-        match=r"reads histories by events\.event, .* which jobs in batches do not",
-    ):
-        recommend_batch(recommender.save(tmp_path / "model"), tmp_path / "events.parquet", tmp_path / "out")

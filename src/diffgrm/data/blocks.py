@@ -183,7 +183,7 @@ class EventRows:
 
     def checked(self) -> Iterator[pl.DataFrame]:
         """``user_id, item_id[, timestamp]`` of all events in order, in types of ours; beside them what
-        :func:`diffgrm.data.event_columns.described` tells.
+        :func:`diffgrm.data.event_columns.described` tells, and ``owner``, the users of sessions, where the table has them.
 
         Raises:
             DataError: after the last block, all that is wrong with the rows; nothing may be made of the blocks then.
@@ -193,8 +193,9 @@ class EventRows:
         first, faults, owners, called = 0, [*faults, *more], SessionOwners(self.columns[Columns.USER]), self._called
         for block in self.rows.blocks(list(dict.fromkeys([*own.values(), *self.settings.columns]))):
             frame = block.select(pl.col(theirs).alias(ours) for ours, theirs in own.items())
-            if OWNER in own:
-                owners.add(frame[Columns.USER], frame[OWNER])
+            users = [frame[OWNER]] if OWNER in own else []
+            for told in users:
+                owners.add(frame[Columns.USER], told)
             frame, more = checked_events(frame, self.time_format if times is None else None, first, self._as_text, called)
             now = (
                 pl.repeat(True, block.height, eager=True) if kept is None else pl.Series(kept[first : first + block.height])
@@ -205,7 +206,7 @@ class EventRows:
                 frame = frame.with_columns(times.slice(first, frame.height).alias(Columns.TIMESTAMP))
             first += frame.height
             if not faults:
-                frame = frame.hstack(beside)
+                frame = frame.hstack([*beside, *users])
                 yield frame if kept is None else frame.filter(now)
         refuse([*faults, *owners.faults()], self.rows.height, WHAT)
 

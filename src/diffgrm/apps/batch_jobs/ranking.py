@@ -110,7 +110,7 @@ class Ranking:
     def _write(self, recommender: Recommender, profiles: Profiles | None, given: Profiles | None, number: int) -> None:
         started = time.perf_counter()
         self.question.check_model()
-        events = events_of_bucket(self.events, self.pieces, number, self.as_text)
+        events = events_of_bucket(self.events, self.pieces, number, self.as_text, self.settings)
         known = events.filter(pl.Series(recommender.items.positions(events[Columns.ITEM]) >= 0))
         kinds = {Columns.USER: known.schema[Columns.USER], Columns.ITEM: recommender.items.dtype}
         none = pl.DataFrame(schema={**kinds, Columns.SCORE: pl.Float32, Columns.RANK: pl.Int32})

@@ -6,7 +6,7 @@ import datetime
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -23,6 +23,7 @@ from diffgrm.apps.batch_jobs.user_events import BringTogether, EventTable
 from diffgrm.data.asking import NOW, moment_of
 from diffgrm.data.ids import id_list
 from diffgrm.data.profiles import profile_table, read_profiles
+from diffgrm.data.reading import Dropped, ReadingReport
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import Trust
@@ -239,6 +240,8 @@ class _Job:
         counts = [self._events.counts(number) for number in range(len(self._pieces))]
         found = [entry for entry in counts if entry is not None]
         if not sum(entry["rows"] for entry in found):
+            if (report := _report(found, 0, self.table.settings)).rows:
+                raise self.job.given_up(report.no_event(self.table.files.what))
             raise self.table.files.unusable(
                 [problem for entry in found for _, problem in entry["skipped"]] or self.footers.problems
             )
@@ -276,6 +279,9 @@ class _Job:
         if not total("users"):
             why = "users has an item that the model knows; give ids of the kind that it was fitted on"
             raise self.job.given_up(DataError(f"none of {total('users_without_known_item'):,} {why}"))
+        report = _report(read, total("events"), self.table.settings)
+        if report.dropped:
+            logger.warning("Of the histories, %s", report)
         asked = self.question
         if asked.profiles is not None and not total(WITH_PROFILE):
             why = "profiles are of users without a history; give those of the users of these events"
@@ -287,12 +293,21 @@ class _Job:
             **self.noted,
             "partitions": self.job.plan["partitions"],
             **{name: total(name) for name in (*COUNTS, *([] if asked.profiles is None else [WITH_PROFILE]))},
+            **({"dropped": report.dropped} if report.dropped else {}),
             "skipped": self.footers.skipped([entry for found in read for entry in found["skipped"]]),
             "seconds": {"last_run": round(seconds, 3), "workers": round(total("seconds"), 3)},
         }
         written = self.job.finish(manifest)
         shutil.rmtree(self.job.own / "events")  # as large as the input
         return written
+
+
+def _report(read: Sequence[Mapping[str, Any]], events: int, settings: EventSettings) -> ReadingReport:
+    """What was read of pieces of a table, of which so many events are left."""
+    kept, dropped = sum(counts["rows"] for counts in read), Dropped.sum(Dropped(**counts["dropped"]) for counts in read)
+    rows = kept + sum(dropped.types.values()) + dropped.unrated + dropped.low
+    kinds = {} if kept else dict.fromkeys(settings.types, 0)
+    return ReadingReport.of(rows, dropped, kept - events, kinds, settings)
 
 
 def _kept(job: JobFolder, name: str, table: pl.DataFrame | None) -> Path | None:

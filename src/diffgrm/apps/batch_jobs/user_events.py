@@ -8,7 +8,7 @@ in time stay in the order in which they were given, as they do where one process
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -17,18 +17,20 @@ import polars as pl
 
 from diffgrm.apps.batch_jobs.job_folder import Parts
 from diffgrm.apps.batch_jobs.parquet import Footers, ParquetFiles, Plan, Slice, read_slices
-from diffgrm.data.blocks import EventRows, FrameRows
+from diffgrm.data.blocks import WHAT, EventRows, FrameRows
 from diffgrm.data.coding import Events, check_timed, marks_of, physical
-from diffgrm.data.event_columns import value_column
+from diffgrm.data.event_columns import OWNER, SESSION, SessionOwners, value_column
+from diffgrm.data.folding import folded
 from diffgrm.data.ids import IdMap
 from diffgrm.data.marks import PLAIN, RowFacts
 from diffgrm.data.profiles import Profiles
 from diffgrm.data.ragged import Ragged
+from diffgrm.data.reading import Dropped
+from diffgrm.data.tables import refuse
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError
 
 BUCKET = "bucket"
-CONTEXT = ("time_inputs", "time_unit", "utc_offset", "event_columns", "user_columns")  # settings of what is told besides
 GROUP = 2**16  # rows of a row group, of which a bucket's reader reads only those that hold it
 
 
@@ -58,13 +60,11 @@ class EventTable:
             settings: those of the model.
 
         Raises:
-            DataError: no files, missing columns, columns that differ, or times that can only be read where all are seen;
-                settings by which jobs in batches do not read.
+            DataError: no files, missing columns, columns that differ, or times that can only be read where all are seen.
         """
         files = ParquetFiles.at(source, "interaction table")
         footers = files.footers()
         asked = settings.of_histories(tuple(footers.row.columns))
-        _refuse_others(asked)
         rows = EventRows.of(FrameRows(footers.row), columns, time_format, asked)
         check_timed(rows)
         ours = dict(rows.columns)
@@ -77,8 +77,9 @@ class EventTable:
             )
         return cls(files, ours, time_format, asked), footers
 
-    def read(self, part: Slice) -> pl.DataFrame:
-        """Some rows, checked, in order of time: ``user_id, item_id[, timestamp]``, and numbers of values of categories.
+    def read(self, part: Slice) -> tuple[pl.DataFrame, Dropped]:
+        """Some rows, checked, in order of time, as :meth:`diffgrm.data.blocks.EventRows.checked` gives events; and the rows
+        that are none.
 
         Raises:
             DataError: a damaged file, or rows that cannot be used.
@@ -90,21 +91,7 @@ class EventTable:
         except DataError as error:
             where = f"{self.files.names[part.file]}, rows {part.start} to {part.stop - 1}"
             raise DataError(f"{where}: {error}") from error
-        return events.sort(Columns.TIMESTAMP, maintain_order=True) if rows.timed else events
-
-
-def _refuse_others(settings: EventSettings) -> None:
-    """Refuse settings by which a row counts for what stands beside it, or is left out.
-
-    Raises:
-        DataError: with the way out.
-    """
-    context = {name: getattr(PLAIN, name) for name in CONTEXT}
-    if others := [f"events.{name}" for name in settings.model_copy(update=context).said]:
-        raise DataError(
-            f"the model reads histories by {', '.join(others)} of its recipe, which jobs in batches do not; use 'diffgrm "
-            "recommend', which reads tables that are larger than memory too"
-        )
+        return events.sort(Columns.TIMESTAMP, maintain_order=True) if rows.timed else events, rows.dropped
 
 
 @dataclass(frozen=True)
@@ -128,11 +115,19 @@ class BringTogether:
         return self._write
 
     def _write(self, number: int) -> None:
-        frames, skipped = read_slices(self.pieces[number], self.table.read, self.skip)
+        dropped: list[Dropped] = []
+
+        def read(part: Slice) -> pl.DataFrame:
+            events, others = self.table.read(part)
+            dropped.append(others)
+            return events
+
+        frames, skipped = read_slices(self.pieces[number], read, self.skip)
         events = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame(schema={Columns.USER: pl.Int64})
         ordered = events.with_columns(buckets_of(events[Columns.USER], self.buckets)).sort(BUCKET, maintain_order=True)
         as_text = events.schema[Columns.USER] == pl.String
-        self.parts.write(number, ordered, {"rows": ordered.height, "as_text": as_text, "skipped": skipped}, GROUP)
+        counts = {"rows": ordered.height, "dropped": asdict(Dropped.sum(dropped)), "as_text": as_text, "skipped": skipped}
+        self.parts.write(number, ordered, counts, GROUP)
 
 
 def buckets_of(users: pl.Series, buckets: int) -> pl.Series:
@@ -144,15 +139,21 @@ def buckets_of(users: pl.Series, buckets: int) -> pl.Series:
     return texts.join(table, on="user", how="left", maintain_order="left")[BUCKET]
 
 
-def events_of_bucket(parts: Parts, pieces: int, bucket: int, as_text: bool) -> pl.DataFrame:
+def events_of_bucket(
+    parts: Parts, pieces: int, bucket: int, as_text: bool, settings: EventSettings = PLAIN
+) -> pl.DataFrame:
     """The events of a bucket's users as :meth:`EventTable.read` gives them, the rows of a user one after the other and in
-    order of time.
+    order of time, or of their sessions; without those that others stand for (``events.repeats``).
 
     Users stand in the order of their first event.
 
     Args:
         pieces: how many files there are.
         as_text: user ids are texts; else whole numbers.
+        settings: by which they were read.
+
+    Raises:
+        DataError: a session is of several users.
     """
     frames = []
     for number in range(pieces):
@@ -162,8 +163,21 @@ def events_of_bucket(parts: Parts, pieces: int, bucket: int, as_text: bool) -> p
     if Columns.TIMESTAMP in events.columns:
         events = events.sort(Columns.TIMESTAMP, maintain_order=True)
     events = events.with_columns(pl.col(Columns.USER).cast(pl.String if as_text else pl.Int64))
+    if OWNER in events.columns:
+        owners = SessionOwners(str(settings.session))
+        owners.add(events[Columns.USER], events[OWNER])
+        refuse(owners.faults(), events.height, WHAT)
     rows = events.with_row_index("row")
-    return rows.sort(pl.col("row").min().over(Columns.USER), maintain_order=True).drop("row")
+    rows = rows.sort(pl.col("row").min().over(Columns.USER), maintain_order=True).drop("row", OWNER, strict=False)
+    return rows if settings.repeats == "keep" and SESSION not in rows.columns else rows[_kept(rows, settings)]
+
+
+def _kept(events: pl.DataFrame, settings: EventSettings) -> np.ndarray:
+    """Places of the events that stay, in order."""
+    owners = events[Columns.USER].rle_id().to_numpy()
+    items = events[Columns.ITEM].rank("dense").to_numpy()
+    types, sessions = (events[name].to_numpy() if name in events.columns else None for name in (Columns.EVENT, SESSION))
+    return folded(owners, items, types, sessions, settings)
 
 
 def histories_of(events: pl.DataFrame, items: IdMap, settings: EventSettings, profiles: Profiles | None) -> Events:
@@ -178,6 +192,8 @@ def histories_of(events: pl.DataFrame, items: IdMap, settings: EventSettings, pr
     users = runs["value"].alias(Columns.USER)
     offsets = np.concatenate([[0], np.cumsum(runs["len"].to_numpy(), dtype=np.int64)])
     arrays, kind = {name: events[name].to_numpy() for name in map(value_column, range(len(settings.event_columns)))}, None
+    if settings.event is not None:
+        arrays["types"] = events[Columns.EVENT].to_numpy()
     if settings.time_inputs:
         arrays["times"], kind = physical(events[Columns.TIMESTAMP])
     facts = RowFacts(columns=None if profiles is None else profiles.of(users))
