@@ -179,6 +179,8 @@ def test_users_without_a_known_item_are_left_out_of_lists_or_refused(run, model,
         code, _, err = run(*nobody)
         assert code == 2 and "1 of 1 histories hold no known item" in err and "skip" not in err
         assert f"the catalogue has items such as {ITEMS[0]}, {ITEMS[1]}, " in err and "give some of them" in err
+    code, _, err = run("recommend", model, "--history", 1, "--on-empty", "skip")
+    assert code == 2 and "--on-empty is for users of --interactions" in err
 
 
 def test_words_of_texts_are_counted_only_where_diversity_is_wanted(run, model, tmp_path, monkeypatch):

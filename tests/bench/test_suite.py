@@ -207,7 +207,7 @@ def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
         ),
         ({"runs": {"base": {"recommender": "sasrec", "choose": {"seed": 3}}}}, "choose.seed: .*expected a list of values"),
         ({"clock": {"tyo": "day"}}, "clock names a column for 'tyo'; did you mean 'toy'"),
-        ({"data": {"split": "temporl"}}, "data.split: Input should be 'leave_one_out', 'temporal' or 'validation_only'"),
+        ({"data": {"split": "temporl"}}, "data.split = 'temporl': .*'leave_one_out', 'temporal' or 'validation_only'"),
         ({"data": {"target": "last"}}, "data.target = last does nothing with data.split = leave_one_out"),
         (
             {"runs": {"base": {"recommender": "sasrec", "data": {"split": "temporal"}}}},
@@ -241,8 +241,9 @@ def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
             },
             "run 'other' is a peer, which cannot be told types of events; leave events.event out",
         ),
-        ({"datasets": []}, "datasets"),
-        ({"dataset": ["toy"]}, "dataset"),
+        ({"datasets": []}, r"datasets = \[\]: "),
+        ({"dataset": ["toy"]}, "there is no setting 'dataset'; did you mean 'datasets'"),
+        ({"seeds": "x"}, r"seeds = 'x': expected a list, such as \[a, b\]"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_runs(tmp_path, changes, text):

@@ -102,6 +102,8 @@ def test_tables_lists_users_blocks_and_saved_models_say_the_same(told, tmp_path)
     plan = dict(zip(*world("hour")[1], strict=True))["u3"]
     wanted = lists(recommender.recommend(users=["u3"], k=8, at=at))
     again = load(recommender.save(tmp_path / "model"))
+    example = (tmp_path / "model" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(example.replace("THIS_FOLDER", str(tmp_path / "model")).replace("k=10", "k=8"), {})  # as the card says
     for one in (recommender, again):
         assert lists(one.recommend(table, k=8, at=at)) == wanted  # what is known of u3 is kept with the model
         assert lists(one.recommend({"u3": listed}, k=8, at={"u3": "2001-02-03T21:00:00"})) == wanted

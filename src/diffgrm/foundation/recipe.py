@@ -345,8 +345,8 @@ def _mapping(text: str, source: str | Path) -> dict[str, Any]:
     return raw
 
 
-def explained(error: ValidationError) -> list[str]:
-    """Pydantic's errors as lines that name the setting and the way out."""
+def explained(error: ValidationError, of: type[BaseModel] | None = None) -> list[str]:
+    """Pydantic's errors as lines that name the setting and the way out; ``of``: what was read, if no recipe."""
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
@@ -356,15 +356,16 @@ def explained(error: ValidationError) -> list[str]:
             lines.append("choose: says what diffgrm tune may choose, and a fit has one value a setting; leave it out")
         elif item["type"] == "extra_forbidden":
             section = item["loc"][0] if len(item["loc"]) > 1 else None
-            known = Recipe.model_fields if section is None else _section_fields(str(section))
+            fields = (of or Recipe).model_fields
+            known = fields if section is None else _fields_of(fields[str(section)].annotation)
             lines.append(f"there is no setting {path!r}{did_you_mean(str(item['loc'][-1]), known)}")
         elif item["type"] == "value_error":
-            lines += str(item["ctx"]["error"]).split("\n")
+            where = f"{path}: " if of is not None and path else ""  # what is wrong with a recipe names its settings itself
+            lines += [f"{where}{line}" for line in str(item["ctx"]["error"]).split("\n")]
         else:
             lines.append(f"{path} = {item['input']!r}: {readable(item)}")
     return lines
 
 
-def _section_fields(section: str) -> Iterable[str]:
-    annotation = Recipe.model_fields[section].annotation
+def _fields_of(annotation: Any) -> Iterable[str]:
     return annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

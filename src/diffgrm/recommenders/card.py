@@ -43,7 +43,7 @@ def model_card(
         "",
         "Loads with [diffgrm](https://pypi.org/project/diffgrm/):",
         "",
-        *fenced(_example(reader, example_item, bool(own)) if example is None else "\n".join(example), "python"),
+        *fenced(_example(reader, example_item, recipe) if example is None else "\n".join(example), "python"),
         "",
     ]
     if own:
@@ -98,11 +98,15 @@ def _scorer_went_on(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _example(reader: str, item: object, own: bool) -> str:
+def _example(reader: str, item: object, recipe: Recipe) -> str:
     """How the folder is loaded and asked, in Python."""
-    trust = ", trust_code=True" if own else ""
-    lines = ["import diffgrm", "", f'recommender = diffgrm.{reader}("THIS_FOLDER"{trust})']
-    return "\n".join([*lines, f"recommender.recommend([{item!r}], k=10)"])
+    trust = ", trust_code=True" if recipe.own_classes else ""
+    lines, event = ["import diffgrm"], repr(item)
+    if recipe.events.time_inputs:
+        lines.append("from diffgrm.data.histories import HistoryEvent")
+        event = f'HistoryEvent({item!r}, time="2030-01-05T21:00:00")'
+    lines += ["", f'recommender = diffgrm.{reader}("THIS_FOLDER"{trust})']
+    return "\n".join([*lines, f"recommender.recommend([{event}], k=10)"])
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:

@@ -102,8 +102,7 @@ class Suite(BaseModel):
         try:
             suite = cls(**{"name": path.stem, **raw})
         except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-            raise RecipeError(f"the suite {path} has problems:\n" + bullet_list(problems)) from None
+            raise RecipeError(f"the suite {path} has problems:\n" + bullet_list(explained(error, cls))) from None
         suite._home = path.resolve().parent
         suite._check_recipes()
         return suite

@@ -41,7 +41,9 @@ def evaluate(
     profiles: ProfilesFile = None,
     on: Annotated[Literal["test", "validation"], typer.Option(help="Which held-out events.")] = "test",
     users: Annotated[int | None, typer.Option(min=1, help="Evaluate this many users, drawn by the recipe's seed.")] = None,
-    on_empty: OnEmpty = "error",
+    on_empty: Annotated[
+        OnEmpty, typer.Option(help="Users without an item that the model knows: an error, or left out.")
+    ] = "error",
     device: Device = "auto",
     precision: Precision = "32",
     json_file: JsonFile = None,

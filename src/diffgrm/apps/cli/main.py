@@ -146,7 +146,12 @@ def recommend(
     at: At = None,
     profiles: ProfilesFile = None,
     profile: Profile = None,
-    on_empty: OnEmpty = "skip",
+    on_empty: Annotated[
+        OnEmpty | None,
+        typer.Option(
+            help="Users of --interactions without an item that the model knows: an error, or left out (so without it)."
+        ),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "32",
     quiet: Quiet = False,
@@ -164,13 +169,15 @@ def recommend(
         raise DataError("--profiles is of the users of --interactions; with --history, give --profile COLUMN=VALUE")
     if profile and interactions is not None:
         raise DataError("--profile is of the user of --history; with --interactions, give --profiles FILE")
+    if on_empty is not None and history is not None:
+        raise DataError("--on-empty is for users of --interactions; a --history that holds no known item is an error")
     check_outputs(out, read=(interactions, only, without, rules, profiles))
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     histories: Any = {ONE_USER: history_of(history or [])}
     if interactions is not None:
         histories = events_for(interactions, recommender.items, user, column, time_format, recommender.recipe.events)
     users = 1 if interactions is None else len(histories.users)
-    asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": on_empty}
+    asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": on_empty or "skip"}
     asked |= {"at": at, "profiles": {ONE_USER: profile_of(profile)} if profile else profiles}
     with progress_bar("Recommending", users, quiet) as progress:
         found = recommend_blocks(recommender, histories, k, exclude_seen=not include_seen, progress=progress, **asked)

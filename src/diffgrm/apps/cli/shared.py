@@ -43,9 +43,7 @@ Column = Annotated[
 TimeFormat = Annotated[
     str | None, typer.Option(help="How times in text are written, for example %d/%m/%Y; without it, numbers or ISO.")
 ]
-OnEmpty = Annotated[
-    Literal["error", "skip"], typer.Option(help="Users without an item that the model knows: an error, or left out.")
-]
+OnEmpty = Literal["error", "skip"]
 
 
 def _moment(text: str | None) -> str | float | None:
