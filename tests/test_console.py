@@ -14,11 +14,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 import diffgrm
 from diffgrm.apps import console
 from diffgrm.apps.bench.tables import markdown as suite_markdown
-from diffgrm.apps.cli.main import main
+from diffgrm.apps.cli.main import app, main
 from diffgrm.apps.reporting import figures, page
 from diffgrm.foundation import terminal
 from diffgrm.foundation.recipe import SettingRow
@@ -113,6 +114,24 @@ def test_logged_messages_are_shown_as_they_are(wide):
     finally:
         logging.getLogger().handlers = before
     assert f"unknown: {SHOWN}" in wide() and "not told" not in wide()
+
+
+@pytest.mark.parametrize(("command", "times"), [("serve", 3), ("fit", 1)])
+def test_a_command_warns_of_the_same_once_and_a_server_again_and_again(wide, monkeypatch, command, times):
+    before = logging.getLogger().handlers
+
+    def warns(*_, **__):
+        for number in (1, 2, 1, 1):
+            logging.getLogger("diffgrm.data").warning("%d items are like no other", number)
+
+    monkeypatch.setattr("diffgrm.apps.serving.run.run", warns)
+    monkeypatch.setattr("diffgrm.apps.cli.main.recipe_of", warns)
+    try:
+        CliRunner().invoke(app, [command, "m"] if command == "serve" else [command, "--out", "m"])
+    finally:
+        logging.getLogger().handlers = before
+    text = wide()
+    assert text.count("1 items are like no other") == times and text.count("2 items are like no other") == 1
 
 
 def test_every_console_and_bar_is_made_in_one_place():

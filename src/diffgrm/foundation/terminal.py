@@ -96,16 +96,35 @@ class _Visible(logging.Formatter):
         return visible_lines(super().format(record))
 
 
-def log_to_terminal(verbose: bool) -> None:
+class _Once(logging.Filter):
+    """Lets a warning through once; a fit of several models would say the same of the same items for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See :class:`logging.Filter`."""
+        if record.levelno != logging.WARNING:
+            return True
+        text, known = record.getMessage(), len(self._told)
+        self._told.add(text)
+        return len(self._told) > known
+
+
+def log_to_terminal(verbose: bool, once: bool = True) -> None:
     """Show warnings of all libraries and messages of this one on standard errors.
 
     Args:
         verbose: also what is of interest to developers.
+        once: pass over warnings that are word for word as one before.
     """
     handler = RichHandler(
         console=errors, show_path=False, show_time=False, highlighter=NullHighlighter(), keywords=[], markup=False
     )
     handler.setFormatter(_Visible("%(message)s"))
+    if once:
+        handler.addFilter(_Once())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("diffgrm").setLevel(logging.DEBUG if verbose else logging.INFO)
 

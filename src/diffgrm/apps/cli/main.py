@@ -76,10 +76,13 @@ app.add_typer(documents_app, name="documents", no_args_is_help=True)
 
 
 @app.callback()
-def _main(verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what is being done.")] = False) -> None:
+def _main(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what is being done.")] = False,
+) -> None:
     from diffgrm.foundation.terminal import log_to_terminal
 
-    log_to_terminal(verbose)
+    log_to_terminal(verbose, once=context.invoked_subcommand != "serve")  # which warns of other people's requests, for long
 
 
 @app.command(cls=CommandWithSettings)
