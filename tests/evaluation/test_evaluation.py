@@ -121,27 +121,36 @@ def test_evaluation_leaves_the_global_random_state_alone(toy, fitted):
     assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_an_independent_library_agrees():
-    pytest.importorskip("ranx")  # not beside the oldest supported versions
-    from ranx import Qrels, Run
-    from ranx import evaluate as ranx_evaluate
-
+def test_trec_eval_agrees():
+    pytrec_eval = pytest.importorskip("pytrec_eval")  # not beside the oldest supported versions
     generator = np.random.default_rng(0)
     users, k = 200, 20
     targets = [generator.choice(50, generator.integers(1, 4), replace=False) for _ in range(users)]
     lists = [generator.permutation(50)[: generator.integers(5, k + 1)] for _ in range(users)]
-    qrels = Qrels({f"u{u}": {f"i{i}": 1 for i in t} for u, t in enumerate(targets)})
-    run = Run({f"u{u}": {f"i{i}": float(k - r) for r, i in enumerate(row)} for u, row in enumerate(lists)})
-    names = ["recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10", "hit_rate@10"]
-    wanted = ranx_evaluate(qrels, run, names)
-    ranks = [
-        [(np.flatnonzero(row == t)[0] + 1 if (row == t).any() else 0) for t in ts]
-        for row, ts in zip(lists, targets, strict=True)
-    ]
-    mine = accuracy(Ragged.from_lists(ranks), (5, 10))
-    assert mine == pytest.approx({n: wanted[n] for n in mine}, abs=1e-9)
-    assert hit(Ragged.from_lists(ranks), 10).mean() == pytest.approx(wanted["hit_rate@10"], abs=1e-9)
+    judge = pytrec_eval.RelevanceEvaluator(
+        {f"u{u}": {f"i{i}": 1 for i in t} for u, t in enumerate(targets)},
+        {"recall.5,10", "ndcg_cut.5,10", "success.10", "recip_rank"},
+    )
+
+    def judged(depth):
+        found = judge.evaluate(
+            {f"u{u}": {f"i{i}": float(k - r) for r, i in enumerate(row[:depth])} for u, row in enumerate(lists)}
+        )
+        return {name: np.mean([one[name] for one in found.values()]) for name in found["u0"]}
+
+    wanted, ten = judged(k), judged(10)  # whose reciprocal ranks know no depth of their own
+    ranks = Ragged.from_lists(
+        [
+            [(np.flatnonzero(row == t)[0] + 1 if (row == t).any() else 0) for t in ts]
+            for row, ts in zip(lists, targets, strict=True)
+        ]
+    )
+    named = {f"{ours}@{depth}": wanted[f"{theirs}_{depth}"] for ours, theirs in THEIRS for depth in (5, 10)}
+    assert accuracy(ranks, (5, 10)) == pytest.approx(named | {"mrr@10": ten["recip_rank"]}, abs=1e-9)
+    assert hit(ranks, 10).mean() == pytest.approx(wanted["success_10"], abs=1e-9)
+
+
+THEIRS = ("recall", "recall"), ("ndcg", "ndcg_cut")
 
 
 def test_the_selection_score_weighs_ndcg_and_recall():

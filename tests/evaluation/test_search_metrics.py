@@ -1,4 +1,4 @@
-"""Metrics of a search, by hand and by their definitions (test_evaluation has them beside ranx's)."""
+"""Metrics of a search, by hand and by their definitions (test_evaluation has them beside trec_eval's)."""
 
 from __future__ import annotations
 
