@@ -63,6 +63,12 @@ def test_fit_search_and_evaluate_from_files(run, tables, tmp_path):
     written = json.loads((tmp_path / "e.json").read_text())
     assert code == 0 and "40 queries" in out and written["n_queries"] == 40 and written["metrics"]["hit@10"] > 0.9
     assert (pl.read_parquet(ranks)["rank"] == 1).mean() == pytest.approx(written["metrics"]["hit@1"])
+    assert written["share_of_fit"] == 0
+
+    for split, told in ((["--split", "train"], "about 100% of these queries"), ([], "about 67% of these queries")):
+        code, _, errors = run("documents", "evaluate", model, *judged, *split, "--json", tmp_path / "e.json", "--quiet")
+        assert code == 0 and f"{told} are among those that the retriever learnt from" in errors
+    assert json.loads((tmp_path / "e.json").read_text())["share_of_fit"] == pytest.approx(2 / 3)
 
     code, out, _ = run("documents", "baselines", *documents, *judged, "--json", tmp_path / "b.json", "--quiet")
     assert code == 0 and {"bm25", "dense"} == set(json.loads((tmp_path / "b.json").read_text()))

@@ -208,6 +208,8 @@ def test_a_catalogue_version_is_a_number(hostile):
     facts = json.loads((hostile / "manifest.json").read_text())["facts"]
     manifest(hostile, facts=facts | {"catalogue_version": "x" * 9})
     refused(hostile, "catalogue_version is no whole number")
+    manifest(hostile, facts=facts | {"asked_in_fit": {"hashes": [], "whole": False}})
+    refused(hostile, "expected the smallest hashes")
 
 
 @pytest.mark.parametrize("told", ["x", {}, {"epochs": "x" * 9, "validation": {}, "validation_before": {}, "fitted": []}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from diffgrm.data.documents import JudgedQueries
 from diffgrm.data.ids import IdMap
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, reciprocal_rank
 from diffgrm.foundation.schema import Columns
+
+logger = logging.getLogger(__name__)
 
 DEPTH = 100  # documents that are looked at
 
@@ -59,6 +62,7 @@ class SearchEvaluation:
         per_query: query_id and every metric of it, a row a query.
         ranks: query_id, doc_id (relevant), rank (0: not among the first 100), a row a judgement.
         n_queries: evaluated; n_skipped: left out, for no document is relevant to them.
+        share_of_fit: which share of the queries the retriever was fitted on, by its own account; None: it cannot tell.
     """
 
     metrics: dict[str, float]
@@ -66,10 +70,12 @@ class SearchEvaluation:
     ranks: pl.DataFrame
     n_queries: int
     n_skipped: int
+    share_of_fit: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"n_queries": self.n_queries, "n_skipped": self.n_skipped, "metrics": self.metrics}
+        counts = {"n_queries": self.n_queries, "n_skipped": self.n_skipped, "share_of_fit": self.share_of_fit}
+        return {**counts, "metrics": self.metrics}
 
 
 def evaluate_search(
@@ -88,7 +94,8 @@ def evaluate_search(
     not told apart.
 
     Args:
-        retriever: anything with ``search`` and ``documents``.
+        retriever: anything with ``search`` and ``documents``; one with ``asked_in_fit`` is warned of where it was fitted on
+            some of the queries.
         queries, qrels, split, columns: as ``DocumentRetriever.fit`` takes them.
         queries_at_once: queries in one call of ``search``.
         progress: called with the number of queries done since the last call.
@@ -99,6 +106,14 @@ def evaluate_search(
     documents = retriever.documents
     asked = JudgedQueries.from_tables(queries, qrels, documents, split, columns)
     judged = asked.answerable()
+    sketch = getattr(retriever, "asked_in_fit", None)
+    share = None if sketch is None else sketch.share(judged.table[Columns.TEXT])
+    if share:
+        logger.warning(
+            "about %.0f%% of these queries are among those that the retriever learnt from or was chosen by, and figures "
+            "are too good; measure it with queries that were held out of its fit (command line: --split)",
+            max(100 * share, 1),
+        )
     found, k = [], min(DEPTH, len(documents))
     for start in range(0, len(judged), queries_at_once):
         part = judged.rows(np.arange(start, min(start + queries_at_once, len(judged))))
@@ -118,7 +133,7 @@ def evaluate_search(
     )
     means = {name: float(values.mean()) for name, values in of_query.items()}
     return SearchEvaluation(
-        means, pl.DataFrame({Columns.QUERY: ids, **of_query}), rows, len(judged), len(asked) - len(judged)
+        means, pl.DataFrame({Columns.QUERY: ids, **of_query}), rows, len(judged), len(asked) - len(judged), share
     )
 
 

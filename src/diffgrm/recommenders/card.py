@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from diffgrm.data.query_sketch import QuerySketch
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.shown import fenced, markdown
@@ -118,6 +119,8 @@ def check_facts(facts: Mapping[str, Any]) -> None:
     try:
         if type(facts.get("catalogue_version", 0)) is not int:
             raise TypeError("catalogue_version is no whole number")
+        if (sketch := facts.get("asked_in_fit")) is not None:
+            QuerySketch.from_dict(sketch)
         model_card("", facts, Recipe(), "")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFolderError(f"the facts in the manifest are not what fit notes: {error!r}") from error

@@ -12,6 +12,7 @@ import torch
 
 from diffgrm.data.documents import JudgedQueries, as_items, asked_queries, ordered, read_documents
 from diffgrm.data.ids import IdMap
+from diffgrm.data.query_sketch import QuerySketch
 from diffgrm.data.query_split import QuerySplit
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.overrides import after_fit
@@ -134,7 +135,8 @@ class DocumentRetriever:
             resume,
             progress,
         )
-        self.take(parts, learnt.catalogue, learnt.facts)
+        told = {"asked_in_fit": QuerySketch.of(judged.table[Columns.TEXT]).to_dict()}
+        self.take(parts, learnt.catalogue, learnt.facts | told)
         return self
 
     # ---- what has been learnt -----------------------------------------------------------------------------------
@@ -154,6 +156,12 @@ class DocumentRetriever:
     def documents(self) -> IdMap:
         """Document ids and their positions."""
         return self.catalogue.ids
+
+    @property
+    def asked_in_fit(self) -> QuerySketch | None:
+        """The queries that it learnt from or was chosen by; None: an earlier version of diffgrm fitted it."""
+        found = self.facts.get("asked_in_fit")
+        return None if found is None else QuerySketch.from_dict(found)
 
     @property
     def semantic_ids(self) -> SemanticIds:
