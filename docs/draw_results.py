@@ -75,6 +75,12 @@ def values_of(axis: Axes, found: list[dict[str, Any]], plain: list[bool], title:
     axis.spines["bottom"].set_visible(False)
 
 
+def by_value(axis: Axes, found: Sequence[dict[str, Any]], title: str) -> None:
+    """Rows as bars, the best on top, SASRec in grey."""
+    ordered = sorted(found, key=lambda row: row["metrics"][METRIC])
+    values_of(axis, ordered, [row["run"] == "sasrec" for row in ordered], title)
+
+
 def quality() -> Figure:
     """The best recipe beside SASRec, and the ladder from digits to it."""
     figure, (left, right) = panels(4.9, 4.7, height=3.0)
@@ -124,14 +130,31 @@ def generation_curves() -> Figure:
 
 
 def family() -> Figure:
-    """The methods of the family on office products, whichever files tell of them."""
+    """The methods of the family on office products and on Beauty, whichever files tell of them."""
+    sets = {"office": "office products", "beauty": "Beauty"}
+    found = {data: of_family(data) for data in sets}
+    figure, axes = panels(3.9, 3.9, height=0.7 + 0.27 * max(map(len, found.values())))
+    for axis, (data, told) in zip(axes, sets.items(), strict=True):
+        by_value(axis, found[data], f"{told}: NDCG@10, filtered, by item")
+    return figure
+
+
+def of_family(data: str) -> list[dict[str, Any]]:
+    """Rows of the family on a data set."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted((FOLDER / "family").glob("office*.json")):
+    for path in sorted((FOLDER / "family").glob(f"{data}*.json")):
         found |= rows(f"family/{path.stem}")
-    ordered = sorted(found.values(), key=lambda row: row["metrics"][METRIC])
-    figure, (axis,) = panels(6.0, height=0.7 + 0.27 * len(ordered))
-    plain = [row["run"] == "sasrec" for row in ordered]
-    values_of(axis, ordered, plain, "office products: NDCG@10, history filtered, by item")
+    return list(found.values())
+
+
+def sets() -> Figure:
+    """Methods on games and on films."""
+    figure, axes = panels(3.9, 3.9, height=2.2)
+    for axis, (name, told) in zip(axes, {"steam": "Steam", "movielens-1m": "MovieLens-1M"}.items(), strict=True):
+        found = [
+            row | {"run": name} if row["run"] == "recipe of the set" else row for row in content(f"sets/{name}")["rows"]
+        ]
+        by_value(axis, found, f"{told}: NDCG@10, filtered, by item")
     return figure
 
 
@@ -172,9 +195,9 @@ def updates() -> Figure:
 
 def temporal() -> Figure:
     """Methods after a cut in time of Beauty."""
-    found = sorted(rows("temporal/beauty").values(), key=lambda row: row["metrics"][METRIC])
+    found = list(rows("temporal/beauty").values())
     figure, (axis,) = panels(6.0, height=0.7 + 0.27 * len(found))
-    values_of(axis, found, [row["run"] == "sasrec" for row in found], "Beauty after a cut in time: NDCG@10, filtered")
+    by_value(axis, found, "Beauty after a cut in time: NDCG@10, filtered")
     return figure
 
 
@@ -217,6 +240,7 @@ PICTURES: Pictures = {
     "generation": generation,
     "generation-curves": generation_curves,
     "family": family,
+    "sets": sets,
     "comparison": comparison,
     "context": context,
     "updates": updates,
