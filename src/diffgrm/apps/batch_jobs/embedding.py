@@ -114,7 +114,7 @@ def embed_batch(
     goes on where it stopped when it is called again with the same arguments.
 
     Args:
-        items: a parquet file, or a folder of them, or an address of either for fsspec: item_id, text.
+        items: a parquet file, a folder or a pattern of them, or an address of a file or folder for fsspec: item_id, text.
         out: a folder that all workers see, new or empty or of the same job: part-00000.parquet and so on, with item_id and
             embedding; and ``_manifest.json``.
         recipe: whose ``embedding`` encodes; None is the default one.

@@ -74,7 +74,8 @@ def recommend_batch(
 
     Args:
         model: folder of the model, which workers read; it must not change meanwhile.
-        interactions: a parquet file, or a folder of them, or an address of either for fsspec: user_id, item_id, timestamp.
+        interactions: a parquet file, a folder or a pattern of them, or an address of a file or folder for fsspec: user_id,
+            item_id, timestamp, and what the recipe's section ``events`` names.
         out: a folder that all workers see, new or empty or of the same job: part-00000.parquet and so on, with user_id,
             item_id, score, rank, all lists of a user in one part; and ``_manifest.json``.
         k, exclude_seen, only, without, rules: see :meth:`Recommender.recommend`.

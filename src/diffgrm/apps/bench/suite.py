@@ -43,7 +43,7 @@ from diffgrm.foundation.parts import merge, named
 from diffgrm.foundation.presets import is_preset
 from diffgrm.foundation.recipe import Recipe, explained
 from diffgrm.foundation.registry import settings
-from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean
+from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, nearest
 from diffgrm.foundation.sections import DataSettings, Seed
 from diffgrm.foundation.yaml_text import YamlError, read_yaml, text_of
 
@@ -114,6 +114,7 @@ class Suite(BaseModel):
         if strange := sorted(set(self.clock) - set(self.datasets)):
             raise ValueError(f"clock names a column for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
         for name, run in self.runs.items():
+            self._check_keys(name, run)
             self._check_split(name, run)
             seen, like = {name}, run.like
             while like is not None:
@@ -134,6 +135,13 @@ class Suite(BaseModel):
             if strange := sorted(set(run.only_on) - set(self.datasets)):
                 raise ValueError(f"{name!r} has changes for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
         return self
+
+    def _check_keys(self, name: str, run: Run) -> None:
+        """Refuse a misspelt key of a run, which a recipe would take for a section of its own."""
+        for key in sorted(set(run.changes) - set(Recipe.model_fields)):
+            hint = nearest(key, {*Run.model_fields, *Recipe.model_fields})
+            if run.peer is None and hint and hint == nearest(key, Run.model_fields):
+                raise ValueError(f"{name!r} has the key {key!r}, which is none of a run{hint}")
 
     def _check_split(self, name: str, run: Run) -> None:
         """Refuse a run that would be fitted on another split than it is asked on, or cannot be asked so."""

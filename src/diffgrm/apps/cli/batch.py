@@ -42,7 +42,10 @@ OnError = Annotated[
 def recommend_batch(
     model: Annotated[Path, typer.Argument(help="Folder of the model, which all workers see and nobody changes.")],
     interactions: Annotated[
-        str, typer.Option(help="Events: user_id, item_id, timestamp; a parquet file or a folder of them, or an address.")
+        str,
+        typer.Option(
+            help="Events: user_id, item_id, timestamp; a parquet file, a folder or a pattern of them, or an address."
+        ),
     ],
     out: Out,
     overrides: Overrides = None,
@@ -103,7 +106,9 @@ def recommend_batch(
 
 
 def embed_batch(
-    items: Annotated[str, typer.Option(help="Items: item_id, text; a parquet file or a folder of them, or an address.")],
+    items: Annotated[
+        str, typer.Option(help="Items: item_id, text; a parquet file, a folder or a pattern of them, or an address.")
+    ],
     out: Out,
     overrides: Overrides = None,
     recipe: RecipeFile = None,
