@@ -249,7 +249,7 @@ def test_explain_is_asked_of_what_can_explain(run, toy, tmp_path):
     assert code == 0 and all(f"{rank}. {item} " in out for rank, item in enumerate(found, start=1))
     popular = diffgrm.PopularityRecommender().fit(toy).save(tmp_path / "popular")
     code, _, err = run("explain", popular, *history)
-    said = "PopularityRecommender cannot explain its lists; only masked diffusion (recommender=hybrid, diffgrm)"
+    said = "PopularityRecommender cannot explain its lists; the recommenders hybrid, diffgrm, epic and one_pass can"
     assert code == 2 and said in " ".join(err.split())
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
+from diffgrm.foundation import registry
 from diffgrm.foundation.schema import DiffGRMError
 
 
@@ -54,8 +55,7 @@ def planning(recommender: object) -> Plans:
     """
     if not isinstance(recommender, Plans):
         raise DiffGRMError(
-            f"{type(recommender).__name__} fills no digits in steps; only masked diffusion (recommender=hybrid, diffgrm) "
-            "does"
+            f"{type(recommender).__name__} fills no digits in steps; the recommenders {_able('digit_difficulty')} do"
         )
     return recommender
 
@@ -68,7 +68,13 @@ def explaining(recommender: object) -> Explains:
     """
     if not isinstance(recommender, Explains):
         raise DiffGRMError(
-            f"{type(recommender).__name__} cannot explain its lists; only masked diffusion (recommender=hybrid, diffgrm) "
-            "fills digits in an order"
+            f"{type(recommender).__name__} cannot explain its lists; the recommenders {_able('explain')} can, which fill "
+            "digits in steps"
         )
     return recommender
+
+
+def _able(method: str) -> str:
+    """The registered recommenders that have a method."""
+    able = [name for name in registry.names("recommender") if hasattr(registry.resolve("recommender", name), method)]
+    return f"{', '.join(able[:-1])} and {able[-1]}"
