@@ -140,10 +140,12 @@ def family() -> Figure:
 
 
 def of_family(data: str) -> list[dict[str, Any]]:
-    """Rows of the family on a data set."""
+    """Rows of the family on a data set, each from the file with most seeds, of which the last counts."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((FOLDER / "family").glob(f"{data}*.json")):
-        found |= rows(f"family/{path.stem}")
+        for name, row in rows(f"family/{path.stem}").items():
+            if name not in found or len(row["seeds"]) >= len(found[name]["seeds"]):
+                found[name] = row
     return list(found.values())
 
 
