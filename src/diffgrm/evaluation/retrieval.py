@@ -94,8 +94,8 @@ def evaluate_search(
     not told apart.
 
     Args:
-        retriever: anything with ``search`` and ``documents``; one with ``asked_in_fit`` is warned of where it was fitted on
-            some of the queries.
+        retriever: anything with ``search`` and ``documents``; a warning tells where one that has ``asked_in_fit`` was
+            fitted on some of the queries.
         queries, qrels, split, columns: as ``DocumentRetriever.fit`` takes them.
         queries_at_once: queries in one call of ``search``.
         progress: called with the number of queries done since the last call.

@@ -107,7 +107,7 @@ class _Once(logging.Filter):
         """See :class:`logging.Filter`."""
         if record.levelno != logging.WARNING:
             return True
-        text, known = record.getMessage(), len(self._told)
+        text, known = f"{record.msg} {record.args}", len(self._told)
         self._told.add(text)
         return len(self._told) > known
 
