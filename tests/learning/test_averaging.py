@@ -68,9 +68,8 @@ def test_the_average_is_validated_kept_and_saved_while_training_goes_on_from_the
     assert [value.item() for value in losses] == with_average
 
 
-@pytest.mark.parametrize("precision", ["auto", "bf16"])
-def test_a_killed_run_goes_on_with_its_average(precision, toy, tiny_recipe, tmp_path):
-    recipe = tiny_recipe.override([*SETTINGS, f"training.precision={precision}"])
+def test_a_killed_run_goes_on_with_its_average(toy, tiny_recipe, tmp_path):
+    recipe = tiny_recipe.override([*SETTINGS, "training.precision=bf16"])  # the average is of 32 bits all the same
     whole = DiffGRMRecommender(recipe).fit(toy, progress=False)
     killed_fit(recipe, tmp_path / "run", epoch=3, step=3)
     resumed = DiffGRMRecommender(recipe).fit(

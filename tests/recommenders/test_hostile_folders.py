@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 
 import numpy as np
 import polars as pl
@@ -19,6 +17,7 @@ import diffgrm
 from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe
 from diffgrm.foundation.schema import DataError, ModelFolderError
 from diffgrm.foundation.storage import State
+from helpers.commands import called
 from helpers.folders import change_recipe, rehash
 from helpers.recipes import small_recipe
 
@@ -334,7 +333,7 @@ def test_files_follow_the_umask(fitted, tmp_path):
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {mode}
 
 
-def test_a_model_does_not_tell_where_its_vectors_lay(toy, tmp_path):
+def test_a_model_does_not_tell_where_its_vectors_lay(toy, tmp_path, monkeypatch, capsys):
     vectors = np.random.default_rng(0).normal(size=(toy.n_items, 8)).astype(np.float32)
     (tmp_path / "private").mkdir()
     path = tmp_path / "private" / "vectors.npy"
@@ -353,9 +352,8 @@ def test_a_model_does_not_tell_where_its_vectors_lay(toy, tmp_path):
     assert grown.recommend([["new 0"]]).height == 10
     assert diffgrm.load(grown.save(tmp_path / "grown")).recipe.embedding.options["path"] is None
     new.write_parquet(tmp_path / "new.parquet")
-    command = [sys.executable, "-m", "diffgrm", "items", "add", str(folder), "--items", str(tmp_path / "new.parquet")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "--vectors FILE" in done.stderr
-    command += ["--vectors", str(tmp_path / "later.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and len(diffgrm.load(folder).items) == toy.n_items + 2, done.stderr
+    command = ["items", "add", folder, "--items", tmp_path / "new.parquet"]
+    code, _, errors = called(monkeypatch, capsys, *command)
+    assert code == 2 and "--vectors FILE" in errors
+    code, _, errors = called(monkeypatch, capsys, *command, "--vectors", tmp_path / "later.npy")
+    assert code == 0 and len(diffgrm.load(folder).items) == toy.n_items + 2, errors
