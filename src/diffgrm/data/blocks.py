@@ -193,9 +193,9 @@ class EventRows:
         first, faults, owners, called = 0, [*faults, *more], SessionOwners(self.columns[Columns.USER]), self._called
         for block in self.rows.blocks(list(dict.fromkeys([*own.values(), *self.settings.columns]))):
             frame = block.select(pl.col(theirs).alias(ours) for ours, theirs in own.items())
-            users = [frame[OWNER]] if OWNER in own else []
-            for told in users:
-                owners.add(frame[Columns.USER], told)
+            owner = frame.select(pl.col(OWNER)) if OWNER in own else pl.DataFrame()
+            if owner.width:
+                owners.add(frame[Columns.USER], owner[OWNER])
             frame, more = checked_events(frame, self.time_format if times is None else None, first, self._as_text, called)
             now = (
                 pl.repeat(True, block.height, eager=True) if kept is None else pl.Series(kept[first : first + block.height])
@@ -206,7 +206,7 @@ class EventRows:
                 frame = frame.with_columns(times.slice(first, frame.height).alias(Columns.TIMESTAMP))
             first += frame.height
             if not faults:
-                frame = frame.hstack([*beside, *users])
+                frame = frame.hstack(beside).hstack(owner)
                 yield frame if kept is None else frame.filter(now)
         refuse([*faults, *owners.faults()], self.rows.height, WHAT)
 
