@@ -8,6 +8,8 @@ import pytest
 from diffgrm import InteractionDataset, Recipe, evaluate, toy_world
 from diffgrm.data.splits import make_split
 from diffgrm.foundation.registry import resolve
+from diffgrm.foundation.schema import RecipeError
+from diffgrm.recommenders.fitted_on import FittedOn
 
 CUT = {"split": "temporal", "validation_from": 40, "test_from": 50}
 SASREC = {
@@ -55,3 +57,15 @@ def test_a_network_validates_by_the_targets_between_the_cuts(world, target):
     assert validation["val_ndcg@10"] == pytest.approx(found["ndcg@10"], abs=1e-6)
     assert validation["val_recall@10"] == pytest.approx(found["recall@10"], abs=1e-6)
     assert recommender.facts["held_out"] == split.facts and split.facts["target"] == target
+
+
+def test_a_fitted_model_is_asked_for_other_targets_than_it_was_validated_by(world):
+    data, recommender = fitted(*world, {"recommender": "item_knn", "data": CUT | {"target": "last"}})
+    asked = recommender.variant(["data.target=successive", "data.cold_targets=drop"])
+    split = make_split(data, asked.recipe.data)
+    assert split.facts["target"] == "successive" and split.facts["cold_targets"] == "drop"
+    assert len(split.test) > split.test.n_users  # several lists of some users
+    assert FittedOn.of(recommender.facts, split) == (True, False)  # of the very events that it was fitted on
+    for cut in ("data.test_share=0.2", "data.split=leave_one_out", "data.targets=last"):
+        with pytest.raises(RecipeError, match=f"data.cold_targets.* can change after fit, not {cut}"):
+            recommender.variant([cut])

@@ -16,7 +16,9 @@ VALIDATION = ("training", "validation_decoding")  # settings of the part of anot
 OWN_SCORER = re.compile(r"(item_scoring)\.([\w.]+:\w+)(?:\.(.+))?")  # a class of one's own has dots in its name
 
 # Settings that can change after fit; where vectors and encoders lie is not kept in model folders (see Local).
-LATE = re.compile(r"(decoding|retrieval|evaluation)\.|item_scoring\..*\.weight=|embedding\.(text\.)*(path|model)=")
+LATE = re.compile(
+    r"(decoding|retrieval|evaluation)\.|data\.(target|cold_targets)=|item_scoring\..*\.weight=|embedding\.(text\.)*(path|model)="
+)
 
 
 def after_fit(overrides: Iterable[str]) -> list[str]:
@@ -28,8 +30,8 @@ def after_fit(overrides: Iterable[str]) -> list[str]:
     overrides = list(overrides)
     if early := [override for override in overrides if not LATE.match(override)]:
         raise RecipeError(
-            "only decoding, retrieval and evaluation settings and the weights of item_scoring (0: without) can change "
-            f"after fit, not {first_few(early)}"
+            "only decoding, retrieval and evaluation settings, the weights of item_scoring (0: without), and what a split "
+            f"in time asks for (data.target, data.cold_targets) can change after fit, not {first_few(early)}"
         )
     return overrides
 

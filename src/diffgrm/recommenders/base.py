@@ -185,7 +185,7 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
         return changed
 
     def override(self, overrides: Iterable[str]) -> Self:
-        """Change how a fitted recommender decodes, weighs or is evaluated: ``["decoding.beam=256"]``.
+        """Change how a fitted recommender decodes, weighs or is evaluated: ``["decoding.beam=256", "data.target=last"]``.
 
         Raises:
             RecipeError: overrides of settings that fitting has used up; nothing has changed then.
