@@ -224,7 +224,11 @@ def test_tables_larger_than_memory_give_the_same(tmp_path, monkeypatch):
             {"timestamp": pl.col("timestamp") + 10**12},
             r"in s \(events.time_unit\), and some are of",
         ),
-        ({"event_columns": {"device": ["tv"]}}, {}, r"no event has any of the values \['tv'\] in the column 'device'"),
+        (
+            {"event_columns": {"device": ["tv"]}},
+            {},
+            r"no event has any of the values \['tv'\] in the column 'device', which has 'desktop', 'fridge', 'phone'",
+        ),
         ({"event_columns": {"devise": ["tv"]}}, {}, "event_columns names the column 'devise'; did you mean 'device'"),
     ],
 )
@@ -260,6 +264,7 @@ def test_tables_of_users_that_nobody_asked_for_are_refused_and_missing_users_tol
         dataset()
     assert "1 of 3 users are not in the table of users" in caplog.text
     assert "values of land that events.user_columns does not name count as one: nl" in caplog.text
+    assert "values of device that events.event_columns does not name count as one: fridge" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -279,6 +284,31 @@ def test_settings_that_do_nothing_are_refused(settings, message):
 
 
 # ---- requests ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stars", [[4, 5, None, 1, 5, 5, 4, 4], [4.0, 5.0, None, 1.0, 5.0, 5.0, 4.0, 4.0]])
+@pytest.mark.parametrize("named", [[4, 5], ["4", "5"], [4.0, 5.0]])
+def test_numbers_are_categories_by_their_value_also_where_a_gap_made_them_decimal(stars, named):
+    settings = EventSettings(event_columns={"stars": named, "gift": [True]}, user_columns={"tier": named})
+    table = TABLE.with_columns(pl.Series("stars", stars), gift=pl.col("device") == "phone")
+    users = USERS.with_columns(tier=pl.Series([4.0, None, 5.0]))
+    data = dataset(table, settings, users)
+    assert [one.tolist() for one in data.events.marks.values] == [[1, 2, 0, 0, 2, 2, 1, 1], [1, 0, 0, 0, 1, 1, 0, 1]]
+    assert data.events.facts.columns.tolist() == [[0], [1], [0]]
+    given = [HistoryEvent("a", values={"stars": 5.0, "gift": True}), HistoryEvent("b", values={"stars": 4, "gift": False})]
+    _, rows = read_histories([given], data.items, "error", settings)
+    assert [one.tolist() for one in rows.marks.values] == [[2, 1], [1, 0]]
+    assert read_profiles({"u": {"tier": 5.0}, "v": {"tier": 4}}, settings).numbers.tolist() == [[2], [1]]
+
+
+def test_types_are_named_by_their_value_too():
+    settings = EventSettings(event="kind", targets=[2], context=[1.0])
+    table = TABLE.with_columns(kind=pl.Series([1.0, 2.0, None, 2.0, 2.0, 1.0, 2.0, 7.0]))
+    data = dataset(table, settings, None)
+    assert data.events.marks.types.tolist() == [1, 0, 0, 0, 1, 0] and "7" in str(data.report)
+    given = [[HistoryEvent("a", 1.0), HistoryEvent("b", 2)]]
+    assert read_histories(given, data.items, "error", settings)[1].marks.types.tolist() == [1, 0]
+
 
 IDS = IdMap(pl.Series(list("abcdef")))
 TIMED = EventSettings(time_inputs=["recency"], event_columns={"device": ["phone", "desktop"]})

@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 
 from diffgrm.apps.cli.shared import events_of
+from diffgrm.apps.serving.given import entry
+from diffgrm.data.histories import HistoryEvent
 from helpers.commands import caller
 from helpers.serving import client_of, errors_of
 from helpers.worlds import EVERYTHING, ITEMS, fitted, history_of, world
@@ -140,3 +142,10 @@ def test_commands_fit_evaluate_and_recommend_with_profiles(told, folder, tables,
         "update", tmp_path / "m", *given[:2], *profiles, "--out", tmp_path / "more", "--quiet", "training.epochs=1"
     )
     assert code == 0, err
+
+
+def test_categories_may_be_numbers_and_truth_values():
+    given = entry({"item_id": "a", "type": 2, "values": {"stars": 5.0, "half": 4.5, "gift": True, "note": None}})
+    assert given == HistoryEvent("a", "2", None, {"stars": "5", "half": "4.5", "gift": "true", "note": None})
+    with pytest.raises(ValueError, match="values: an id is a text of at most"):
+        entry({"item_id": "a", "values": {"stars": [5]}})

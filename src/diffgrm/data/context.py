@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from diffgrm.data import mapped
+from diffgrm.data.blocks import Rows
+from diffgrm.data.categories import spelled_values, unnamed_problem
 from diffgrm.data.ragged import Ragged
 from diffgrm.data.times import A_DAY, FIRST, LAST
 from diffgrm.foundation.event_settings import EventSettings
@@ -133,8 +136,12 @@ class Context:
         return np.zeros((count, len(row)), np.int16) if columns is None else columns[row].T
 
 
-def check_inputs(rows: Ragged) -> None:
-    """Make sure that what networks shall be told of N events tells something.
+def check_inputs(rows: Ragged, table: Rows) -> None:
+    """Make sure that what networks shall be told of N events tells something; a warning tells values that are not named.
+
+    Args:
+        rows: the events.
+        table: that they were read from.
 
     Raises:
         DataError: with every input that is the same for all events.
@@ -155,8 +162,10 @@ def check_inputs(rows: Ragged) -> None:
                 "timestamps tell the order only; leave it out"
             )
     for column, (name, named) in zip(rows.marks.values, settings.event_columns.items(), strict=True):
-        if not any(block.any() for block in _blocks(column)):
-            problems.append(f"events.event_columns: no event has any of the values {list(named)} in the column {name!r}")
+        if not all(block.all() for block in _blocks(column)):
+            there = pl.concat([spelled_values(block[name]).unique() for block in table.blocks([name])])
+            problem = unnamed_problem(there, "events.event_columns", named, "event")
+            problems += [] if problem is None else [problem]
     if problems:
         raise DataError("networks cannot be told so of events:\n" + bullet_list(problems))
 

@@ -91,7 +91,7 @@ class InteractionDataset:
         found = read_events(rows, item_ids, renamings_for(rows.header, columns), time_format, settings=events)
         if found.report is not None:
             found.report.check(events)
-        check_inputs(found.rows)
+        check_inputs(found.rows, rows)
         users = IdMap(found.users)
         told = replace(found.rows, facts=RowFacts(columns=profiles_for(users, profiles, events)))
         return cls(users, item_ids, item_table, told, found.times, name, given, found.time_type, found.report)

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
+from diffgrm.data.categories import spelled_values, value_numbers
 from diffgrm.data.faults import Fault, fault
-from diffgrm.data.marks import value_numbers
 from diffgrm.data.reading import Dropped
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few, nearest
@@ -53,7 +53,7 @@ def choose(block: pl.DataFrame, settings: EventSettings, first_row: int) -> Choi
     kept, types, unrated, low = pl.repeat(True, block.height, eager=True), dict[str, int](), 0, 0
     faults: list[Fault] = []
     if settings.event is not None:
-        found = spelled_types(block[settings.event])
+        found = spelled_values(block[settings.event])
         known = found.is_in(settings.types)
         for kind, count in found.filter(~known.fill_null(False)).value_counts().iter_rows():
             types["null" if kind is None else str(kind)] = count
@@ -83,7 +83,7 @@ def described(
     faults: list[Fault] = []
     if settings.event is not None:
         numbered = {kind: number for number, kind in enumerate(settings.types)}
-        found = spelled_types(block[settings.event])
+        found = spelled_values(block[settings.event])
         columns[Columns.EVENT] = found.replace_strict(numbered, default=-1, return_dtype=pl.Int16)
     if settings.weight is not None:
         weights, faults = numbers(block[settings.weight], settings.weight, first_row)
@@ -111,11 +111,6 @@ def value_column(number: int) -> str:
     'values_0'
     """
     return f"values_{number}"
-
-
-def spelled_types(column: pl.Series) -> pl.Series:
-    """Types of events as text."""
-    return column.cast(pl.String)
 
 
 def numbers(column: pl.Series, name: str, first_row: int) -> tuple[pl.Series, list[Fault]]:

@@ -13,14 +13,15 @@ import polars as pl
 
 from diffgrm.data.asking import is_number, seconds_of
 from diffgrm.data.blocks import open_rows
+from diffgrm.data.categories import value_numbers
 from diffgrm.data.coding import Events
 from diffgrm.data.dataset import InteractionDataset, Ragged
 from diffgrm.data.events import read_events
 from diffgrm.data.frames import is_frame, is_list
 from diffgrm.data.ids import IdMap, is_id, known_positions, values
-from diffgrm.data.marks import PLAIN, Marks, spelled_value, value_numbers
+from diffgrm.data.marks import PLAIN, Marks
 from diffgrm.foundation import forks
-from diffgrm.foundation.event_settings import EventSettings
+from diffgrm.foundation.event_settings import EventSettings, spelled_value
 from diffgrm.foundation.schema import Columns, DataError, did_you_mean, first_few
 
 logger = logging.getLogger(__name__)
@@ -34,14 +35,14 @@ class HistoryEvent:
 
     Attributes:
         item: its id.
-        type: what type it was of, of models that know types; None: nobody tells.
+        type: what type it was of, of models that know types, as tables have it; None: nobody tells.
         time: when it was, see :func:`diffgrm.data.asking.seconds_of`; None: nobody tells. Whatever the model is told of
             times, histories are given oldest first.
         values: its values in columns of ``events.event_columns``, by name; it may lack some.
     """
 
     item: Any
-    type: str | None = None
+    type: Any = None
     time: Any = None
     values: Mapping[str, Any] = field(default_factory=dict)
 
@@ -141,7 +142,7 @@ def _refuse_idle(events: list[HistoryEvent], settings: EventSettings) -> None:
 def _types(entries: list[Any], settings: EventSettings) -> np.ndarray:
     """[N] int16 numbers of the types of events that were given in lists."""
     number = {kind: at for at, kind in enumerate(settings.types)}
-    told = [entry.type if isinstance(entry, HistoryEvent) else None for entry in entries]
+    told = [spelled_value(entry.type) if isinstance(entry, HistoryEvent) else None for entry in entries]
     named = [settings.targets[0] if kind is None else kind for kind in told]
     if strange := sorted({str(kind) for kind in named if kind not in number}):
         raise DataError(

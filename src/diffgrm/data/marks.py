@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
+from diffgrm.data.categories import named_values
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns
 
@@ -118,27 +118,6 @@ class RowFacts:
 
 
 NO_FACTS = RowFacts()
-
-
-def value_numbers(column: pl.Series, named: Sequence[str]) -> pl.Series:
-    """[N] Int16, of each value its number among those named, from 1; 0: it is none of them, or null.
-
-    >>> value_numbers(pl.Series(["b", None, "c", "a"]), ["a", "b"]).to_list()
-    [2, 0, 0, 1]
-    """
-    numbered = {value: number for number, value in enumerate(named, 1)}
-    return column.cast(pl.String).replace_strict(numbered, default=0, return_dtype=pl.Int16)
-
-
-def spelled_value(value: Any) -> str | None:
-    """A value of a category as tables and recipes spell it."""
-    return None if value is None else str(value)
-
-
-def named_values(numbers: np.ndarray, name: str, named: Sequence[str]) -> pl.Series:
-    """The column that :func:`value_numbers` read, in which all other values are null."""
-    at = pl.Series(numbers.astype(np.int64) - 1)
-    return pl.Series(named, dtype=pl.String).gather(at.set(at < 0, None)).alias(name)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from diffgrm.data.categories import named_values, spelled_values, unnamed_problem, value_numbers
 from diffgrm.data.ids import IdMap
-from diffgrm.data.marks import named_values, spelled_value, value_numbers
 from diffgrm.data.tables import read_table
-from diffgrm.foundation.event_settings import EventSettings
+from diffgrm.foundation.event_settings import EventSettings, spelled_value
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Profiles:
 
     Attributes:
         users: their ids.
-        numbers: [U, C] int16 numbers of their values, see :func:`diffgrm.data.marks.value_numbers`.
+        numbers: [U, C] int16 numbers of their values, see :func:`diffgrm.data.categories.value_numbers`.
     """
 
     users: IdMap
@@ -63,7 +63,7 @@ def user_table(source: Any, columns: Sequence[str]) -> pl.DataFrame:
         DataError: an unusable table, missing columns, or users with several rows.
     """
     table = read_table(source, required=(Columns.USER, *columns), what=WHAT)
-    table = table.select(pl.col(Columns.USER).cast(pl.String), *(pl.col(name).cast(pl.String) for name in columns))
+    table = table.select(pl.col(Columns.USER).cast(pl.String), *(spelled_values(table[name]) for name in columns))
     if len(repeated := table[Columns.USER].filter(table[Columns.USER].is_duplicated()).unique(maintain_order=True)):
         raise DataError(f"users stand more than once in the {WHAT}: {first_few(repeated)}; keep a row each")
     return table
@@ -138,20 +138,8 @@ def profiles_for(users: IdMap, source: Any, settings: EventSettings) -> np.ndarr
         )
     if not known.all():
         logger.warning("%d of %d users are not in the %s; nothing is known of them", (~known).sum(), len(known), WHAT)
-    _check_values(table, settings)
+    named = settings.user_columns.items()
+    told = [unnamed_problem(table[name], "events.user_columns", values, "user") for name, values in named]
+    if problems := [problem for problem in told if problem is not None]:
+        raise DataError("networks cannot be told so of users:\n" + bullet_list(problems))
     return found.of(users.series)
-
-
-def _check_values(table: pl.DataFrame, settings: EventSettings) -> None:
-    problems = []
-    for name, named in settings.user_columns.items():
-        there = table[name].drop_nulls().unique().sort()
-        if not there.is_in(named).any():
-            problems.append(
-                f"no user has any of the values {list(named)} in the column {name!r}, which has "
-                f"{first_few(map(repr, there))}"
-            )
-        elif len(others := there.filter(~there.is_in(named))):
-            logger.warning("values of %s that events.user_columns does not name count as one: %s", name, first_few(others))
-    if problems:
-        raise DataError("events.user_columns:\n" + bullet_list(problems))

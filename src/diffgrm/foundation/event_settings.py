@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from diffgrm.foundation.schema import bullet_list
@@ -12,10 +13,23 @@ from diffgrm.foundation.sections import Section
 ColumnName = Annotated[str | None, Field(min_length=1)]
 
 
+def spelled_value(value: Any) -> str | None:
+    """A value of a category as text: whole numbers without a fraction, which a gap in their column may have given them.
+
+    >>> spelled_value(5.0), spelled_value("5.0"), spelled_value(True), spelled_value(None)
+    ('5', '5.0', 'true', None)
+    """
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, float | np.floating):
+        return str(value).removesuffix(".0")
+    return None if value is None else str(value)
+
+
 def _spelled(value: object) -> object:
-    """Types that are whole numbers by their spelling, as the types of a table are compared."""
+    """Categories that are numbers or truth values by their spelling, as those of a table are compared."""
     if isinstance(value, list | tuple):
-        return tuple(str(one) if type(one) is int else one for one in value)
+        return tuple(spelled_value(one) if isinstance(one, bool | int | float) else one for one in value)
     return value
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 from diffgrm.data.asking import is_number
 from diffgrm.data.histories import HistoryEvent
-from diffgrm.foundation.event_settings import EventSettings, TimeInput
+from diffgrm.foundation.event_settings import EventSettings, TimeInput, spelled_value
 from diffgrm.foundation.model_keys import misspelt
 from diffgrm.foundation.plain_values import ID_SCHEMA, LONGEST_ID, ItemId, checked_id, unbroken
 from diffgrm.foundation.schema import readable
@@ -28,29 +28,32 @@ _MOMENT_SCHEMA = {"anyOf": [{"type": "string", "maxLength": LONGEST_ID}, {"type"
 Moment = Annotated[str | int | float, PlainValidator(_moment), WithJsonSchema(_MOMENT_SCHEMA)]
 
 
-def _values(value: object) -> dict[str, str | int | None]:
+def _category(value: object) -> str | None:
+    return spelled_value(value if isinstance(value, bool) or value is None or is_number(value) else checked_id(value))
+
+
+def _values(value: object) -> dict[str, str | None]:
     if not isinstance(value, dict) or len(value) > MOST_COLUMNS:
         raise ValueError(f"values stand in one object, by at most {MOST_COLUMNS} columns")
-    return {str(checked_id(name)): None if one is None else checked_id(one) for name, one in value.items()}
+    return {str(checked_id(name)): _category(one) for name, one in value.items()}
 
 
+_CATEGORY_SCHEMA = {
+    "anyOf": [{"type": "string", "maxLength": LONGEST_ID}, *({"type": kind} for kind in ("number", "boolean", "null"))]
+}
 _VALUES_SCHEMA = {
     "type": "object",
     "maxProperties": MOST_COLUMNS,
     "propertyNames": {"maxLength": LONGEST_ID},
-    "additionalProperties": {"anyOf": [*ID_SCHEMA["anyOf"], {"type": "null"}]},
+    "additionalProperties": _CATEGORY_SCHEMA,
 }
-Profile = Annotated[dict[str, str | int | None], PlainValidator(_values), WithJsonSchema(_VALUES_SCHEMA)]
+Profile = Annotated[dict[str, str | None], PlainValidator(_values), WithJsonSchema(_VALUES_SCHEMA)]
 
 
 class Message(BaseModel):
     """A body in which a misspelt field is an error, and so is a value of another type: ``"5"``, 5.0 and true are not 5."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-def _type(value: object) -> str | None:
-    return None if value is None else str(checked_id(value))
 
 
 class Told(BaseModel):
@@ -81,7 +84,7 @@ class GivenEvent(Message):
     """An event of a history, where more than its item is told."""
 
     item_id: ItemId
-    type: Annotated[str | None, BeforeValidator(_type), Field(description="its type, of models that know types")] = None
+    type: Annotated[str | None, BeforeValidator(_category), Field(description="its type, of models that know types")] = None
     time: Annotated[Moment | None, Field(description="when it was: ISO (UTC without offset), or a number; in order")] = None
     values: Annotated[Profile, Field(description="by columns that the model is told of")] = {}
 
@@ -114,7 +117,7 @@ _EVENT_SCHEMA = {
     "required": ["item_id"],
     "properties": {
         "item_id": ID_SCHEMA,
-        "type": {"anyOf": [*ID_SCHEMA["anyOf"], {"type": "null"}]},
+        "type": _CATEGORY_SCHEMA,
         "time": {"anyOf": [*_MOMENT_SCHEMA["anyOf"], {"type": "null"}]},
         "values": _VALUES_SCHEMA,
     },
