@@ -169,9 +169,9 @@ def comparison() -> Figure:
 
 
 def context() -> Figure:
-    """What times and users' columns change, each alone and all together."""
-    figure, (axis,) = panels(5.2, height=2.0)
-    found = [row for row in content("context")["rows"] if "difference" in row]
+    """What times and columns of users and events change, each alone, and times and users together."""
+    figure, (axis,) = panels(5.2, height=2.2)
+    found = [row for name in ("context", "context-ratings") for row in content(name)["rows"] if "difference" in row]
     differences(axis, found, "NDCG@10 over the same network without")
     return figure
 
