@@ -69,3 +69,13 @@ def test_a_fitted_model_is_asked_for_other_targets_than_it_was_validated_by(worl
     for cut in ("data.test_share=0.2", "data.split=leave_one_out", "data.targets=last"):
         with pytest.raises(RecipeError, match=f"data.cold_targets.* can change after fit, not {cut}"):
             recommender.variant([cut])
+
+
+def test_overrides_that_do_nothing_beside_the_others_are_refused(world):
+    _, recommender = fitted(*world, {"recommender": "item_knn"})
+    for override in ("data.target=last", "data.cold_targets=drop"):
+        with pytest.raises(RecipeError, match=r"data\.\w+ = \w+ does nothing with data.split = leave_one_out"):
+            recommender.override([override])
+    assert recommender.recipe.data.target == "all"
+    with pytest.raises(RecipeError, match=r"retrieval.candidates = 3 does nothing with retrieval.index = exact"):
+        fitted(*world, SASREC)[1].variant(["retrieval.index=exact", "retrieval.candidates=3"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,37 @@ class HistoryEvent:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ReadHistories:
+    """Histories that have been read from a dataset, so that none of their events is chosen or folded once more.
+
+    Attributes:
+        users: [U] their ids.
+        items: [N] ids of the items, one history behind the other.
+        rows: U histories of N events.
+    """
+
+    users: pl.Series
+    items: pl.Series
+    rows: Ragged
+
+    def table(self) -> pl.DataFrame:
+        """The same as a table of events, for whoever reads tables only."""
+        user = self.users.gather(np.repeat(np.arange(len(self.users)), self.rows.lengths))
+        table = pl.DataFrame({Columns.USER: user, Columns.ITEM: self.items})
+        return table.with_columns(self.rows.marks.request_columns())
+
+    def of(self, items: IdMap) -> Ragged:
+        """The histories as positions of a catalogue; -1 where it does not have the item."""
+        return Ragged(items.positions(self.items), self.rows.offsets, replace(self.rows.marks, weights=None))
+
+
 def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSettings = PLAIN) -> tuple[pl.Series, Ragged]:
     """User ids [U] and item positions of every user, oldest first.
 
     Args:
-        source: a table (path or frame) of user_id, item_id and perhaps timestamp, or the :class:`Events` of one; a mapping
+        source: a table (path or frame) of user_id, item_id and perhaps timestamp, the :class:`Events` of one, or histories
+            that have been read (by other settings than these, they are read as a table); a mapping
             user -> item ids; a list of item-id lists (users are then numbered from 0); or one list of item ids (one user,
             number 0). Lists may be tuples, arrays and series too.
         on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
@@ -67,6 +93,10 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
     forks.check()
     if on_empty not in ("error", "skip"):
         raise DataError(f"on_empty is {on_empty!r}; expected 'error' or 'skip'")
+    if isinstance(source, ReadHistories):
+        if source.rows.marks.settings == settings:
+            return _known_only(source.users, source.of(items), items, source.items.__getitem__, on_empty)
+        source = source.table()
     if isinstance(source, Mapping):
         user_ids, rows = _user_ids(list(source)), list(source.values())
         if strange := [user for user, row in source.items() if not is_list(row)]:

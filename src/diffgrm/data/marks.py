@@ -76,9 +76,10 @@ class Marks:
         return [named_values(numbers, *named) for numbers, named in both]
 
     def table_columns(self) -> list[pl.Series]:
-        """All marks but times as columns, called as in that table."""
+        """All marks but times as columns, called as in that table; of those that are one column there, the first."""
         weights = [] if self.weights is None else [pl.Series(str(self.settings.weight), self.weights)]
-        return [*self.type_columns(), *weights, *self.value_columns()]
+        columns = [*self.type_columns(), *weights, *self.value_columns()]
+        return list({column.name: column for column in reversed(columns)}.values())[::-1]
 
     def request_columns(self) -> list[pl.Series]:
         """What a model of these settings reads of a table of histories besides users and items; times as date-times."""

@@ -25,6 +25,7 @@ import scipy.sparse as sp
 
 from diffgrm.data.asking import request_of
 from diffgrm.data.dataset import EvaluationSet, Ragged
+from diffgrm.data.histories import ReadHistories
 from diffgrm.data.ids import IdMap
 from diffgrm.evaluation.beyond_accuracy import diversity, novelty, self_information
 from diffgrm.evaluation.seen_targets import warn_of_seen
@@ -37,7 +38,7 @@ LIST = "list"  # column of held-out events: which list they are a target of
 class Recommends(Protocol):
     """What ``evaluate`` needs of a recommender."""
 
-    def recommend(self, histories: pl.DataFrame, k: int, *, exclude_seen: bool) -> pl.DataFrame:
+    def recommend(self, histories: Any, k: int, *, exclude_seen: bool) -> pl.DataFrame:
         """Table of user_id, item_id, score, rank (from 1)."""
         ...
 
@@ -174,7 +175,8 @@ def evaluate(
         recommender: anything with ``.recommend``, which is told the moment of each target and what is known of users too
             (``at``, ``profiles``), where the dataset was read so that networks are told of them. Where it also has
             ``sid_numbers(item_ids)`` (the number of each item's SID) and ``recommend_sids``, the SID-level metrics are
-            added.
+            added. Histories come as a table, or, with an attribute ``takes_read_histories``, as
+            :class:`diffgrm.data.histories.ReadHistories`.
         evaluation_set: users, histories and targets.
         items: the catalogue.
         item_counts: [I] training events of every item, for the long tail and novelty.
@@ -199,7 +201,7 @@ def evaluate(
     ranks: dict[str, list[np.ndarray]] = {"filtered": [], "unfiltered": [], "sid": []}
     for start in range(0, len(evaluation_set), users_at_once):
         rows = np.arange(start, min(start + users_at_once, len(evaluation_set)))
-        histories = _history_table(evaluation_set, rows, items)
+        histories = _histories(evaluation_set, rows, items, recommender)
         user_ids, targets = evaluation_set.keys.gather(rows), evaluation_set.targets.rows(rows)
         asked_with = request_of(user_ids, evaluation_set.histories.rows(rows))
         for name, exclude_seen in (("filtered", True), ("unfiltered", False)):
@@ -298,11 +300,12 @@ class _Tally:
         return result
 
 
-def _history_table(evaluation_set: EvaluationSet, rows: np.ndarray, items: IdMap) -> pl.DataFrame:
+def _histories(
+    evaluation_set: EvaluationSet, rows: np.ndarray, items: IdMap, recommender: Recommends
+) -> ReadHistories | pl.DataFrame:
     histories = evaluation_set.histories.rows(rows)
-    user = np.repeat(rows, histories.lengths)
-    table = pl.DataFrame({Columns.USER: evaluation_set.keys.gather(user), Columns.ITEM: items.gather(histories.values)})
-    return table.with_columns(histories.marks.request_columns())
+    found = ReadHistories(evaluation_set.keys.gather(rows), items.gather(histories.values), histories)
+    return found if getattr(recommender, "takes_read_histories", False) else found.table()
 
 
 def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally: _Tally | None) -> np.ndarray:
@@ -319,7 +322,7 @@ def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally
 
 def _sid_ranks(
     recommender: Any,
-    histories: pl.DataFrame,
+    histories: ReadHistories | pl.DataFrame,
     user_ids: pl.Series,
     asked_with: dict[str, Any],
     lists: np.ndarray,

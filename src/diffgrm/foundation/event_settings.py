@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from diffgrm.foundation.schema import bullet_list
+from diffgrm.foundation.schema import Columns, bullet_list
 from diffgrm.foundation.sections import Section
 
 ColumnName = Annotated[str | None, Field(min_length=1)]
@@ -142,10 +142,21 @@ class EventSettings(Section):
                 "events.time_inputs needs histories in order of time, and events.history=user puts whole sessions one "
                 "behind the other; set events.history=session, or leave one of them out"
             )
+        ids = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP)
         for key in ("event_columns", "user_columns"):
+            problems += [
+                f"events.{key} names {column!r}, which is no column of categories; leave it out"
+                for column in getattr(self, key)
+                if column in ids
+            ]
             for column, named in getattr(self, key).items():
                 if twice := sorted({one for one in named if named.count(one) > 1}):
                     problems.append(f"events.{key} names the value {twice[0]!r} of {column!r} twice; once is enough")
+        if self.event is not None and self.event in self.event_columns:
+            problems.append(
+                f"events.event_columns names {self.event!r}, the column of the types (events.event), which networks know "
+                "already (events.type_input); leave it out"
+            )
         return problems
 
     @property
@@ -193,6 +204,8 @@ class EventSettings(Section):
             absent |= {"rating": None, "min_rating": None}
         if self.session not in columns:
             absent |= {"session": None, "history": "session"}
+            if self.history == "user":  # in histories of several sessions, within which repeats would be told
+                absent |= {"repeats": "keep"}
         return self.model_copy(update=absent)
 
 

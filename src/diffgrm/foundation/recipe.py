@@ -131,6 +131,11 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: with every such setting, and with what it would do something.
         """
+        if problems := self.idle_settings():
+            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+
+    def idle_settings(self) -> list[str]:
+        """What is wrong with every setting that has been changed and does nothing beside the others."""
         problems, usual = [], defaults_of(self.recommender)
         for section in self.sections:
             value, said = getattr(self, section), usual.get(section, {})
@@ -142,8 +147,7 @@ class Recipe(BaseModel):
                     rules = registry.constant(part.kind, part.name, "only_with", ())
                     meant = said if part is value and said.get("name") == part.name else {}
                     problems += idle(path, rules, part.options, part.usual, meant)
-        if problems:
-            raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+        return problems
 
     @property
     def sections(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ import scipy.sparse as sp
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.sections import RetrievalSettings
+from diffgrm.foundation.top_k import best_places
 from diffgrm.ranking.item_index import IndexKind, ItemIndex, KeptIndex
 from diffgrm.ranking.item_scoring.base import Array, ItemScoring, Rescorer, Scorer, Users, as_numpy
 
@@ -200,7 +201,7 @@ class FirstStage:
         may[out[out // len(scores) == user] % len(scores)] = False
         item = np.flatnonzero(may)
         if count < len(item):
-            item = item[np.argpartition(scores[item], -count)[-count:]]
+            item = item[best_places(scores[None, item], count)[0]]
         return Pairs(np.full(len(item), user), item, scores[item])
 
 

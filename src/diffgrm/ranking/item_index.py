@@ -15,6 +15,7 @@ import faiss as stubbed
 import numpy as np
 
 from diffgrm.foundation.fingerprints import fingerprints
+from diffgrm.foundation.top_k import best_places
 
 faiss: Any = stubbed  # whose stubs know neither keyword arguments nor arrays
 IndexKind = Literal["hnsw", "ivf_pq"]
@@ -79,10 +80,7 @@ class ItemIndex:
         scores = users @ self._later_vectors.T
         if allowed is not None:
             scores[:, ~allowed[later]] = -np.inf
-        if count < len(later):
-            best = np.argpartition(scores, -count, axis=1)[:, -count:]
-        else:
-            best = np.broadcast_to(np.arange(len(later)), scores.shape)
+        best = best_places(scores, count)
         more = np.where(np.take_along_axis(scores, best, 1) > -np.inf, later[best], -1)
         return np.concatenate([found, more], axis=1)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.top_k import best_places
 
 BLOCK = 2**24  # scores (users x items) that are held at once
 
@@ -36,7 +37,8 @@ class Query:
 def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Exact top-k of methods that score every item, a block of users at a time.
 
-    Equal scores are put in order of item position; which of those that tie for the last place come in is not specified.
+    Equal scores are put in order of item position, and of those that tie for the last place the first ones come in: a
+    shorter list is the head of a longer one.
 
     Args:
         scores_of: user rows [b] -> scores [b, I], which are written to.
@@ -59,12 +61,7 @@ def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray])
         if query.exclude_seen:
             seen = histories.rows(rows).seen()
             scores[np.repeat(np.arange(len(rows)), seen.lengths), seen.values] = -np.inf
-        if k < scores.shape[1]:
-            order = np.sort(np.argpartition(scores, -k, axis=1)[:, -k:], axis=1)
-            best_first = np.argsort(-np.take_along_axis(scores, order, 1), axis=1, kind="stable")
-            order = np.take_along_axis(order, best_first, 1)
-        else:
-            order = np.argsort(-scores, axis=1, kind="stable")
+        order = best_places(scores, k)
         top = np.take_along_axis(scores, order, 1)
         found = top.shape[1]  # fewer than k where there are fewer items
         items[rows, :found], best[rows, :found] = np.where(top > -np.inf, order, -1), top

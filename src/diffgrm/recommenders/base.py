@@ -24,7 +24,7 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import after_fit
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import Trust
-from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
+from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, bullet_list
 from diffgrm.ranking.item_rules import ItemRules
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ruled import rank_by_rules
@@ -54,6 +54,7 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
     """
 
     name: ClassVar[str]
+    takes_read_histories: ClassVar[bool] = True  # of evaluation
     sections: ClassVar[tuple[str, ...]] = ()  # recipe sections that the method uses besides the common ones
 
     def __init__(self, recipe: Recipe | None = None) -> None:
@@ -180,6 +181,8 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
         """
         changed = copy.copy(self)
         changed.recipe, changed._ruled = self.recipe.override(after_fit(overrides)), None
+        if idle := [problem for problem in changed.recipe.idle_settings() if problem not in self.recipe.idle_settings()]:
+            raise RecipeError("the overrides have problems:\n" + bullet_list(idle))
         changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
         changed._recipe_changed()
         return changed
@@ -188,7 +191,8 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
         """Change how a fitted recommender decodes, weighs or is evaluated: ``["decoding.beam=256", "data.target=last"]``.
 
         Raises:
-            RecipeError: overrides of settings that fitting has used up; nothing has changed then.
+            RecipeError: overrides of settings that fitting has used up, or that do nothing beside the others; nothing has
+                changed then.
         """
         vars(self).update(vars(self.variant(overrides)))
         return self

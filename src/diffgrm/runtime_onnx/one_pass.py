@@ -12,7 +12,8 @@ import numpy as np
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import ModelFolderError
-from diffgrm.runtime_onnx.search import Task, best_of, items_from_sids, log_softmax
+from diffgrm.foundation.top_k import best_places
+from diffgrm.runtime_onnx.search import Task, items_from_sids, log_softmax
 
 BLOCK = 2**16  # semantic IDs whose sums stay in the cache of a processor while they are made
 
@@ -48,7 +49,7 @@ class OnePass:
         if (pairs := self._checked_pairs(task)) is not None:
             score += task.memory.pairs @ pairs[tables.distinct_items].T
         # Every excluded item can spoil one SID at most.
-        best = best_of(score, task.k + (histories.lengths.max(initial=0) if task.excluded is not None else 0))
+        best = best_places(score, task.k + (histories.lengths.max(initial=0) if task.excluded is not None else 0))
         items, scores = items_from_sids(task, tables.distinct_codes[best], np.take_along_axis(score, best, 1))
         short = ((0, 0), (0, task.k - items.shape[1]))
         return np.pad(items, short, constant_values=-1), np.pad(scores, short, constant_values=-np.inf)

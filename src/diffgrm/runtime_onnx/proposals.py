@@ -11,9 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.top_k import best_places
 from diffgrm.ranking.first_stage import FirstStage
 from diffgrm.ranking.item_scoring.base import ItemScoring, Users
-from diffgrm.runtime_onnx.search import Task, best_of, log_softmax
+from diffgrm.runtime_onnx.search import Task, log_softmax
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ItemProposals:
         if task.excluded is not None:
             score[task.excluded.pairs(np.arange(len(score)))] = -np.inf
         score = _log_softmax(score)
-        items = best_of(score, count)
+        items = best_places(score, count)
         score = np.take_along_axis(score, items, 1)
         return items, self.scoring.rescored(users, np.where(score > -np.inf, items, -1), score)
 

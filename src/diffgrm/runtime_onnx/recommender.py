@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import polars as pl
@@ -72,6 +72,8 @@ class OnnxRecommender:
         causal: whether it is; see :class:`diffgrm.data.context.Context`.
         profiles: what is kept of users; None where the network is told nothing of them.
     """
+
+    takes_read_histories: ClassVar[bool] = True  # of evaluation
 
     def __init__(
         self,

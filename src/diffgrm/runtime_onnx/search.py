@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from diffgrm.foundation.top_k import best_places
 from diffgrm.runtime_onnx.network import Memory, Network
 from diffgrm.runtime_onnx.numpy_catalogue import Catalogue, Excluded
 
@@ -161,7 +162,7 @@ def _fill_one(task: Task, beams: Beams, filled: int, width: int) -> Beams:
         total[:, :, np.arange(n) != filled] = -np.inf
     # A partial SID of s digits has at most s parents, so among the best s W are at least W distinct ones.
     paths = filled + 1 if task.order == "confidence" else 1
-    index = best_of(total.reshape(batch, -1), width * paths)  # [B, M]
+    index = best_places(total.reshape(batch, -1), width * paths)  # [B, M]
     users, source, flat = np.arange(batch)[:, None], index // (n * K), index % (n * K)
     new = replace(beams.take(users, source), score=total.reshape(batch, -1)[users, index])
     digit = (flat // K)[..., None]
@@ -206,15 +207,6 @@ def first_of_each(keys: np.ndarray) -> np.ndarray:
     result = np.empty_like(new)
     np.put_along_axis(result, order, new, 1)
     return result
-
-
-def best_of(score: np.ndarray, count: int) -> np.ndarray:
-    """Where the ``count`` best scores [B, M] of every row stand, best first, equal ones in order of place."""
-    index = np.argpartition(score, -count, axis=1)[:, -count:] if count < score.shape[1] else None
-    if index is None:
-        return np.argsort(-score, axis=1, kind="stable")
-    index.sort(axis=1)
-    return np.take_along_axis(index, np.argsort(-np.take_along_axis(score, index, 1), axis=1, kind="stable"), 1)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffgrm.foundation.top_k import best_places
 from diffgrm.semantic_ids.tokenizers.base import Tokenizer
 
 
@@ -40,31 +41,14 @@ def nearest_codes(costs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     sums, digits = np.zeros((len(costs), 1)), np.zeros((len(costs), 1, 0), dtype=np.int32)
     for digit in range(costs.shape[1]):
         column = costs[:, digit]
-        if width < column.shape[1]:
-            best = np.argpartition(column, width - 1, axis=1)[:, :width]
-            best.sort(axis=1)  # ties are settled by the smaller code, whatever the partition did
-        else:
-            best = np.broadcast_to(np.arange(width), column.shape)
-        best = np.take_along_axis(best, _least(np.take_along_axis(column, best, 1), width), 1)
+        best = best_places(-column, width)  # the cheapest first, of equal ones the smaller code
         # The pair (a-th best so far, b-th best code) has (a+1)(b+1) - 1 pairs before it, so most cannot be among `count`.
         a, b = np.nonzero(np.outer(np.arange(1, sums.shape[1] + 1), np.arange(1, width + 1)) <= count)
         total = sums[:, a] + np.take_along_axis(column, best, 1)[:, b]
-        keep = _least(total, count)
+        keep = best_places(-total, count)
         sums = np.take_along_axis(total, keep, 1)
         digits = np.concatenate([digits[rows, a[keep]], best[rows, b[keep]][..., None].astype(np.int32)], axis=2)
     return digits, sums
-
-
-def _least(values: np.ndarray, count: int) -> np.ndarray:
-    """[N, C] places of the least ``count`` numbers of each row, least first; of equal ones, the first.
-
-    A sort that keeps the order of equal numbers takes some four times as long: only rows that have any get one.
-    """
-    order = np.argsort(values, axis=1)[:, : count + 1]
-    ordered = np.take_along_axis(values, order, 1)
-    ties, order = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1), order[:, :count]
-    order[ties] = np.argsort(values[ties], axis=1, kind="stable")[:, :count]
-    return order
 
 
 def free_candidates(
