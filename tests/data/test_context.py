@@ -301,6 +301,21 @@ def test_numbers_are_categories_by_their_value_also_where_a_gap_made_them_decima
     assert read_profiles({"u": {"tier": 5.0}, "v": {"tier": 4}}, settings).numbers.tolist() == [[2], [1]]
 
 
+def test_what_a_model_is_asked_with_is_looked_at_as_what_it_learnt_from(caplog):
+    settings = EventSettings(
+        time_inputs=["gap"], event_columns={"device": ["phone", "desktop"]}, user_columns={"plan": ["paid"]}
+    )
+    ids = IdMap(ITEMS["item_id"])
+    with caplog.at_level(logging.WARNING):
+        read_histories(TABLE.with_columns(device=pl.lit("Phone")), ids, "error", settings)
+        read_profiles(USERS.with_columns(plan=pl.lit("PAID")), settings)
+    none = "no {} has any of the values ['{}'] in the column '{}', which has '{}'"
+    assert none.format("event", "phone', 'desktop", "device", "Phone") in caplog.text
+    assert none.format("user", "paid", "plan", "PAID") in caplog.text
+    with pytest.raises(DataError, match=r"histories cannot be read so:\n  - timestamps are read in s .* of no year"):
+        read_histories(TABLE.with_columns(pl.col("timestamp") + 10**15), ids, "error", settings)
+
+
 def test_types_are_named_by_their_value_too():
     settings = EventSettings(event="kind", targets=[2], context=[1.0])
     table = TABLE.with_columns(kind=pl.Series([1.0, 2.0, None, 2.0, 2.0, 1.0, 2.0, 7.0]))

@@ -6,6 +6,7 @@ each. Letters: N events, V places of histories, B histories, C inputs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from diffgrm.data.ragged import Ragged
 from diffgrm.data.times import A_DAY, FIRST, LAST
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, bullet_list
+
+logger = logging.getLogger(__name__)
 
 LONGEST = 33  # powers of two up to some 270 years, in seconds
 EDGES = np.unique(np.ceil(2.0 ** (np.arange(2 * LONGEST) / 2)).astype(np.int64) - 1)  # the least seconds of each bucket
@@ -147,13 +150,8 @@ def check_inputs(rows: Ragged, table: Rows) -> None:
         DataError: with every input that is the same for all events.
     """
     settings, times = rows.marks.settings, rows.marks.times
-    problems = []
-    if times is not None and not all(block.min() >= FIRST and block.max() <= LAST for block in _blocks(times)):
-        problems.append(
-            f"timestamps are read in {settings.time_unit} (events.time_unit), and some are of no year from 1 to 9999; name "
-            "their unit: s, ms, us, ns or day"
-        )
-    elif times is not None:
+    problems = _of_no_year(times, settings)
+    if times is not None and not problems:
         problems += _unlike_clock(times, settings)
         gaps = {"gap", "recency"} & set(settings.time_inputs)
         if gaps and len(_all_of(map(bucket, _gaps(rows)))) == 1:
@@ -161,13 +159,41 @@ def check_inputs(rows: Ragged, table: Rows) -> None:
                 f"events.time_inputs names {' and '.join(sorted(gaps))}, but all gaps between events are alike: the "
                 "timestamps tell the order only; leave it out"
             )
+    if problems := [*problems, *_unnamed(rows, table)]:
+        raise DataError("networks cannot be told so of events:\n" + bullet_list(problems))
+
+
+def check_asked(rows: Ragged, table: Rows) -> None:
+    """Make sure that what a model is asked with has times; warnings tell values that are not named, also if none is.
+
+    Arguments as of :func:`check_inputs`.
+
+    Raises:
+        DataError: times of no year.
+    """
+    if problems := _of_no_year(rows.marks.times, rows.marks.settings):
+        raise DataError("the histories cannot be read so:\n" + bullet_list(problems))
+    for problem in _unnamed(rows, table):
+        logger.warning("Of the histories, %s", problem)
+
+
+def _of_no_year(times: np.ndarray | None, settings: EventSettings) -> list[str]:
+    if times is None or all(block.min() >= FIRST and block.max() <= LAST for block in _blocks(times)):
+        return []
+    return [
+        f"timestamps are read in {settings.time_unit} (events.time_unit), and some are of no year from 1 to 9999; name "
+        "their unit: s, ms, us, ns or day"
+    ]
+
+
+def _unnamed(rows: Ragged, table: Rows) -> list[str]:
+    """Columns of categories of which no value is named; a warning tells values of others that are not."""
+    problems, settings = [], rows.marks.settings
     for column, (name, named) in zip(rows.marks.values, settings.event_columns.items(), strict=True):
         if not all(block.all() for block in _blocks(column)):
             there = pl.concat([spelled_values(block[name]).unique() for block in table.blocks([name])])
-            problem = unnamed_problem(there, "events.event_columns", named, "event")
-            problems += [] if problem is None else [problem]
-    if problems:
-        raise DataError("networks cannot be told so of events:\n" + bullet_list(problems))
+            problems.append(unnamed_problem(there, "events.event_columns", named, "event"))
+    return [problem for problem in problems if problem is not None]
 
 
 def _unlike_clock(times: np.ndarray, settings: EventSettings) -> list[str]:

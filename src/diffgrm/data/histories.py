@@ -15,6 +15,7 @@ from diffgrm.data.asking import is_number, seconds_of
 from diffgrm.data.blocks import open_rows
 from diffgrm.data.categories import value_numbers
 from diffgrm.data.coding import Events
+from diffgrm.data.context import check_asked
 from diffgrm.data.dataset import InteractionDataset, Ragged
 from diffgrm.data.events import read_events
 from diffgrm.data.frames import is_frame, is_list
@@ -240,6 +241,7 @@ def _from_table(source: Any, items: IdMap, on_empty: str, settings: EventSetting
         rows = open_rows(source)
         chosen = settings.of_histories(tuple(rows.header.columns))
         events = read_events(rows, items, unknown="keep", settings=chosen)
+        check_asked(events.rows, rows)
         if events.report is not None and events.report.dropped:
             logger.warning("Of the histories, %s", events.report)
     if events.catalogue is not items:

@@ -70,7 +70,7 @@ def user_table(source: Any, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def read_profiles(source: Any, settings: EventSettings) -> Profiles:
-    """Profiles as somebody gives them.
+    """Profiles as somebody gives them; warnings tell values of a table that are not named.
 
     Args:
         source: a table of users (path or frame) with the columns of ``events.user_columns``; or a mapping from users to
@@ -85,7 +85,10 @@ def read_profiles(source: Any, settings: EventSettings) -> Profiles:
             "profiles were given, but the model is told of no columns of users (events.user_columns); leave them out"
         )
     if not isinstance(source, Mapping):
-        return numbered(user_table(source, tuple(named)), settings)
+        table = user_table(source, tuple(named))
+        for problem in _unnamed(table, settings):
+            logger.warning("Of the %s, %s", WHAT, problem)
+        return numbered(table, settings)
     if strange := [user for user, row in source.items() if not isinstance(row, Mapping)]:
         raise DataError(
             f"profiles: expected a mapping from columns to values for every user, not so for {first_few(strange)}"
@@ -109,6 +112,13 @@ def profile_table(users: pl.Series, numbers: np.ndarray, settings: EventSettings
     """Profiles as a table that :func:`read_profiles` reads; values are null where they are none of those named."""
     columns = [named_values(of, *named) for of, named in zip(numbers.T, settings.user_columns.items(), strict=True)]
     return pl.DataFrame([users.alias(Columns.USER), *columns])
+
+
+def _unnamed(table: pl.DataFrame, settings: EventSettings) -> list[str]:
+    """Columns of which no value is named; a warning tells values of others that are not."""
+    named = settings.user_columns.items()
+    told = [unnamed_problem(table[name], "events.user_columns", values, "user") for name, values in named]
+    return [problem for problem in told if problem is not None]
 
 
 def profiles_for(users: IdMap, source: Any, settings: EventSettings) -> np.ndarray | None:
@@ -138,8 +148,6 @@ def profiles_for(users: IdMap, source: Any, settings: EventSettings) -> np.ndarr
         )
     if not known.all():
         logger.warning("%d of %d users are not in the %s; nothing is known of them", (~known).sum(), len(known), WHAT)
-    named = settings.user_columns.items()
-    told = [unnamed_problem(table[name], "events.user_columns", values, "user") for name, values in named]
-    if problems := [problem for problem in told if problem is not None]:
+    if problems := _unnamed(table, settings):
         raise DataError("networks cannot be told so of users:\n" + bullet_list(problems))
     return found.of(users.series)
