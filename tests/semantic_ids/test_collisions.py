@@ -156,3 +156,15 @@ def test_thousands_of_copies_are_dealt_the_nearest_free_codes():
     repaired = reassign(tokenizer, vectors, codes)
     assert len(np.unique(repaired.codes, axis=0)) == 3000
     assert repaired.moved.sum() == 3000 - len(np.unique(codes, axis=0))
+
+
+@pytest.mark.parametrize(("n", "size", "items", "more"), [(3, 4, 50, 1), (2, 8, 30, 3), (4, 4, 200, 20), (2, 16, 250, 3)])
+def test_items_come_into_a_code_space_that_one_list_holds(n, size, items, more):
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(items, 16)).astype(np.float32)
+    vectors[items // 3 :] = vectors[0] + generator.normal(size=(items - items // 3, 16)) * 1e-3  # mostly one crowd
+    tokenizer = OPQTokenizer(n, size).fit(of(vectors))
+    there = reassign(tokenizer, vectors, tokenizer.encode(vectors)).codes
+    new = vectors[:1] + generator.normal(size=(more, 16)).astype(np.float32)
+    found = collisions.place(tokenizer, new, tokenizer.encode(new), there)
+    assert len(np.unique(np.concatenate([there, found]), axis=0)) == items + more

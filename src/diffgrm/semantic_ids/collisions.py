@@ -136,7 +136,8 @@ def _settled(
             codes[items[goes]] = candidates[goes, chosen[goes]]
             taken = _with(taken, keys(codes[items[goes]]))
             if not first_round and length >= longest:
-                found.append(np.flatnonzero(~placed & np.isinf(costs[:, 0])))
+                far = np.flatnonzero(~placed & np.isinf(costs[:, 0]))  # of whom no code of the list is free
+                found += [far] if len(far) else []
             crowds += [(items[crowd], homes) for crowd in found]
             left.append(np.setdiff1d(items[~placed], np.concatenate([items[crowd] for crowd in found] or [items[:0]])))
         waiting, homes = np.concatenate(left), None
