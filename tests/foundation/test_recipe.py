@@ -235,7 +235,8 @@ def test_changed_settings_that_do_nothing_beside_the_others_are_refused_before_f
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in PARTS for name in names(kind)])
 def test_what_is_idle_beside_what_is_said_of_settings_that_a_part_has(kind, name):
-    named = {setting for key, other, _ in constant(kind, name, "only_with", ()) for setting in (key, other)}
+    rules = [*constant(kind, name, "only_with", ()), *constant(kind, name, "not_with", ())]
+    named = {setting for key, other, _ in rules for setting in (key, other)}
     assert named <= set(settings(kind, name))
 
 
@@ -243,6 +244,32 @@ def test_what_is_idle_beside_what_is_said_of_settings_that_a_part_has(kind, name
 def test_no_recipe_of_ours_has_settings_that_do_nothing(name):
     recipe = Recipe.preset(name) if name in preset_names() else Recipe(recommender=name)
     assert recipe.refuse_idle() is None
+
+
+SWITCHED_OFF = {
+    "rpg": (["decoding.edges=null", "decoding.rounds=2"], "decoding.rounds = 2 does nothing with decoding.edges = null"),
+    "epic": (
+        ["decoding={name: item_posterior, gate: 0, clip: 3}"],
+        "decoding.clip = 3.0 does nothing with decoding.gate = 0.0",
+    ),
+    "paper-beauty": (["decoding.order=fixed", "decoding.merge=sum_paths"], "decoding.merge = sum_paths does nothing with"),
+    "maskgr": (["tokenizer={name: opq, rotate: false, iterations: 9}"], "tokenizer.iterations = 9 does nothing with"),
+    "llada-rec": (
+        ["noising={name: random, draw: fixed_p, p: 0.3, all_masked: 1}"],
+        "noising.p = 0.3 does nothing with noising.all_masked = 1",
+    ),
+    "mdgr": (
+        ["training.validation_decoding={beam: 16, group: even, after: 3}"],
+        "training.validation_decoding.after = 3 does nothing with training.validation_decoding.group = even",
+    ),
+}
+
+
+@pytest.mark.parametrize("preset", SWITCHED_OFF)
+def test_what_another_setting_switches_off_is_refused(preset):
+    overrides, message = SWITCHED_OFF[preset]
+    with pytest.raises(RecipeError, match=message):
+        Recipe.preset(preset).override(overrides).refuse_idle()
 
 
 def test_validation_decoding_is_checked_like_decoding():

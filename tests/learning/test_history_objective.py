@@ -263,7 +263,10 @@ def test_the_loss_by_closeness_is_the_sum_by_hand(network):
 
 JOINT = ["objective.stream=joint", "objective.history_noise=uniform_t"]
 REFUSED = {
-    "stream": (["objective.history_weight=0", "objective.stream=joint"], "objective.stream = joint does nothing with"),
+    "joint phase": (
+        ["objective.history_weight=0", "objective.stream=joint", "objective.last_phase=0.2"],
+        "objective.last_phase = 0.2 does nothing with objective.history_weight = 0",
+    ),
     "noise": (
         ["objective.history_weight=0", "objective.history_noise=uniform_t"],
         "objective.history_noise = uniform_t does nothing with objective.history_weight = 0",

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import diffgrm
 from diffgrm import PopularityRecommender
 from diffgrm.foundation import manifest, model_folder
-from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.schema import ModelFolderError, RecipeError
 from diffgrm.recommenders.sids import Identifiers
 from helpers.folders import full_disk
 
@@ -237,6 +237,21 @@ def test_another_decoder_can_be_chosen_after_fit(saved):
     for name in ("one_pass", "any_order_beam"):
         model = diffgrm.load(saved).override([f"decoding.name={name}"])
         assert model.recommend(HISTORY, k=3).height == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["decoding.steps=9"], "steps"),
+        (["decoding.group=planned", "decoding.sizes=[1,1]"], "sizes"),
+        (["decoding.finish=items", "decoding.constrained=false"], "constrained"),
+    ],
+)
+def test_a_decoder_that_cannot_work_is_refused_before_it_is_kept(saved, overrides, message):
+    model = diffgrm.load(saved)
+    with pytest.raises(RecipeError, match=message):
+        model.override(overrides)
+    assert model.recipe.decoding.options["steps"] is None and model.recommend(HISTORY, k=3).height == 3
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".git", "other"])

@@ -144,9 +144,13 @@ class Recipe(BaseModel):
                 problems += idle(section, value.only_with, value.model_dump(), known, said)
             elif isinstance(value, Part):
                 for path, part in value.with_paths(section):
-                    rules = registry.constant(part.kind, part.name, "only_with", ())
                     meant = said if part is value and said.get("name") == part.name else {}
-                    problems += idle(path, rules, part.options, part.usual, meant)
+                    problems += _idle_of_part(path, part, meant)
+        if "training" in self.sections and "decoding" in self.sections:
+            said = defaults_of(self.recommender).get("training", {}).get("validation_decoding", {})
+            decoder = self.validation_decoder
+            known = {**self.decoding.options, **(said if isinstance(said, Mapping) else {})}
+            problems += _idle_of_part("training.validation_decoding", decoder, known)
         return problems
 
     @property
@@ -267,6 +271,12 @@ class Recipe(BaseModel):
                     yield SettingRow(f"{name}.{key}", type_name, getattr(value, key), inner.description or "")
             else:
                 yield SettingRow(name, readable_type(field.annotation), value, field.description or "")
+
+
+def _idle_of_part(path: str, part: Part, meant: Mapping[str, Any]) -> list[str]:
+    """What is wrong with settings of a part that do nothing beside its others; ``meant``: those of its recommender."""
+    rules, not_with = (registry.constant(part.kind, part.name, name, ()) for name in ("only_with", "not_with"))
+    return idle(path, rules, part.options, part.usual, meant, not_with=not_with)
 
 
 def read_sections(path: str | Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-OnlyWith = tuple[tuple[str, str, tuple[str | bool | None, ...]], ...]  # a setting, another one, and the values of that
+OnlyWith = tuple[tuple[str, str, tuple[str | bool | float | None, ...]], ...]  # a setting, another one, and values of that
 
 
 class Columns:
@@ -137,21 +137,32 @@ def ordinary(value: Any) -> Any:
     return value
 
 
-def idle(path: str, rules: OnlyWith, values: Mapping[str, Any], *usual: Mapping[str, Any]) -> list[str]:
+def idle(
+    path: str, rules: OnlyWith, values: Mapping[str, Any], *usual: Mapping[str, Any], not_with: OnlyWith = ()
+) -> list[str]:
     """Settings that have been changed and do nothing beside the others, a line each.
 
     >>> idle("noising", (("p", "draw", ("fixed_p",)),), {"p": 0.3, "draw": "k_of_n"}, {"p": 0.5})
     ['noising.p = 0.3 does nothing with noising.draw = k_of_n; leave it out, or set noising.draw to fixed_p']
+    >>> idle("decoding", (), {"rounds": 2, "edges": None}, {"rounds": 3}, not_with=(("rounds", "edges", (None,)),))
+    ['decoding.rounds = 2 does nothing with decoding.edges = null; leave it out, or set decoding.edges to something else']
 
     Args:
         path: where the settings stand in the recipe.
+        rules: settings that do something with some values of another one only; ``not_with``: with all but some.
         usual: what they are where nothing is said.
     """
+    changed = {key for key in values if all(values[key] != known[key] for known in usual if key in known)}
     return [
         f"{path}.{key} = {values[key]} does nothing with {path}.{other} = {values[other]}; leave it out, or set "
         f"{path}.{other} to {' or '.join('null' if value is None else str(value) for value in wanted)}"
         for key, other, wanted in rules
-        if values[other] not in wanted and all(values[key] != known[key] for known in usual if key in known)
+        if values[other] not in wanted and key in changed
+    ] + [
+        f"{path}.{key} = {values[key]} does nothing with {path}.{other} = "
+        f"{'null' if values[other] is None else values[other]}; leave it out, or set {path}.{other} to something else"
+        for key, other, switching_off in not_with
+        if values[other] in switching_off and key in changed
     ]
 
 

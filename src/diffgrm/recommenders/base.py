@@ -180,8 +180,10 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
             RecipeError: see :meth:`override`.
         """
         changed = copy.copy(self)
-        changed.recipe, changed._ruled = self.recipe.override(after_fit(overrides)), None
-        if idle := [problem for problem in changed.recipe.idle_settings() if problem not in self.recipe.idle_settings()]:
+        overrides = after_fit(overrides)
+        changed.recipe, changed._ruled = self.recipe.override(overrides), None
+        said = tuple(override.partition("=")[0] + end for override in overrides for end in (" ", "."))
+        if idle := [problem for problem in changed.recipe.idle_settings() if problem.startswith(said)]:
             raise RecipeError("the overrides have problems:\n" + bullet_list(idle))
         changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
         changed._recipe_changed()

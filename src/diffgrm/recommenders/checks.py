@@ -171,17 +171,26 @@ def check_all_taught(recipe: Recipe) -> None:
         )
     _check_scorers(recipe)
     _check_alignment(recipe)
+    check_retrieval(recipe)
+    if ScoresItems in taught and "decoding" in recipe.sections and "item_scoring" not in recipe.sections:
+        raise RecipeError(
+            f"the objective {objective!r} teaches item scores, which the recommender {who!r} does not rank by; choose "
+            "recommender=hybrid, or an objective over digits only (diffusion, left_to_right)"
+        )
+
+
+def check_retrieval(recipe: Recipe) -> None:
+    """Refuse settings of how items are looked up where they are not.
+
+    Raises:
+        RecipeError: with the way out.
+    """
     looks_up = "decoding" not in recipe.sections or registry.constant("decoding", recipe.decoding.name, "looks_up", False)
     usual = RetrievalSettings()  # type: ignore[call-arg]
     if "retrieval" in recipe.sections and recipe.retrieval != usual and not looks_up:
         raise RecipeError(
             f"retrieval is for lists that item scores propose, but decoding {recipe.decoding.name!r} finds items in its "
             "own way; leave retrieval out, or choose decoding.name=item_proposals"
-        )
-    if ScoresItems in taught and "decoding" in recipe.sections and "item_scoring" not in recipe.sections:
-        raise RecipeError(
-            f"the objective {objective!r} teaches item scores, which the recommender {who!r} does not rank by; choose "
-            "recommender=hybrid, or an objective over digits only (diffusion, left_to_right)"
         )
 
 

@@ -17,7 +17,7 @@ from diffgrm.ranking.item_index import KeptIndex
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ranker import Ranker
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.checks import check_recipe
+from diffgrm.recommenders.checks import check_recipe, check_retrieval
 from diffgrm.recommenders.parts import LearntPart, Parts, part_of
 from diffgrm.recommenders.rankers import Tables, first_stage, item_features
 from diffgrm.recommenders.scorers import ItemScorers
@@ -179,7 +179,10 @@ class GenerativeRecommender(Recommender):
     def _recipe_changed(self) -> None:
         """The tables of the catalogue stay."""
         check_recipe(self.recipe)
+        check_retrieval(self.recipe)
         before, decoder = self._ranker, self._decoder()
+        if self._catalogue is not None:
+            decoder.check(self.semantic_ids.n_digits, len(self.items))
         self._forget()
         if before is not None:
             tables = Tables(self.recipe, self.ingredients, self.catalogue.recommendable, before.catalogue)

@@ -16,6 +16,7 @@ class RandomNoising(NoisingSchedule):
     """Each view hides digits drawn without regard to the other views."""
 
     only_with: ClassVar[OnlyWith] = (("p", "draw", ("fixed_p",)), ("all_masked", "draw", ("k_of_n", "fixed_p")))
+    not_with: ClassVar[OnlyWith] = (("p", "all_masked", (1,)),)
 
     def __init__(
         self,

@@ -114,14 +114,15 @@ class HistoryDiffusionObjective(DiffusionObjective):
         """See :meth:`DigitObjective.problems`."""
         problems = super().problems(part, recipe)
         options, usual = part.options, as_part(part.kind, part.name).options
+        joint = options["stream"] == "joint"
         if not options["history_weight"]:
             problems += [
                 f"objective.{key} = {options[key]} does nothing with objective.history_weight = 0, by which histories are "
                 "neither hidden nor learnt; leave it out, or raise the weight"
-                for key in ("stream", "history_noise", "last_phase", "context_decay")
+                for key in (("last_phase",) if joint else ("last_phase", "context_decay", "history_noise"))
                 if options[key] != usual[key]
             ]
-        elif options["stream"] == "joint" and recipe.noising != Recipe(recommender=recipe.recommender).noising:
+        if joint and recipe.noising != Recipe(recommender=recipe.recommender).noising:
             problems.append(
                 f"noising.name = {recipe.noising.name} does nothing with objective.stream = joint, where "
                 "objective.history_noise says what is hidden of history and target; leave the section noising out, or set "

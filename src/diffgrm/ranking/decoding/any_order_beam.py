@@ -46,6 +46,7 @@ class AnyOrderBeam(Decoder):
         ("sizes", "group", ("planned",)),
         ("single", "group", ("warm_up",)),
         ("after", "group", ("warm_up",)),
+        ("merge", "order", ("confidence",)),
     )
 
     def __init__(

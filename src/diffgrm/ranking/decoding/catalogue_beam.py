@@ -1,8 +1,9 @@
 """Any-order beam search that takes the catalogue for part of the model.
 
 The network spreads its belief over all codes of a digit, though most lead to no item once others are known. Here every
-digit's probabilities are taken over the codes that still lead to an item the user may get, so an item's score is its
-probability among items, and what is left of a partial SID that fits one item only is certain. Three things follow:
+digit's probabilities are taken over the codes that still lead to an item the user may get, so an item's score is the
+probability of its best order of digits among items, and what is left of a partial SID that fits one item only is certain.
+Three things follow:
 
 - such a partial SID is finished without asking the network again; in most catalogues two or three digits are enough;
 - scores are worth comparing early: as soon as k items are found, beams that stand below the k-th are dropped, since a

@@ -2,7 +2,7 @@
 
 Two items are as alike as the mean over digits of (1 + cosine of their learnt code vectors) / 2, and each has an edge to the
 items most like it, itself included. The search begins at some items that the user's seed draws; in every round the items
-that the best of them have edges to are scored by the mean of their digits' log-probabilities, all masked, and the best are
+that the best of them have edges to are scored by the sum of their digits' log-probabilities, all masked, and the best are
 kept. With an edge between any two items one round finds what ``one_pass`` finds.
 
 Items that share a semantic ID are one node. Letters: B users, W items kept, E edges of each, D nodes, n digits, K codes.
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from diffgrm.foundation.schema import OnlyWith
 from diffgrm.networks.contracts import Denoises, GivesCodeTables
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids, mixed
@@ -39,6 +40,7 @@ class ItemGraph(Decoder):
     with the square of its size, and anew when code vectors or what may be recommended change.
     """
 
+    not_with: ClassVar[OnlyWith] = (("rounds", "edges", (None,)), ("beam", "edges", (None,)))
     needs: ClassVar[tuple[type, ...]] = (Denoises, GivesCodeTables)
     uses_code_tables: ClassVar[bool] = True
 

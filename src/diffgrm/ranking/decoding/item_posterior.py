@@ -37,6 +37,7 @@ class ItemPosterior(AnyOrderBeam):
     """
 
     only_with: ClassVar[OnlyWith] = ()
+    not_with: ClassVar[OnlyWith] = (("clip", "gate", (0,)), ("temperature", "gate", (0,)), ("items", "gate", (0,)))
     uses_item_scores: ClassVar[bool] = True
     needs: ClassVar[tuple[type, ...]] = (Denoises, ScoresItems)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import faiss
 import numpy as np
 from pydantic import Field
 
-from diffgrm.foundation.schema import TokenizerError
+from diffgrm.foundation.schema import OnlyWith, TokenizerError
 from diffgrm.semantic_ids.embeddings.base import normalise
 from diffgrm.semantic_ids.tokenizers.base import (
     NDigits,
@@ -34,6 +34,7 @@ class OPQTokenizer(Tokenizer):
     from at most 256 of those a code, which faiss draws.
     """
 
+    only_with: ClassVar[OnlyWith] = (("iterations", "rotate", (True,)),)
     costs_add = True
 
     def __init__(
