@@ -198,7 +198,7 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> tuple[pl.DataFrame, np.
     """
     rows = read_items(source)
     ids = spelled(rows[Columns.ITEM], item_table.schema[Columns.ITEM])
-    problems, strange = _strange_columns(rows.columns, item_table.columns)
+    problems, passed_over = _strange_columns(rows.columns, item_table.columns)
     if ids.null_count():
         strange = first_few(repr(i) for i in rows[Columns.ITEM].filter(ids.is_null()))
         problems.append(
@@ -216,10 +216,10 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> tuple[pl.DataFrame, np.
             problems.append(_misfit(column, kind))
     if problems:
         raise DataError("the new items do not go with the item table:\n" + bullet_list(problems))
-    if strange:
+    if passed_over:
         logger.warning(
             "columns of the new items that the model's item table does not have are passed over: %s; it has %s",
-            first_few(map(repr, strange)),
+            first_few(map(repr, passed_over)),
             first_few(item_table.columns, SHOWN),
         )
     given = id_order(ids)
