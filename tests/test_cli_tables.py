@@ -208,6 +208,9 @@ def test_accuracy_by_segments_of_users(run, model, tmp_path):
     assert {"novelty@10", "diversity@10"} <= set(written["metrics"])
     code, _, err = run(*ask, "--segments", "country")
     assert code == 2 and "--segments is written FILE:COLUMN, such as users.parquet:country; found 'country'" in err
+    twice = [option for file in ("u.csv", "other.csv") for option in ("--segments", f"{tmp_path / file}:country")]
+    code, _, err = run(*ask, *twice)
+    assert code == 2 and "segments by the column 'country' are asked for twice" in err
 
 
 def test_parse_trouble_is_told_with_its_line(run, model, tmp_path):

@@ -362,11 +362,9 @@ def test_items_that_were_met_but_do_not_count_as_seen_may_be_pinned():
     ranking = Ranking(range(8, 0, -1))
     items, _ = rank_by_rules(ranking, Query(histories, 2), ruled({"pins": {1: "i7", 2: "i1"}}), 8, True)
     assert items.tolist() == [[7, 0]]
-    table = pl.DataFrame(
-        {"item_id": range(20), "kind": ["x"] * 9 + ["y"] + ["x"] * 10}
-    )  # i9 is further down than is looked
+    table = pl.DataFrame({"item_id": range(20), "kind": ["x"] * 9 + ["y"] + ["x"] * 10})
     bound = ItemRules.of(read_rules({"caps": {"kind": 1}}), IdMap(table["item_id"]), table, None)
-    viewed = Query(replace(histories, values=np.array([9, 0])), 2)
+    viewed = Query(replace(histories, values=np.array([9, 0])), 2)  # 9 is not among those that are looked at first
     assert rank_by_rules(Ranking(range(20, 0, -1)), viewed, bound, 20, True)[0].tolist() == [[1, 9]]
 
 
