@@ -80,6 +80,8 @@ def test_what_cannot_be_done_is_told(run, tables, tmp_path):
     assert code == 2 and "there is no model folder" in errors
     code, _, errors = run("documents", "search", tmp_path / "nowhere")
     assert code == 2 and "give either --query TEXT" in errors
+    code, _, errors = run("documents", "search", tmp_path / "nowhere", "--query", "x", "--column", "text=words")
+    assert code == 2 and "--column would do nothing, since with --query no table is read; leave it out" in errors
     out = ["--out", tmp_path / "model"]
     code, _, errors = run("documents", "fit", *documents, *judged, *out, "--split", "validation", "--quiet")
     assert code == 2 and "no query has split = 'validation'; the query table has test, train" in errors

@@ -183,6 +183,37 @@ def test_users_without_a_known_item_are_left_out_of_lists_or_refused(run, model,
     assert code == 2 and "--on-empty is for users of --interactions" in err
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "why"),
+    [
+        (("recommend", "m", "--history", "1"), ("--user", "u"), "with --history no table is read"),
+        (("recommend", "m", "--history", "1"), ("--time-format", "%d"), "with --history no table is read"),
+        (("recommend", "m", "--history", "1"), ("--column", "a=b"), "with --history no table is read"),
+        (("fit", "--dataset", "toy", "--out", "o"), ("--column", "a=b"), "--dataset toy is read as its publisher has it"),
+        (
+            ("evaluate", "MODEL", "--dataset", "toy"),
+            ("--time-format", "%d"),
+            "--dataset toy is read as its publisher has it",
+        ),
+        (("tokenize", "--items", "i.csv", "--out", "o.csv"), ("--time-format", "%d"), "no --interactions are given"),
+        (("tokenize", "--items", "i.csv", "--out", "o.csv"), ("--profiles", "p.csv"), "no --interactions are given"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run, request, command, options, why, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [request.getfixturevalue("model") if word == "MODEL" else word for word in command]
+    code, _, err = run(*command, *options)
+    assert code == 2 and f"{options[0]} would do nothing, since {why}; leave it out" in err
+    assert not (tmp_path / "o").exists() and not (tmp_path / "o.csv").exists()
+
+
+def test_all_idle_options_are_told_at_once(run):
+    code, _, err = run("recommend", "m", "--history", "1", "--column", "a=b", "--user", "u", "--user", "v")
+    assert (
+        code == 2 and "--user and --column would do nothing, since with --history no table is read; leave them out" in err
+    )
+
+
 def test_words_of_texts_are_counted_only_where_diversity_is_wanted(run, model, tmp_path, monkeypatch):
     events = [(user, i, i) for user in (0, 1) for i in (1, 2, 3, 4)]
     pl.DataFrame(events, ["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "e.csv")
@@ -208,6 +239,9 @@ def test_accuracy_by_segments_of_users(run, model, tmp_path):
     assert {"novelty@10", "diversity@10"} <= set(written["metrics"])
     code, _, err = run(*ask, "--segments", "country")
     assert code == 2 and "--segments is written FILE:COLUMN, such as users.parquet:country; found 'country'" in err
+    twice = [option for file in ("u.csv", "other.csv") for option in ("--segments", f"{tmp_path / file}:country")]
+    code, _, err = run(*ask, *twice)
+    assert code == 2 and "segments by the column 'country' are asked for twice" in err
 
 
 def test_parse_trouble_is_told_with_its_line(run, model, tmp_path):

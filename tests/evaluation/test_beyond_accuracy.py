@@ -72,6 +72,16 @@ def test_accuracy_by_a_column_of_the_users():
     assert list(both) == ["segment:country", "segment:age"] and set(both["segment:age"]) == {"3", "(unknown)"}
 
 
+def test_two_segments_of_one_name_are_refused():
+    elsewhere = USERS.with_columns(country=pl.Series(["x", "y", "z"]))
+    message = "segments by the column 'country' are asked for twice; leave one out, or rename its column"
+    with pytest.raises(DataError, match=message):
+        with_segment(with_segment(EVENTS, USERS, "country"), elsewhere, "country")
+    assert "segment:land" in with_segment(
+        with_segment(EVENTS, USERS, "country"), elsewhere.rename({"country": "land"}), "land"
+    )
+
+
 def test_whole_numbers_are_found_as_text_and_the_other_way_round():
     numbered = EVENTS.with_columns(user_id=pl.Series([1, 1, 2, 3]))
     users = pl.DataFrame({"user_id": ["1", "2", "3"], "kind": ["x", "y", "x"]})
@@ -84,6 +94,11 @@ def test_whole_numbers_are_found_as_text_and_the_other_way_round():
         (USERS, "contry", "expected column 'contry'; did you mean 'country'"),
         (pl.concat([USERS, USERS]), "country", "users stand more than once in the table of users: c, a, x"),
         (USERS.with_columns(user_id=pl.lit("z") + "_" + pl.col("user_id")), "age", "knows none of the users .* it has z_c"),
+        (
+            USERS.with_columns(pl.col("country").replace("JP", "(unknown)")),
+            "country",
+            r"'country' has the value '\(unknown\)', which is what users are called .* leave those cells empty",
+        ),
         (pl.DataFrame({"user_id": range(60), "n": range(60)}), "n", "'n' has 60 different values; expected at most 50"),
     ],
 )

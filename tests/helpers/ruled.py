@@ -19,12 +19,15 @@ def enumerated(rows, ranking, history, k, rules):
         ranking: ids of all items that the user may get and that meet the filter, best first.
     """
     rows = {row["item_id"]: row for row in rows}
-    wanted = {place: item for place, item in rules.get("pins", {}).items() if meets(rows[item], rules.get("where", {}))}
+
+    def may_be_pinned(item):
+        return meets(rows[item], rules.get("where", {})) and (item not in history or rules.get("pin_seen"))
+
     pins, last = {}, k + 1
-    for place, item in sorted(wanted.items())[:k][::-1]:  # from the end, each before those behind it
+    wanted = [(place, item) for place, item in sorted(rules.get("pins", {}).items()) if may_be_pinned(item)]
+    for place, item in wanted[:k][::-1]:  # from the end, each before those behind it
         last = min(place, last - 1)
-        if item not in history or rules.get("pin_seen"):
-            pins[last] = item
+        pins[last] = item
     rest = [item for item in ranking if item not in pins.values()]
     minimum = rules.get("minimum", {"count": 0})
 
@@ -33,7 +36,7 @@ def enumerated(rows, ranking, history, k, rules):
         return named or ("where" in minimum and meets(rows[item], minimum["where"]))
 
     caps, chosen = rules.get("caps", {}), list(pins.values())
-    needed = minimum["count"] - sum(map(of_set, chosen))
+    needed = min(minimum["count"] - sum(map(of_set, chosen)), k - len(chosen))
     held = []
     for item in rest:
         if len(held) < needed and of_set(item) and fits(rows, chosen + held, item, caps):

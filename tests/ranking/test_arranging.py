@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -12,11 +13,14 @@ import pytest
 from diffgrm import Rules, read_rules
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.ids import IdMap
+from diffgrm.data.marks import Marks
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError
 from diffgrm.ranking import item_rules
 from diffgrm.ranking.item_rules import ItemRules
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ruled import rank_by_rules
+from helpers.ruled import enumerated, meets
 
 FULL = {
     "where": {"stock": {"min": 3}, "category": {"in": ["Coffee", "Baking"]}},
@@ -202,10 +206,47 @@ def test_unknown_items_and_pins_that_cannot_be_are_told():
         "pins: i1 has more than one place; pin every item once"
     ]
     beside = ruled({"pins": {1: "i1", 9: "i2"}, "minimum": {"count": 3, "items": ["i4", "i5", "i6"]}})
-    assert problems_of(lambda: beside.check_k(3)) == [
+    assert problems_of(lambda: beside.check_k(3, None)) == [
         "minimum.count is 3, but the list has 3 places, of which pins of other items take 2; lower it, or raise k"
     ]
-    beside.check_k(5)
+    beside.check_k(5, None)
+    beside.check_k(3, ~np.isin(np.arange(8), [1, 2]))  # pins that nobody may get take no place
+
+
+def drawn_question(generator):
+    """Rules, a number of places and histories; most items have the same score as another one, or one near to it."""
+    shuffled = [f"i{item}" for item in generator.permutation(8)]
+    places = sorted(generator.choice(12, int(generator.integers(1, 5)), replace=False) + 1)
+    rules = {"pins": {int(place): shuffled[number] for number, place in enumerate(places)}}
+    if generator.random() < 0.3:
+        rules["pin_seen"] = True
+    if generator.random() < 0.5:
+        rules["where"] = {"brand": {"in": ["a", "b"]}} if generator.random() < 0.5 else {"stock": {"min": 2}}
+    if generator.random() < 0.4:
+        rules["minimum"] = {"count": 1, "items": [f"i{item}" for item in generator.choice(8, 3, replace=False)]}
+    histories = [generator.choice(8, int(generator.integers(0, 4)), replace=False).tolist() for _ in range(4)]
+    return rules, int(generator.integers(1, 7)), histories
+
+
+def test_lists_with_pins_are_those_by_the_book():
+    """Pins that are seen leave their place as those do that the filter takes, whoever else is asked for."""
+    generator, refused = np.random.default_rng(0), 0
+    rows = TABLE.select("item_id", "brand", "stock").to_dicts()
+    for _ in range(300):
+        rules, k, histories = drawn_question(generator)
+        allowed = [row["item_id"] for row in rows if meets(row, rules.get("where", {}))]
+        pins = [item for _, item in sorted(rules["pins"].items()) if item in allowed][:k]
+        taken = sum(item not in rules["minimum"]["items"] for item in pins) if "minimum" in rules else 0
+        if "minimum" in rules and k - taken < 1:
+            with pytest.raises(DataError, match=f"of which pins of other items take {taken};"):
+                listed(rules, k, histories)
+            refused += 1
+            continue
+        for history, found in zip(histories, listed(rules, k, histories)[0], strict=True):
+            names = {f"i{item}" for item in history}
+            expected = enumerated(rows, [item for item in allowed if item not in names], names, k, rules)
+            assert [f"i{item}" for item in found] == expected, (rules, k, history)
+    assert 5 < refused < 100
 
 
 def test_conditions_that_no_item_meets_are_told(caplog, monkeypatch):
@@ -244,7 +285,7 @@ class Ranking:
         scores = np.tile(self.scores, (len(query.histories), 1))
         if query.offsets is not None:
             scores += query.offsets
-        for row, history in enumerate(query.histories):
+        for row, history in enumerate(query.histories.seen()):
             scores[row, history] = -np.inf
         if query.candidates is not None:
             scores[:, ~query.candidates] = -np.inf
@@ -315,11 +356,24 @@ def test_pins_that_a_user_may_not_get_leave_their_place_to_the_ranking():
     assert listed({"pins": {5: "i1"}, "where": {"stock": {"max": 2}}}, 5)[0] == [[0, 2, 1]]
 
 
+def test_items_that_were_met_but_do_not_count_as_seen_may_be_pinned():
+    settings = EventSettings(event="action", targets=["buy"], context=["view"], seen=["buy"])
+    histories = replace(Ragged.from_lists([[7, 1]]), marks=Marks(settings, np.array([1, 0], dtype=np.int16)))
+    ranking = Ranking(range(8, 0, -1))
+    items, _ = rank_by_rules(ranking, Query(histories, 2), ruled({"pins": {1: "i7", 2: "i1"}}), 8, True)
+    assert items.tolist() == [[7, 0]]
+    table = pl.DataFrame({"item_id": range(20), "kind": ["x"] * 9 + ["y"] + ["x"] * 10})
+    bound = ItemRules.of(read_rules({"caps": {"kind": 1}}), IdMap(table["item_id"]), table, None)
+    viewed = Query(replace(histories, values=np.array([9, 0])), 2)  # 9 is not among those that are looked at first
+    assert rank_by_rules(Ranking(range(20, 0, -1)), viewed, bound, 20, True)[0].tolist() == [[1, 9]]
+
+
 def test_pins_behind_the_end_of_a_list_stand_at_its_end():
     assert listed({"pins": {99: "i7"}}, 3)[0] == [[0, 1, 7]]
     assert listed({"pins": {1: "i6", 3: "i5", 98: "i4", 99: "i7"}}, 4)[0] == [[6, 5, 4, 7]]
     assert listed({"pins": {2: "i6", 3: "i5", 99: "i7"}}, 2)[0] == [[6, 5]]  # as many as there are places
-    assert listed({"pins": {3: "i6", 99: "i7"}}, 3, [(), (7,)])[0] == [[0, 6, 7], [0, 6, 1]]
+    assert listed({"pins": {3: "i6", 99: "i7"}}, 3, [(), (7,)])[0] == [[0, 6, 7], [0, 1, 6]]
+    assert listed({"pins": {10: "i1", 12: "i7"}}, 1, [(1,)])[0] == listed({"pins": {12: "i7"}}, 1, [(1,)])[0] == [[7]]
     only = {"pins": {8: "i7", 9: "i1"}, "where": {"stock": {"max": 2}}}  # i7 is none of these
     assert listed(only, 3)[0] == [[0, 2, 1]]
 

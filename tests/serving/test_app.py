@@ -244,6 +244,9 @@ def test_the_catalogue_changes_for_the_token_holder_and_at_once(writer, folder):
     assert diffgrm.load(folder).facts["catalogue_version"] == 4
 
 
+TEA = {"item_id": "item 3", "text": "a tin of tea"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "pointers"),
     [
@@ -253,6 +256,13 @@ def test_the_catalogue_changes_for_the_token_holder_and_at_once(writer, folder):
         ("POST", "/items", {"items": [{"item_id": f"x{i}", "text": "t"} for i in range(6)]}, {"#/items"}),
         ("PUT", "/items", {"items": [{"item_id": "x", "text": "t"}], "semantic_ids": "keep"}, {"#/items/0/item_id"}),
         ("PUT", "/items", {"items": [{"item_id": "item 3", "text": "t"}]}, {"#/semantic_ids"}),
+        ("POST", "/items", {"items": [{"item_id": "x", "text": "t", "brnd": "Moka"}]}, {"#/items/0/brnd"}),
+        (
+            "PUT",
+            "/items",
+            {"items": [TEA, {"item_id": "item 4", "text": "t", "a/b": 1}], "semantic_ids": "keep"},
+            {"#/items/1/a~1b"},
+        ),
         ("POST", "/items/remove", {"item_ids": ["item 3", "x"]}, {"#/item_ids/1"}),
         ("POST", "/items/restore", {"item_ids": []}, {"#/item_ids"}),
     ],
@@ -401,7 +411,7 @@ def test_ids_that_are_whole_numbers(toy, tmp_path, tiny_recipe, limits):
         for nearly in (3.0, True, None):
             assert errors_of(client.post("/recommend", json={"histories": [[nearly]]}))
             assert errors_of(client.post("/items", json={"items": [{"item_id": nearly, "text": "x"}]}, headers=BEARER))
-        rows = [{"item_id": 600, "text": "new", "more": {}}, {"item_id": "601", "text": "new", "more": ["x"]}]
+        rows = [{"item_id": 600, "text": "new"}, {"item_id": "601", "text": "new"}]
         assert client.post("/items", json={"items": rows}, headers=BEARER).status_code == 201
         assert client.get("/items/600").json()["item_id"] == 600 and client.get("/items/601").json()["item_id"] == 601
         assert client.post("/items/remove", json={"item_ids": ["600", 601]}, headers=BEARER).status_code == 200

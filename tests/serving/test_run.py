@@ -54,6 +54,10 @@ def test_bounds_and_tokens_are_read(tmp_path):
         (["--interactions", "nowhere.parquet"], "nowhere.parquet"),
         (["--allow-host", "http://shop.example"], "without scheme and port"),
         (["--allow-host", "shop.example:8000"], "without scheme and port"),
+        (
+            ["--column", "a=b", "--time-format", "%d"],
+            "--column and --time-format would do nothing, since no --interactions",
+        ),
     ],
 )
 def test_the_command_refuses_what_cannot_be_served(saved, options, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -24,7 +25,8 @@ def with_segment(events: pl.DataFrame, users: Any, column: str) -> pl.DataFrame:
             there, are a segment of their own.
 
     Raises:
-        DataError: an unusable table, one that knows none of the users, or too many different values.
+        DataError: an unusable table, one that knows none of the users, too many different values, or a column of this name
+            that the events have already.
     """
     return joined(events, read_segment(users, column))
 
@@ -33,13 +35,28 @@ def read_segment(users: Any, column: str) -> pl.DataFrame:
     """A column of a table of users, by which they are parted.
 
     Raises:
-        DataError: an unusable table, or too many different values.
+        DataError: an unusable table, too many different values, or one that is called as what is missing.
     """
     table = user_table(users, [column]).rename({column: SEGMENT + column})
     values = table[SEGMENT + column].n_unique()
     if values > MOST:
         raise DataError(f"{column!r} has {values:,} different values; expected at most {MOST}: put them in bins first")
+    if (table[SEGMENT + column] == UNKNOWN).any():
+        raise DataError(
+            f"{column!r} has the value {UNKNOWN!r}, which is what users are called of whom nothing is known; leave those "
+            "cells empty, or write another word there"
+        )
     return table
+
+
+def check_names(columns: Sequence[str]) -> None:
+    """Make sure that segments can be told apart by the names of their columns.
+
+    Raises:
+        DataError: two of one name.
+    """
+    if twice := [name for number, name in enumerate(columns) if name in columns[:number]]:
+        raise DataError(f"segments by the column {twice[0]!r} are asked for twice; leave one out, or rename its column")
 
 
 def check_known(segment: pl.DataFrame, users: pl.Series) -> None:
@@ -63,8 +80,9 @@ def joined(events: pl.DataFrame, segment: pl.DataFrame) -> pl.DataFrame:
     """Held-out events with the segment of their users; see :func:`with_segment`.
 
     Raises:
-        DataError: it knows none of the users.
+        DataError: it knows none of the users, or the events have segments of this name already.
     """
+    check_names([name.removeprefix(SEGMENT) for name in (*events.columns, segment.columns[-1]) if name.startswith(SEGMENT)])
     check_known(segment, events[Columns.USER])
     key = events[Columns.USER].cast(pl.String)
     found = key.to_frame().join(segment, on=Columns.USER, how="left", maintain_order="left")[segment.columns[-1]]

@@ -93,24 +93,40 @@ class ItemRules:
             similarity=similarity if rules.diversity else None,
         )
 
-    def pins_of(self, k: int, candidates: np.ndarray | None = None) -> list[tuple[int, int]]:
-        """Places from 0 and items of the pins of a list of k, in order; those of later places stand at its end.
+    def placed(self, k: int, may: np.ndarray) -> np.ndarray:
+        """[U, k] the pin at each place of lists of k, -1 where there is none; pins of later places stand at the list's end.
 
         Args:
-            candidates: [I] bool, what may be recommended; None: all.
+            may: [U, P] bool, which pins each user may get.
         """
-        pins = [(place, pin) for place, pin in self.pins if candidates is None or candidates[pin]][:k]
-        return [(min(place, k - len(pins) + number), pin) for number, (place, pin) in enumerate(pins)]
+        number = may.cumsum(1) - 1  # among those that the user may get
+        may = may & (number < k)
+        wanted = np.array([place for place, _ in self.pins], dtype=np.int64)
+        places = np.minimum(wanted, k - may.sum(1, keepdims=True) + number)
+        found = np.full((len(may), k), -1, dtype=np.int64)
+        users, pins = np.nonzero(may)
+        found[users, places[users, pins]] = self.pinned[pins]
+        return found
 
-    def check_k(self, k: int) -> None:
+    @property
+    def pinned(self) -> np.ndarray:
+        """[P] the items of the pins, in order of their places."""
+        return np.array([item for _, item in self.pins], dtype=np.int64)
+
+    def check_k(self, k: int, candidates: np.ndarray | None) -> None:
         """Refuse lists that are too short for what is wanted of them.
 
+        Args:
+            candidates: [I] bool, what may be recommended, as of :class:`diffgrm.ranking.query.Query`.
+
         Raises:
-            DataError: of k items, fewer than ``minimum.count`` places are not taken by pins of other items.
+            DataError: of k items, fewer than ``minimum.count`` places are not taken by pins of other items, for a user who
+                has seen none of the pins.
         """
         if self.minimum is None or self.rules.minimum is None:
             return
-        others = sum(not self.minimum[pin] for _, pin in self.pins_of(k))
+        pins = self.pinned if candidates is None else self.pinned[candidates[self.pinned]]
+        others = int(np.count_nonzero(~self.minimum[pins[:k]]))
         if self.rules.minimum.count > k - others:
             taken = f", of which pins of other items take {others}" if others else ""
             raise unusable(

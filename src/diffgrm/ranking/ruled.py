@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from diffgrm.data.dataset import Ragged
 from diffgrm.ranking.arranging import Lists, Pool, arranged
 from diffgrm.ranking.item_rules import ItemRules
 from diffgrm.ranking.query import Query
@@ -40,7 +42,7 @@ def rank_by_rules(
     Raises:
         DataError: see :meth:`ItemRules.check_k`.
     """
-    rules.check_k(query.k)
+    rules.check_k(query.k, query.candidates)
     return _Search(rank, query, rules, n_items, takes_offsets).answer()
 
 
@@ -67,6 +69,11 @@ class _Search:
             progress = None if self.query.progress is None else _still_there(self.query.progress)
         return items, scores
 
+    @cached_property
+    def _seen(self) -> Ragged:
+        """Items that each user has seen, by types of events that count as seen."""
+        return self.query.histories.seen()
+
     @property
     def _allowed(self) -> int:
         """Items that may be recommended."""
@@ -88,14 +95,15 @@ class _Search:
 
     def _pins(self) -> np.ndarray:
         """[U, k] the item that each user gets at each place, -1 where none is pinned."""
-        histories, candidates = self.query.histories, self.query.candidates
-        found = np.full((len(histories), self.query.k), -1, dtype=np.int64)
-        user = np.repeat(np.arange(len(histories)), histories.lengths)
-        for place, pin in self.rules.pins_of(self.query.k, candidates):
-            found[:, place] = pin
-            if self.query.exclude_seen and not self.rules.rules.pin_seen:
-                found[user[histories.values == pin], place] = -1
-        return found
+        histories, candidates, pinned = self.query.histories, self.query.candidates, self.rules.pinned
+        may = np.ones((len(histories), len(pinned)), dtype=bool)
+        if candidates is not None:
+            may &= candidates[pinned]
+        if self.query.exclude_seen and not self.rules.rules.pin_seen:
+            user = np.repeat(np.arange(len(histories)), self._seen.lengths)
+            for number, pin in enumerate(pinned):
+                may[user[self._seen.values == pin], number] = False
+        return self.rules.placed(self.query.k, may)
 
     def _lists(self, rows: np.ndarray, size: int, pins: np.ndarray, progress: Callable[[int], None] | None) -> Lists:
         """Lists of some users from their best ``size`` items."""
@@ -148,7 +156,7 @@ class _Search:
         """Items that a list of a user may have at most, by any single cap."""
         may = np.ones(self.n_items, dtype=bool) if self.query.candidates is None else self.query.candidates.copy()
         if self.query.exclude_seen:
-            may[self.query.histories[row]] = False
+            may[self._seen[row]] = False
         may[pins[pins >= 0]] = True
         most = [self.query.k, int(np.count_nonzero(may))]
         for cap in self.rules.caps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ import polars as pl
 from diffgrm.data.ids import IdMap, id_order, known_positions, spelled, whole
 from diffgrm.data.tables import COUNT, RECOMMENDABLE, read_items
 from diffgrm.foundation import forks
-from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, bullet_list, first_few
+from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, bullet_list, first_few, nearest
 from diffgrm.foundation.storage import read_parquet, regular, write_parquet
+
+logger = logging.getLogger(__name__)
 
 ITEMS = "items.parquet"
 KINDS: dict[str, tuple[Any, ...]] = {
@@ -23,6 +26,7 @@ KINDS: dict[str, tuple[Any, ...]] = {
     COUNT: (pl.Int64, pl.Int32),
     RECOMMENDABLE: (pl.Boolean,),
 }
+SHOWN = 12  # columns of the item table that a message names
 MOST_ROWS = 16  # a byte; ids that count up, the same text for all, take a third of a byte a row
 
 
@@ -183,15 +187,18 @@ def _replaced(item_table: pl.DataFrame, positions: np.ndarray, rows: pl.DataFram
 def _rows_like(source: Any, item_table: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
     """Item rows with the columns of the item table, empty where they have none; ids as the catalogue spells them, in order.
 
+    Columns that the item table does not have are passed over, and a warning names them.
+
     Returns:
         N rows, and where each stood in the table [N].
 
     Raises:
-        DataError: unusable rows, ids that are not of the catalogue's kind, or values of another type.
+        DataError: unusable rows, ids that are not of the catalogue's kind, values of another type, or columns that are
+            misspelt.
     """
     rows = read_items(source)
     ids = spelled(rows[Columns.ITEM], item_table.schema[Columns.ITEM])
-    problems = []
+    problems, passed_over = _strange_columns(rows.columns, item_table.columns)
     if ids.null_count():
         strange = first_few(repr(i) for i in rows[Columns.ITEM].filter(ids.is_null()))
         problems.append(
@@ -209,8 +216,30 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> tuple[pl.DataFrame, np.
             problems.append(_misfit(column, kind))
     if problems:
         raise DataError("the new items do not go with the item table:\n" + bullet_list(problems))
+    if passed_over:
+        logger.warning(
+            "columns of the new items that the model's item table does not have are passed over: %s; it has %s",
+            first_few(map(repr, passed_over)),
+            first_few(item_table.columns, SHOWN),
+        )
     given = id_order(ids)
     return pl.DataFrame(columns).select(item_table.columns)[given], given
+
+
+def _strange_columns(given: list[str], known: list[str]) -> tuple[list[str], list[str]]:
+    """Columns that the item table does not have: what is wrong with those that are misspelt, and the others.
+
+    Misspelt is one that is spelt much like a column that the rows lack: passed over, it would leave that one empty.
+    """
+    lacking, problems, others = [name for name in known if name not in given], list[str](), list[str]()
+    for name in given:
+        if name in known:
+            continue
+        if hint := nearest(name, lacking):
+            problems.append(f"the item table has no column {name!r}{hint} rename it, or leave it out")
+        else:
+            others.append(name)
+    return problems, others
 
 
 def _exactly(column: pl.Series, kind: pl.DataType) -> pl.Series:

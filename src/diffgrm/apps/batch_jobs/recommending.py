@@ -161,9 +161,9 @@ def recommend_batch(
 def _check_lists(recommender: Recommender, k: int, filters: Mapping[str, list[Any]], wanted: Rules | None) -> None:
     """Make sure that lists of k items can be made, before a job begins; errors as of :meth:`Recommender.recommend`."""
     ruled = recommender.item_rules(wanted)
-    recommender.candidates(k, filters.get("only"), filters.get("without"), ruled)
+    candidates = recommender.candidates(k, filters.get("only"), filters.get("without"), ruled)
     if ruled is not None:
-        ruled.check_k(k)
+        ruled.check_k(k, candidates)
 
 
 def _kept_tables(job: JobFolder, filters: Mapping[str, list[Any]], people: pl.DataFrame | None) -> dict[str, Path | None]:

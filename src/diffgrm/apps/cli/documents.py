@@ -19,6 +19,7 @@ from diffgrm.apps.cli.shared import (
     RecipeFile,
     TrustCode,
     as_text,
+    check_idle,
     check_model_place,
     check_outputs,
     how_to_go_on,
@@ -111,6 +112,8 @@ def search(
 
     if (query is None) == (queries is None):
         raise DataError("give either --query TEXT (which may be repeated) or --queries FILE")
+    if query is not None:
+        check_idle("with --query no table is read", {"--column": column})
     check_outputs(out, read=(queries,))
     retriever = DocumentRetriever.load(model, trust_code=trust_code).variant(map(as_text, overrides or []))
     retriever.to(device, precision)

@@ -61,13 +61,14 @@ def evaluate(
     from diffgrm.evaluation import metrics as evaluation
     from diffgrm.evaluation.kinds import by_kind, with_kinds
     from diffgrm.evaluation.protocol import protocol, sentences
-    from diffgrm.evaluation.segments import check_known, joined, read_segment
+    from diffgrm.evaluation.segments import check_known, check_names, joined, read_segment
     from diffgrm.foundation.terminal import progress_bar, say
     from diffgrm.recommenders import load
     from diffgrm.recommenders.fitted_on import FittedOn
     from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 
     wanted = _wanted_segments(segments or [])
+    check_names([named for _, named in wanted])
     check_outputs(ranks, json_file, (".parquet",), read=(interactions, items, profiles, *(file for file, _ in wanted)))
     of_users = [read_segment(file, named) for file, named in wanted]
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)

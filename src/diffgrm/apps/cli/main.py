@@ -40,6 +40,7 @@ from diffgrm.apps.cli.shared import (
     TimeFormat,
     TrustCode,
     as_text,
+    check_idle,
     check_model_place,
     check_outputs,
     dataset_of,
@@ -174,6 +175,8 @@ def recommend(
         raise DataError("--profile is of the user of --history; with --interactions, give --profiles FILE")
     if on_empty is not None and history is not None:
         raise DataError("--on-empty is for users of --interactions; a --history that holds no known item is an error")
+    if history is not None:
+        check_idle("with --history no table is read", {"--user": user, "--column": column, "--time-format": time_format})
     check_outputs(out, read=(interactions, only, without, rules, profiles))
     recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
     histories: Any = {ONE_USER: history_of(history or [])}
@@ -229,6 +232,7 @@ def tokenize(
     if interactions is None and dataset is None:
         if items is None:
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
+        check_idle("no --interactions are given", {"--time-format": time_format, "--profiles": profiles})
         frame = load_frame(items, "item table")
         table = read_items(frame, renamings_for(frame, renamings(column)))
         given = id_order(table[Columns.ITEM])

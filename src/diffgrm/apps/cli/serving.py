@@ -19,6 +19,7 @@ from diffgrm.apps.cli.shared import (
     TimeFormat,
     TrustCode,
     as_text,
+    check_idle,
     events_of,
 )
 from diffgrm.foundation.schema import MissingExtraError
@@ -61,6 +62,8 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "diffgrm serve") from error
     ends.leave_to_others()
+    if interactions is None:
+        check_idle("no --interactions are given", {"--column": column, "--time-format": time_format})
     events = None if interactions is None else partial(events_of, interactions, column, time_format)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
     bounds, names = read_limits(limit or []), allow_host or []

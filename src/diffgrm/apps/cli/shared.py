@@ -141,6 +141,18 @@ def as_text(argument: str) -> str:
         raise DataError(f"the argument {argument!r} is not UTF-8; ids and settings are") from error
 
 
+def check_idle(why: str, options: Mapping[str, object]) -> None:
+    """Complain about options that would do nothing beside the other ones.
+
+    Args:
+        why: they would do nothing.
+        options: what was given for each, by its name; None or an empty list: nothing.
+    """
+    if idle := [name for name, given in options.items() if given is not None and given != []]:
+        them = "it" if len(idle) == 1 else "them"
+        raise DataError(f"{' and '.join(idle)} would do nothing, since {why}; leave {them} out")
+
+
 def check_outputs(
     table: Path | None,
     json_file: Path | None = None,
@@ -343,6 +355,8 @@ def dataset_of(
                 f"--profiles is for tables, and --dataset {name} is read as its publisher has it, with its own table of "
                 "users if it has one; give both tables with --interactions and --items"
             )
+        idle = {"--column": column, "--time-format": time_format}
+        check_idle(f"--dataset {name} is read as its publisher has it", idle)
         found = load_source(name, settings)
         if settings != PLAIN:
             say(f"{name}: {found.report}.")

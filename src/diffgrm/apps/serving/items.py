@@ -14,10 +14,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from diffgrm.apps.semantic_ids import semantic_ids_of
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.live import Snapshot
-from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, problem_responses
+from diffgrm.apps.serving.problems import BODY_ERRORS, MOST_ERRORS, Problem, pointer_of, problem_responses
 from diffgrm.apps.serving.server import Server
 from diffgrm.data.columns import frame_of
-from diffgrm.foundation.schema import Columns
+from diffgrm.foundation.schema import Columns, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,19 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
     there = server.live.current.saved.items.positions([row.item_id for row in body.items]) >= 0
     what = "is not in the catalogue" if known else "is in the catalogue already"
     wrong = {f"#/items/{number}/{Columns.ITEM}": what for number in np.flatnonzero(there != known).tolist()}
-    if wrong:
+    if wrong := wrong | _strange_columns(server.live.current.saved.item_table.columns, body):
         raise Problem(422, f"{len(wrong)} values of the rows cannot be used", wrong)
     return frame_of([row.model_dump() for row in body.items])
+
+
+def _strange_columns(known: list[str], body: m.NewItems) -> dict[str, str]:
+    """Pointer -> what is wrong with columns that the item table does not have; each where it stands first."""
+    first = {name: number for number, row in reversed(list(enumerate(body.items))) for name in row.model_extra or {}}
+    strange = [name for name in first if name not in known][:MOST_ERRORS]
+    return {
+        pointer_of(("body", "items", first[name], name)): f"there is no such column{did_you_mean(name, known)}"
+        for name in strange
+    }
 
 
 def _known(server: Server, body: m.ItemIds) -> list[Any]:

@@ -270,7 +270,7 @@ class ItemsAnswer(BaseModel):
 
 
 class ItemRow(BaseModel):
-    """A row of the item table; it may have other columns, which the embedding may read."""
+    """A row of the item table; it may have the other columns that the table has."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, Cell]

@@ -119,7 +119,7 @@ def describe_problems(app: FastAPI) -> None:
             ).response()
         body = request.scope["route"].body_field
         kind = None if body is None else body.field_info.annotation
-        fields = {_pointer(e["loc"]): _sentence(e, kind) for e in found[:MOST_ERRORS]}
+        fields = {pointer_of(e["loc"]): _sentence(e, kind) for e in found[:MOST_ERRORS]}
         more = f" and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
         detail = "; ".join(f"{pointer}: {what}" for pointer, what in fields.items()) + more
         return Problem(422, detail, fields).response()
@@ -166,10 +166,10 @@ def _allowed(app: FastAPI, request: Request) -> str:
     return ", ".join(method for method in METHODS if method in found or (method == "HEAD" and "GET" in found))
 
 
-def _pointer(location: Sequence[Any]) -> str:
+def pointer_of(location: Sequence[Any]) -> str:
     """``("body", "histories", 0)`` -> ``#/histories/0``; a parameter is its name.
 
-    >>> _pointer(("body", "histories", 0)), _pointer(("query", "limit"))
+    >>> pointer_of(("body", "histories", 0)), pointer_of(("query", "limit"))
     ('#/histories/0', 'limit')
     """
     place, *path = location
