@@ -195,10 +195,12 @@ def updates() -> Figure:
 
 
 def temporal() -> Figure:
-    """Methods after a cut in time of Beauty."""
-    found = list(rows("temporal/beauty").values())
-    figure, (axis,) = panels(6.0, height=0.7 + 0.27 * len(found))
-    by_value(axis, found, "Beauty after a cut in time: NDCG@10, filtered")
+    """Methods after a cut in time of Beauty and of MovieLens-1M."""
+    both = {"Beauty": "temporal/beauty", "MovieLens-1M": "temporal/movielens-1m"}
+    found = {name: list(rows(file).values()) for name, file in both.items()}
+    figure, axes = panels(4.5, 4.5, height=0.7 + 0.27 * max(map(len, found.values())))
+    for axis, (name, methods) in zip(axes, found.items(), strict=True):
+        by_value(axis, methods, f"{name}, last events: NDCG@10, filtered")
     return figure
 
 
