@@ -92,6 +92,9 @@ def test_export_writes_a_folder_that_recommends_the_same(run, saved, tmp_path):
     assert code == 2 and "holds files that are not an ONNX export" in error
     code, _, error = run("export", saved, "--out", out, "model.width=8")
     assert code == 2 and "can change after fit, not model.width=8" in error
+    for command in (["export", saved, "--out", out], ["recommend", saved, "--history", "item 3"]):
+        code, _, error = run(*command, "evaluation.ks=[1]")
+        assert code == 2 and "evaluation.ks=[1] does nothing where no list is measured" in error
 
 
 def test_tokenize_writes_digits_and_a_report(run, files, tables, tmp_path):

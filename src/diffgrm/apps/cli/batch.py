@@ -20,6 +20,7 @@ from diffgrm.apps.cli.shared import (
     TimeFormat,
     TrustCode,
     as_text,
+    of_lists,
     recipe_of,
     renamings,
 )
@@ -82,7 +83,7 @@ def recommend_batch(
             as_text(interactions),
             out,
             k,
-            overrides=list(map(as_text, overrides or [])),
+            overrides=of_lists(overrides),
             exclude_seen=not include_seen,
             only=only,
             without=without,

@@ -46,6 +46,7 @@ from diffgrm.apps.cli.shared import (
     dataset_of,
     events_for,
     how_to_go_on,
+    of_lists,
     recipe_files,
     recipe_of,
     renamings,
@@ -178,7 +179,7 @@ def recommend(
     if history is not None:
         check_idle("with --history no table is read", {"--user": user, "--column": column, "--time-format": time_format})
     check_outputs(out, read=(interactions, only, without, rules, profiles))
-    recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or [])).to(device, precision)
+    recommender = load(model, trust_code=trust_code).override(of_lists(overrides)).to(device, precision)
     histories: Any = {ONE_USER: history_of(history or [])}
     if interactions is not None:
         histories = events_for(interactions, recommender.items, user, column, time_format, recommender.recipe.events)
@@ -277,7 +278,7 @@ def explain(
     from diffgrm.recommenders import load
     from diffgrm.recommenders.capabilities import explaining
 
-    recommender = load(model, trust_code=trust_code).override(map(as_text, overrides or []))
+    recommender = load(model, trust_code=trust_code).override(of_lists(overrides))
     explains = explaining(recommender)
     told, asked = history_of(history), {"at": at, "profiles": {0: profile_of(profile)} if profile else None}
     show_explanation(explains.explain(told, k, exclude_seen=not include_seen, **asked), recommender.item_table)

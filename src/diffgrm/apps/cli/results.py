@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from diffgrm.apps.cli import ends
-from diffgrm.apps.cli.shared import Overrides, Quiet, TrustCode, as_text
+from diffgrm.apps.cli.shared import Overrides, Quiet, TrustCode, of_lists
 from diffgrm.foundation.schema import DiffGRMError, bullet_list
 
 
@@ -73,6 +73,6 @@ def export(
     from diffgrm.runtime_onnx.export import export_onnx
 
     model_folder.check_target(out, model_folder.EXPORT)
-    folder = export_onnx(load(model, trust_code=trust_code).override(map(as_text, overrides or [])), out)
+    folder = export_onnx(load(model, trust_code=trust_code).override(of_lists(overrides)), out)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     say(f"Written to {folder} as {to}, {size:.1f} MiB. In Python: diffgrm.load_onnx({str(folder)!r})")

@@ -18,9 +18,9 @@ from diffgrm.apps.cli.shared import (
     RulesFile,
     TimeFormat,
     TrustCode,
-    as_text,
     check_idle,
     events_of,
+    of_lists,
 )
 from diffgrm.foundation.schema import MissingExtraError
 
@@ -67,5 +67,5 @@ def serve(
     events = None if interactions is None else partial(events_of, interactions, column, time_format)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
     bounds, names = read_limits(limit or []), allow_host or []
-    settings = list(map(as_text, overrides or []))
+    settings = of_lists(overrides)
     run(model, settings, events, bounds, token, host, port, names, device, precision, trust_code, rules)

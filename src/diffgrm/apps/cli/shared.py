@@ -244,6 +244,21 @@ def how_to_go_on(run: Path) -> str:
     return "No model was saved, and there is no checkpoint yet to go on from."
 
 
+MEASURES = ("data.target=", "data.cold_targets=", "evaluation.")
+
+
+def of_lists(overrides: list[str] | None) -> list[str]:
+    """Overrides of a command that makes lists and measures none.
+
+    Raises:
+        RecipeError: some say how lists are measured, which would do nothing.
+    """
+    found = list(map(as_text, overrides or []))
+    if idle := [override for override in found if override.startswith(MEASURES)]:
+        raise RecipeError(f"{idle[0]} does nothing where no list is measured; leave it out (diffgrm evaluate takes it)")
+    return found
+
+
 def recipe_of(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe of a file (or one that ships with the package), with settings of the command line over it.
 
