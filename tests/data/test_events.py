@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import shutil
 import tempfile
@@ -393,11 +394,12 @@ def test_a_pattern_is_the_files_that_it_fits_in_order(tmp_path):
 def test_only_the_columns_that_are_needed_are_read(tmp_path):
     table = random_events().with_columns(other=pl.lit("x"))
     table[:200].write_parquet(tmp_path / "1.parquet")
-    table[200:].with_columns(other=pl.lit([1])).write_parquet(tmp_path / "2.parquet")  # a type that goes with no text
-    with pytest.raises(DataError, match="differ in the types of their columns"):
-        read_interactions(tmp_path)
-    read = InteractionDataset.from_tables(tmp_path, ITEMS)
-    assert read.event_table().equals(InteractionDataset.from_tables(table, ITEMS).event_table())
+    for value in ([1], datetime.date(2024, 1, 31)):  # of types that go with no text
+        table[200:].with_columns(other=pl.lit(value)).write_parquet(tmp_path / "2.parquet")
+        with pytest.raises(DataError, match="differ in the types of their columns"):
+            read_interactions(tmp_path)
+        read = InteractionDataset.from_tables(tmp_path, ITEMS)
+        assert read.event_table().equals(InteractionDataset.from_tables(table, ITEMS).event_table())
 
 
 def test_types_that_one_type_holds_are_that_type(tmp_path):

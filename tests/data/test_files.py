@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 from diffgrm import read_table
 from diffgrm.data import files
+from diffgrm.data.blocks import open_rows
 from diffgrm.data.tables import read_interactions, read_items
 from diffgrm.foundation.schema import DataError
 
@@ -147,6 +149,58 @@ def test_a_folder_of_parquet_parts_is_one_table(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is a folder without parquet files; name a file"):
         read_table(tmp_path / "empty")
+
+
+SECONDS = pl.Series([1_700_000_000])
+MOMENT = SECONDS.cast(pl.Datetime)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [MOMENT, SECONDS.cast(pl.Float64), SECONDS.cast(pl.String), MOMENT.cast(pl.Date)],
+        [MOMENT.dt.replace_time_zone("UTC"), MOMENT, SECONDS],
+        [MOMENT.cast(pl.Date), SECONDS],
+        [SECONDS.cast(pl.Duration), SECONDS, MOMENT],
+        [pl.Series([datetime.time(9)]), SECONDS, MOMENT],
+        [pl.Series([True]), SECONDS, pl.Series(["true"])],
+    ],
+    ids=lambda others: str(others[0].dtype),
+)
+def test_parts_whose_times_are_of_different_kinds_are_refused(tmp_path, others):
+    column, *others = others
+    for other in others:
+        for folder, first, second in ((tmp_path / "a", column, other), (tmp_path / "b", other, column)):
+            folder.mkdir(exist_ok=True)
+            for name, times in (("x.parquet", first), ("y.parquet", second)):
+                pl.DataFrame({"user_id": ["u"], "timestamp": times}).write_parquet(folder / name)
+            told = re.escape(f"  - timestamp: {first.dtype} in x.parquet, {second.dtype} in y.parquet")
+            with pytest.raises(DataError, match=f"differ in the types of their columns; give them the same:\n{told}$"):
+                read_table(folder)
+            with pytest.raises(DataError, match=told):
+                next(open_rows(folder).blocks(["timestamp"]))
+            system = fsspec.filesystem("memory")
+            system.put(f"{folder}/", f"/kinds{folder}/", recursive=True)
+            with pytest.raises(DataError, match=told):
+                read_table(f"memory://kinds{folder}")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "joined"),
+    [
+        (pl.Int64, pl.Int32, pl.Int64),
+        (pl.Int32, pl.Float64, pl.Float64),
+        (pl.Datetime("ms"), pl.Datetime("us"), pl.Datetime("ms")),
+        (pl.Null, pl.Datetime("us"), pl.Datetime("us")),
+        (pl.Date, pl.Null, pl.Date),
+    ],
+)
+def test_parts_of_one_kind_are_joined(tmp_path, first, second, joined):
+    values = [0 if kind != pl.Null else None for kind in (first, second)]
+    for name, kind, value in (("x", first, values[0]), ("y", second, values[1])):
+        pl.DataFrame({"timestamp": pl.Series([value]).cast(kind)}).write_parquet(tmp_path / f"{name}.parquet")
+    assert read_table(tmp_path)["timestamp"].to_list() == pl.Series(values).cast(joined).to_list()
+    assert open_rows(tmp_path).header.schema["timestamp"] == joined
 
 
 def test_addresses_are_opened_by_fsspec_and_mean_themselves(tmp_path):

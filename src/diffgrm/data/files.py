@@ -22,7 +22,7 @@ import polars as pl
 
 from diffgrm.data.delimited import read_delimited
 from diffgrm.data.json_rows import read_json_rows
-from diffgrm.data.parquet import ParquetTable, check_same_columns
+from diffgrm.data.parquet import ParquetTable, joined
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, first_few
 
 PARQUET = ".parquet"
@@ -262,10 +262,7 @@ def _parts(folder: str | Path, entries: Mapping[str, Callable[[], pl.DataFrame] 
         entries: how each file is read, by its name; None for folders.
     """
     parts = part_names(folder, {name: read is not None for name, read in entries.items()}, what)
-    tables = {name: read() for name in parts if (read := entries[name]) is not None}
-    check_same_columns(folder, {name: table.columns for name, table in tables.items()}, what)
-    first = next(iter(tables.values()))
-    return pl.concat([table.select(first.columns) for table in tables.values()], how="vertical_relaxed")
+    return joined(folder, {name: read() for name in parts if (read := entries[name]) is not None}, what)
 
 
 def _only_member(content: bytes) -> tuple[str, bytes]:

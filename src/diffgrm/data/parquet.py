@@ -11,7 +11,7 @@ from typing import TypeVar
 import polars as pl
 
 from diffgrm.data import mapped
-from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.schema import DataError, bullet_list
 
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, ValueError)
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 class ParquetTable:
     """Files of this machine, whose rows are those of one table, file after file.
 
-    Columns may stand in another order in each file, and types may differ as far as one type holds them all.
+    Columns may stand in another order in each file, and types may differ as far as :func:`joined` joins them.
 
     Attributes:
         place: how messages call all of them.
@@ -39,12 +39,13 @@ class ParquetTable:
         """Columns of the first file, with types that hold those of all; without rows.
 
         Raises:
-            DataError: a damaged file, or columns or types that differ.
+            DataError: a damaged file, columns that differ, or types that nothing holds.
         """
-        schemas = {name: self._of(name, pl.LazyFrame.collect_schema) for name in self.paths}
-        check_same_columns(self.place, {name: schema.names() for name, schema in schemas.items()}, self.what)
-        names = next(iter(schemas.values())).names()
-        return self._joined([pl.DataFrame(schema=schema).select(names) for schema in schemas.values()])
+        return _concat(self.place, {name: pl.DataFrame(schema=schema) for name, schema in self._schemas.items()}, self.what)
+
+    @cached_property
+    def _schemas(self) -> dict[str, pl.Schema]:
+        return {name: self._of(name, pl.LazyFrame.collect_schema) for name in self.paths}
 
     @cached_property
     def heights(self) -> dict[str, int]:
@@ -65,19 +66,17 @@ class ParquetTable:
         """The table, in memory.
 
         Raises:
-            DataError: see :attr:`header`.
+            DataError: a damaged file; else see :func:`joined`.
         """
-        tables = {name: self._of(name, pl.LazyFrame.collect) for name in self.paths}
-        check_same_columns(self.place, {name: table.columns for name, table in tables.items()}, self.what)
-        names = next(iter(tables.values())).columns
-        return self._joined([table.select(names) for table in tables.values()])
+        return joined(self.place, {name: self._of(name, pl.LazyFrame.collect) for name in self.paths}, self.what)
 
     def blocks(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Some columns of all rows, about :data:`diffgrm.data.mapped.BLOCK` rows each time.
 
         Raises:
-            DataError: a damaged file.
+            DataError: a damaged file, or these columns are of different kinds, see :func:`joined`.
         """
+        _check_kinds(self.place, self._schemas, columns, self.what)
         waiting: list[pl.DataFrame] = []
         for piece in self._pieces(columns):
             waiting.append(piece)
@@ -106,29 +105,77 @@ class ParquetTable:
         except DAMAGE as error:
             raise DataError(f"the {self.what} file {self.paths[name]} could not be read: {error}") from error
 
-    def _joined(self, tables: list[pl.DataFrame]) -> pl.DataFrame:
-        try:
-            return pl.concat(tables, how="vertical_relaxed")
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"the parts of the {self.what} {self.place} differ in the types of their columns: {error}; give them the "
-                "same"
-            ) from error
 
+def joined(place: str | Path, parts: Mapping[str, pl.DataFrame], what: str) -> pl.DataFrame:
+    """The parts of a table one after the other, with the columns of the first, and types that hold those of all.
 
-def check_same_columns(place: str | Path, columns: Mapping[str, list[str]], what: str) -> None:
-    """Make sure that all parts of a table have the same columns, in any order.
+    Numbers of all widths are joined, and with texts; times and truth values only with their like, since as numbers they
+    would be counts of units that nobody named.
 
     Args:
-        columns: of each part, by its name.
+        place: how messages call all of them; parts: by their names in messages.
+
+    Raises:
+        DataError: columns or types that differ.
+    """
+    schemas = {name: part.schema for name, part in parts.items()}
+    _check_kinds(place, schemas, _same_columns(place, schemas, what), what)
+    return _concat(place, parts, what)
+
+
+def _concat(place: str | Path, parts: Mapping[str, pl.DataFrame], what: str) -> pl.DataFrame:
+    schemas = {name: part.schema for name, part in parts.items()}
+    columns = _same_columns(place, schemas, what)
+    try:
+        return pl.concat([part.select(columns) for part in parts.values()], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        _check_kinds(place, schemas, columns, what)  # whose message names the column
+        raise DataError(
+            f"the parts of the {what} {place} differ in the types of their columns: {error}; give them the same"
+        ) from error
+
+
+def _same_columns(place: str | Path, schemas: Mapping[str, pl.Schema], what: str) -> list[str]:
+    """The columns of the first part, which all have, in any order.
 
     Raises:
         DataError: they differ.
     """
-    (first, wanted), *more = columns.items()
-    for name, found in more:
+    (first, wanted), *others = ((name, schema.names()) for name, schema in schemas.items())
+    for name, found in others:
         if set(found) != set(wanted):
             raise DataError(
                 f"the parts of the {what} {place} differ: {first} has the columns {wanted}, {name} has {found}; give them "
                 "the same"
             )
+    return wanted
+
+
+def _check_kinds(place: str | Path, schemas: Mapping[str, pl.Schema], columns: Sequence[str], what: str) -> None:
+    """Make sure that columns may be joined.
+
+    Raises:
+        DataError: with every column that is of several kinds.
+    """
+    if different := [told for column in columns if (told := _unlike(column, schemas))]:
+        raise DataError(
+            f"the parts of the {what} {place} differ in the types of their columns; give them the same:\n"
+            f"{bullet_list(different)}"
+        )
+
+
+def _unlike(column: str, schemas: Mapping[str, pl.Schema]) -> str | None:
+    """Two parts in which a column is of different kinds, in words; nothing but nulls is of every kind."""
+    found = [(name, schema[column]) for name, schema in schemas.items() if schema[column] != pl.Null]
+    for name, kind in found[1:]:
+        first, wanted = found[0]
+        if _kind(kind) != _kind(wanted):
+            return f"{column}: {wanted} in {first}, {kind} in {name}"
+    return None
+
+
+def _kind(of: pl.DataType) -> object:
+    """What types have in common that may be joined: times are of one kind whatever their unit, but not their time zone."""
+    if isinstance(of, pl.Datetime):
+        return pl.Datetime, of.time_zone
+    return of.base_type() if of.is_temporal() or of == pl.Boolean else None
