@@ -58,6 +58,27 @@ def test_days_are_not_guessed_but_read_as_told(run, tables, tmp_path, model):
     assert code == 2 and "no timestamp reads as time_format='%Y'" in err
 
 
+def test_columns_to_rename_are_there_and_bear_names_of_ours(run, tables, tmp_path, model):
+    timed = "--time-format", "%m/%d/%Y", "--quiet"
+    ask = "recommend", model, *tables[:2], "--k", 1, "--out", tmp_path / "r.csv", *timed
+    later = "update", model, "--out", tmp_path / "later", *timed
+    for wrong, said in (
+        ("timestamp=timestmap", "no column to rename in the interaction table: - 'timestmap'; did you mean 'timestamp'?"),
+        ("foo=item_id", "cannot rename to 'foo': the columns of the interaction table are user_id, item_id, timestamp"),
+        ("text=item_id", "cannot rename to 'text': the columns of the interaction table are"),
+    ):
+        for command in (ask, (*later, *tables[:2])):
+            code, _, err = run(*command, "--column", wrong)
+            assert code == 2 and said in " ".join(err.split()), err
+    code, _, err = run(*later, *tables, "--column", "text=txet")
+    assert code == 2 and "interaction table and the item table: - 'txet'; did you mean 'text'?" in " ".join(err.split())
+    tokenize = "tokenize", *tables[2:], "--out", tmp_path / "s.csv"
+    code, _, err = run(*tokenize, "--column", "text=txet")
+    assert code == 2 and "no column to rename in the item table: - 'txet'; did you mean 'text'?" in " ".join(err.split())
+    assert not (tmp_path / "r.csv").exists() and not (tmp_path / "later").exists()
+    assert run(*ask, "--column", "timestamp=timestamp")[0] == 0
+
+
 def packed_json(path, table):
     path.write_bytes(gzip.compress(table.write_json().encode()))
 

@@ -19,6 +19,7 @@ import diffgrm
 from diffgrm import InteractionDataset, Recipe
 from diffgrm.apps.batch_jobs import embed_batch, embedding, engine, recommend_batch, recommending
 from diffgrm.apps.batch_jobs.engine import Engine, Pool, Worker, require_ray
+from diffgrm.apps.batch_jobs.user_events import EventTable
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, ModelFolderError, RecipeError
 from diffgrm.semantic_ids.embeddings.base import embed_items
@@ -303,6 +304,8 @@ def test_tables_that_are_none_are_told_before_anything_is_made(models, events, t
     assert "absent in" in complaint(folder)
     events.rename({"user_id": "shopper"}).write_parquet(tmp_path / "named.parquet")
     assert "--column user_id=YOUR_NAME" in complaint(tmp_path / "named.parquet")
+    with pytest.raises(DataError, match="cannot rename to 'foo': the columns of the interaction table are user_id"):
+        EventTable.at(tmp_path / "named.parquet", {"user_id": "shopper", "foo": "timestamp"}, None)
     events.cast({"timestamp": pl.String}).write_parquet(tmp_path / "texts.parquet")
     assert "name it with time_format=" in complaint(tmp_path / "texts.parquet")
     assert "nosuch://place cannot be listed" in complaint("nosuch://place")

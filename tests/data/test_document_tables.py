@@ -97,12 +97,16 @@ def test_splits_and_renamings_that_are_not_there_are_told():
         judged(split="tran")
     with pytest.raises(DataError, match="has no column 'split'"):
         judged(QUERIES.drop("split"), split="train")
-    with pytest.raises(DataError, match="cannot rename to 'item_id': the columns of documents are query_id, doc_id"):
+    with pytest.raises(DataError, match="cannot rename to 'item_id': the columns of the .* are query_id, doc_id"):
         judged(columns={"item_id": "x"})
-    with pytest.raises(DataError, match="the qrels table has no column 'relevanc' to rename to 'relevance'; did you mean"):
+    with pytest.raises(DataError, match=r"to rename in the query table and the qrels table:\n  - 'relevanc'; did you mean"):
         judged(columns={"relevance": "relevanc"})
-    with pytest.raises(DataError, match="the query table has no column 'part' to rename to 'split'"):
+    with pytest.raises(DataError, match=r"no column to rename in the query table and the qrels table:\n  - 'part'; known"):
         judged(columns={"split": "part"})
+    with pytest.raises(DataError, match=r"no column to rename in .*:\n  - 'query_idd'; did you mean 'query_id'"):
+        judged(columns={"query_id": "query_idd"})
+    with pytest.raises(DataError, match=r"no column to rename in the document table:\n  - 'name'; known: "):
+        read_documents(DOCUMENTS, {"title": "name"})
 
 
 def split_of(index_documents, qrels=QRELS.with_columns(relevance=pl.lit(1)), share=0.3):

@@ -22,9 +22,7 @@ from diffgrm.data.ragged import Ragged as Ragged
 from diffgrm.data.reading import ReadingReport
 from diffgrm.data.tables import read_items, renamings_for
 from diffgrm.foundation.event_settings import EventSettings
-from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean
-
-OURS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP, Columns.TEXT, Columns.TITLE)
+from diffgrm.foundation.schema import Columns
 
 
 @dataclass(frozen=True)
@@ -76,19 +74,13 @@ class InteractionDataset:
             DataError: anything the table readers find, events of items that the item table does not have, event types to
                 learn of which there is no event, and times or columns that tell networks nothing.
         """
-        columns = dict(columns or {})
-        if unknown := sorted(set(columns) - set(OURS)):
-            raise DataError(f"cannot rename to {unknown[0]!r}: the library's columns are {', '.join(OURS)}")
         rows, items = open_rows(interactions), load_frame(items, "item table")
-        known = [*rows.header.columns, *items.columns]
-        if missing := [old for old in columns.values() if old not in known]:
-            hints = [f"{old!r}{did_you_mean(old, known)}" for old in missing]
-            raise DataError("neither table has the column to rename:\n" + bullet_list(hints))
-        item_table = read_items(items, renamings_for(items, columns))
+        of_events, of_items = renamings_for(columns, rows.header, items, what="the interaction table and the item table")
+        item_table = read_items(items, of_items)
         given = id_order(item_table[Columns.ITEM])
         item_table = item_table[given]
         item_ids = IdMap(item_table[Columns.ITEM])
-        found = read_events(rows, item_ids, renamings_for(rows.header, columns), time_format, settings=events)
+        found = read_events(rows, item_ids, of_events, time_format, settings=events)
         if found.report is not None:
             found.report.check(events)
         check_inputs(found.rows, rows)

@@ -14,7 +14,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import IdMap, id_order
 from diffgrm.data.tables import read_table, read_texts, renamings_for, with_ids
-from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
+from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +105,8 @@ def _renamings(frame: pl.DataFrame, columns: Mapping[str, str] | None, own: str,
     Raises:
         DataError: names that are not ours, or the own column is to be another one that is not there.
     """
-    columns = columns or {}
-    if unknown := sorted(set(columns) - set(OURS)):
-        raise DataError(f"cannot rename to {unknown[0]!r}: the columns of documents are {', '.join(OURS)}")
-    if own in columns and columns[own] not in frame.columns:
-        hint = did_you_mean(columns[own], frame.columns)
-        raise DataError(f"the {what} has no column {columns[own]!r} to rename to {own!r}{hint}")
-    return renamings_for(frame, columns)
+    elsewhere = [name for name in OURS if name != own]
+    return renamings_for(columns, frame, what=f"the {what}", ours=OURS, elsewhere=elsewhere)[0]
 
 
 @dataclass(frozen=True)
@@ -145,6 +140,10 @@ class JudgedQueries:
             DataError: see :func:`read_queries` and :func:`read_qrels`; qrels of unknown queries or documents, or no such
                 split.
         """
+        queries, qrels = load_frame(queries, "query table"), load_frame(qrels, "qrels table")
+        of_documents = (Columns.DOCUMENT, Columns.TEXT, Columns.TITLE)
+        what = "the query table and the qrels table"
+        renamings_for(columns, queries, qrels, what=what, ours=OURS, elsewhere=of_documents)
         table, judged = read_queries(queries, columns), read_qrels(qrels, columns)
         row, place = (
             IdMap(table[Columns.QUERY]).positions(judged[Columns.QUERY]),

@@ -18,6 +18,9 @@ from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_m
 
 logger = logging.getLogger(__name__)
 
+OF_EVENTS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP)
+OF_ITEMS = (Columns.ITEM, Columns.TEXT, Columns.TITLE)
+OURS = tuple(dict.fromkeys((*OF_EVENTS, *OF_ITEMS)))
 COUNT, RECOMMENDABLE = "training_events", "_recommendable"  # columns that a model folder adds to the item table
 
 
@@ -44,9 +47,7 @@ def read_table(
     if repeated := [name for name in frame.columns if name in wanted and f"{name}_duplicated_0" in frame.columns]:
         raise DataError(f"the {what} has more than one column {repeated[0]!r}; keep one of them, or give it another name")
     if columns:
-        if missing := [old for old in columns.values() if old not in frame.columns]:
-            hints = [f"{old!r}{did_you_mean(old, frame.columns)}" for old in missing]
-            raise DataError(f"the {what} has no column to rename:\n{bullet_list(hints)}")
+        renamings_for(columns, frame, what=f"the {what}", ours=columns)
         # A column that already bears one of the new names gives way.
         others = [c for c in frame.columns if c not in columns and c not in columns.values()]
         frame = frame.select(*(pl.col(old).alias(new) for new, old in columns.items()), *others)
@@ -66,9 +67,34 @@ def _renamed(columns: Mapping[str, str] | None) -> dict[str, str]:
     return {ours: f"{theirs} ({ours})" for ours, theirs in (columns or {}).items() if ours != theirs}
 
 
-def renamings_for(frame: pl.DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
-    """Those renamings whose column the table has."""
-    return {ours: theirs for ours, theirs in columns.items() if theirs in frame.columns}
+def renamings_for(
+    columns: Mapping[str, str] | None,
+    *tables: pl.DataFrame,
+    what: str,
+    ours: Collection[str] = OURS,
+    elsewhere: Collection[str] = (),
+) -> list[dict[str, str]]:
+    """Of each table, those renamings whose column it has.
+
+    Args:
+        columns: how the library's names are called in whichever of the tables has them.
+        what: how messages call all the tables, such as ``the item table``.
+        ours: names that columns may be given.
+        elsewhere: those of them whose columns may be in a table that is not here.
+
+    Raises:
+        DataError: a name that is not ours, or a column that none of the tables has.
+    """
+    columns = columns or {}
+    if unknown := sorted(set(columns) - set(ours)):
+        raise DataError(
+            f"cannot rename to {unknown[0]!r}{nearest(unknown[0], ours)}: the columns of {what} are {', '.join(ours)}"
+        )
+    known = list(dict.fromkeys(name for table in tables for name in table.columns))
+    if missing := [old for new, old in columns.items() if old not in known and new not in elsewhere]:
+        hints = [f"{name!r}{did_you_mean(name, known)}" for name in missing]
+        raise DataError(f"there is no column to rename in {what}:\n{bullet_list(hints)}")
+    return [{new: old for new, old in columns.items() if old in table.columns} for table in tables]
 
 
 def read_interactions(

@@ -101,17 +101,19 @@ def _dataset(
     from diffgrm.data.blocks import open_rows
     from diffgrm.data.dataset import InteractionDataset
     from diffgrm.data.frames import load_frame
-    from diffgrm.data.tables import read_items, renamings_for
+    from diffgrm.data.tables import OF_EVENTS, read_items, renamings_for
     from diffgrm.foundation.schema import Columns
 
-    table = recommender.item_table
-    if items is not None:
+    table, header = recommender.item_table, open_rows(interactions).header
+    if items is None:
+        (theirs,) = renamings_for(renamed, header, what="the interaction table", ours=OF_EVENTS)
+    else:
         frame = load_frame(items, "item table")
-        rows = read_items(frame, renamings_for(frame, renamed))
+        theirs, of_items = renamings_for(renamed, header, frame, what="the interaction table and the item table")
+        rows = read_items(frame, of_items)
         new = rows.filter(recommender.items.positions(rows[Columns.ITEM]) < 0)
         if new.height:
             table = recommender.catalogue.with_new(new)[0].table
-    theirs = renamings_for(open_rows(interactions).header, renamed)
     label = interactions.resolve().parent.name or interactions.stem
     read_as = theirs, label, time_format, recommender.recipe.events, profiles
     return InteractionDataset.from_tables(interactions, table, *read_as)
