@@ -125,6 +125,32 @@ def test_cuts_may_be_dates_where_the_times_are():
         temporal(dataset(times=days), test_from="30")
 
 
+@pytest.mark.parametrize("step", [1.0, 0.1, 1 / 3])
+def test_cuts_that_facts_tell_cut_at_the_same_place_again(step):
+    data = dataset(times=pl.Series([1_701_040_000 + step * row[2] for row in ROWS]))
+    split = temporal(data, 0.2, 0.2)
+    facts = {name: split.facts[name] for name in ("validation_from", "test_from")}
+    again = temporal(data, **facts)
+    assert again.facts == split.facts and lists(data, again.test) == lists(data, split.test)
+    assert float(facts["test_from"]) in data.timestamps
+    if step == 1:
+        assert facts["test_from"].startswith("17010400") and facts["test_from"].isdigit()
+    spans = dataset(times=pl.Series([row[2] for row in ROWS]).cast(pl.Duration("ms")))
+    split = temporal(spans)
+    assert temporal(spans, test_from=split.facts["test_from"]).facts["test_from"] == split.facts["test_from"]
+
+
+@pytest.mark.parametrize("cut", ["2024-01-31T12:00:00", "2024-01-31 00:00", "2024-01-31+02:00", "2024-01-31Z"])
+def test_days_are_cut_by_days(cut):
+    days = pl.Series([datetime.date(2024, 1, 1) + datetime.timedelta(days=row[2]) for row in ROWS])
+    with pytest.raises(
+        DataError, match=r"test_from is '2024-.*timestamps are days, .*: expected a day, 2024-01-31, or the"
+    ):
+        temporal(dataset(times=days), test_from=cut)
+    if "T" in cut:
+        assert temporal(dataset(times=days.cast(pl.Datetime)), test_from=cut).facts["test_from"] == "2024-01-31 12:00:00"
+
+
 def test_what_cannot_be_cut_says_why():
     data = dataset()
     with pytest.raises(DataError, match="'2014-05-13'; expected a number, as the timestamps are, which go from 1 to 40"):
@@ -142,8 +168,13 @@ def test_what_cannot_be_cut_says_why():
         with pytest.raises(DataError, match="validation_from is .*; expected a number, .*, which go from 1 to 40"):
             temporal(data, validation_from=wrong)
     for share in (float("nan"), 1, -0.5, "0.1", None, True):
-        with pytest.raises(DataError, match=r"(?s)validation_share is .*test_share is .*; expected a number from 0"):
+        with pytest.raises(
+            DataError, match=r"(?s)validation_share is .*test_share is .*; expected a number above 0, below 1"
+        ):
             temporal(data, share, share)
+    with pytest.raises(DataError, match=r"so:\n  - test_share is 0.0; expected a number above 0, below 1$"):
+        temporal(data, 0.0, 0.0)
+    assert len(temporal(data, 0.0, 0.2).validation) == 0
     alike = dataset(times=pl.Series([7] * len(ROWS)))
     with pytest.raises(DataError, match=r"first cut in time, 7 \(validation_share\): timestamps go from 7 to 7"):
         temporal(alike)

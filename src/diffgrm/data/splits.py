@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ def temporal(
     target is the last that may be one, where cold items may not, is our reading.
 
     Args:
-        validation_share, test_share: of all events, between the cuts and after the second.
+        validation_share, test_share: of all events, between the cuts and after the second; the first may be 0 (no event
+            validates), while there is always one after the second cut.
         validation_from, test_from: the cuts as times, written as the timestamps are, in place of the shares.
         target: ``"all"``: one list for each user, whose targets are the different items met in the window and whose history
             is what was met before it; ``"last"``: the user's last event of the window, with all before it as history, those
@@ -68,8 +70,12 @@ def temporal(
     """
     words = (("target", target, ("all", "last", "successive")), ("cold_targets", cold_targets, ("keep", "drop")))
     wrong = [f"{name} is {word!r}; expected {' or '.join(known)}" for name, word, known in words if word not in known]
-    shares = (("validation_share", validation_share), ("test_share", test_share))
-    wrong += [f"{name} is {share!r}; expected a number from 0, below 1" for name, share in shares if not _is_share(share)]
+    shares = (("validation_share", validation_share, "from 0"), ("test_share", test_share, "above 0"))
+    wrong += [
+        f"{name} is {share!r}; expected a number {least}, below 1"
+        for name, share, least in shares
+        if not (is_number(share) and 0 <= share < 1) or (least == "above 0" and share == 0)
+    ]
     if wrong:
         raise DataError("a temporal split cannot be made so:\n" + bullet_list(wrong))
     times = dataset.timestamps
@@ -191,6 +197,11 @@ def _moment(dataset: InteractionDataset, text: str, name: str) -> float:
         DataError: it is not written as the timestamps are, or cannot be read.
     """
     kind = dataset.time_type
+    if kind == pl.Date and (clock := re.match(r"\d+[-/]\d+[-/]\d+(?=\D)", str(text).strip())):
+        raise DataError(
+            f"{name} is {text!r}; timestamps are days, without a time of day or an offset, so that no cut lies inside of "
+            f"one: expected a day, {clock[0]}, or the one after"
+        )
     if kind in (pl.Date, pl.Datetime):
         found, faults = read_times(pl.Series([text]))
         if not faults and found.dtype in (pl.Date, pl.Datetime):
@@ -204,10 +215,6 @@ def _moment(dataset: InteractionDataset, text: str, name: str) -> float:
     except (TypeError, ValueError, OverflowError):
         pass
     raise DataError(f"{name} is {text!r}; expected a number, as the timestamps are, which go {_range(dataset)}")
-
-
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value < 1
 
 
 def _range(dataset: InteractionDataset) -> str:
@@ -235,10 +242,12 @@ def _share_from(dataset: InteractionDataset, cut: float, text: str | None) -> fl
 
 
 def _spelled(dataset: InteractionDataset, cut: float) -> str:
-    """A time as the dataset has it."""
+    """A time as the dataset has it, such that :func:`_moment` reads it back."""
     kind = dataset.time_type
     if kind is None or kind.is_float():
-        return f"{cut:g}"
+        return repr(cut).removesuffix(".0")
+    if kind == pl.Duration:  # cuts of which are numbers of its units
+        return str(int(cut))
     return str(pl.Series([int(cut)]).cast(kind)[0])
 
 
