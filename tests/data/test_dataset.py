@@ -81,7 +81,7 @@ def test_the_catalogue_keeps_the_spelling_of_the_item_table():
     written = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["8", "7"]})
     dataset = InteractionDataset.from_tables(written, items)
     assert dataset.items.ids(dataset.events[0]) == [8, 7]
-    with pytest.raises(DataError, match="1 events are of 1 items that the item table does not have: 007"):
+    with pytest.raises(DataError, match="1 events are of 1 items that the item table does not have: '007'"):
         InteractionDataset.from_tables(written.with_columns(item_id=pl.Series(["8", "007"])), items)
 
 

@@ -256,7 +256,7 @@ def test_messages_count_rows_of_the_whole_table(tmp_path):
         assert "user_id is null in 6 rows (rows 1, 4, 7, 8, 9, ... (6 in all))" in said
         assert "user_id is empty in 1 rows (rows 2)" in said and "item_id is empty in 1 rows (rows 0)" in said
         assert "(row 4 holds 5.5; cast it first)" in told(BAD["halves"])
-        said = "9 events are of 8 items that the item table does not have: z, s, t, u, v, ... (8 in all)"
+        said = "9 events are of 8 items that the item table does not have: 'z', 's', 't', 'u', 'v', ... (8 in all)"
         assert said in told(BAD["unknown"])
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from diffgrm.data import ids as ids_module
 from diffgrm.data.ids import IdMap, id_list
+from diffgrm.data.tables import read_interactions
 from diffgrm.foundation.schema import DataError
 
 NUMBERS, TEXTS = IdMap(pl.Series([7, 8])), IdMap(pl.Series(["7", "007", "b"]))
@@ -47,6 +48,21 @@ def test_a_column_of_whole_floats_is_one_of_whole_numbers_and_no_other_is():
     assert NUMBERS.positions(pd.Series([7, None, 8])).tolist() == [0, -1, 1]
     assert TEXTS.positions(np.array([7.0])).tolist() == [0]
     assert NUMBERS.positions(np.array([7.0, 8.5])).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(("kind", "most"), [(np.float32, 2**24), (np.float64, 2**53)])
+def test_floats_that_do_not_tell_whole_numbers_apart_are_no_ids(kind, most):
+    known = IdMap(pl.Series([most - 1, most]))
+    assert known.positions(np.array([most - 1], kind)).tolist() == [0]
+    assert known.positions(np.array([most - 1, most + 1], kind)).tolist() == [
+        -1,
+        -1,
+    ]  # the second is most, as floats have it
+    users = pl.DataFrame({"user_id": pl.Series(np.array([most - 1, most + 1], kind)), "item_id": ["a", "a"]})
+    said = rf"user_id has type Float\d\d; expected text or whole numbers \(row 1 holds {float(most)}; cast it first\)"
+    with pytest.raises(DataError, match=said):
+        read_interactions(users)
+    assert read_interactions(users[:1])["user_id"].to_list() == [most - 1]
 
 
 def test_what_pandas_has_for_nothing_is_no_id():

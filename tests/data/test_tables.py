@@ -139,8 +139,28 @@ def test_without_timestamps_and_in_ties_rows_keep_their_order():
 
 
 def test_events_of_unknown_items_are_refused():
-    with pytest.raises(DataError, match="1 events are of 1 items that the item table does not have: b; add them"):
+    with pytest.raises(DataError, match="1 events are of 1 items that the item table does not have: 'b'; add them"):
         InteractionDataset.from_tables(EVENTS, ITEMS.head(1))
+
+
+def test_ids_that_differ_by_a_space_are_shown_so():
+    with pytest.raises(DataError, match="that the item table does not have: ' b'; add them"):
+        InteractionDataset.from_tables(EVENTS.with_columns(item_id=pl.lit(" b")), ITEMS)
+
+
+@pytest.mark.parametrize("name", ["user_id", "timestamp"])
+def test_an_index_of_pandas_is_no_column_and_is_told(name):
+    frame = EVENTS.to_pandas().set_index(name)
+    said = rf"the interaction table has '{name}' as its index, and indices are not read; make a column .* \.reset_index\(\)"
+    with pytest.raises(DataError, match=said):
+        InteractionDataset.from_tables(frame, ITEMS)
+    assert InteractionDataset.from_tables(frame.reset_index(), ITEMS).n_users == 2
+    assert InteractionDataset.from_tables(EVENTS.to_pandas().rename_axis("row"), ITEMS).n_users == 2
+
+
+def test_headers_in_another_case_are_found():
+    with pytest.raises(DataError, match=r"expected column 'user_id'; did you mean 'USER_ID'\?"):
+        InteractionDataset.from_tables(EVENTS.rename(str.upper), ITEMS)
 
 
 def test_numbers_meet_text_ids():

@@ -18,6 +18,7 @@ import polars as pl
 from diffgrm.data import mapped
 from diffgrm.data.blocks import WHAT, EventRows
 from diffgrm.data.event_columns import SESSION, value_column
+from diffgrm.data.faults import SHOWN
 from diffgrm.data.folding import folded
 from diffgrm.data.ids import IdMap
 from diffgrm.data.marks import NO_FACTS, UNMARKED, Marks, RowFacts
@@ -177,9 +178,10 @@ def refuse_unknown(strange: pl.DataFrame) -> None:
         DataError: there are some.
     """
     if strange.height:
+        shown = first_few(map(repr, strange["id"].head(SHOWN)), SHOWN, strange.height)
         raise DataError(
             f"{strange['events'].sum()} events are of {strange.height} items that the item table does not have: "
-            f"{first_few(strange['id'])}; add them to the item table (--items), or drop the events"
+            f"{shown}; add them to the item table (--items), or drop the events"
         )
 
 

@@ -12,8 +12,9 @@ import polars as pl
 from diffgrm.data.columns import UNFIT, column_of, unique_names
 from diffgrm.data.files import read_file
 from diffgrm.foundation import forks
-from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.schema import Columns, DataError
 
+KEYS = (Columns.USER, Columns.ITEM, Columns.TIMESTAMP, Columns.DOCUMENT, Columns.QUERY)  # of which an index must be none
 VALUES = {"pandas": "tolist", "pyarrow": "to_pylist"}  # what every column of a library has, and no single value
 
 
@@ -39,6 +40,11 @@ def load_frame(source: Any, what: str = "table") -> pl.DataFrame:
     if is_frame(source):
         kind = _library(source)
         names = list(source.columns if kind == "pandas" else source.column_names)
+        if kind == "pandas" and (lost := [name for name in source.index.names if name in KEYS and name not in names]):
+            raise DataError(
+                f"the {what} has {lost[0]!r} as its index, and indices are not read; make a column of it with "
+                ".reset_index(), or drop it with .reset_index(drop=True)"
+            )
         columns = [source.iloc[:, i] if kind == "pandas" else source.column(i) for i in range(len(names))]
         return pl.DataFrame([_column(n, c) for n, c in zip(unique_names(map(str, names)), columns, strict=True)])
     raise DataError(f"cannot read a {what} from {type(source).__name__}; give a path or a polars, pandas or arrow table")

@@ -12,10 +12,10 @@ import polars as pl
 
 from diffgrm.data.frames import as_series, is_frame, load_frame
 from diffgrm.foundation import forks
-from diffgrm.foundation.schema import DataError, did_you_mean, first_few
+from diffgrm.foundation.schema import Columns, DataError, did_you_mean, first_few
 
 WHOLE_NUMBER = r"^(0|-?[1-9][0-9]*)$"  # as Python spells it
-SPELLABLE = 2.0**53  # floats below it are the whole numbers they seem to be
+DIGITS = {"Float16": 11, "Float32": 24, "Float64": 53}  # binary digits of floats
 
 
 class IdMap:
@@ -88,6 +88,19 @@ def is_id(value: Any) -> bool:
     return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
 
 
+def user_ids_of(users: Iterable[Any]) -> pl.Series:
+    """Users whom somebody tells by name, as a column of ids.
+
+    Raises:
+        DataError: ids of several kinds, or none.
+    """
+    users = list(users)
+    if not all(map(is_id, users)) or len({isinstance(user, str) for user in users}) > 1:
+        kinds = sorted({type(user).__name__ for user in users})
+        raise DataError(f"user ids must be all text or all whole numbers, found {kinds}")
+    return pl.Series(Columns.USER, users)
+
+
 def spelled(ids: Iterable[Any] | pl.Series, dtype: pl.DataType) -> pl.Series:
     """Ids [N] as a catalogue of ``dtype`` (text or Int64) spells them; null where it has no such spelling.
 
@@ -124,7 +137,16 @@ def id_order(ids: pl.Series) -> np.ndarray:
 
 def whole(column: pl.Series) -> bool:
     """Whether all values of a column of floats are whole numbers (nulls aside) that floats tell apart."""
-    return bool(((column.round() == column) & (column.abs() < SPELLABLE)).all())
+    return bool(((column.round() == column) & (column.abs() < spellable(column.dtype))).all())
+
+
+def spellable(kind: pl.DataType) -> float:
+    """Floats of a type whose size is below it are the whole numbers that they seem to be.
+
+    >>> spellable(pl.Float32()) == 2**24, spellable(pl.Float64()) == 2**53
+    (True, True)
+    """
+    return 2.0 ** DIGITS[str(kind)]
 
 
 def values(source: Iterable[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from diffgrm.data.faults import Fault, fault, together
 from diffgrm.data.frames import load_frame
-from diffgrm.data.ids import SPELLABLE, whole
+from diffgrm.data.ids import spellable, whole
 from diffgrm.data.times import read_times
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few, nearest
 
@@ -30,6 +30,7 @@ def read_table(
     *,
     required: tuple[str, ...] = (),
     what: str = "table",
+    renamable: bool = True,
 ) -> pl.DataFrame:
     """A table from a path or a frame, with columns renamed and the required ones checked.
 
@@ -38,6 +39,7 @@ def read_table(
         columns: how the library's names are called in this table, for example ``{"user_id": "reviewerID"}``.
         required: columns that must be there after renaming.
         what: how messages call this table.
+        renamable: whether who reads the message can give ``columns``.
 
     Raises:
         DataError: no such file, unknown format, missing, misnamed or repeated columns, or no rows.
@@ -53,10 +55,10 @@ def read_table(
         frame = frame.select(*(pl.col(old).alias(new) for new, old in columns.items()), *others)
     if missing := [name for name in required if name not in frame.columns]:
         hints = [f"expected column {name!r}{nearest(name, frame.columns)}" for name in missing]
-        raise DataError(
-            f"the {what} has columns {frame.columns}, but:\n{bullet_list(hints)}\n"
-            f"Rename with columns={{'{missing[0]}': 'YOUR_NAME'}} (command line: --column {missing[0]}=YOUR_NAME)."
-        )
+        way = f"Rename with columns={{'{missing[0]}': 'YOUR_NAME'}} (command line: --column {missing[0]}=YOUR_NAME)."
+        if not renamable:
+            way = "Name one of these columns, or rename yours in the table; --column is not for it."
+        raise DataError(f"the {what} has columns {frame.columns}, but:\n{bullet_list(hints)}\n{way}")
     if frame.height == 0:
         raise DataError(f"the {what} is empty: expected at least one row")
     return frame
@@ -287,7 +289,7 @@ def _ids(column: pl.Series, name: str, first_row: int, as_text: bool) -> tuple[p
         if column.dtype != pl.Null:
             odd = column.is_not_null()
             if column.dtype.is_float():
-                odd &= (column != column.round()) | (column.is_not_nan() & (column.abs() >= SPELLABLE))
+                odd &= (column != column.round()) | (column.is_not_nan() & (column.abs() >= spellable(column.dtype)))
             row = int(odd.arg_true().head(1).sum())
             expected = f"expected text or whole numbers (row {row + first_row} holds {column[row]!r}; cast it first)"
             says = f"{name} has type {column.dtype}"

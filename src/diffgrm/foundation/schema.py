@@ -89,9 +89,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     >>> nearest("widht", ["width", "heads"]), nearest("zzz", ["width", "heads"])
     ("; did you mean 'width'?", '')
+    >>> nearest("user_id", ["USER_ID", "used"])
+    "; did you mean 'USER_ID'?"
     """
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    folded = {name.casefold(): name for name in sorted(known)}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def readable(error: Mapping[str, Any]) -> str:
