@@ -258,6 +258,9 @@ def test_accuracy_by_segments_of_users(run, model, tmp_path):
     written = json.loads((tmp_path / "e.json").read_text())
     assert set(written["kinds"]["segment:country"]) == {"FR", "JP"} and written["protocol"] == {"split": "leave_one_out"}
     assert {"novelty@10", "diversity@10"} <= set(written["metrics"])
+    code, _, err = run(*ask, "--segments", f"{tmp_path / 'u.csv'}:countri")
+    assert code == 2 and "expected column 'countri'; did you mean 'country'? Name one of these" in " ".join(err.split())
+    assert "--column countri" not in err
     code, _, err = run(*ask, "--segments", "country")
     assert code == 2 and "--segments is written FILE:COLUMN, such as users.parquet:country; found 'country'" in err
     twice = [option for file in ("u.csv", "other.csv") for option in ("--segments", f"{tmp_path / file}:country")]

@@ -21,6 +21,7 @@ from diffgrm.data.marks import Marks, RowFacts
 from diffgrm.data.profiles import read_profiles
 from diffgrm.data.splits import temporal
 from diffgrm.data.times import in_seconds
+from diffgrm.evaluation.segments import with_segment
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError
 from diffgrm.learning.batches import TrainingBatches
@@ -249,12 +250,39 @@ def test_times_that_are_not_there_cannot_be_told():
         (USERS.drop("plan"), "expected column 'plan'"),
         (pl.concat([USERS, USERS]), "users stand more than once in the table of users"),
         (USERS.with_columns(user_id=pl.lit("z") + pl.col("user_id")), "knows none of the users of the events"),
+        (
+            USERS.rename({"user_id": "USER_ID"}),
+            r"column 'user_id'; did you mean 'USER_ID'\?\nName one of these columns, or",
+        ),
+        (USERS.rename({"plan": "plans"}), r"column 'plan'; did you mean 'plans'\?\n.*; --column is not for it"),
+        (
+            USERS.with_columns(user_id=pl.when(pl.col("user_id") != "v").then("user_id")),
+            r"(?s)the table of users has problems:.*user_id is null in 1 rows \(rows \d\); drop or fill them",
+        ),
+        (USERS.with_columns(user_id=pl.lit(1.5)), r"user_id has type Float64; .* \(row 0 holds 1\.5; cast it first\)"),
+        (
+            USERS.with_columns(plan=pl.concat_list("plan")),
+            r"'plan' is of type List\(String\); expected one text, number or",
+        ),
+        (USERS.with_columns(plan=pl.struct("land")), r"'plan' is of type Struct\(\{'land': String\}\); expected one text"),
         (USERS.with_columns(plan=pl.lit("gold")), r"values \['free', 'paid'\] in the column 'plan', which has 'gold'"),
     ],
 )
 def test_tables_of_users_that_cannot_be_used_are_refused(users, message):
     with pytest.raises(DataError, match=message):
         dataset(users=users)
+
+
+@pytest.mark.parametrize("kind", [pl.Int32, pl.Float64, pl.String])
+def test_users_that_are_numbers_are_found_whatever_their_table_has_them_as(kind):
+    settings = EventSettings(user_columns={"plan": ["free", "paid"]})
+    table = TABLE.with_columns(user_id=pl.col("user_id").replace_strict({"u": 7, "v": 8, "w": 9}))
+    users = pl.DataFrame({"user_id": pl.Series([8, 7]).cast(kind), "plan": ["paid", "free"]})
+    data = dataset(table, settings, users)
+    assert dict(zip(data.users.series, data.events.facts.columns[:, 0].tolist(), strict=True)) == {7: 1, 8: 2, 9: 0}
+    events = pl.DataFrame({"user_id": [7, 8, 9]})
+    assert with_segment(events, users, "plan")["segment:plan"].to_list() == ["free", "paid", "(unknown)"]
+    assert with_segment(events.cast(pl.Float64), users, "plan")["segment:plan"].to_list() == ["free", "paid", "(unknown)"]
 
 
 def test_tables_of_users_that_nobody_asked_for_are_refused_and_missing_users_told(caplog):
@@ -342,6 +370,14 @@ def test_lists_tell_times_and_values_of_their_events():
         read_histories([HistoryEvent("a", time="soon")], IDS, "error", TIMED)
     with pytest.raises(DataError, match="has a value of 'devise', of which the model knows nothing; did you mean 'device'"):
         read_histories([HistoryEvent("a", time=1, values={"devise": "tv"})], IDS, "error", TIMED)
+    for value in (["phone"], {"phone": 1}, ("phone",), b"phone", np.array(["phone"])):
+        with pytest.raises(DataError, match=r"an event in the column 'device' is .*phone.*; expected one text, number or"):
+            read_histories([HistoryEvent("a", time=1, values={"device": value})], IDS, "error", TIMED)
+    for settings in (TIMED, EventSettings()):
+        with pytest.raises(
+            DataError, match="the values of 'a' are 'phone'; expected a mapping from columns to values, such"
+        ):
+            read_histories([HistoryEvent("a", time=1, values="phone")], IDS, "error", settings)
 
 
 def test_models_that_are_told_of_nothing_take_times_in_order_and_nothing_else():
@@ -408,6 +444,10 @@ def test_a_request_may_say_more_of_users_than_is_stored():
     assert with_profiles(users, rows, given, stored, named=True).facts.columns.tolist() == [[1], [1], [0]]
     with pytest.raises(DataError, match="profiles name the column 'plam', of which .* did you mean 'plan'"):
         with_profiles(users, rows, {"v": {"plam": "free"}}, stored, named=True)
+    with pytest.raises(DataError, match=r"'plan' of the user 'v' in profiles is \['free'\]; expected one text, number or"):
+        with_profiles(users, rows, {"v": {"plan": ["free"]}}, stored, named=True)
+    with pytest.raises(DataError, match=r"user ids must be all text or all whole numbers, found \['int', 'str'\]"):
+        with_profiles(users, rows, {7: {"plan": "free"}, "v": {}}, stored, named=True)
     with pytest.raises(DataError, match="profiles are of users without a history: 'z'"):
         with_profiles(users, rows, {"z": {"plan": "free"}}, stored, named=True)
     with pytest.raises(DataError, match="not so for v"):

@@ -123,6 +123,12 @@ def test_sessions_of_several_users_are_refused():
         read(SESSIONS.with_columns(visit=pl.Series([10, 20, 10, 20, 10, 20])), session="visit")
 
 
+@pytest.mark.parametrize("users", [["u", None, "u", "u", "v", None], [1.0, None, 1.0, float("nan"), 2.0, None]])
+def test_rows_of_a_session_without_a_user_are_of_no_other_user(users):
+    dataset = read(SESSIONS.with_columns(user_id=pl.Series(users, strict=False)), session="visit")
+    assert dict(zip(dataset.users.series, dataset.events.lengths.tolist(), strict=True)) == {10: 2, 20: 3, 30: 1}
+
+
 @pytest.mark.parametrize(
     ("table", "chosen", "message"),
     [
@@ -151,6 +157,32 @@ def test_sessions_of_several_users_are_refused():
         ),
         (TABLE, {"rating": "stars", "min_rating": 9}, "no row of the interaction table is an event: 8 rows read, 0 kept"),
         (TABLE, {"session": "action"}, r"action \(events.session\) is null in 1 rows \(rows 7\); drop or fill them"),
+        (
+            TABLE.with_columns(action=pl.concat_list("action")),
+            {"event": "action", "targets": ["buy"]},
+            r"events.event names the column 'action' of type List\(String\); expected one text, number or truth",
+        ),
+        (
+            TABLE.with_columns(action=pl.col("timestamp").cast(pl.Duration("ms"))),
+            {"event": "action", "targets": ["buy"]},
+            r"'action' of type Duration\(.*\); expected one text, number or truth value a row: make texts or numbers of",
+        ),
+        (
+            TABLE.with_columns(action=pl.struct("action")),
+            {"event_columns": {"action": ["buy"]}},
+            r"events.event_columns names the column 'action' of type Struct\(.*\); expected one text",
+        ),
+        (
+            TABLE.with_columns(action=pl.col("action").fill_null(" ")),
+            {"session": "action", "history": "user"},
+            r"action \(events.session\) is empty in 1 rows \(rows 7\); drop or fill them",
+        ),
+        (TABLE.with_columns(action=pl.col("action").fill_null("")), {"session": "action"}, "is empty in 1 rows"),
+        (
+            TABLE,
+            {"event": "action", "targets": ["buy"], "context": ["view"], "rating": "stars", "min_rating": 4.5},
+            r"by events.targets: no event is of type 'buy': all 3 were dropped for their rating \(events.min_rating\)",
+        ),
         (TABLE, {"weight": "zzz"}, r"has columns \[.*\], but:\n  - events.weight names the column 'zzz'$"),
         (TABLE, {"session": "action", "history": "user"}, r"action \(events.session\) is null in 1 rows \(rows 7\); drop"),
     ],

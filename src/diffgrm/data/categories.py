@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from diffgrm.foundation.schema import first_few
+from diffgrm.foundation.event_settings import spelled_value
+from diffgrm.foundation.schema import DataError, first_few
 
 logger = logging.getLogger(__name__)
+
+
+def no_category(kind: pl.DataType) -> str | None:
+    """What is wrong with a column of a type as one of categories, from ``of type`` on; None: nothing."""
+    if not (kind.is_nested() or kind in (pl.Binary, pl.Object, pl.Duration)):
+        return None
+    way = "make texts or numbers of them"
+    if kind.is_nested():
+        way = (
+            "take one of each list (polars' .list.first()) or a field of each struct, or join them to one text (.list.join)"
+        )
+    return f"of type {kind}; expected one text, number or truth value a row: {way}"
+
+
+def told_value(value: Any, where: str) -> str | None:
+    """A value that somebody tells in a request, as :func:`spelled_values` has it.
+
+    Args:
+        where: begins the message: whose value it is, and of which column.
+
+    Raises:
+        DataError: a list or another thing that holds several.
+    """
+    if isinstance(value, bytes | bytearray) or (isinstance(value, Iterable) and not isinstance(value, str)):
+        raise DataError(f"{where} is {value!r}; expected one text, number or truth value, or None")
+    return spelled_value(value)
 
 
 def spelled_values(column: pl.Series) -> pl.Series:

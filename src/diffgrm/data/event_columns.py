@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
-from diffgrm.data.categories import spelled_values, value_numbers
+from diffgrm.data.categories import no_category, spelled_values, value_numbers
 from diffgrm.data.faults import Fault, fault
 from diffgrm.data.reading import Dropped
 from diffgrm.foundation.event_settings import EventSettings
@@ -19,10 +19,10 @@ SEVERAL = "make them different, for example with user and session id in one colu
 
 
 def check_columns(settings: EventSettings, header: pl.DataFrame, what: str) -> None:
-    """Make sure that a table has the columns that the settings name, each once.
+    """Make sure that a table has the columns that the settings name, each once, and of what they may be.
 
     Raises:
-        DataError: with every column that is missing or misnamed.
+        DataError: with every column that is missing or misnamed, or holds lists where one value is expected.
     """
     problems, known = [], header.columns
     named = [(key, getattr(settings, key)) for key in ("event", "rating", "weight", "session")]
@@ -31,6 +31,8 @@ def check_columns(settings: EventSettings, header: pl.DataFrame, what: str) -> N
             problems.append(f"events.{key} names the column {name!r}{nearest(name, known)}")
         elif f"{name}_duplicated_0" in known:
             problems.append(f"events.{key} names the column {name!r}, of which there are several; keep one")
+        elif key not in ("rating", "weight") and name is not None and (wrong := no_category(header.schema[name])):
+            problems.append(f"events.{key} names the column {name!r} {wrong}")
     if problems:
         raise DataError(f"the {what} has columns {known}, but:\n{bullet_list(problems)}")
 
@@ -51,6 +53,7 @@ class Choice(NamedTuple):
 def choose(block: pl.DataFrame, settings: EventSettings, first_row: int) -> Choice:
     """Choose rows of a block by their type, then by their rating."""
     kept, types, unrated, low = pl.repeat(True, block.height, eager=True), dict[str, int](), 0, 0
+    by_rating: dict[str, int] = {}
     faults: list[Fault] = []
     if settings.event is not None:
         found = spelled_values(block[settings.event])
@@ -63,8 +66,10 @@ def choose(block: pl.DataFrame, settings: EventSettings, first_row: int) -> Choi
         high = ratings >= settings.min_rating
         unrated = int((kept & ratings.is_null()).sum())
         low = int((kept & ~high.fill_null(True)).sum())
+        if settings.event is not None:
+            by_rating = dict(found.filter(kept & ~high.fill_null(False)).value_counts().iter_rows())
         kept = kept & high.fill_null(False)
-    return Choice(kept.to_numpy(), Dropped(types, unrated, low), faults)
+    return Choice(kept.to_numpy(), Dropped(types, unrated, low, by_rating), faults)
 
 
 def described(
@@ -95,9 +100,13 @@ def described(
             faults.append(fault(says, "give every event a positive weight, or drop its row", bad, first_row, values))
     if settings.session is not None and settings.history == "user":
         sessions = block[settings.session]
-        if (bad := sessions.is_null() & kept).any():
-            says = f"{settings.session} (events.session) is null"
-            faults.append(fault(says, "drop or fill them", bad, first_row))
+        sessions = sessions.fill_nan(None) if sessions.dtype.is_float() else sessions
+        texts = sessions.dtype in (pl.String, pl.Categorical, pl.Enum)
+        blank = sessions.cast(pl.String).str.strip_chars() == "" if texts else pl.repeat(False, len(sessions), eager=True)
+        for says, wrong in (("null", sessions.is_null()), ("empty", blank.fill_null(False))):
+            if (bad := wrong & kept).any():
+                said = f"{settings.session} (events.session) is {says}"
+                faults.append(fault(said, "drop or fill them", bad, first_row))
         columns[SESSION] = sessions.hash(0)
     for number, (name, named) in enumerate(settings.event_columns.items()):
         columns[value_column(number)] = value_numbers(block[name], named)
@@ -136,8 +145,9 @@ class SessionOwners:
         self._name, self._found, self._waiting = name, pl.DataFrame(), 0
 
     def add(self, sessions: pl.Series, owners: pl.Series) -> None:
-        """Note the pairs of a block."""
-        pairs = pl.DataFrame({SESSION: sessions, OWNER: owners}).unique()
+        """Note the pairs of a block; a null is no user."""
+        owners = owners.fill_nan(None) if owners.dtype.is_float() else owners
+        pairs = pl.DataFrame({SESSION: sessions, OWNER: owners}).drop_nulls(OWNER).unique()
         self._waiting += pairs.height
         self._found = pl.concat([self._found, pairs]) if self._found.height else pairs
         if self._waiting > max(self._found.height - self._waiting, mapped.BLOCK):  # so that few pairs are compared often

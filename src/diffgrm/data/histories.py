@@ -13,13 +13,13 @@ import polars as pl
 
 from diffgrm.data.asking import is_number, seconds_of
 from diffgrm.data.blocks import open_rows
-from diffgrm.data.categories import value_numbers
+from diffgrm.data.categories import told_value, value_numbers
 from diffgrm.data.coding import Events
 from diffgrm.data.context import check_asked
 from diffgrm.data.dataset import InteractionDataset, Ragged
 from diffgrm.data.events import read_events
 from diffgrm.data.frames import is_frame, is_list
-from diffgrm.data.ids import IdMap, is_id, known_positions, values
+from diffgrm.data.ids import IdMap, known_positions, user_ids_of, values
 from diffgrm.data.marks import PLAIN, Marks
 from diffgrm.foundation import forks
 from diffgrm.foundation.event_settings import EventSettings, spelled_value
@@ -99,7 +99,7 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
             return _known_only(source.users, source.of(items), items, source.items.__getitem__, on_empty)
         source = source.table()
     if isinstance(source, Mapping):
-        user_ids, rows = _user_ids(list(source)), list(source.values())
+        user_ids, rows = user_ids_of(source), list(source.values())
         if strange := [user for user, row in source.items() if not is_list(row)]:
             raise DataError(f"expected a list of item ids for every user, found something else for: {first_few(strange)}")
     elif is_list(source):
@@ -153,6 +153,11 @@ def _marks(entries: list[Any], offsets: np.ndarray, settings: EventSettings) -> 
 
 def _refuse_idle(events: list[HistoryEvent], settings: EventSettings) -> None:
     """Refuse types and values of which a model is told nothing; times confirm the order of any history."""
+    if strange := [event for event in events if not isinstance(event.values, Mapping)]:
+        raise DataError(
+            f"the values of {strange[0].item!r} are {strange[0].values!r}; expected a mapping from columns to values, such "
+            "as {'device': 'phone'}"
+        )
     problems = []
     typed = [event for event in events if event.type is not None]
     if typed and settings.event is None:
@@ -219,15 +224,10 @@ def _values(entries: list[Any], settings: EventSettings) -> tuple[np.ndarray, ..
         raise DataError(
             f"an event has a value of {unknown[0]!r}, of which the model knows nothing{did_you_mean(unknown[0], columns)}"
         )
-    given = {name: pl.Series([spelled_value(one.get(name)) for one in told], dtype=pl.String) for name in columns}
+    where = "the value of an event in the column"
+    texts = {name: [told_value(one.get(name), f"{where} {name!r}") for one in told] for name in columns}
+    given = {name: pl.Series(values, dtype=pl.String) for name, values in texts.items()}
     return tuple(value_numbers(given[name], named).to_numpy() for name, named in columns.items())
-
-
-def _user_ids(users: list[Any]) -> pl.Series:
-    if not all(map(is_id, users)) or len({isinstance(user, str) for user in users}) > 1:
-        kinds = sorted({type(user).__name__ for user in users})
-        raise DataError(f"user ids must be all text or all whole numbers, found {kinds}")
-    return pl.Series(Columns.USER, users)
 
 
 def _from_table(source: Any, items: IdMap, on_empty: str, settings: EventSettings) -> tuple[pl.Series, Ragged]:

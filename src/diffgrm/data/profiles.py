@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.categories import named_values, spelled_values, unnamed_problem, value_numbers
-from diffgrm.data.ids import IdMap
-from diffgrm.data.tables import read_table
-from diffgrm.foundation.event_settings import EventSettings, spelled_value
+from diffgrm.data.categories import (
+    named_values,
+    no_category,
+    spelled_values,
+    told_value,
+    unnamed_problem,
+    value_numbers,
+)
+from diffgrm.data.ids import IdMap, user_ids_of
+from diffgrm.data.tables import read_table, with_ids
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 
 logger = logging.getLogger(__name__)
@@ -60,9 +67,13 @@ def user_table(source: Any, columns: Sequence[str]) -> pl.DataFrame:
         source: a path or a frame.
 
     Raises:
-        DataError: an unusable table, missing columns, or users with several rows.
+        DataError: an unusable table, missing columns, columns of lists, ids that are none, or users with several rows.
     """
-    table = read_table(source, required=(Columns.USER, *columns), what=WHAT)
+    table = read_table(source, required=(Columns.USER, *columns), what=WHAT, renamable=False)
+    table, problems = with_ids(table, (Columns.USER,))
+    problems += [f"{name!r} is {wrong}" for name in columns if (wrong := no_category(table.schema[name]))]
+    if problems:
+        raise DataError(f"the {WHAT} has problems:\n{bullet_list(problems)}")
     table = table.select(pl.col(Columns.USER).cast(pl.String), *(spelled_values(table[name]) for name in columns))
     if len(repeated := table[Columns.USER].filter(table[Columns.USER].is_duplicated()).unique(maintain_order=True)):
         raise DataError(f"users stand more than once in the {WHAT}: {first_few(repeated)}; keep a row each")
@@ -97,9 +108,13 @@ def read_profiles(source: Any, settings: EventSettings) -> Profiles:
         raise DataError(
             f"profiles name the column {unknown[0]!r}, of which the model knows nothing{did_you_mean(unknown[0], named)}"
         )
-    rows = source.values()
-    columns = {name: pl.Series([spelled_value(row.get(name)) for row in rows], dtype=pl.String) for name in named}
-    return numbered(pl.DataFrame({Columns.USER: list(source), **columns}), settings)
+    users = user_ids_of(source)
+    told = {
+        name: [told_value(row.get(name), f"{name!r} of the user {user!r} in profiles") for user, row in source.items()]
+        for name in named
+    }
+    columns = [pl.Series(name, values, pl.String) for name, values in told.items()]
+    return numbered(pl.DataFrame([users, *columns]), settings)
 
 
 def numbered(table: pl.DataFrame, settings: EventSettings) -> Profiles:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from diffgrm.foundation.event_settings import EventSettings
@@ -21,20 +21,23 @@ class Dropped:
     Attributes:
         types: by their types, which nobody asked for.
         unrated: without a rating; low: with one that is too low.
+        by_rating: those two together, by their types, which somebody asked for.
     """
 
     types: Mapping[str, int]
     unrated: int = 0
     low: int = 0
+    by_rating: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def sum(cls, parts: Iterable[Dropped]) -> Dropped:
         """Those of several blocks of rows."""
-        types, unrated, low = Counter[str](), 0, 0
+        types, by_rating, unrated, low = Counter[str](), Counter[str](), 0, 0
         for part in parts:
             types.update(part.types)
+            by_rating.update(part.by_rating)
             unrated, low = unrated + part.unrated, low + part.low
-        return cls(dict(types), unrated, low)
+        return cls(dict(types), unrated, low, dict(by_rating))
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ReadingReport:
         dropped: rows by the reason why they became no events.
         types: events of each type; empty where they have none.
         other_types: rows of types that were dropped.
+        by_rating: rows of each type that were dropped for their rating.
 
     >>> print(ReadingReport(10, {"rating below 4.0 (events.min_rating)": 3}, {}, {}))
     10 rows read, 7 kept as events; dropped: 3 rating below 4.0 (events.min_rating)
@@ -55,6 +59,7 @@ class ReadingReport:
     dropped: Mapping[str, int]
     types: Mapping[str, int]
     other_types: Mapping[str, int]
+    by_rating: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -72,7 +77,8 @@ class ReadingReport:
         found[f"without a {settings.rating} (events.rating)"] = dropped.unrated
         found[f"{settings.rating} below {settings.min_rating} (events.min_rating)"] = dropped.low
         found[f"repeated (events.repeats={settings.repeats})"] = repeats
-        return cls(rows, {reason: count for reason, count in found.items() if count}, types, dropped.types)
+        told = {reason: count for reason, count in found.items() if count}
+        return cls(rows, told, types, dropped.types, dropped.by_rating)
 
     @property
     def kept(self) -> int:
@@ -89,9 +95,11 @@ class ReadingReport:
 
     def _absent(self) -> dict[str, str]:
         """Types that no event has, and what is said of each."""
-        known = self.other_types
+        known, low = self.other_types, self.by_rating
         return {
-            kind: f"no event is of type {kind!r}{did_you_mean(kind, known) if known else ''}"
+            kind: f"no event is of type {kind!r}: all {low[kind]:,} were dropped for their rating (events.min_rating)"
+            if low.get(kind)
+            else f"no event is of type {kind!r}{did_you_mean(kind, known) if known else ''}"
             for kind, count in self.types.items()
             if not count
         }
@@ -120,4 +128,5 @@ class ReadingReport:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """What :meth:`to_dict` gave."""
-        return cls(int(raw["rows"]), dict(raw["dropped"]), dict(raw["types"]), dict(raw["other_types"]))
+        counts = (dict(raw[name]) for name in ("dropped", "types", "other_types", "by_rating"))
+        return cls(int(raw["rows"]), *counts)

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from diffgrm.data.profiles import user_table
+from diffgrm.data.tables import as_ids
 from diffgrm.foundation.schema import Columns, DataError, first_few
 
 SEGMENT = "segment:"  # what columns of held-out events begin with that hold their users' segments
@@ -68,7 +69,7 @@ def check_known(segment: pl.DataFrame, users: pl.Series) -> None:
     Raises:
         DataError: it knows none of them.
     """
-    known, asked = segment[Columns.USER], users.cast(pl.String)
+    known, asked = segment[Columns.USER], as_ids(users).cast(pl.String)
     if not asked.is_in(known.implode()).any():
         raise DataError(
             f"the table of users knows none of the users that are evaluated: it has {first_few(known, 3)}; they are "
@@ -84,6 +85,6 @@ def joined(events: pl.DataFrame, segment: pl.DataFrame) -> pl.DataFrame:
     """
     check_names([name.removeprefix(SEGMENT) for name in (*events.columns, segment.columns[-1]) if name.startswith(SEGMENT)])
     check_known(segment, events[Columns.USER])
-    key = events[Columns.USER].cast(pl.String)
+    key = as_ids(events[Columns.USER]).cast(pl.String)
     found = key.to_frame().join(segment, on=Columns.USER, how="left", maintain_order="left")[segment.columns[-1]]
     return events.with_columns(found.fill_null(UNKNOWN))
