@@ -53,6 +53,10 @@ def test_fit_search_and_evaluate_from_files(run, tables, tmp_path):
     assert code == 0 and "violin-origin" in out and "Query 0" in out
 
     found = tmp_path / "found.parquet"
+    search = "documents", "search", model, "--queries", tmp_path / "queries.parquet", "--out", found
+    code, _, errors = run(*search, "--column", "text=txet")
+    assert code == 2 and "rename in the query table: - 'txet'; did you mean 'text'?" in " ".join(errors.split())
+    assert not found.exists()
     code, _, _ = run("documents", "search", model, "--queries", tmp_path / "queries.parquet", "--k", 5, "--out", found)
     assert code == 0 and pl.read_parquet(found).columns == ["query_id", "doc_id", "score", "rank"]
     assert pl.read_parquet(found).height == 5 * 120
@@ -85,6 +89,9 @@ def test_what_cannot_be_done_is_told(run, tables, tmp_path):
     out = ["--out", tmp_path / "model"]
     code, _, errors = run("documents", "fit", *documents, *judged, *out, "--split", "validation", "--quiet")
     assert code == 2 and "no query has split = 'validation'; the query table has test, train" in errors
+    for command in (["fit", *out], ["baselines"]):
+        code, _, errors = run("documents", *command, *documents, *judged, "--column", "text=txet", "--quiet")
+        assert code == 2 and "the query table, the qrels table: - 'txet'; did you mean 'text'?" in " ".join(errors.split())
     code, _, errors = run("documents", "fit", *documents, *judged, *out, "--recipe", "best")
     assert code == 2 and "not for documents" in errors
     code, _, errors = run("fit", "--dataset", "toy", *out, "--recipe", "diffugr")

@@ -19,6 +19,21 @@ from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
 logger = logging.getLogger(__name__)
 
 OURS = (Columns.QUERY, Columns.DOCUMENT, Columns.TEXT, Columns.TITLE, Columns.RELEVANCE, Columns.SPLIT)
+OF_QUERIES = (Columns.QUERY, Columns.TEXT, Columns.SPLIT)
+
+
+def open_tables(
+    documents: Any, queries: Any, qrels: Any, columns: Mapping[str, str] | None
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Tables (paths or frames) of documents, queries and judgements, not yet read.
+
+    Raises:
+        DataError: see :func:`diffgrm.data.frames.load_frame`; or columns to rename that none of them has.
+    """
+    what = "document table", "query table", "qrels table"
+    first, second, third = map(load_frame, (documents, queries, qrels), what)
+    renamings_for(columns, first, second, third, what=f"the {', the '.join(what)}", ours=OURS)
+    return first, second, third
 
 
 def read_documents(source: Any, columns: Mapping[str, str] | None = None) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import polars as pl
 import torch
 
-from diffgrm.data.documents import JudgedQueries, as_items, asked_queries, ordered, read_documents
+from diffgrm.data.documents import JudgedQueries, as_items, asked_queries, open_tables, ordered, read_documents
 from diffgrm.data.ids import IdMap
 from diffgrm.data.query_sketch import QuerySketch
 from diffgrm.data.query_split import QuerySplit
@@ -123,6 +123,7 @@ class DocumentRetriever:
         """
         self.recipe.refuse_idle()
         self._catalogue, self.parts, self._tables = None, {}, None  # until all has gone well
+        documents, queries, qrels = open_tables(documents, queries, qrels, columns)
         recipe, parts, table = self.recipe, self.new_parts(), read_documents(documents, columns)
         ids = IdMap(ordered(table)[0][Columns.DOCUMENT])
         judged = JudgedQueries.from_tables(queries, qrels, ids, split, columns).answerable()

@@ -106,7 +106,9 @@ def search(
 ) -> None:
     """Find documents: query_id, doc_id, score, rank."""
     from diffgrm.apps.console import show_recommendations
-    from diffgrm.data.documents import asked_queries, read_queries
+    from diffgrm.data.documents import OF_QUERIES, asked_queries, read_queries
+    from diffgrm.data.frames import load_frame
+    from diffgrm.data.tables import renamings_for
     from diffgrm.foundation.terminal import progress_bar, say
     from diffgrm.recommenders.documents import DocumentRetriever
 
@@ -121,7 +123,9 @@ def search(
         table = asked_queries(list(map(as_text, query)))
     else:
         assert queries is not None
-        table = read_queries(queries, renamings(column))
+        frame = load_frame(queries, "query table")
+        renamings_for(renamings(column), frame, what="the query table", ours=OF_QUERIES)
+        table = read_queries(frame, renamings(column))
     with progress_bar("Searching", table.height, quiet) as progress:
         found = retriever.search(table, k, progress=progress)
     if out is None:
@@ -175,20 +179,22 @@ def baselines(
 ) -> None:
     """Measure what learns from no query: BM25, and the cosine of the recipe's embedding (its settings: embedding.*)."""
     from diffgrm.apps.console import show_metrics
+    from diffgrm.data.documents import open_tables
     from diffgrm.recommenders.searchers import BM25, DenseVectors
 
     chosen = recipe_of(recipe, overrides, {"recommender": "documents"})
     check_outputs(None, json_file, read=(documents, queries, qrels, *recipe_files(recipe, chosen)))
     names = renamings(column)
-    searchers = {"bm25": BM25(documents, names), "dense": DenseVectors(documents, chosen.embedding, names, chosen.seed)}
-    results = {name: _evaluated(of, queries, qrels, split, column, quiet) for name, of in searchers.items()}
+    table, asked, judged = open_tables(documents, queries, qrels, names)
+    searchers = {"bm25": BM25(table, names), "dense": DenseVectors(table, chosen.embedding, names, chosen.seed)}
+    results = {name: _evaluated(of, asked, judged, split, column, quiet) for name, of in searchers.items()}
     show_metrics(_title(results["bm25"]), {name: result.metrics for name, result in results.items()})
     if json_file is not None:
         write_json(json_file, {name: result.to_dict() for name, result in results.items()})
 
 
 def _evaluated(
-    retriever: Any, queries: Path, qrels: Path, split: str | None, column: list[str] | None, quiet: bool
+    retriever: Any, queries: Any, qrels: Any, split: str | None, column: list[str] | None, quiet: bool
 ) -> SearchEvaluation:
     from diffgrm.evaluation.retrieval import evaluate_search
     from diffgrm.foundation.terminal import progress_bar
