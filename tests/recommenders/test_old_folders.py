@@ -48,8 +48,9 @@ def version(folder):
 
 
 def same(found, wanted):
-    assert found.drop("score").equals(wanted.drop("score"))
     assert (found["score"] - wanted["score"]).abs().max() < 1e-5
+    # which of those that nothing speaks for (score 0) come in was left open then
+    assert found.filter(found["score"] != 0).drop("score").equals(wanted.filter(wanted["score"] != 0).drop("score"))
 
 
 @pytest.mark.parametrize("name", METHOD)
