@@ -26,12 +26,11 @@ def best_places(scores: np.ndarray, k: int) -> np.ndarray:
     found = np.take_along_axis(scores, places, 1)
     last = found.min(axis=1)
     tied = scores == last[:, None]
-    left_out = np.flatnonzero(tied.sum(axis=1) > (found == last[:, None]).sum(axis=1))
-    if len(left_out):
-        ties, room = tied[left_out], (found[left_out] == last[left_out, None]).sum(axis=1)
-        ties &= np.cumsum(ties, axis=1) <= room[:, None]
-        chosen = (scores[left_out] > last[left_out, None]) | ties
-        places[left_out] = np.nonzero(chosen)[1].reshape(len(left_out), k)
+    more = np.count_nonzero(tied, axis=1) > np.count_nonzero(found == last[:, None], axis=1)  # that tie than came in
+    for row in np.flatnonzero(more):
+        above = places[row, found[row] > last[row]]
+        places[row, len(above) :] = np.flatnonzero(tied[row])[: k - len(above)]
+        places[row, : len(above)] = above
     places.sort(axis=1)
     return np.take_along_axis(places, _greatest_first(np.take_along_axis(scores, places, 1)), 1)
 
