@@ -152,10 +152,17 @@ def of_family(data: str) -> list[dict[str, Any]]:
 
 
 def sets() -> Figure:
-    """Methods on games."""
-    found = [row | {"run": "steam"} if row["run"] == "recipe of the set" else row for row in content("sets/steam")["rows"]]
-    figure, (axis,) = panels(6.0, height=0.7 + 0.27 * len(found))
-    by_value(axis, found, "Steam: NDCG@10, filtered, by item")
+    """Methods on games and on films."""
+    sets = {"steam": "Steam", "movielens-1m": "MovieLens-1M"}
+    named = {
+        data: [
+            row | ({"run": data} if row["run"] == "recipe of the set" else {}) for row in content(f"sets/{data}")["rows"]
+        ]
+        for data in sets
+    }
+    figure, axes = panels(4.5, 4.5, height=0.7 + 0.27 * max(map(len, named.values())))
+    for axis, (data, found) in zip(axes, named.items(), strict=True):
+        by_value(axis, found, f"{sets[data]}: NDCG@10, filtered, by item")
     return figure
 
 
