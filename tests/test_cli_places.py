@@ -197,4 +197,4 @@ def test_an_update_says_so_where_the_weights_stay(run, world, tables, tmp_path):
     strange = pl.read_parquet(tables[1]).with_columns(item_id=pl.lit("unheard of"))
     strange.write_parquet(tmp_path / "data" / "strange.parquet")
     code, _, error = run("update", model, "--interactions", tmp_path / "data" / "strange.parquet", "--out", tmp_path / "x")
-    assert code == 2 and "unheard of; add them to the item table (--items), or drop the events" in error
+    assert code == 2 and "'unheard of'; add them to the item table (--items), or drop the events" in error

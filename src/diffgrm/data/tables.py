@@ -75,26 +75,29 @@ def renamings_for(
     what: str,
     ours: Collection[str] = OURS,
     elsewhere: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> list[dict[str, str]]:
     """Of each table, those renamings whose column it has.
 
     Args:
         columns: how the library's names are called in whichever of the tables has them.
         what: how messages call all the tables, such as ``the item table``.
-        ours: names that columns may be given.
+        ours: names that columns of these tables may be given.
         elsewhere: those of them whose columns may be in a table that is not here.
+        known: names of columns of other tables, which are passed over, so that one set of renamings does for every command.
 
     Raises:
         DataError: a name that is not ours, or a column that none of the tables has.
     """
     columns = columns or {}
-    if unknown := sorted(set(columns) - set(ours)):
+    if unknown := sorted(set(columns) - {*ours, *known}):
         raise DataError(
             f"cannot rename to {unknown[0]!r}{nearest(unknown[0], ours)}: the columns of {what} are {', '.join(ours)}"
         )
-    known = list(dict.fromkeys(name for table in tables for name in table.columns))
-    if missing := [old for new, old in columns.items() if old not in known and new not in elsewhere]:
-        hints = [f"{name!r}{did_you_mean(name, known)}" for name in missing]
+    columns = {new: old for new, old in columns.items() if new in ours}
+    there = list(dict.fromkeys(name for table in tables for name in table.columns))
+    if missing := [old for new, old in columns.items() if old not in there and new not in elsewhere]:
+        hints = [f"{name!r}{did_you_mean(name, there)}" for name in missing]
         raise DataError(f"there is no column to rename in {what}:\n{bullet_list(hints)}")
     return [{new: old for new, old in columns.items() if old in table.columns} for table in tables]
 

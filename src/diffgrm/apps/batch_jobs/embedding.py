@@ -18,7 +18,7 @@ from diffgrm.apps.batch_jobs.engine import Pool, Work, engine, require_ray
 from diffgrm.apps.batch_jobs.job_folder import JobFolder, Parts, check_arguments, job_folder
 from diffgrm.apps.batch_jobs.parquet import Footers, ParquetFiles, Plan, Slice, cut, planned, read_slices
 from diffgrm.data.ids import id_order
-from diffgrm.data.tables import OF_ITEMS, read_items, read_table, renamings_for
+from diffgrm.data.tables import OF_ITEMS, OURS, read_items, read_table, renamings_for
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import Columns, DataError, RecipeError
 from diffgrm.foundation.storage import State, atomic_file, digest
@@ -139,7 +139,7 @@ def embed_batch(
     encoder = _encoder(recipe)
     table = ItemTable(ParquetFiles.at(items, "item table"), dict(columns or {}))
     files, footers = table.files, table.files.footers()
-    renamings_for(table.columns, footers.row, what=f"the {files.what}", ours=OF_ITEMS)
+    renamings_for(table.columns, footers.row, what=f"the {files.what}", ours=OF_ITEMS, known=OURS)
     read_table(footers.row, table.columns, required=(Columns.ITEM, Columns.TEXT), what=files.what)
     footers.check_same(footers.row.columns, f"{files.what} {files.place}")
     if footers.problems and on_error == "stop":

@@ -26,7 +26,7 @@ from diffgrm.data.marks import PLAIN, RowFacts
 from diffgrm.data.profiles import Profiles
 from diffgrm.data.ragged import Ragged
 from diffgrm.data.reading import Dropped
-from diffgrm.data.tables import OF_EVENTS, refuse, renamings_for
+from diffgrm.data.tables import OF_EVENTS, OURS, refuse, renamings_for
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError
 
@@ -65,7 +65,7 @@ class EventTable:
         files = ParquetFiles.at(source, "interaction table")
         footers = files.footers()
         asked = settings.of_histories(tuple(footers.row.columns))
-        renamings_for(columns, footers.row, what=f"the {files.what}", ours=OF_EVENTS)
+        renamings_for(columns, footers.row, what=f"the {files.what}", ours=OF_EVENTS, known=OURS)
         rows = EventRows.of(FrameRows(footers.row), columns, time_format, asked)
         check_timed(rows)
         ours = dict(rows.columns)

@@ -221,7 +221,7 @@ def tokenize(
     from diffgrm.data.frames import load_frame
     from diffgrm.data.ids import id_order
     from diffgrm.data.splits import make_split
-    from diffgrm.data.tables import OF_ITEMS, read_items, renamings_for
+    from diffgrm.data.tables import OF_ITEMS, OURS, read_items, renamings_for
     from diffgrm.foundation.terminal import say
     from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
     from diffgrm.semantic_ids.semantic_ids import tokenize_items
@@ -235,7 +235,7 @@ def tokenize(
             raise DataError("give --items FILE (and --interactions FILE to learn from training items only)")
         check_idle("no --interactions are given", {"--time-format": time_format, "--profiles": profiles})
         frame = load_frame(items, "item table")
-        (named,) = renamings_for(renamings(column), frame, what="the item table", ours=OF_ITEMS)
+        (named,) = renamings_for(renamings(column), frame, what="the item table", ours=OF_ITEMS, known=OURS)
         table = read_items(frame, named)
         given = id_order(table[Columns.ITEM])
         table, in_training, events, learnt_from = table[given], np.ones(table.height, dtype=bool), None, None

@@ -325,12 +325,12 @@ def events_for(
     """
     from diffgrm.data.blocks import open_rows
     from diffgrm.data.events import read_events
-    from diffgrm.data.tables import OF_EVENTS, renamings_for
+    from diffgrm.data.tables import OF_EVENTS, OURS, renamings_for
     from diffgrm.foundation.terminal import say
 
     rows = open_rows(path)
     settings = settings.of_histories(tuple(rows.header.columns))
-    (named,) = renamings_for(renamings(column), rows.header, what="the interaction table", ours=OF_EVENTS)
+    (named,) = renamings_for(renamings(column), rows.header, what="the interaction table", ours=OF_EVENTS, known=OURS)
     events = read_events(rows, items, named, time_format, "keep", settings)
     say(f"{path.name}: {events.report}.")
     if users is None:

@@ -101,12 +101,12 @@ def _dataset(
     from diffgrm.data.blocks import open_rows
     from diffgrm.data.dataset import InteractionDataset
     from diffgrm.data.frames import load_frame
-    from diffgrm.data.tables import OF_EVENTS, read_items, renamings_for
+    from diffgrm.data.tables import OF_EVENTS, OURS, read_items, renamings_for
     from diffgrm.foundation.schema import Columns
 
     table, header = recommender.item_table, open_rows(interactions).header
     if items is None:
-        (theirs,) = renamings_for(renamed, header, what="the interaction table", ours=OF_EVENTS)
+        (theirs,) = renamings_for(renamed, header, what="the interaction table", ours=OF_EVENTS, known=OURS)
     else:
         frame = load_frame(items, "item table")
         theirs, of_items = renamings_for(renamed, header, frame, what="the interaction table and the item table")
