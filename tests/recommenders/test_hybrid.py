@@ -242,3 +242,13 @@ def test_it_learns_more_than_digits_alone(recipe, toy):
     fitted = HybridRecommender(recipe.override(["training.epochs=6", "training.patience=20"])).fit(toy, progress=False)
     assert isinstance(fitted.ranker(), Ranker)
     assert fitted.facts["validation"]["val_recall@10"] > 2 * 10 / toy.n_items
+
+
+def test_retrieval_is_refused_with_a_decoder_that_does_not_look_up_and_kept_for_one_that_does(whole):
+    with pytest.raises(RecipeError, match="retrieval is for lists that item scores propose, but decoding 'one_pass' finds"):
+        whole.variant(["decoding.name=one_pass", "retrieval.index=hnsw"])
+    quick = whole.variant(["retrieval.index=hnsw", "retrieval.candidates=400"])
+    digits = quick.variant(["decoding.name=one_pass"])
+    assert digits.recipe.retrieval == quick.recipe.retrieval and digits.recommend(HISTORIES, k=3).height == 3 * len(
+        HISTORIES
+    )

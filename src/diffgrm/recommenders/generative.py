@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -176,10 +177,17 @@ class GenerativeRecommender(Recommender):
     def _forget(self) -> None:
         self._ranker, self._restricted = None, {}
 
+    def variant(self, overrides: Iterable[str]) -> Self:
+        """See :meth:`Recommender.variant`; what another decoder looks up by stays for that one."""
+        overrides = list(overrides)
+        changed = super().variant(overrides)
+        if any(override.startswith("retrieval.") for override in overrides):
+            check_retrieval(changed.recipe)
+        return changed
+
     def _recipe_changed(self) -> None:
         """The tables of the catalogue stay."""
         check_recipe(self.recipe)
-        check_retrieval(self.recipe)
         before, decoder = self._ranker, self._decoder()
         if self._catalogue is not None:
             decoder.check(self.semantic_ids.n_digits, len(self.items))

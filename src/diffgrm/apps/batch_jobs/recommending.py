@@ -306,9 +306,8 @@ class _Job:
 def _report(read: Sequence[Mapping[str, Any]], events: int, settings: EventSettings) -> ReadingReport:
     """What was read of pieces of a table, of which so many events are left."""
     kept = sum(counts["rows"] for counts in read)
-    dropped = Dropped.sum(
-        Dropped(**counts["dropped"]) for counts in read if "dropped" in counts
-    )  # jobs of before know none
+    told = [counts["dropped"] for counts in read if "dropped" in counts]  # jobs that an earlier version began tell none
+    dropped = Dropped.sum(Dropped(**counts) for counts in told)
     rows = kept + sum(dropped.types.values()) + dropped.unrated + dropped.low
     kinds = {} if kept else dict.fromkeys(settings.types, 0)
     return ReadingReport.of(rows, dropped, kept - events, kinds, settings)
