@@ -13,7 +13,7 @@ import yaml
 from diffgrm import InteractionDataset, leave_one_out, toy_world
 from diffgrm.apps import choosing
 from diffgrm.apps.bench import runner as module
-from diffgrm.apps.bench.runner import Runner
+from diffgrm.apps.bench.runner import Runner, slug
 from diffgrm.apps.bench.suite import Suite
 from diffgrm.apps.bench.tables import sentences_of, write_tables
 from diffgrm.apps.cli.main import main
@@ -161,6 +161,59 @@ def test_an_ensemble_sums_the_fits_of_other_runs(tmp_path, world, monkeypatch):
     assert found["both"]["facts"]["validation"]["val_score"] >= found["sasrec"]["facts"]["validation"]["val_score"] - 1e-6
     assert len(found["sure"]["facts"]["weights"]) == 2
     assert Runner(suite, tmp_path / "out", str, progress=False).run() == {} and fitted.total() == 6
+
+
+def test_a_run_that_names_other_members_than_the_one_it_is_like_is_fitted_anew(tmp_path, world):
+    runs = {
+        "one": {"recommender": "ensemble", "members": ["neighbours", "popularity"], "model": {"weights": [1, 0]}},
+        "other": {"like": "one", "members": ["popularity", "neighbours"]},
+        "neighbours": {"recommender": "item_knn"},
+        "popularity": {"recommender": "popularity"},
+    }
+    suite = make_suite(tmp_path, world, runs, seeds=[0], reference="one")
+    assert Runner(suite, tmp_path / "out", str, progress=False).run() == {}
+    assert _metrics(tmp_path, "one") == _metrics(tmp_path, "neighbours")
+    assert _metrics(tmp_path, "other") == _metrics(tmp_path, "popularity") != _metrics(tmp_path, "one")
+
+
+def test_a_run_uses_others_with_their_own_late_settings(tmp_path, world):
+    """Where two runs share a fit, the folder is of the one that was fitted; the other one is a member as it says itself."""
+    sizes = {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 16, "max_len": 8}
+    hybrid = {"recommender": "hybrid", **SIDS, "model": sizes, "training": TRAINING}
+    runs = {
+        "little": {**hybrid, "item_scoring": {"co_occurrence": {"weight": 0.1}}},
+        "much": {**hybrid, "item_scoring": {"co_occurrence": {"weight": 50.0}}},
+        "of much": {"recommender": "ensemble", "members": ["much", "little"], "model": {"weights": [1, 0]}},
+    }
+    suite = make_suite(tmp_path, world, runs, seeds=[0], reference="little")
+    assert Runner(suite, tmp_path / "out", str, progress=False).run() == {}
+    found = {run: _metrics(tmp_path, run)["ndcg@10"] for run in runs}
+    assert found["of much"] == found["much"] != found["little"]
+
+
+def test_a_posterior_of_items_steers_the_fit_of_another_run(tmp_path, world, monkeypatch):
+    backbone = {**RUNS["diffgrm"], "training": TRAINING}
+    model = {"width": 8, "candidates": 16}
+    steered = {"recommender": "epic", "backbone": "diffgrm", "model": model, "training": TRAINING, "decoding": {"beam": 10}}
+    runs = {
+        "steered": steered,
+        "unsteered": {"like": "steered", "decoding": {"name": "any_order_beam", "beam": 10}},
+        "diffgrm": backbone,
+    }
+    suite, fitted, fit = make_suite(tmp_path, world, runs, seeds=[0], reference="diffgrm"), Counter(), Recommender.fit
+
+    def counting_fit(self, *args, **kwargs):
+        fitted[self.recipe.recommender] += 1
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Recommender, "fit", counting_fit)
+    assert Runner(suite, tmp_path / "out", str, progress=False).run() == {}
+    assert fitted == {"epic": 1, "diffgrm": 1}
+    assert _metrics(tmp_path, "unsteered") == _metrics(tmp_path, "diffgrm")
+
+
+def _metrics(folder, run):
+    return json.loads((folder / "out" / "runs" / "small" / slug(run) / "seed-0" / "result.json").read_text())["metrics"]
 
 
 def test_a_peer_cannot_have_the_semantic_ids_of_a_run_without_any(tmp_path, world):

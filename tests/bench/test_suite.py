@@ -196,15 +196,32 @@ def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
         ),
         (
             {"runs": {"base": {"recommender": "ensemble", "members": ["bse"]}}},
-            "the member 'bse', no run; did you mean 'base'",
+            "has 'bse' under members, no run; did you mean 'base'",
         ),
         (
             {"runs": {"base": {"recommender": "ensemble", "members": ["a"]}, "a": {"like": "base", "decoding": {}}}},
-            "run 'base' has the member 'a', which is a peer, an ensemble, or the fit of another run",
+            "run 'base' has 'a' under members, which is a peer, uses other runs itself, or is the fit of another run",
         ),
         (
             {"runs": {"base": {"recommender": "item_knn", "members": ["a", "a"]}, "a": {"recommender": "random"}}},
-            "run 'base' has members, but sums no recommenders; set recommender: ensemble",
+            "run 'base' has members, but its recommender knows none; set recommender: ensemble",
+        ),
+        (
+            {"runs": {"base": {"recommender": "ensemble", "backbone": "a"}, "a": {"recommender": "diffgrm"}}},
+            "run 'base' has backbone, but its recommender knows none; set recommender: epic",
+        ),
+        (
+            {"runs": {"base": {"recipe": "epic", "backbone": "bsae"}}},
+            "'base' has 'bsae' under backbone, no run; did you mean 'base'",
+        ),
+        (
+            {
+                "runs": {
+                    "base": {"recipe": "epic", "backbone": "a", "model": {"backbone": "x"}},
+                    "a": {"recipe": "llada-rec"},
+                }
+            },
+            "run 'base' says model.backbone and backbone; say one of both",
         ),
         (
             {"runs": {"base": {"recommender": "sasrec", "choose": {"model.dropout": {"min": 0.1, "max": 0.5}}}}},

@@ -1,6 +1,7 @@
 """Runs a suite: every dataset, run and seed once, resumable, test looked at once.
 
 OUT/models/DIGEST/            a fitted model, shared by runs that differ only in decoding and in weights of item scorers
+OUT/models/DIGEST-LATE/       the same with the late settings of one run, where another uses it
 OUT/models/DIGEST.run/        its checkpoints while it trains, its logs afterwards
 OUT/models/DIGEST.json        what it is worth on validation, where choices were made by it
 OUT/runs/DATASET/RUN/seed-0/  result.json and ranks.parquet, written when all of it is done
@@ -14,28 +15,23 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 
 from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
+from diffgrm.apps.bench.world import World
 from diffgrm.apps.choosing import validation_score
 from diffgrm.apps.semantic_ids import semantic_ids_of
-from diffgrm.data.clock import with_clock
-from diffgrm.data.dataset import InteractionDataset, Split
 from diffgrm.data.marks import PLAIN
-from diffgrm.data.sources.listing import load_source
-from diffgrm.data.splits import make_split
 from diffgrm.evaluation.kinds import with_kinds
 from diffgrm.evaluation.metrics import evaluate
-from diffgrm.evaluation.protocol import protocol, sentences
+from diffgrm.evaluation.protocol import sentences
 from diffgrm.foundation import registry
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
@@ -44,7 +40,6 @@ from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
-from diffgrm.semantic_ids.embeddings.lsa import word_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -75,66 +70,6 @@ class Cell:
             return json.loads((self.folder / RESULT).read_text())["identity"] == self.identity
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
             return False
-
-
-@dataclass(frozen=True)
-class World:
-    """A dataset of a suite, split.
-
-    Attributes:
-        protocol: what results tell of the split.
-    """
-
-    name: str
-    dataset: InteractionDataset
-    split: Split
-    protocol: dict[str, Any]
-    identity: str
-
-    @cached_property
-    def texts(self) -> sp.csr_array:
-        """[I, features] what tells how unlike items are, the same for all runs."""
-        return word_vectors(self.dataset.item_table)
-
-    @classmethod
-    def load(cls, suite: Suite, name: str, events: EventSettings = PLAIN) -> World:
-        """From a folder that the suite names, else from the publisher; held out as the suite says.
-
-        Args:
-            events: which rows are events, by the recipes of some of its runs.
-
-        Raises:
-            DataError, DownloadError: it cannot be had, or not be split so.
-        """
-        dataset, untimed = _dataset(suite, name, events)
-        split = make_split(dataset, suite.data)
-        facts = protocol(split) | ({"events_without_time": untimed} if untimed else {})
-        split = replace(split, test=split.test.sample(suite.test_users, seed=0))
-        ids = [dataset.users.series.to_list(), dataset.items.series.to_list(), dataset.item_table.hash_rows().sum()]
-        times = [] if dataset.timestamps is None else [dataset.timestamps]
-        events_of = [
-            dataset.events.values,
-            dataset.events.offsets,
-            *dataset.events.marks.arrays,
-            *dataset.events.facts.arrays,
-        ]
-        held = [suite.data.model_dump(), *(times if suite.data.split == "temporal" else [])]
-        return cls(name, dataset, split, facts, digest([*events_of, *ids, *held]))
-
-
-def _dataset(suite: Suite, name: str, settings: EventSettings) -> tuple[InteractionDataset, int]:
-    """A dataset of a suite, and how many events were left out because they have no time."""
-    clock = suite.clock.get(name)
-    for folder in suite.folders:
-        home = suite.path(folder) / name
-        if (events := home / "interactions.parquet").is_file():
-            rows, untimed = (events, 0) if clock is None else with_clock(events, clock)
-            users = home / "users.parquet" if settings.user_columns else None
-            items = home / "items.parquet"
-            return InteractionDataset.from_tables(rows, items, name=name, events=settings, profiles=users), untimed
-    if clock is not None:
-        raise DataError(f"clock names the column {clock!r} of {name}, which lies in none of the suite's folders")
-    return load_source(name, settings), 0
 
 
 class Runner:
@@ -261,13 +196,23 @@ class Runner:
         return f"{self.finished}/{cells}, {elapsed / 60:.0f} min"
 
     def _recipe(self, name: str, run: str, choice: dict[str, Any], seed: int) -> Recipe:
-        """The recipe of a run; one with members names their folders, which are fitted now or before."""
-        recipe, folders = self.suite.recipe(run, name, choice, seed), []
-        for member in self.suite.members(run):
-            world, own = self._world(name, member), self._recipe(name, member, self._choice(name, member), seed)
-            self._fitted(world, own)
-            folders.append(str(self._model_folder(world, own).resolve()))
-        return recipe.override([f"model.members={json.dumps(folders)}"]) if folders else recipe
+        """The recipe of a run; what it uses of other runs are their folders, which are fitted now or before."""
+        recipe, found = self.suite.recipe(run, name, choice, seed), []
+        for setting, used in self.suite.uses(run).items():
+            folders = [self._folder_used(name, other, seed) for other in used]
+            found.append(f"model.{setting}={json.dumps(folders if setting == 'members' else folders[0])}")
+        return recipe.override(found) if found else recipe
+
+    def _folder_used(self, name: str, run: str, seed: int) -> str:
+        """Where the fitted model of a run lies, with the late settings of that very run, for another that uses it."""
+        world, recipe = self._world(name, run), self._recipe(name, run, self._choice(name, run), seed)
+        folder, as_said = self._model_folder(world, recipe), self._fitted(world, recipe)
+        if as_said.recipe != load(folder, trust_code=self.suite.own_classes).recipe:
+            # what lies there was fitted for a run that decodes otherwise
+            folder = folder.with_name(f"{folder.name}-{digest([as_said.recipe.by_content()])[:8]}")
+            if not folder.is_dir():
+                as_said.save(folder)
+        return str(folder.resolve())
 
     def _choice(self, name: str, run: str) -> dict[str, Any]:
         """The settings of a run that do best on validation, by the first seed. Test is not looked at."""

@@ -22,6 +22,7 @@ runs:
   best: {recipe: best}
   published: {like: diffgrm, tokenizer: {name: from_file, path: sids.parquet}}   # a file beside this one
   both: {recommender: ensemble, members: [sasrec, best]}   # the fits of other runs
+  steered: {recipe: epic, backbone: diffgrm}               # the same, of one
   plain: {like: best, item_scoring: {co_occurrence: null}}  # changes reach as deep as settings are nested; the same fit
   liked: {like: best, events: {rating: rating, min_rating: 4}}   # compared where targets are the same
 """
@@ -58,6 +59,7 @@ class Run(BaseModel):
     choose: Choose = {}
     seeds: tuple[Seed, ...] | None = None
     members: tuple[str, ...] = ()
+    backbone: str | None = None
     peer: Path | None = None
     python: Path | None = None
 
@@ -65,6 +67,12 @@ class Run(BaseModel):
     def changes(self) -> dict[str, Any]:
         """The sections of a recipe."""
         return dict(self.model_extra or {})
+
+    @property
+    def uses(self) -> dict[str, tuple[str, ...]]:
+        """Settings of the section model that stand for the fits of other runs, and those runs."""
+        said = {"members": self.members, "backbone": (self.backbone,) if self.backbone is not None else ()}
+        return {setting: runs for setting, runs in said.items() if runs}
 
 
 class Suite(BaseModel):
@@ -124,9 +132,9 @@ class Suite(BaseModel):
                     raise ValueError(f"{name!r} is like itself")
                 seen.add(like)
                 like = self.runs[like].like
-            for member in run.members:
-                if member not in self.runs:
-                    raise ValueError(f"{name!r} has the member {member!r}, no run{did_you_mean(member, self.runs)}")
+            for setting, used in ((setting, used) for setting, runs in run.uses.items() for used in runs):
+                if used not in self.runs:
+                    raise ValueError(f"{name!r} has {used!r} under {setting}, no run{did_you_mean(used, self.runs)}")
             if endless := without_end(run.choose):
                 raise ValueError(
                     f"{name!r} chooses {endless[0]} from a range without a step, but a suite tries every value; give a "
@@ -168,17 +176,22 @@ class Suite(BaseModel):
             return []
         return [f"run {name!r} is a peer, which cannot be told types of events; leave events.event out"]
 
-    def _check_members(self, name: str, recipe: Recipe) -> list[str]:
-        """What is wrong with the members of a run, a line each."""
-        members = self.members(name)
-        if members and "members" not in recipe.model.options:
-            return [f"run {name!r} has members, but sums no recommenders; set recommender: ensemble"]
-        return [
-            f"run {name!r} has the member {member!r}, which is a peer, an ensemble, or the fit of another run; name "
-            "a run that is fitted by itself"
-            for member in members
-            if self.runs[member].peer is not None or self.members(member) or self.fitted_by(member) != member
-        ]
+    def _check_uses(self, name: str, recipe: Recipe) -> list[str]:
+        """What is wrong with the fits of other runs that a run uses, a line each."""
+        problems, run = [], self.runs[name]
+        for setting, used in self.uses(name).items():
+            if setting not in recipe.model.options:
+                whose = {"members": "ensemble", "backbone": "epic"}[setting]
+                problems.append(f"run {name!r} has {setting}, but its recommender knows none; set recommender: {whose}")
+            if any(setting in (changes.get("model") or {}) for changes in (run.changes, *run.only_on.values())):
+                problems.append(f"run {name!r} says model.{setting} and {setting}; say one of both")
+            problems += [
+                f"run {name!r} has {other!r} under {setting}, which is a peer, uses other runs itself, or is the fit of "
+                "another run; name a run that is fitted by itself"
+                for other in used
+                if self.runs[other].peer is not None or self.uses(other) or self.fitted_by(other) != other
+            ]
+        return problems
 
     def _check_recipes(self) -> None:
         problems = []
@@ -191,7 +204,7 @@ class Suite(BaseModel):
                     recipe = self.recipe(name, dataset, choice, self.seeds[0])
                     recipe.refuse_idle()
                     self._own_classes.update(recipe.own_classes)
-                    problems += self._check_members(name, recipe)
+                    problems += self._check_uses(name, recipe)
                 except RecipeError as error:
                     problems.append(f"run {name!r} on {dataset}: {error}")
         if problems:
@@ -246,15 +259,15 @@ class Suite(BaseModel):
         run = self.runs[name]
         return name if run.choose or run.like is None else self.base(run.like)
 
-    def members(self, name: str) -> tuple[str, ...]:
-        """The runs whose fits a run sums, its own or those of the run it is like."""
+    def uses(self, name: str) -> dict[str, tuple[str, ...]]:
+        """The runs whose fits a run uses, by setting: its own or those of the run it is like."""
         run = self.runs[name]
-        return run.members if run.members or run.like is None else self.members(run.like)
+        return run.uses if run.uses or run.like is None else self.uses(run.like)
 
     def fitted_by(self, name: str) -> str:
         """The run whose fit this one uses: itself, or the one it is like where only late settings differ."""
         run = self.runs[name]
-        if run.like is None or run.recipe is not None:
+        if run.like is None or run.recipe is not None or run.uses:
             return name
         changed = [item for changes in (run.changes, *run.only_on.values()) for item in changes.items()]
         changed += [item for key in run.choose for item in apply_overrides({}, [f"{key}=0"]).items()]
