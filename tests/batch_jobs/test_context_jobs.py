@@ -239,3 +239,26 @@ def test_the_command_asks_with_a_moment_and_profiles(model, table, tmp_path, mon
     code, _, err = called(monkeypatch, capsys, *command, "--at", LATE, "--profiles", tmp_path / "users.csv")
     assert code == 0, err
     check_same_lists(lists(tmp_path / "out"), load(model).recommend(table, 8, at=LATE, profiles=OTHERS))
+
+
+def test_values_that_nobody_named_are_told_as_recommend_tells_them(model, tmp_path, caplog):
+    column = next(iter(EVERYTHING["event_columns"]))
+    other = TABLE.with_columns(pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("abacus")).otherwise(column).alias(column))
+    ask(model, write_parts(tmp_path / "events", other, [500]), tmp_path / "out")
+    told = [line for line in caplog.messages if "abacus" in line]
+    assert told == [f"values of {column} that events.event_columns does not name count as one: abacus"]
+    caplog.clear()
+    none = other.with_columns(pl.lit("abacus").alias(column))
+    ask(model, write_parts(tmp_path / "none", none, [500]), tmp_path / "none out")
+    load(model).recommend(none, 8)
+    told = [line for line in caplog.messages if "abacus" in line]
+    assert len(told) == 2 and told[0] == told[1] and "no event has any of the values" in told[0]
+
+
+def test_times_of_no_year_are_refused_as_recommend_refuses_them(model, tmp_path):
+    wrong = write_parts(tmp_path / "events", TABLE.with_columns(pl.col("timestamp") * 10**6), [500])
+    with pytest.raises(DataError, match="some are of no year from 1 to 9999; name their unit"):
+        load(model).recommend(pl.read_parquet(wrong), 8)
+    with pytest.raises(DataError, match="some are of no year from 1 to 9999; name their unit"):
+        ask(model, wrong, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -171,10 +171,19 @@ def check_asked(rows: Ragged, table: Rows) -> None:
     Raises:
         DataError: times of no year.
     """
-    if problems := _of_no_year(rows.marks.times, rows.marks.settings):
-        raise DataError("the histories cannot be read so:\n" + bullet_list(problems))
+    check_years(rows.marks.times, rows.marks.settings)
     for problem in _unnamed(rows, table):
         logger.warning("Of the histories, %s", problem)
+
+
+def check_years(times: np.ndarray | None, settings: EventSettings) -> None:
+    """Make sure that times [N] in seconds, where a model is told of any, are of years that there are.
+
+    Raises:
+        DataError: some are not.
+    """
+    if problems := _of_no_year(times, settings):
+        raise DataError("the histories cannot be read so:\n" + bullet_list(problems))
 
 
 def _of_no_year(times: np.ndarray | None, settings: EventSettings) -> list[str]:

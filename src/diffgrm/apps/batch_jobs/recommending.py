@@ -21,6 +21,7 @@ from diffgrm.apps.batch_jobs.parquet import Footers, Plan, cut, planned
 from diffgrm.apps.batch_jobs.ranking import WITH_PROFILE, Question, Ranking
 from diffgrm.apps.batch_jobs.user_events import BringTogether, EventTable
 from diffgrm.data.asking import NOW, moment_of
+from diffgrm.data.categories import unnamed_problem
 from diffgrm.data.ids import id_list
 from diffgrm.data.profiles import profile_table, read_profiles
 from diffgrm.data.reading import Dropped, ReadingReport
@@ -246,6 +247,12 @@ class _Job:
             raise self.table.files.unusable(
                 [problem for entry in found for _, problem in entry["skipped"]] or self.footers.problems
             )
+        for name, named in self.table.settings.event_columns.items():
+            there = {value for entry in found for value in entry.get("values", {}).get(name, [])}
+            if problem := unnamed_problem(
+                pl.Series(name, sorted(there), pl.String), "events.event_columns", named, "event"
+            ):
+                logger.warning("Of the histories, %s", problem)
         return found
 
     def _rank(self, workers: Engine, as_text: bool) -> None:

@@ -7,10 +7,11 @@ in time stay in the order in which they were given, as they do where one process
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,9 @@ import polars as pl
 from diffgrm.apps.batch_jobs.job_folder import Parts
 from diffgrm.apps.batch_jobs.parquet import Footers, ParquetFiles, Plan, Slice, read_slices
 from diffgrm.data.blocks import WHAT, EventRows, FrameRows
+from diffgrm.data.categories import spelled_values
 from diffgrm.data.coding import Events, check_timed, marks_of, physical
+from diffgrm.data.context import check_years
 from diffgrm.data.event_columns import OWNER, SESSION, SessionOwners, value_column
 from diffgrm.data.folding import folded
 from diffgrm.data.ids import IdMap
@@ -27,11 +30,27 @@ from diffgrm.data.profiles import Profiles
 from diffgrm.data.ragged import Ragged
 from diffgrm.data.reading import Dropped
 from diffgrm.data.tables import OF_EVENTS, OURS, refuse, renamings_for
+from diffgrm.data.times import in_seconds
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError
 
 BUCKET = "bucket"
+OTHERS = 1000  # values of a column that nobody named, of which the first are told
 GROUP = 2**16  # rows of a row group, of which a bucket's reader reads only those that hold it
+
+
+class PartOfTable(NamedTuple):
+    """What stands in some rows of a table.
+
+    Attributes:
+        events: in order of time, as :meth:`diffgrm.data.blocks.EventRows.checked` gives them.
+        dropped: the rows that are none.
+        values: of each of ``events.event_columns`` what it holds, named or not.
+    """
+
+    events: pl.DataFrame
+    dropped: Dropped
+    values: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -78,9 +97,8 @@ class EventTable:
             )
         return cls(files, ours, time_format, asked), footers
 
-    def read(self, part: Slice) -> tuple[pl.DataFrame, Dropped]:
-        """Some rows, checked, in order of time, as :meth:`diffgrm.data.blocks.EventRows.checked` gives events; and the rows
-        that are none.
+    def read(self, part: Slice) -> PartOfTable:
+        """Some rows, checked.
 
         Raises:
             DataError: a damaged file, or rows that cannot be used.
@@ -89,10 +107,21 @@ class EventTable:
         try:
             rows = EventRows(FrameRows(frame), self.columns, self.time_format, self.settings)
             events = pl.concat(rows.checked(), how="vertical_relaxed")
+            if self.settings.time_inputs:
+                check_years(in_seconds(*physical(events[Columns.TIMESTAMP]), self.settings.time_unit), self.settings)
         except DataError as error:
             where = f"{self.files.names[part.file]}, rows {part.start} to {part.stop - 1}"
             raise DataError(f"{where}: {error}") from error
-        return events.sort(Columns.TIMESTAMP, maintain_order=True) if rows.timed else events, rows.dropped
+        events = events.sort(Columns.TIMESTAMP, maintain_order=True) if rows.timed else events
+        values = {name: _values(frame[name], named) for name, named in self.settings.event_columns.items()}
+        return PartOfTable(events, rows.dropped, values)
+
+
+def _values(column: pl.Series, named: Sequence[str]) -> list[str]:
+    """What a column holds: all values that are named, and the first ones of the others."""
+    found = spelled_values(column).drop_nulls().unique().sort()
+    known = found.is_in(list(named))
+    return [*found.filter(known), *found.filter(~known)[:OTHERS]]
 
 
 @dataclass(frozen=True)
@@ -116,18 +145,24 @@ class BringTogether:
         return self._write
 
     def _write(self, number: int) -> None:
-        dropped: list[Dropped] = []
+        found: list[PartOfTable] = []
 
         def read(part: Slice) -> pl.DataFrame:
-            events, others = self.table.read(part)
-            dropped.append(others)
-            return events
+            found.append(self.table.read(part))
+            return found[-1].events
 
+        settings = self.table.settings
         frames, skipped = read_slices(self.pieces[number], read, self.skip)
         events = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame(schema={Columns.USER: pl.Int64})
         ordered = events.with_columns(buckets_of(events[Columns.USER], self.buckets)).sort(BUCKET, maintain_order=True)
         as_text = events.schema[Columns.USER] == pl.String
-        counts = {"rows": ordered.height, "dropped": asdict(Dropped.sum(dropped)), "as_text": as_text, "skipped": skipped}
+        counts = {
+            "rows": ordered.height,
+            "dropped": asdict(Dropped.sum([part.dropped for part in found])),
+            "values": {name: sorted({v for part in found for v in part.values[name]}) for name in settings.event_columns},
+            "as_text": as_text,
+            "skipped": skipped,
+        }
         self.parts.write(number, ordered, counts, GROUP)
 
 
