@@ -287,6 +287,13 @@ def test_files_that_are_no_suites_are_refused(tmp_path):
         Suite.from_yaml(tmp_path / "broken.yaml")
 
 
+def test_two_runs_of_one_name_are_refused(tmp_path):
+    runs = "  a: {recommender: popularity}\n  a: {recommender: random}\n"
+    (tmp_path / "suite.yaml").write_text(f"datasets: [toy]\nreference: a\nruns:\n{runs}")
+    with pytest.raises(RecipeError, match=r"suite.yaml cannot be read: the key 'a' stands twice .*lines 4 and 5"):
+        Suite.from_yaml(tmp_path / "suite.yaml")
+
+
 def test_the_shipped_suites_are_valid():
     folder = Path(__file__).resolve().parents[2] / "suites"
     shipped = {path.stem for path in folder.glob("*.yaml")}

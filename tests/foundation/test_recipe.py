@@ -282,7 +282,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"no recipe file .*nowhere\.yaml"):
         Recipe.from_yaml(tmp_path / "nowhere.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(RecipeError, match="is not YAML"):
+    with pytest.raises(RecipeError, match="cannot be read as YAML"):
         Recipe.from_yaml(tmp_path / "bad.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(RecipeError, match="expected a mapping of sections, found list"):
@@ -339,10 +339,107 @@ def test_errors_inside_a_module_of_ones_own_are_not_hidden(tmp_path, monkeypatch
     (tmp_path / "broken_lab.py").write_text("import math\nmath.nothing\n")
     (tmp_path / "hollow_lab.py").write_text("import hollow\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(AttributeError, match="nothing"):
+    (tmp_path / "unwritten_lab.py").write_text("def (:\n")
+    where = r"importing broken_lab fails: AttributeError in .*broken_lab.py, line 2: .*nothing"
+    with pytest.raises(RecipeError, match=f"noising 'broken_lab:Mine': {where}"):
         Recipe(noising={"name": "broken_lab:Mine"})
-    with pytest.raises(ModuleNotFoundError, match="No module named 'hollow'"):
+    with pytest.raises(RecipeError, match="importing hollow_lab fails: ModuleNotFoundError in .*No module named 'hollow'"):
         Recipe(noising={"name": "hollow_lab:Mine"})
+    with pytest.raises(RecipeError, match="importing unwritten_lab fails: SyntaxError"):
+        Recipe(noising={"name": "unwritten_lab:Mine"})
+
+
+@pytest.mark.parametrize("name", [".lab:Mine", ":Mine", "lab:", "my lab:Mine", "lab:Mi ne", "lab::Mine"])
+def test_a_name_that_is_no_path_of_a_class_is_told(name):
+    with pytest.raises(RecipeError, match="unknown scorer|is no class of one's own; write 'module:Class'"):
+        Recipe(item_scoring={name: {}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "base"),
+    [
+        ("tokenizer", "diffgrm.semantic_ids.embeddings.lsa:LSA", "diffgrm.semantic_ids.tokenizers.base.Tokenizer"),
+        (
+            "embedding",
+            "diffgrm.semantic_ids.tokenizers.opq:OPQTokenizer",
+            "diffgrm.semantic_ids.embeddings.base.ItemEncoder",
+        ),
+        ("noising", "json:loads", "diffgrm.learning.noising.base.NoisingSchedule"),
+        ("model", "json:JSONDecoder", "torch.nn.Module"),
+        ("recommender", "collections:Counter", "diffgrm.recommenders.base.Recommender"),
+    ],
+)
+def test_a_class_of_another_kind_is_refused_with_what_it_would_derive_from(kind, name, base):
+    with pytest.raises(RecipeError, match=f"'{name}' is no {kind}; write a class that derives from {base}"):
+        resolve(kind, name)
+
+
+def test_a_setting_of_a_kind_that_no_recipe_can_hold_is_told(tmp_path, monkeypatch):
+    (tmp_path / "array_lab.py").write_text(
+        "from typing import Annotated\n"
+        "import numpy as np\n"
+        "from diffgrm.learning.noising.full_mask import FullMaskNoising\n"
+        "class Mine(FullMaskNoising):\n"
+        "    def __init__(self, at: Annotated[np.ndarray, 'where'] = None) -> None: ...\n"
+        "class Unread(FullMaskNoising):\n"
+        "    def __init__(self, at: 'Annotated[Nothing, \"where\"]' = None) -> None: ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecipeError, match="the setting 'at' is of the kind ndarray, which a recipe cannot hold"):
+        Recipe(noising={"name": "array_lab:Mine", "at": 3})
+    with pytest.raises(RecipeError, match="no settings can be read off it: name 'Nothing' is not defined"):
+        Recipe(noising={"name": "array_lab:Unread"})
+
+
+def test_scorers_keep_the_rules_of_all_parts(tmp_path, monkeypatch):
+    """Settings of one machine are not kept, files are known by what they hold, and what does nothing is refused."""
+    (tmp_path / "scorer_lab.py").write_text(
+        "from typing import Annotated, Literal\n"
+        "from diffgrm.foundation.part_settings import Local\n"
+        "from diffgrm.ranking.item_scoring.new_items import NewItemScorer\n"
+        "class Mine(NewItemScorer):\n"
+        "    only_with = (('p', 'mode', ('a',)),)\n"
+        "    def __init__(self, path: Annotated[str | None, Local(), 'a file'] = None,\n"
+        "                 mode: Annotated[Literal['a', 'b'], 'how'] = 'a',\n"
+        "                 p: Annotated[float, 'so much'] = 0.1) -> None: ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "prices.csv").write_text("1")
+    recipe = Recipe(item_scoring={"scorer_lab:Mine": {"path": "prices.csv", "mode": "b"}})
+    located = recipe.located(tmp_path)
+    assert located.item_scoring.scorers["scorer_lab:Mine"].options["path"] == str(tmp_path / "prices.csv")
+    assert located.files() == [tmp_path / "prices.csv"] and recipe.idle_settings() == []
+    kept = located.portable().item_scoring.scorers
+    assert kept["scorer_lab:Mine"].options["path"] is None and set(kept) == set(recipe.item_scoring.scorers)
+    content = located.by_content()["item_scoring"]["scorer_lab:Mine"]
+    assert content["path"].startswith("content ") and content["mode"] == "b"
+    with pytest.raises(RecipeError, match=r"item_scoring.scorer_lab:Mine.p = 0.5 does nothing with .*mode = b"):
+        recipe.override(["item_scoring.scorer_lab:Mine.p=0.5"]).refuse_idle()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: {width: 32}\ntraining: {epochs: 2}\nmodel: {heads: 4}\n", r"the key 'model' .* \(lines 1 and 3\)"),
+        ("model:\n  width: 32\n  width: 64\n", r"the key 'width' stands twice in one mapping \(lines 2 and 3\)"),
+        ("training: {epochs: 2, 'epochs': 3}\n", r"the key 'epochs' stands twice in one mapping \(line 1\)"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_wherever_yaml_is_read(tmp_path, text, told):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=told):
+        Recipe.from_yaml(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match="model: .* is not a YAML value: the key 'width' stands twice"):
+        Recipe().override(["model={width: 32, width: 64}"])
+
+
+@pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ("false", "bool"), ("0", "int"), ("''", "str")])
+def test_a_file_of_something_else_is_no_recipe_of_defaults(tmp_path, text, kind):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=f"expected a mapping of sections, found {kind}"):
+        Recipe.from_yaml(tmp_path / "recipe.yaml")
+    (tmp_path / "empty.yaml").write_text("# nothing but a comment\n")
+    assert Recipe.from_yaml(tmp_path / "empty.yaml") == Recipe()
 
 
 def test_settings_of_validation_are_converted_like_the_others():

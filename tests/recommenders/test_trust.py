@@ -105,7 +105,9 @@ def test_a_part_that_was_used_before_is_still_refused(tmp_path, toy):
         diffgrm.load(folder)
     with pytest.raises(ModelFolderError, match=r"parts\.rescorer:LessPopular \(scorer\)"):
         diffgrm.load(folder, trust_code=["parts.ramped:RareFirst"])
-    for trust in (True, ["parts.rescorer:LessPopular"]):
+    with pytest.raises(ModelFolderError, match=r"parts\.rescorer:LessPopular \(scorer\)"):
+        diffgrm.load(folder, trust_code="parts.rescorer:LessPopularToo parts.ramped:RareFirst")
+    for trust in (True, ["parts.rescorer:LessPopular"], "parts.rescorer:LessPopular"):
         assert diffgrm.load(folder, trust_code=trust).recommend(HISTORY).height == 10
     with registry.guarded(False) as refused, pytest.raises(ValueError, match="not trusted"):
         registry.constant("scorer", "parts.rescorer:LessPopular", "candidates", None)

@@ -8,32 +8,12 @@ from typing import Any
 
 from diffgrm.foundation.parts import ItemScoring, changed_entry, merge, named
 from diffgrm.foundation.presets import USUAL, defaults_of
-from diffgrm.foundation.schema import RecipeError, first_few
+from diffgrm.foundation.schema import RecipeError
 from diffgrm.foundation.yaml_text import YamlError, read_yaml
 
 PART_SECTIONS = ("embedding", "tokenizer", "model", "objective", "noising", "decoding")
 VALIDATION = ("training", "validation_decoding")  # settings of the part of another section
 OWN_SCORER = re.compile(r"(item_scoring)\.([\w.]+:\w+)(?:\.(.+))?")  # a class of one's own has dots in its name
-
-# Settings that can change after fit; where vectors and encoders lie is not kept in model folders (see Local).
-LATE = re.compile(
-    r"(decoding|retrieval|evaluation)\.|data\.(target|cold_targets)=|item_scoring\..*\.weight=|embedding\.(text\.)*(path|model)="
-)
-
-
-def after_fit(overrides: Iterable[str]) -> list[str]:
-    """Overrides of settings that fitting has not used up.
-
-    Raises:
-        RecipeError: there are others among them.
-    """
-    overrides = list(overrides)
-    if early := [override for override in overrides if not LATE.match(override)]:
-        raise RecipeError(
-            "only decoding, retrieval and evaluation settings, the weights of item_scoring (0: without), and what a split "
-            f"in time asks for (data.target, data.cold_targets) can change after fit, not {first_few(early)}"
-        )
-    return overrides
 
 
 def with_defaults(values: Mapping[str, Any], recommender: str) -> dict[str, Any]:
@@ -84,7 +64,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
         try:
             value = read_yaml(text)
         except YamlError as error:
-            raise RecipeError(f"{path}: {text!r} is not a YAML value") from error
+            raise RecipeError(f"{path}: {text!r} is not a YAML value: {error}") from error
         before, keys = _name(result.get("decoding")), _split(path)
         result = _assigned(_with_usual(result, keys), keys, value, path, text)
         if _name(result.get("decoding")) != before and isinstance(training := result.get("training"), Mapping):
@@ -117,6 +97,12 @@ def _split(path: str) -> list[str]:
     return path.split(".")
 
 
+def _entry_named(keys: Sequence[str]) -> tuple[str, list[str]]:
+    """Which part of a list is meant, whose class may be of a module with dots in its name, and what of it."""
+    last = next((place for place, key in enumerate(keys) if ":" in key), 0)
+    return ".".join(keys[: last + 1]), list(keys[last + 1 :])
+
+
 def _whole(keys: list[str]) -> list[str]:
     """Where the part stands that a path names."""
     return keys[:-1] if keys[-1] == "name" else keys
@@ -129,6 +115,7 @@ def _assigned(node: Any, keys: Sequence[str], value: Any, path: str, text: str) 
     key, *rest = keys
     node = {} if node is None else named(node)
     if isinstance(node, list | tuple):
+        key, rest = _entry_named(keys)
         return changed_entry(node, key, lambda entry: _assigned(entry, rest, value, path, text))
     if not isinstance(node, Mapping):
         above = path.removesuffix("." + ".".join(keys))

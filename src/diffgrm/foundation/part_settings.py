@@ -18,7 +18,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter
+
+from diffgrm.foundation.schema import RecipeError
 
 PACKAGE = "diffgrm"
 SOURCE = Path(__file__).resolve().parents[1]
@@ -77,8 +79,16 @@ class Setting:
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
-        """Checks and converts plain values."""
-        return TypeAdapter(self.annotation, config=ConfigDict(strict=False))
+        """Checks and converts plain values.
+
+        Raises:
+            RecipeError: no value of that type can be read.
+        """
+        try:
+            return TypeAdapter(self.annotation, config=ConfigDict(strict=False))
+        except PydanticSchemaGenerationError as error:
+            kind = readable_type(self.hint)
+            raise RecipeError(f"the setting {self.name!r} is of the kind {kind}, which a recipe cannot hold") from error
 
     @property
     def type_name(self) -> str:

@@ -146,6 +146,10 @@ class Recipe(BaseModel):
                 for path, part in value.with_paths(section):
                     meant = said if part is value and said.get("name") == part.name else {}
                     problems += _idle_of_part(path, part, meant)
+            elif isinstance(value, ItemScoring):
+                for scorer, whole in value.scorers.items():
+                    for path, part in whole.with_paths(f"{section}.{scorer}"):
+                        problems += _idle_of_part(path, part, said.get(scorer) or {} if part is whole else {})
         if "training" in self.sections and "decoding" in self.sections:
             said = defaults_of(self.recommender).get("training", {}).get("validation_decoding", {})
             decoder = self.validation_decoder
@@ -167,28 +171,32 @@ class Recipe(BaseModel):
 
     def portable(self) -> Self:
         """The recipe without what means something on this machine only, for model folders."""
-        return self._with_parts(Part.portable)
+        return type(self).from_dict(self._with_parts(Part.portable))
 
     def located(self, folder: Path) -> Self:
         """The recipe with the relative paths of its files taken from a folder, such as that of the file it stands in."""
-        return self._with_parts(lambda part: part.located(folder))
+        return type(self).from_dict(self._with_parts(lambda part: part.located(folder)))
 
     def files(self) -> list[Path]:
         """The files and folders that its parts are told to read, as far as they are there."""
-        written = self.to_dict()
-        return [path for section in PART_SECTIONS if section in written for path in getattr(self, section).files()]
+        whole = [part for section in self.sections for part in _whole_parts(getattr(self, section))]
+        return [path for part in whole for path in part.files()]
 
     def by_content(self) -> dict[str, Any]:
         """Plain nested mappings as :meth:`to_dict` gives, but files by what they hold, so that they may lie anywhere."""
-        written = self.to_dict()
-        return written | {
-            section: getattr(self, section).by_content().flat() for section in PART_SECTIONS if section in written
-        }
+        return self._with_parts(Part.by_content)
 
-    def _with_parts(self, change: Callable[[Part], Part]) -> Self:
+    def _with_parts(self, change: Callable[[Part], Part]) -> dict[str, Any]:
+        """The same with a change of every part that is a section, or a scorer in one."""
         written = self.to_dict()
-        parts = {section: change(getattr(self, section)).flat() for section in PART_SECTIONS if section in written}
-        return type(self).from_dict(written | parts)
+        for section in written:
+            value = getattr(self, section)
+            if isinstance(value, Part):
+                written[section] = change(value).flat()
+            elif isinstance(value, ItemScoring):
+                changed = ItemScoring({name: change(part) for name, part in value.scorers.items()})
+                written[section] = written_scorers(changed, self.recommender)
+        return written
 
     @property
     def own_classes(self) -> tuple[str, ...]:
@@ -342,18 +350,24 @@ def _known(kind: str) -> str:
 
 def _parts_in(value: Any) -> Iterator[Part]:
     """All parts of a section: one, several, those of item scoring, and what is nested in them; of other values none."""
+    for part in _whole_parts(value):
+        yield from part.with_nested()
+
+
+def _whole_parts(value: Any) -> list[Part]:
+    """The parts that a section is, or has."""
     parts = value.scorers.values() if isinstance(value, ItemScoring) else value if isinstance(value, tuple) else (value,)
-    for part in parts:
-        if isinstance(part, Part):
-            yield from part.with_nested()
+    return [part for part in parts if isinstance(part, Part)]
 
 
 def _mapping(text: str, source: str | Path) -> dict[str, Any]:
     """The sections of a recipe's YAML."""
     try:
-        raw = read_yaml(text) or {}
+        raw = read_yaml(text)
     except YamlError as error:
-        raise RecipeError(f"{source} is not YAML: {error}") from error
+        raise RecipeError(f"{source} cannot be read as YAML: {error}") from error
+    if raw is None:  # an empty file, or comments only: all the defaults
+        return {}
     if not isinstance(raw, dict):
         raise RecipeError(f"{source}: expected a mapping of sections, found {type(raw).__name__}")
     return raw

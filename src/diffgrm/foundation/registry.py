@@ -9,6 +9,7 @@ supplies (``n_digits``, ``seed``...) carry no text.
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from diffgrm.foundation.part_settings import NotInSource, Setting, constant_of_source, settings_of_class, settings_of_source
-from diffgrm.foundation.schema import RecipeError, did_you_mean
+from diffgrm.foundation.schema import DiffGRMError, RecipeError, did_you_mean
 
 PARTS: dict[str, dict[str, str]] = {
     "embedding": {
@@ -119,6 +120,19 @@ PARTS: dict[str, dict[str, str]] = {
     },
 }
 
+BASES = {  # what classes of one's own derive from
+    "embedding": "diffgrm.semantic_ids.embeddings.base:ItemEncoder",
+    "tokenizer": "diffgrm.semantic_ids.tokenizers.base:Tokenizer",
+    "model": "torch.nn:Module",
+    "branch": "diffgrm.networks.item_vectors:Branch",
+    "objective": "diffgrm.learning.objectives.base:Objective",
+    "noising": "diffgrm.learning.noising.base:NoisingSchedule",
+    "scorer": "diffgrm.ranking.item_scoring.base:Scorer",
+    "decoding": "diffgrm.ranking.decoding.base:Decoder",
+    "recommender": "diffgrm.recommenders.base:Recommender",
+    "retriever": "diffgrm.recommenders.documents:DocumentRetriever",
+}
+
 Trust = bool | Collection[str]  # True: any code, False: none but ours; or the classes of others, as ``module:Class``
 _GUARD: ContextVar[Guard | None] = ContextVar("guard", default=None)
 
@@ -150,12 +164,12 @@ def guarded(trusted: Trust) -> Iterator[list[str]]:
     """Inside the block, parts that are neither registered nor trusted are refused before anything of them is imported.
 
     Args:
-        trusted: classes of others, as ``module:Class``, that may be imported; True: all, False: none.
+        trusted: classes of others, as ``module:Class``, that may be imported, or one of them; True: all, False: none.
 
     Yields:
         Those that were refused.
     """
-    guard = Guard(() if isinstance(trusted, bool) else trusted)
+    guard = Guard(() if isinstance(trusted, bool) else (trusted,) if isinstance(trusted, str) else trusted)
     token = _GUARD.set(None if trusted is True else guard)
     try:
         yield guard.refused
@@ -192,6 +206,8 @@ def path_of(kind: str, name: str) -> tuple[str, str]:
         other = next((other for other in PARTS if name in PARTS[other]), None)
         hint = did_you_mean(name, PARTS[kind]) if other is None else f"; it is the name of a part of the kind {other!r}"
         raise RecipeError(f"unknown {kind} {name!r}{hint} (or give your own class as 'module:Class')")
+    if not all(word.isidentifier() for word in (*module.split("."), class_name)):
+        raise RecipeError(f"{kind} {name!r} is no class of one's own; write 'module:Class', such as 'my_lab.parts:Mine'")
     return module, class_name
 
 
@@ -199,15 +215,32 @@ def resolve(kind: str, name: str) -> type:
     """The class behind a registered name or a ``module:Class`` path.
 
     Raises:
-        RecipeError: unknown name, module that cannot be imported, or class that is not in it.
+        RecipeError: unknown name, module that cannot be imported, or what is no class of that kind.
     """
+    found = _imported(kind, name)
+    if name not in PARTS[kind]:
+        home, _, base = BASES[kind].partition(":")
+        if not isinstance(found, type) or not issubclass(found, getattr(importlib.import_module(home), base)):
+            raise RecipeError(f"{name!r} is no {kind}; write a class that derives from {home}.{base}")
+    return found
+
+
+def _imported(kind: str, name: str) -> Any:
+    """What stands under a registered name or a ``module:Class`` path, whatever it is."""
     module_name, class_name = path_of(kind, name)
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+    except DiffGRMError:
+        raise
+    except Exception as error:  # whatever somebody's module does
+        if name in PARTS[kind]:
             raise
-        raise RecipeError(f"{kind} {name!r}: there is no module {error.name!r} to import") from error
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module_name}.".startswith(f"{missing}."):
+            raise RecipeError(f"{kind} {name!r}: there is no module {missing!r} to import") from error
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} in {place.filename}, line {place.lineno}: {error}"
+        raise RecipeError(f"{kind} {name!r}: importing {module_name} fails: {where}") from error
     if not hasattr(module, class_name):
         raise RecipeError(f"{kind} {name!r}: module {module_name!r} has no class {class_name!r}")
     return getattr(module, class_name)
@@ -228,7 +261,11 @@ def _settings(kind: str, name: str) -> Mapping[str, Setting]:
     try:
         return settings_of_source(*path_of(kind, name))
     except NotInSource:
-        return settings_of_class(resolve(kind, name))
+        found = _imported(kind, name)
+    try:
+        return settings_of_class(found)
+    except (AttributeError, NameError, TypeError, ValueError) as error:
+        raise RecipeError(f"{kind} {name!r}: no settings can be read off it: {error}") from error
 
 
 def constant(kind: str, name: str, constant: str, default: Any) -> Any:
@@ -251,4 +288,4 @@ def _constant(kind: str, name: str, constant: str, default: Any) -> Any:
     except KeyError:
         return default
     except NotInSource:
-        return getattr(resolve(kind, name), constant, default)
+        return getattr(_imported(kind, name), constant, default)

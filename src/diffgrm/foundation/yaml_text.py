@@ -32,7 +32,8 @@ def read_yaml(text: str) -> Any:
     """The plain values of a YAML text; None of an empty one.
 
     Raises:
-        YamlError: not YAML, longer than ``LONGEST``, with more than ``MOST`` values, or nested without end.
+        YamlError: not YAML, longer than ``LONGEST``, with more than ``MOST`` values, nested without end, or with a mapping
+            that has a key twice, of which one would be lost.
     """
     if len(text) > LONGEST:
         raise YamlError(f"it has {len(text):,} characters; expected at most {LONGEST:,}")
@@ -93,8 +94,19 @@ def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
     sizes[id(node)] = 0  # under way
     inner: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
+        _refuse_twice(node)
         inner = [one for pair in node.value for one in pair]
     elif isinstance(node, yaml.SequenceNode):
         inner = node.value
     sizes[id(node)] = size = 1 + sum(_size(one, sizes) for one in inner)
     return size
+
+
+def _refuse_twice(node: yaml.MappingNode) -> None:
+    """Refuse a mapping with a key twice; YAML forbids it, and the reader would take the last one without a word."""
+    met: dict[tuple[str, str], yaml.Node] = {}
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and (first := met.setdefault((key.tag, key.value), key)) is not key:
+            lines = [one.start_mark.line + 1 for one in (first, key)]
+            where = f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]} and {lines[1]}"
+            raise YamlError(f"the key {key.value!r} stands twice in one mapping ({where}); say it once")

@@ -21,7 +21,7 @@ from diffgrm.data.histories import histories_of, read_histories
 from diffgrm.data.ids import IdMap
 from diffgrm.data.profiles import Profiles
 from diffgrm.foundation import registry
-from diffgrm.foundation.overrides import after_fit
+from diffgrm.foundation.after_fit import changed_after_fit
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, bullet_list
@@ -180,8 +180,8 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
             RecipeError: see :meth:`override`.
         """
         changed = copy.copy(self)
-        overrides = after_fit(overrides)
-        changed.recipe, changed._ruled = self.recipe.override(overrides), None
+        overrides = list(overrides)
+        changed.recipe, changed._ruled = changed_after_fit(self.recipe, overrides), None
         said = tuple(override.partition("=")[0] + end for override in overrides for end in (" ", "."))
         if idle := [problem for problem in changed.recipe.idle_settings() if problem.startswith(said)]:
             raise RecipeError("the overrides have problems:\n" + bullet_list(idle))

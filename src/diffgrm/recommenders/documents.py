@@ -15,7 +15,7 @@ from diffgrm.data.ids import IdMap
 from diffgrm.data.query_sketch import QuerySketch
 from diffgrm.data.query_split import QuerySplit
 from diffgrm.foundation import model_folder
-from diffgrm.foundation.overrides import after_fit
+from diffgrm.foundation.after_fit import changed_after_fit
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError
@@ -220,7 +220,7 @@ class DocumentRetriever:
             RecipeError: overrides of settings that fitting has used up.
         """
         changed = copy.copy(self)
-        changed.recipe = self.recipe.override(after_fit(overrides))
+        changed.recipe = changed_after_fit(self.recipe, overrides)
         check_recipe(changed.recipe)
         changed.recipe.decoding.build(seed=self.recipe.seed).check(self.semantic_ids.n_digits, len(self.documents))
         changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
