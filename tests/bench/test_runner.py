@@ -9,11 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from filelock import FileLock
 
 from diffgrm import InteractionDataset, leave_one_out, toy_world
 from diffgrm.apps import choosing
 from diffgrm.apps.bench import runner as module
-from diffgrm.apps.bench.runner import Runner, slug
+from diffgrm.apps.bench.checks import slug
+from diffgrm.apps.bench.runner import Runner
 from diffgrm.apps.bench.suite import Suite
 from diffgrm.apps.bench.tables import sentences_of, write_tables
 from diffgrm.apps.cli.main import main
@@ -216,14 +218,6 @@ def _metrics(folder, run):
     return json.loads((folder / "out" / "runs" / "small" / slug(run) / "seed-0" / "result.json").read_text())["metrics"]
 
 
-def test_a_peer_cannot_have_the_semantic_ids_of_a_run_without_any(tmp_path, world):
-    peer = {"peer": "peer.py", "python": sys.executable, "semantic_ids_of": "popularity"}
-    suite = make_suite(tmp_path, world, {"popularity": RUNS["popularity"], "peer": peer}, reference="popularity", seeds=[0])
-    (tmp_path / "peer.py").write_text("")
-    failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
-    assert "'popularity' has none; name a run of one that has" in failed["small, peer, seed 0"]
-
-
 RATED = {
     "popularity": {"recommender": "popularity"},
     "neighbours": {"recommender": "item_knn"},
@@ -252,11 +246,12 @@ def test_runs_read_a_dataset_by_their_own_section_events_once_each(tmp_path, wor
 
     with monkeypatch.context() as patch:
         patch.setattr(InteractionDataset, "from_tables", counting)
-        assert Runner(suite, tmp_path / "out", lines.append, progress=False).run() == {}
+        runner = Runner(suite, tmp_path / "out", lines.append, progress=False)
+        assert runner.run() == {}
     rated = {"rating": "stars", "min_rating": 4.0}
     assert read == [{}, rated, {"weight": "stars"}]
     assert ["below 4.0 (events.min_rating)" in line for line in lines[:3]] == [False, True, False]
-    rows = {row["run"]: row for row in write_tables(suite, tmp_path / "out", {})}
+    rows = {row["run"]: row for row in write_tables(runner, {})}
     for run in RATED:
         recipe = suite.recipe(run, "small", {}, 0)
         dataset = InteractionDataset.from_tables(path, items, name="small", events=recipe.events)
@@ -331,9 +326,53 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path, world):
     assert (tmp_path / "out" / "runs" / "small" / "popularity" / "seed-0" / "result.json").is_file()
 
 
+def again(suite, folder):
+    """The runner of a suite that has run, after it has run again."""
+    runner = Runner(suite, folder / "out", str, progress=False)
+    assert runner.run() == {}
+    return runner
+
+
+def test_tables_and_pages_show_what_the_suite_says_now(tmp_path, world):
+    """Not the figures of a run as it was before it was changed and failed, nor those of seeds that are gone."""
+    popularity, knn = {"recommender": "popularity"}, {"recommender": "item_knn"}
+    runs = {"popularity": popularity, "item_knn": knn, "text": {"recommender": "text_knn"}}
+    write_tables(again(make_suite(tmp_path, world, runs, reference="popularity"), tmp_path), {})
+    runs["text"]["embedding"] = {"columns": ["nosuch"]}
+    runs["item_knn"] = {**knn, "model": {"decay": 0.2}, "seeds": [0]}
+    changed = make_suite(tmp_path, world, runs, reference="popularity", test_users=40, seeds=[0])
+    runner = Runner(changed, tmp_path / "out", str, progress=False)
+    failed = runner.run()
+    assert list(failed) == ["small, text, seed 0"] and "nosuch" in failed["small, text, seed 0"]
+    rows = {row["run"]: row for row in write_tables(runner, {})}
+    assert set(rows) == {"popularity", "item_knn"} and rows["item_knn"]["users"] == 40
+    own = {run: json.loads((tmp_path / f"out/runs/small/{slug(run)}/seed-0/result.json").read_text()) for run in rows}
+    assert rows["item_knn"]["metrics"] == own["item_knn"]["metrics"]
+    assert rows["item_knn"]["seeds"] == [0] and rows["item_knn"]["identities"] == [own["item_knn"]["identity"]]
+    assert "text_knn" not in write_report(tmp_path / "out").read_text()
+
+
+def test_metrics_are_at_the_ks_of_the_recipe(tmp_path, world):
+    runs = {"popularity": {"recommender": "popularity", "evaluation": {"ks": [1, 7]}}}
+    (row,) = write_tables(again(make_suite(tmp_path, world, runs, reference="popularity", seeds=[0]), tmp_path), {})
+    assert {name for name in row["metrics"] if name.startswith("recall@") and "unf" not in name} >= {"recall@1", "recall@7"}
+    assert "recall@5" not in row["metrics"] and "ndcg@10" in row["metrics"]
+
+
+def test_two_suites_do_not_run_in_one_folder(tmp_path, world):
+    suite = make_suite(tmp_path, world, {"popularity": {"recommender": "popularity"}}, reference="popularity")
+    (tmp_path / "out").mkdir()
+    with (
+        FileLock(tmp_path / "out" / "suite.lock"),
+        pytest.raises(DataError, match="another suite is at work in .*out; wait"),
+    ):
+        Runner(suite, tmp_path / "out", str, progress=False).run()
+    assert Runner(suite, tmp_path / "out", str, progress=False).run() == {}
+
+
 def test_tables_hold_means_spread_and_paired_differences(ran):
     folder, suite, *_ = ran
-    rows = write_tables(suite, folder / "out", {"cpu": "any"})
+    rows = write_tables(again(suite, folder), {"cpu": "any"})
     by_run = {row["run"]: row for row in rows}
     assert list(by_run) == list(RUNS) and by_run["sasrec"].get("difference") is None
     row = by_run["diffgrm"]
@@ -357,7 +396,7 @@ def test_tables_hold_means_spread_and_paired_differences(ran):
 
 def test_the_page_stands_alone_and_shows_every_run(ran):
     folder, suite, *_ = ran
-    write_tables(suite, folder / "out", {"cpu": "any"})
+    write_tables(again(suite, folder), {"cpu": "any"})
     page = write_report(folder / "out").read_text()
     assert page.count("<svg") >= 7 and "one &lt;pass&gt;" in page and "one <pass>" not in page
     for outside in ('src="http', 'href="http', "@import", "<script", "<link"):
@@ -424,12 +463,62 @@ def test_a_peer_is_scored_by_our_evaluation(tmp_path, world):
     )
     runs = {"popularity": RUNS["popularity"], "peer": {"peer": "peer.py", "python": sys.executable, "width": 3}}
     suite = make_suite(tmp_path, world, runs, reference="popularity", seeds=[0])
-    assert Runner(suite, tmp_path / "out", lambda line: None, progress=False).run() == {}
-    ours, theirs = write_tables(suite, tmp_path / "out", {})
+    runner = Runner(suite, tmp_path / "out", lambda line: None, progress=False)
+    assert runner.run() == {}
+    ours, theirs = write_tables(runner, {})
     for name, value in theirs["metrics"].items():
         assert ours["metrics"][name] == pytest.approx(value), name
     assert theirs["peer"] and theirs["ms_per_list"] is None and ours["ms_per_list"] > 0
     assert "peer" in write_report(tmp_path / "out").read_text()
+
+
+PEER = """
+import json, sys
+from pathlib import Path
+import numpy as np, polars as pl
+folder = Path(sys.argv[1])
+users = pl.read_parquet(folder / "histories.parquet").select("user_id").unique()
+items = pl.read_parquet(folder / "items.parquet").select("item_id")[:3]
+table = users.join(items, how="cross").with_columns(rank=pl.int_range(1, pl.len() + 1).over("user_id"))
+width = np.load(folder / "vectors.npy").shape[1] if (folder / "vectors.npy").is_file() else 0
+CHANGE
+for name in ("filtered", "unfiltered"):
+    table.write_parquet(folder / f"{name}.parquet")
+(folder / "facts.json").write_text(json.dumps({"width": width}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("raise SystemExit(0)", "the peer peer.py left no facts.json that can be read"),
+        ("table = table.drop('rank')", "left filtered.parquet without the column rank; it has user_id, item_id"),
+        ("table = table.with_columns(rank=pl.col('rank') - 1)", "with ranks that are not 1, 2, 3"),
+        ("table = table.with_columns(rank=pl.col('rank') / 2)", "with ranks that are not 1, 2, 3"),
+        ("table = pl.concat([table, table])", "with two items of one rank in the list of a user"),
+        ("json.dumps = lambda facts: '[]'", "left a facts.json of list; expected a mapping"),
+    ],
+)
+def test_what_a_peer_leaves_is_checked_and_the_rest_of_the_suite_goes_on(tmp_path, world, change, told):
+    (tmp_path / "peer.py").write_text(PEER.replace("CHANGE", change))
+    runs = {"peer": {"peer": "peer.py", "python": sys.executable}, "popularity": RUNS["popularity"]}
+    runner = Runner(make_suite(tmp_path, world, runs, reference="popularity", seeds=[0]), tmp_path / "out", str, False)
+    failed = runner.run()
+    assert list(failed) == ["small, peer, seed 0"] and told in failed["small, peer, seed 0"]
+    assert [row["run"] for row in write_tables(runner, {})] == ["popularity"]
+
+
+def test_a_peer_is_run_again_when_the_vectors_that_it_is_given_have_changed(tmp_path, world):
+    (tmp_path / "peer.py").write_text(PEER.replace("CHANGE", ""))
+    for width in (16, 8, 8):
+        text = {"recommender": "text_knn", "embedding": {"width": width}}
+        runs = {"text": text, "peer": {"peer": "peer.py", "python": sys.executable, "vectors_of": "text"}}
+        lines = []
+        suite = make_suite(tmp_path, world, runs, reference="text", seeds=[0])
+        assert Runner(suite, tmp_path / "out", lines.append, progress=False).run() == {}
+        facts = json.loads((tmp_path / "out/runs/small/peer/seed-0/result.json").read_text())["facts"]
+        assert facts["width"] == width
+    assert sum("done before" in line for line in lines) == 2
 
 
 def test_a_peer_that_fails_says_why(tmp_path, world):
@@ -477,9 +566,13 @@ def test_a_fitted_model_may_name_what_its_suite_names_and_nothing_else(tmp_path,
 # ---- item vectors of a scorer that is fitted first --------------------------------------------------------------------
 
 
+def _run_of(recipe):
+    return {section: value for section, value in recipe.to_dict().items() if section != "seed"}
+
+
 def test_a_fit_that_ended_while_its_item_scorer_was_trained_goes_on(tmp_path, world, monkeypatch):
     monkeypatch.setenv("DIFFGRM_CACHE", str(tmp_path / "cache"))
-    runs = {"generation": small_generation().to_dict()}
+    runs = {"generation": _run_of(small_generation())}
     suite = make_suite(tmp_path, world, runs, reference="generation", seeds=[0])
     step, fit, asked = TrainingTask.training_step, Recommender.fit, []
 
@@ -513,7 +606,7 @@ def test_a_peer_can_have_vectors_that_are_learnt_from_events(tmp_path, world, mo
     monkeypatch.setattr(module, "run_peer", peer)
     runs = {
         "popularity": RUNS["popularity"],
-        "generation": small_generation("training.epochs=1").to_dict(),
+        "generation": _run_of(small_generation("training.epochs=1")),
         "peer": {"peer": "peer.py", "python": sys.executable, "vectors_of": "generation", "semantic_ids_of": "generation"},
     }
     (tmp_path / "peer.py").write_text("")

@@ -16,7 +16,11 @@ PLAIN = {
     "seeds": [3, 4],
     "reference": "base",
     "runs": {
-        "base": {"recommender": "sasrec", "model": {"width": 16}, "choose": {"model.dropout": [0.1, 0.5], "seed": [0]}},
+        "base": {
+            "recommender": "sasrec",
+            "model": {"width": 16},
+            "choose": {"model.dropout": [0.1, 0.5], "model.heads": [2]},
+        },
         "wide": {"like": "base", "model": {"width": 64}, "only_on": {"other": {"training": {"epochs": 7}}}},
         "words": {"recommender": "text_knn", "seeds": [9]},
     },
@@ -40,7 +44,7 @@ def test_runs_are_recipes_with_changes_for_datasets_and_seeds(tmp_path):
 
 def test_choices_are_every_combination_and_belong_to_the_run_that_others_are_like(tmp_path):
     found = suite(tmp_path)
-    assert found.choices("base") == [{"model.dropout": 0.1, "seed": 0}, {"model.dropout": 0.5, "seed": 0}]
+    assert found.choices("base") == [{"model.dropout": dropout, "model.heads": 2} for dropout in (0.1, 0.5)]
     assert found.choices("words") == [{}] and found.base("wide") == "base" and found.base("words") == "words"
 
 
@@ -228,6 +232,72 @@ def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
             "'base' chooses model.dropout from a range without a step, but a suite tries every value",
         ),
         ({"runs": {"base": {"recommender": "sasrec", "choose": {"seed": 3}}}}, "choose.seed: .*expected a list of values"),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "Base": {"recommender": "random"}}},
+            "the runs 'Base' and 'base' would share the folder 'base'; rename one",
+        ),
+        ({"runs": {"base": {"recommender": "popularity"}, "+": {"recommender": "random"}}}, r"the run '\+' has no letter"),
+        ({"datasets": ["toy", "toy"]}, "datasets name 'toy' more than once"),
+        ({"seeds": [0, 1, 0]}, "seeds name 0 more than once"),
+        ({"runs": {"base": {"recommender": "popularity", "seeds": [3, 3]}}}, "seeds of 'base' name 3 more than once"),
+        ({"runs": {"base": {"recommender": "popularity", "seeds": []}}}, r"runs.base.seeds = \[\]"),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "x": {"like": "base", "recipe": "best"}}},
+            "'x' has a recipe and is like 'base', but begins with one of them",
+        ),
+        ({"runs": {"base": {"recommender": "popularity", "seed": 7}}}, "'base' says seed, but a suite fits for each"),
+        (
+            {"runs": {"base": {"recommender": "popularity", "choose": {"seed": [1, 2]}}}},
+            "'base' says seed, but a suite fits",
+        ),
+        ({"runs": {"base": {"recommender": "popularity", "python": "p"}}}, "'base' says python, which runs a peer"),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "x": {"peer": "p.py", "like": "base"}}},
+            "'x' is a peer, which like says nothing of",
+        ),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "x": {"peer": "p.py", "choose": {"width": [1]}}}},
+            "'x' is a peer, which choose says nothing of",
+        ),
+        ({"runs": {"base": {"recommender": "popularity"}, "x": {"peer": "p.py"}}}, "run 'x': there is no script .*p.py"),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "x": {"peer": "p.py", "semantic_ids_of": "bse"}}},
+            "run 'x' has 'bse' under semantic_ids_of, no run; did you mean 'base'",
+        ),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "x": {"peer": "p.py", "semantic_ids_of": "base"}}},
+            "run 'x' has 'base' under semantic_ids_of, whose recipe has no section tokenizer; name another run",
+        ),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "x": {"peer": "p.py", "vectors_of": "base"}}},
+            "run 'x' has 'base' under vectors_of, whose recipe has no section embedding",
+        ),
+        (
+            {"runs": {"base": {"recommender": "popularity", "choose": {"evaluation.ks": [[5], [9]]}}}},
+            "'base' chooses evaluation.ks, but choices that differ in it are not comparable",
+        ),
+        (
+            {"runs": {"base": {"recommender": "sasrec", "choose": {"training": [{"validation_users": 5}]}}}},
+            "'base' chooses training.validation_users, but choices",
+        ),
+        (
+            {
+                "runs": {
+                    "base": {"recommender": "item_knn", "choose": {"model.shrink": [50, 100]}},
+                    "x": {"like": "base", "choose": {"model.decay": [0.2, 0.9]}},
+                }
+            },
+            "'x' chooses for itself, and would lose what is chosen of model.shrink for 'base', which it is like",
+        ),
+        (
+            {
+                "runs": {
+                    "base": {"recommender": "diffgrm", "training": {"validation_decoding": {"beam": 4}}},
+                    "x": {"like": "base", "training": {"validation_decoding": None}},
+                }
+            },
+            r"run 'x' on toy: .*\s.*training.validation_decoding = None",
+        ),
         ({"clock": {"tyo": "day"}}, "clock names a column for 'tyo'; did you mean 'toy'"),
         ({"data": {"split": "temporl"}}, "data.split = 'temporl': .*'leave_one_out', 'temporal' or 'validation_only'"),
         ({"data": {"target": "last"}}, "data.target = last does nothing with data.split = leave_one_out"),

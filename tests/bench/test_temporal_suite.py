@@ -42,8 +42,9 @@ def run(folder, tables, **changes):
     raw = {"datasets": ["shop"], "folders": ["data"], "seeds": [0], "reference": "popularity", "runs": RUNS, **changes}
     (folder / "suite.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     suite, lines = Suite.from_yaml(folder / "suite.yaml"), []
-    assert Runner(suite, folder / "out", lines.append, progress=False).run() == {}
-    return suite, write_tables(suite, folder / "out", {}), lines
+    runner = Runner(suite, folder / "out", lines.append, progress=False)
+    assert runner.run() == {}
+    return suite, write_tables(runner, {}), lines
 
 
 @pytest.mark.parametrize("target", ["all", "last", "successive"])

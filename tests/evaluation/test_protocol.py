@@ -9,6 +9,7 @@ import pytest
 from diffgrm.data.dataset import InteractionDataset, leave_one_out, validation_only
 from diffgrm.data.splits import temporal
 from diffgrm.evaluation.protocol import protocol, sentences
+from diffgrm.foundation.event_settings import EventSettings
 
 ITEMS = pl.DataFrame({"item_id": list("abcd"), "text": list("wxyz")})
 
@@ -52,6 +53,15 @@ def test_an_order_is_no_clock_and_other_splits_need_no_warning():
     split = temporal(clock, 0.2, 0.3)
     assert protocol(split) == {"split": "temporal", **split.facts}
     assert not any("Warning" in line for line in sentences(protocol(split)))
+
+
+def test_an_order_of_which_rows_were_left_out_is_no_clock_either():
+    rows = [(user, "abcd"[n % 4], n, 5 - n % 3) for user in "uvwxy" for n in range(8)]
+    table = pl.DataFrame(rows, ["user_id", "item_id", "timestamp", "stars"], orient="row")
+    liked = EventSettings(rating="stars", min_rating=4)
+    assert "future_seen" not in protocol(leave_one_out(InteractionDataset.from_tables(table, ITEMS, events=liked)))
+    clock = table.with_columns(pl.col("timestamp") * 86_400 + pl.col("user_id").rank("dense").cast(pl.Int64) * 7)
+    assert "future_seen" in protocol(leave_one_out(InteractionDataset.from_tables(clock, ITEMS, events=liked)))
 
 
 def test_test_events_after_all_training_are_no_leak():

@@ -61,6 +61,7 @@ def test_what_is_no_list_and_no_range_is_told(options, text):
         ({}, {"data.split": ["temporal"]}, {}, "data.split cannot be chosen: trials that differ in it are not comparable"),
         ({}, {"events.min_rating": [3, 4]}, {}, "events.min_rating cannot be chosen"),
         ({}, {"training.validation_users": [9]}, {}, "training.validation_users cannot be chosen"),
+        ({}, {"training": [{"epochs": 1, "validation_users": 5}]}, {}, "training.validation_users cannot be chosen"),
         ({"training": {"devices": 2}}, {"seed": [1]}, {}, "trials run in one process: set training.devices=1"),
         ({"recommender": "documents"}, {"seed": [1]}, {}, "does not learn from a table of events"),
         ({}, {"seed": [1]}, {"pruning": "mean"}, "pruning is 'mean'; expected one of median, none"),

@@ -12,6 +12,7 @@ from diffgrm import Recipe, leave_one_out, toy_world, tune
 from diffgrm.apps import choosing
 from diffgrm.apps.tuning import search as module
 from diffgrm.evaluation.metrics import evaluate
+from diffgrm.foundation.outputs import held_folder
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, RecipeError, TrainingError
 from diffgrm.learning.loop import TrainingTask
 from diffgrm.recommenders.base import Recommender
@@ -97,7 +98,7 @@ def test_another_search_in_the_same_folder_is_refused(world, tmp_path):
         with pytest.raises(DataError, match=f"holds a search with another {text}; go on with what it began with"):
             search(**{"world": world, "out": tmp_path, **change})
     with (
-        module._locked(tmp_path),
+        held_folder(tmp_path, "search.lock", "search"),
         pytest.raises(DataError, match="another search is at work in"),
     ):
         search(world, tmp_path, 1)

@@ -23,6 +23,7 @@ from diffgrm.recommenders.base import Recommender
 
 Number = int | float  # pydantic leaves whole numbers whole
 MOST_STEPS = 10_000
+INCOMPARABLE = ("data", "events", "evaluation", "training.validation_users")  # what scores on validation must agree in
 
 
 class Range(BaseModel):
@@ -122,6 +123,27 @@ def combinations(choose: Mapping[str, Options]) -> list[dict[str, Any]]:
 def without_end(choose: Mapping[str, Options]) -> list[str]:
     """The settings whose values cannot be counted up."""
     return [key for key, options in choose.items() if isinstance(options, Range) and not options.values()]
+
+
+def incomparable(choose: Mapping[str, Options]) -> list[str]:
+    """The settings under ``choose:`` by which scores on validation would be of different things.
+
+    >>> incomparable({"training": [{"epochs": 1}, {"validation_users": 5}], "model.width": [8], "evaluation.ks": [[5]]})
+    ['training.validation_users', 'evaluation.ks']
+    """
+    found = []
+    for key, options in choose.items():
+        for other in INCOMPARABLE:
+            inner = other.removeprefix(f"{key}.")
+            if key == other or key.startswith(f"{other}."):
+                found.append(key)
+            elif inner != other and any(isinstance(one, Mapping) and inner in one for one in _listed(options)):
+                found.append(other)
+    return found
+
+
+def _listed(options: Options) -> list[Any]:
+    return options if isinstance(options, list) else []
 
 
 def as_overrides(choice: Mapping[str, Any]) -> list[str]:

@@ -50,12 +50,21 @@ def _future_seen(split: Split) -> dict[str, float] | None:
 
 
 def _is_clock(dataset: InteractionDataset) -> bool:
-    """Whether times are more than the number of each event in its user's row."""
+    """Whether times are more than the number of each event in its user's row.
+
+    Where rows of the table are no events, such numbers have gaps; then they are taken for numbers if they are different for
+    each event of a user and reach no further than the longest row and all that was left out.
+    """
     assert dataset.timestamps is not None
+    left_out = 0 if dataset.report is None else dataset.report.rows - len(dataset.events.values)
+    low, high = np.inf, -np.inf
     for _, block in Ragged(dataset.timestamps, dataset.events.offsets).blocks():
-        if (np.diff(block.values)[block.follows()] != 1).any():
+        steps = np.diff(block.values)[block.follows()]
+        if (steps < 1).any() or (steps % 1 != 0).any() or (left_out == 0 and (steps != 1).any()):
             return True
-    return False
+        if len(block.values):
+            low, high = min(low, float(block.values.min())), max(high, float(block.values.max()))
+    return left_out > 0 and bool(high - low >= dataset.events.lengths.max(initial=0) + left_out)
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

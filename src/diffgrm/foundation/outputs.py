@@ -5,9 +5,12 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from filelock import FileLock, Timeout
 
 from diffgrm.foundation import manifest
 from diffgrm.foundation.schema import DataError, DiffGRMError, first_few
@@ -57,6 +60,28 @@ def check_own_folder(path: Path, what: str, ours: Iterable[str]) -> None:
     there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if there and not any(next(path.glob(pattern), None) for pattern in ours):
         raise DataError(f"{path} holds files that are not of {what}: {first_few(there)}; choose a new or empty folder")
+
+
+@contextmanager
+def held_folder(path: Path, lock: str, what: str) -> Iterator[None]:
+    """A folder, made if need be, in which nobody else works meanwhile: what is under way would be taken for left behind.
+
+    Args:
+        lock: the name of the file that is locked; what: the work, for messages.
+
+    Raises:
+        DataError: somebody else is at work there.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    held = FileLock(path / lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise DataError(f"another {what} is at work in {path}; wait for it, or name another folder") from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:

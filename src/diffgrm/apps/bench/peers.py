@@ -27,7 +27,7 @@ import polars as pl
 
 from diffgrm.data.dataset import InteractionDataset, Ragged, Split
 from diffgrm.data.ids import IdMap
-from diffgrm.foundation.schema import Columns, DiffGRMError
+from diffgrm.foundation.schema import Columns, DiffGRMError, first_few
 from diffgrm.foundation.storage import read_parquet, write_parquet
 
 K = 20
@@ -61,7 +61,8 @@ def run_peer(
         codes: [I, n] semantic IDs, and vectors: [I, e] item vectors, for peers that need them.
 
     Raises:
-        DiffGRMError: no such environment, or the script failed; with the end of what it said.
+        DiffGRMError: no such environment, or the script failed, with the end of what it said; or it left other files than
+            are asked for.
     """
     if not python.is_file():
         raise DiffGRMError(f"the peer's Python {python} is not there; make its environment with: make peers")
@@ -74,12 +75,52 @@ def run_peer(
         done = subprocess.run([str(python), str(script), str(folder)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise DiffGRMError(f"the peer {script.name} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
-        facts = json.loads((folder / "facts.json").read_text())
+        facts = _facts(folder / "facts.json", script.name)
         facts.setdefault("fit_seconds", round(time.perf_counter() - started, 1))
-        tables = [read_parquet(folder / f"{name}.parquet") for name in ("filtered", "unfiltered")]
-        ids = {Columns.USER: dataset.users.dtype, Columns.ITEM: dataset.items.dtype}
-        filtered, unfiltered = (table.with_columns(pl.col(c).cast(t) for c, t in ids.items()) for table in tables)
+        filtered, unfiltered = (
+            _lists(folder / f"{name}.parquet", script.name, dataset) for name in ("filtered", "unfiltered")
+        )
         return Lists(filtered, unfiltered, facts)
+
+
+def _facts(path: Path, peer: str) -> dict[str, Any]:
+    """What a peer says of its model.
+
+    Raises:
+        DiffGRMError: there is no such file, or it holds no mapping.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DiffGRMError(f"the peer {peer} left no {path.name} that can be read: {error}") from error
+    if not isinstance(facts, dict):
+        raise DiffGRMError(f"the peer {peer} left a {path.name} of {type(facts).__name__}; expected a mapping")
+    return facts
+
+
+def _lists(path: Path, peer: str, dataset: InteractionDataset) -> pl.DataFrame:
+    """The lists that a peer has made, with ids in the types of the dataset.
+
+    Raises:
+        DiffGRMError: there is no such table, or its ranks are none.
+    """
+    what = f"the peer {peer} left {path.name}"
+    if not path.is_file():
+        raise DiffGRMError(f"the peer {peer} left no {path.name}; its lists stand there: user_id, item_id, rank")
+    try:
+        table = read_parquet(path)
+        ids = {Columns.USER: dataset.users.dtype, Columns.ITEM: dataset.items.dtype}
+        if missing := [column for column in (*ids, Columns.RANK) if column not in table.columns]:
+            raise DiffGRMError(f"{what} without the column {missing[0]}; it has {first_few(table.columns)}")
+        table = table.select(*(pl.col(column).cast(kind) for column, kind in ids.items()), Columns.RANK)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DiffGRMError(f"{what}, which cannot be read: {error}") from error
+    ranks = table[Columns.RANK]
+    if not ranks.dtype.is_integer() or ranks.null_count() or (ranks.len() and int(ranks.min()) < 1):  # type: ignore[arg-type]
+        raise DiffGRMError(f"{what} with ranks that are not 1, 2, 3...; the best item of a user has rank 1")
+    if table.select(Columns.USER, Columns.RANK).is_duplicated().any():
+        raise DiffGRMError(f"{what} with two items of one rank in the list of a user; give each a rank of its own")
+    return table
 
 
 def _export(

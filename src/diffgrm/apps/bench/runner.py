@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from diffgrm.apps.bench.checks import slug
 from diffgrm.apps.bench.late import fitted_settings, late_overrides
 from diffgrm.apps.bench.peers import Lists, run_peer
 from diffgrm.apps.bench.suite import Run, Suite
@@ -34,16 +34,18 @@ from diffgrm.evaluation.metrics import evaluate
 from diffgrm.evaluation.protocol import sentences
 from diffgrm.foundation import registry
 from diffgrm.foundation.event_settings import EventSettings
+from diffgrm.foundation.outputs import held_folder
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
 from diffgrm.foundation.schema import DataError, DiffGRMError
+from diffgrm.foundation.sections import EvaluationSettings
 from diffgrm.foundation.storage import atomic_file, digest, read_parquet, write_parquet
 from diffgrm.recommenders.base import Recommender, load
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
 
 logger = logging.getLogger(__name__)
 
-RESULT, RANKS = "result.json", "ranks.parquet"
+RESULT, RANKS, LOCK = "result.json", "ranks.parquet", "suite.lock"
 OBSERVED = 1000  # validation users whose fill order is looked at
 
 
@@ -62,6 +64,11 @@ class Cell:
     recipe: Recipe | None
     folder: Path
     identity: str
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Where it stands in the suite."""
+        return self.dataset, self.run, self.seed
 
     @property
     def done(self) -> bool:
@@ -84,10 +91,19 @@ class Runner:
         self.suite, self.out, self.say, self.progress = suite, out, say, progress
         self.worlds: dict[EventSettings, World] = {}  # of one dataset, by how its events are read
         self.chosen: dict[tuple[str, str], dict[str, Any]] = {}
+        self.done: dict[tuple[str, str, int], Cell] = {}  # by dataset, run and seed
         self.started, self.finished = time.perf_counter(), 0
 
     def run(self) -> dict[str, str]:
-        """Everything that is not done yet; what failed, and why."""
+        """Everything that is not done yet; what failed, and why.
+
+        Raises:
+            DataError: somebody else runs a suite in the same folder.
+        """
+        with held_folder(self.out, LOCK, "suite"):
+            return self._run()
+
+    def _run(self) -> dict[str, str]:
         failed: dict[str, str] = {}
         for name in self.suite.datasets:
             failed |= self._load(name)
@@ -136,6 +152,25 @@ class Runner:
             for seed in self.suite.runs[name].seeds or self.suite.seeds:
                 yield name, seed
 
+    def results(self) -> list[tuple[dict[str, Any], pl.DataFrame]]:
+        """The results of all cells that are done, as the suite says them now, in its order, each with its ranks.
+
+        What lies in the folder of an earlier version of the suite, or of a run that failed now, is not among them.
+
+        Raises:
+            DataError: there are none.
+        """
+        cells = [
+            self.done[place]
+            for dataset in self.suite.datasets
+            for run, spec in self.suite.runs.items()
+            for seed in spec.seeds or self.suite.seeds
+            if (place := (dataset, run, seed)) in self.done
+        ]
+        if not cells:
+            raise DataError(f"{self.out} holds no results of the suite {self.suite.name}")
+        return [result_of(cell.folder) for cell in cells]
+
     # ---- one cell -----------------------------------------------------------------------------------------------
 
     def _cell(self, name: str, run: str, seed: int, label: str) -> None:
@@ -143,7 +178,12 @@ class Runner:
         folder = self.out / "runs" / world.name / slug(run) / f"seed-{seed}"
         recipe = fit = None
         if spec.peer is not None:
-            settings = [seed, spec.model_dump_json(), self.suite.path(spec.peer).read_text(encoding="utf-8")]
+            owners = [
+                self._recipe(name, owner, self._choice(name, owner), seed)
+                for owner in self.suite.owners(run, name).values()
+            ]
+            script = self.suite.path(spec.peer).read_text(encoding="utf-8")
+            settings = [seed, spec.model_dump_json(), script, *(owner.by_content() for owner in owners)]
         else:
             choice = self._choice(name, run)
             recipe = self._recipe(name, run, choice, seed)
@@ -152,6 +192,7 @@ class Runner:
         identity = digest([world.identity, self.suite.test_users, *settings])
         cell = Cell(world.name, run, seed, recipe, folder, identity)
         if cell.done:
+            self.done[cell.place] = cell
             self.finished += 1
             self.say(f"[{self._count()}] {label}: done before")
             return
@@ -163,6 +204,7 @@ class Runner:
             content |= {"model": model.name} | observe(recommender, world, model.with_suffix(".run"))
         content |= {"choice": self.chosen.get((world.name, self.suite.base(run)), {}), "peer": cell.recipe is None}
         write(cell, content, ranks)
+        self.done[cell.place] = cell
         self.finished += 1
         metric = content["metrics"]["ndcg@10"]
         self.say(f"[{self._count()}] {label}: NDCG@10 {metric:.4f} ({content['facts'].get('fit_seconds', 0):.0f} s to fit)")
@@ -171,16 +213,12 @@ class Runner:
         settings, codes, vectors = {**spec.changes, **spec.only_on.get(world.name, {}), "seed": seed}, None, None
         settings.pop("events", None)  # by which the world was read
         if (owner := settings.pop("semantic_ids_of", None)) is not None:
-            recipe = self.suite.recipe(owner, world.name, self._choice(world.name, owner), seed)
+            recipe = self._recipe(world.name, owner, self._choice(world.name, owner), seed)
             sids = semantic_ids_of(self._fitted(self._world(world.name, owner), recipe))
-            if sids is None:
-                raise DiffGRMError(
-                    f"semantic_ids_of names the run {owner!r}, whose recommender {recipe.recommender!r} has none; "
-                    "name a run of one that has"
-                )
+            assert sids is not None  # the recipe has a tokenizer
             codes = sids.codes
         if (owner := settings.pop("vectors_of", None)) is not None:
-            recipe = self.suite.recipe(owner, world.name, {}, seed)
+            recipe = self._recipe(world.name, owner, self._choice(world.name, owner), seed)
             encoder = recipe.embedding.build(seed=seed)
             read = self._world(world.name, owner)
             data, context = read.dataset, EventContext(read.split, recipe.data.model_dump(), seed)
@@ -267,9 +305,9 @@ class Runner:
 def measure(recommender: Any, world: World) -> tuple[dict[str, Any], pl.DataFrame]:
     """Test metrics, facts and times; and the ranks of every held-out event with what tables are broken down by."""
     split, started = world.split, time.perf_counter()
-    wanted = not isinstance(recommender, Recommender) or recommender.recipe.evaluation.diversity
-    texts = world.texts if wanted else None
-    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts, texts=texts)
+    said = recommender.recipe.evaluation if isinstance(recommender, Recommender) else EvaluationSettings.model_validate({})
+    texts = world.texts if said.diversity else None
+    found = evaluate(recommender, split.test, world.dataset.items, split.item_counts, ks=said.ks, texts=texts)
     seconds = time.perf_counter() - started
     content = {
         "metrics": found.metrics,
@@ -318,24 +356,6 @@ def write(cell: Cell, content: dict[str, Any], ranks: pl.DataFrame) -> None:
         path.write_text(json.dumps(header | content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def results(suite: Suite, out: Path) -> list[tuple[dict[str, Any], pl.DataFrame]]:
-    """All results of a suite that are there, in its order, with their ranks."""
-    found = []
-    for dataset in suite.datasets:
-        for run, spec in suite.runs.items():
-            for seed in spec.seeds or suite.seeds:
-                folder = out / "runs" / dataset / slug(run) / f"seed-{seed}"
-                if (folder / RESULT).is_file():
-                    found.append((json.loads((folder / RESULT).read_text()), read_parquet(folder / RANKS)))
-    if not found:
-        raise DataError(f"{out} holds no results of the suite {suite.name}")
-    return found
-
-
-def slug(name: str) -> str:
-    """A run's name as a folder.
-
-    >>> slug("diffgrm, W = 16")
-    'diffgrm-w-16'
-    """
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+def result_of(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """What :func:`write` has written into the folder of a cell."""
+    return json.loads((folder / RESULT).read_text(encoding="utf-8")), read_parquet(folder / RANKS)

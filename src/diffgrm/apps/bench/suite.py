@@ -29,22 +29,22 @@ runs:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from diffgrm.apps.bench.checks import OF_OTHERS, check_recipes, check_said
 from diffgrm.apps.bench.late import is_late
-from diffgrm.apps.choosing import Choose, as_overrides, combinations, without_end
+from diffgrm.apps.choosing import Choose, as_overrides, combinations
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.overrides import PART_SECTIONS, apply_overrides
 from diffgrm.foundation.parts import merge, named
 from diffgrm.foundation.presets import is_preset
 from diffgrm.foundation.recipe import Recipe, explained
 from diffgrm.foundation.registry import settings
-from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, nearest
+from diffgrm.foundation.schema import RecipeError, bullet_list
 from diffgrm.foundation.sections import DataSettings, Seed
 from diffgrm.foundation.yaml_text import YamlError, read_yaml, text_of
 
@@ -57,7 +57,7 @@ class Run(BaseModel):
     like: str | None = None
     only_on: dict[str, dict[str, Any]] = {}
     choose: Choose = {}
-    seeds: tuple[Seed, ...] | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     members: tuple[str, ...] = ()
     backbone: str | None = None
     peer: Path | None = None
@@ -112,103 +112,13 @@ class Suite(BaseModel):
         except ValidationError as error:
             raise RecipeError(f"the suite {path} has problems:\n" + bullet_list(explained(error, cls))) from None
         suite._home = path.resolve().parent
-        suite._check_recipes()
+        suite._own_classes = check_recipes(suite)
         return suite
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        if self.reference not in self.runs:
-            raise ValueError(f"reference {self.reference!r} is not among the runs{did_you_mean(self.reference, self.runs)}")
-        if strange := sorted(set(self.clock) - set(self.datasets)):
-            raise ValueError(f"clock names a column for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
-        for name, run in self.runs.items():
-            self._check_keys(name, run)
-            self._check_split(name, run)
-            seen, like = {name}, run.like
-            while like is not None:
-                if like not in self.runs:
-                    raise ValueError(f"{name!r} is like {like!r}, which is no run{did_you_mean(like, self.runs)}")
-                if like in seen:
-                    raise ValueError(f"{name!r} is like itself")
-                seen.add(like)
-                like = self.runs[like].like
-            for setting, used in ((setting, used) for setting, runs in run.uses.items() for used in runs):
-                if used not in self.runs:
-                    raise ValueError(f"{name!r} has {used!r} under {setting}, no run{did_you_mean(used, self.runs)}")
-            if endless := without_end(run.choose):
-                raise ValueError(
-                    f"{name!r} chooses {endless[0]} from a range without a step, but a suite tries every value; give a "
-                    "step or a list, or search with diffgrm tune"
-                )
-            if strange := sorted(set(run.only_on) - set(self.datasets)):
-                raise ValueError(f"{name!r} has changes for {strange[0]!r}{did_you_mean(strange[0], self.datasets)}")
+    def _check(self) -> Self:
+        check_said(self)
         return self
-
-    def _check_keys(self, name: str, run: Run) -> None:
-        """Refuse a misspelt key of a run, which a recipe would take for a section of its own."""
-        for key in sorted(set(run.changes) - set(Recipe.model_fields)):
-            hint = nearest(key, {*Run.model_fields, *Recipe.model_fields})
-            if run.peer is None and hint and hint == nearest(key, Run.model_fields):
-                raise ValueError(f"{name!r} has the key {key!r}, which is none of a run{hint}")
-
-    def _check_split(self, name: str, run: Run) -> None:
-        """Refuse a run that would be fitted on another split than it is asked on, or cannot be asked so."""
-        usual = self.data.model_dump()
-        said = [changes["data"] for changes in (run.changes, *run.only_on.values()) if "data" in changes]
-        other = any(not isinstance(data, Mapping) or not data.items() <= usual.items() for data in said)
-        if other or any(key.split(".")[0] == "data" for key in run.choose):
-            raise ValueError(f"{name!r} has data settings of its own, but all runs share one split; set data beside runs")
-        if any(key.split(".")[0] == "events" for key in run.choose):
-            raise ValueError(
-                f"{name!r} chooses among settings of events, by which validation would ask for other targets; give each a "
-                "run of its own"
-            )
-        if run.peer is not None and self.data.target == "successive":
-            raise ValueError(f"{name!r} is a peer, which makes one list a user; data.target = successive asks for more")
-
-    def _check_events(self, name: str, dataset: str) -> list[str]:
-        """What is wrong with the section events of a peer, a line each."""
-        try:
-            events = self.events(name, dataset)
-        except ValidationError as error:
-            return [f"run {name!r} on {dataset}: {line}" for line in explained(error)]
-        if events.event is None:
-            return []
-        return [f"run {name!r} is a peer, which cannot be told types of events; leave events.event out"]
-
-    def _check_uses(self, name: str, recipe: Recipe) -> list[str]:
-        """What is wrong with the fits of other runs that a run uses, a line each."""
-        problems, run = [], self.runs[name]
-        for setting, used in self.uses(name).items():
-            if setting not in recipe.model.options:
-                whose = {"members": "ensemble", "backbone": "epic"}[setting]
-                problems.append(f"run {name!r} has {setting}, but its recommender knows none; set recommender: {whose}")
-            if any(setting in (changes.get("model") or {}) for changes in (run.changes, *run.only_on.values())):
-                problems.append(f"run {name!r} says model.{setting} and {setting}; say one of both")
-            problems += [
-                f"run {name!r} has {other!r} under {setting}, which is a peer, uses other runs itself, or is the fit of "
-                "another run; name a run that is fitted by itself"
-                for other in used
-                if self.runs[other].peer is not None or self.uses(other) or self.fitted_by(other) != other
-            ]
-        return problems
-
-    def _check_recipes(self) -> None:
-        problems = []
-        for name, dataset in itertools.product(self.runs, self.datasets):
-            if self.runs[name].peer is not None:
-                problems += self._check_events(name, dataset)
-                continue
-            for choice in self.choices(name):
-                try:
-                    recipe = self.recipe(name, dataset, choice, self.seeds[0])
-                    recipe.refuse_idle()
-                    self._own_classes.update(recipe.own_classes)
-                    problems += self._check_uses(name, recipe)
-                except RecipeError as error:
-                    problems.append(f"run {name!r} on {dataset}: {error}")
-        if problems:
-            raise RecipeError(f"the suite {self.name} has problems:\n" + bullet_list(dict.fromkeys(problems)))
 
     @property
     def own_classes(self) -> set[str]:
@@ -254,6 +164,11 @@ class Suite(BaseModel):
         said = {**run.changes, **run.only_on.get(dataset, {})}.get("events")
         return EventSettings(**(said or {}))
 
+    def owners(self, name: str, dataset: str) -> dict[str, str]:
+        """The runs of which a peer is given semantic IDs or vectors, by the key that names them."""
+        said = {**self.runs[name].changes, **self.runs[name].only_on.get(dataset, {})}
+        return {key: str(said[key]) for key in OF_OTHERS if said.get(key) is not None}
+
     def base(self, name: str) -> str:
         """The run whose choice by validation this one takes over: itself, or the one it is like."""
         run = self.runs[name]
@@ -294,9 +209,10 @@ def _changed(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(before, Mapping) and isinstance(after, Mapping) and before.get("name") != after.get("name"):
             new[section] = {**_known(section, after, before), **after}
     if isinstance(validation := dict(raw.get("training", {})).get("validation_decoding"), Mapping) and "decoding" in new:
-        asked = dict(changes.get("training") or {}).get("validation_decoding") or {}
+        asked = dict(changes.get("training") or {}).get("validation_decoding", {})
         kept = _known("decoding", named(new["decoding"]), validation)
-        new["training"] = {**new["training"], "validation_decoding": {**kept, **asked}}
+        if isinstance(asked, Mapping):  # anything else the recipe refuses
+            new["training"] = {**new["training"], "validation_decoding": {**kept, **asked}}
     return new
 
 

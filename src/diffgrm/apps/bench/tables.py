@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.apps.bench.runner import results
-from diffgrm.apps.bench.suite import Suite
+from diffgrm.apps.bench.runner import LOCK, Runner
 from diffgrm.evaluation.kinds import by_kind
 from diffgrm.evaluation.protocol import sentences
 from diffgrm.evaluation.statistics import GAINS, holm, interval_of_difference, list_gains, list_owners, signed_rank_p
@@ -24,14 +23,16 @@ from diffgrm.foundation.storage import atomic_file
 SHOWN = ("recall@10", "ndcg@10", "recall@10_unfiltered", "ndcg@10_unfiltered", "coverage@10", "validity")
 
 
-def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
+def summarise(found: list[tuple[dict[str, Any], pl.DataFrame]], reference_run: str) -> list[dict[str, Any]]:
     """One row for each dataset and run: means and spread over seeds, differences to the reference with intervals.
 
     A difference is of the mean over the seeds that both have, paired by user; its interval is a bootstrap over users, ``p``
     that of Wilcoxon's signed-rank test, and ``p_holm`` the same after Holm over all runs of the dataset, for each metric.
     Runs that are asked for other targets than the reference, since they read the events otherwise, have none.
+
+    Args:
+        found: see :meth:`Runner.results`.
     """
-    found = results(suite, out)
     by_run: dict[tuple[str, str], list[tuple[dict[str, Any], pl.DataFrame]]] = {}
     for content, ranks in found:
         by_run.setdefault((content["dataset"], content["run"]), []).append((content, ranks))
@@ -43,6 +44,7 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "dataset": dataset,
             "run": run,
             "seeds": [c["seed"] for c in contents],
+            "identities": [c["identity"] for c in contents],
             "users": contents[0]["users"],
             "lists": contents[0].get("lists", contents[0]["users"]),
             "protocol": contents[0].get("protocol", {}),
@@ -57,10 +59,10 @@ def summarise(suite: Suite, out: Path) -> list[dict[str, Any]]:
             "peer": contents[0].get("peer", False),
             "kinds": by_kind([ranks for _, ranks in cells]),
         }
-        reference = by_run.get((dataset, suite.reference))
+        reference = by_run.get((dataset, reference_run))
         asked = {side[0][0].get("asked") for side in (cells, reference or cells)}  # None: of older results
         row["comparable"] = None in asked or len(asked) == 1
-        if reference is not None and run != suite.reference and row["comparable"]:
+        if reference is not None and run != reference_run and row["comparable"]:
             row["difference"] = {
                 f"{metric}{suffix}": _difference(cells, reference, metric, column)
                 for metric in GAINS
@@ -111,12 +113,17 @@ def check_place(out: Path) -> None:
     except (OSError, ValueError):
         there = None
     written = ("results.json",) if isinstance(there, dict) and {"suite", "rows"} <= there.keys() else ()
-    check_own_folder(out, "a suite", (*written, "runs/*/*/seed-*", "models/*.run", f"models/*/{MANIFEST}"))
+    check_own_folder(out, "a suite", (*written, LOCK, "runs/*/*/seed-*", "models/*.run", f"models/*/{MANIFEST}"))
 
 
-def write_tables(suite: Suite, out: Path, machine: dict[str, Any]) -> list[dict[str, Any]]:
-    """Write ``results.json``, ``results.csv`` and ``results.md`` into the folder; returns the rows."""
-    rows = summarise(suite, out)
+def write_tables(runner: Runner, machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write ``results.json``, ``results.csv`` and ``results.md`` of a suite that has run into its folder; returns the rows.
+
+    Raises:
+        DataError: it has no result.
+    """
+    suite, out = runner.suite, runner.out
+    rows = summarise(runner.results(), suite.reference)
     content = {"suite": suite.name, "reference": suite.reference, "machine": machine, "rows": rows}
     texts = {
         "results.json": json.dumps(content, indent=1) + "\n",

@@ -29,10 +29,11 @@ def bench(
     check_place(out)
     out.mkdir(parents=True, exist_ok=True)
     with ends.hint(lambda: f"What is done so far stands in {out}; the same command goes on there."):
-        failed = Runner(wanted, out, say, progress=not quiet).run()
-    rows = write_tables(wanted, out, machine())
-    show_runs(rows)
-    say(f"Tables: {out}/results.md, results.csv, results.json. A page with figures: diffgrm report {out}")
+        runner = Runner(wanted, out, say, progress=not quiet)
+        failed = runner.run()
+    if runner.done:
+        show_runs(write_tables(runner, machine()))
+        say(f"Tables: {out}/results.md, results.csv, results.json. A page with figures: diffgrm report {out}")
     if failed:
         problems = bullet_list(f"{what}: {why}" for what, why in failed.items())
         raise DiffGRMError(f"some runs failed; mend them and run the suite again:\n{problems}")

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffgrm.apps.bench.runner import RANKS, RESULT
+from diffgrm.apps.bench.runner import RESULT, result_of
 from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, chance, compared, kinds_of, sentences_of, short
 from diffgrm.apps.reporting import figures
 from diffgrm.foundation.outputs import check_file
 from diffgrm.foundation.schema import DataError
 from diffgrm.foundation.shown import visible
-from diffgrm.foundation.storage import atomic_file, read_parquet
+from diffgrm.foundation.storage import atomic_file
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d9dee3; --soft: #f4f6f8; --accent: #0072b2 }
@@ -53,12 +53,9 @@ def write_report(out: Path) -> Path:
             f"{out} holds no results.json; run the suite first: diffgrm bench SUITE.yaml --out {out}"
         ) from error
     check_file(out / "report.html")
-    found = [
-        (json.loads(path.read_text(encoding="utf-8")), read_parquet(path.with_name(RANKS)))
-        for path in sorted((out / "runs").glob(f"*/*/*/{RESULT}"))
-    ]
+    found = [result_of(path.parent) for path in sorted((out / "runs").glob(f"*/*/*/{RESULT}"))]
     place = {(row["dataset"], row["run"]): number for number, row in enumerate(summary["rows"])}
-    found = [r for r in found if (r[0]["dataset"], r[0]["run"]) in place]  # not what an earlier version of the suite left
+    found = [r for r in found if _is_of(r[0], summary["rows"])]  # not what an earlier version of the suite left
     found.sort(key=lambda r: place[r[0]["dataset"], r[0]["run"]])
     datasets = list(dict.fromkeys(row["dataset"] for row in summary["rows"]))
     links = " ".join(f'<a href="#{_anchor(name)}">{escaped(name)}</a>' for name in datasets)
@@ -74,6 +71,14 @@ and p of Wilcoxon's signed-rank test after Holm over all runs of a dataset.</p>
     with atomic_file(out / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return out / "report.html"
+
+
+def _is_of(content: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether a result is one of those that the rows of the tables are of; rows of older tables tell seeds only."""
+    for row in rows:
+        if (row["dataset"], row["run"]) == (content["dataset"], content["run"]):
+            return content["identity"] in row["identities"] if "identities" in row else content["seed"] in row["seeds"]
+    return False
 
 
 def document(title: str, body: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from diffgrm.apps.choosing import Choose, Options, Range, as_overrides, checked, combinations
+from diffgrm.apps.choosing import Choose, Options, Range, as_overrides, checked, combinations, incomparable
 from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import apply_overrides
 from diffgrm.foundation.recipe import Recipe, read_sections
@@ -19,8 +19,6 @@ from diffgrm.foundation.schema import RecipeError, bullet_list, readable
 from diffgrm.foundation.yaml_text import YamlError, read_yaml, text_of
 
 CHECKED = 500  # combinations that are looked at before anything runs
-# Scores of trials that differ in these say nothing.
-INCOMPARABLE = ("data", "events", "evaluation", "training.validation_users")
 Pruning = Literal["median", "none"]
 
 
@@ -109,9 +107,7 @@ class Plan:
 
     def _problems(self) -> list[str]:
         problems = [
-            f"{key} cannot be chosen: trials that differ in it are not comparable"
-            for key in self.choose
-            if any(key == other or key.startswith(f"{other}.") for other in INCOMPARABLE)
+            f"{key} cannot be chosen: trials that differ in it are not comparable" for key in incomparable(self.choose)
         ]
         if registry.door(self.recipe.recommender) != "recommender":
             problems.append(f"the recipe is for {self.recipe.recommender!r}, which does not learn from a table of events")

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from diffgrm.apps.choosing import as_overrides, validation_score
 from diffgrm.apps.machine import machine
@@ -29,7 +27,7 @@ from diffgrm.apps.tuning.trials import Trial, Trials, optuna_or_hint
 from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split
 from diffgrm.data.splits import make_split
 from diffgrm.foundation import registry
-from diffgrm.foundation.outputs import check_own_folder
+from diffgrm.foundation.outputs import check_own_folder, held_folder
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError, TokenizerError, TrainingError, bullet_list
 from diffgrm.foundation.storage import atomic_file, digest
@@ -98,7 +96,7 @@ def search(
     optuna_or_hint()
     check_place(out)
     split = without_test(plan.recipe, dataset)
-    with _locked(out):
+    with held_folder(out, LOCK, "search"):
         _begin(out, plan, split)
         found = Trials(out, plan)
         try:
@@ -172,21 +170,6 @@ def _line(ended: list[Trial], trials: int, seconds: float, before: int) -> str:
     ahead = "" if best is None else f" (best: {best.score:.4f}, trial {best.number})"
     settings = ", ".join(as_overrides(newest.settings))
     return f"[{before + 1}/{trials}, {seconds / 60:.0f} min] trial {newest.number}: {settings}: {result}{ahead}"
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Nobody else searches in the folder meanwhile: a trial under way would be taken for one that was killed."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise DataError(f"another search is at work in {out}; wait for it, or search in another folder") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _begin(out: Path, plan: Plan, split: Split) -> None:
