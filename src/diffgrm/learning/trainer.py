@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from diffgrm.foundation.run_folder import BEST, LAST
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.learning.averaging import WeightAveraging
+from diffgrm.learning.heap import HeapTrimming
 from diffgrm.learning.machine import trainer_arguments
 from diffgrm.learning.progress import ProgressBar, loggers
 
@@ -28,6 +29,7 @@ def make_trainer(settings: TrainingSettings, run_folder: Path, progress: bool) -
     # Two, since Lightning's save_last leaves out the validations that were not the best so far.
     best, last = (name.removesuffix(".ckpt") for name in (BEST, LAST))
     callbacks: list[Callback] = [
+        HeapTrimming(),
         EarlyStopping(MONITOR, mode="max", patience=settings.patience, check_finite=False),
         ModelCheckpoint(run_folder, filename=best, monitor=MONITOR, mode="max", enable_version_counter=False),
         ModelCheckpoint(run_folder, filename=last, enable_version_counter=False),
