@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
+from diffgrm.foundation.schema import OnlyWith
 from diffgrm.ranking.item_scoring.base import Array, Rescorer, ScoredItems, Scorer, Users
 
 ODD = 3  # the item of which something odd is said
@@ -29,6 +30,12 @@ class Odd(Scorer):
         said = np.zeros((1, count), dtype=np.float32)
         said[0, ODD] = float(self.says)
         return said
+
+
+class Choosy(Odd):
+    """The same, with a weight that counts beside one saying only."""
+
+    only_with: ClassVar[OnlyWith] = (("weight", "says", ("nan",)),)
 
 
 class Weightless(Scorer):

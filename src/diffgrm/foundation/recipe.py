@@ -126,13 +126,24 @@ class Recipe(BaseModel):
     def refuse_idle(self) -> None:
         """Refuse settings that have been changed and do nothing beside the others.
 
-        It is asked before fitting, not on reading: a model that was fitted with such settings can be loaded.
+        It is asked before anything is made by the recipe, not on reading: a model that was fitted with such settings can be
+        loaded.
 
         Raises:
             RecipeError: with every such setting, and with what it would do something.
         """
         if problems := self.idle_settings():
             raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+
+    def refuse_idle_overrides(self, overrides: Iterable[str]) -> None:
+        """Refuse overrides that this recipe, which has them, is no other by; what does nothing without them may stay.
+
+        Raises:
+            RecipeError: with every such override.
+        """
+        said = tuple(override.partition("=")[0] + end for override in overrides for end in (" ", "."))
+        if problems := [problem for problem in self.idle_settings() if problem.startswith(said)]:
+            raise RecipeError("the overrides have problems:\n" + bullet_list(problems))
 
     def idle_settings(self) -> list[str]:
         """What is wrong with every setting that has been changed and does nothing beside the others."""
@@ -142,6 +153,9 @@ class Recipe(BaseModel):
             if isinstance(value, Section):
                 known = {key: field.default for key, field in type(value).model_fields.items()}
                 problems += idle(section, value.only_with, value.model_dump(), known, said)
+            elif isinstance(value, ItemScoring):
+                for scorer, part in value.scorers.items():
+                    problems += _idle_of_part(f"{section}.{scorer}", part, said.get(scorer) or {})
             elif isinstance(value, Part):
                 for path, part in value.with_paths(section):
                     meant = said if part is value and said.get("name") == part.name else {}

@@ -217,10 +217,11 @@ class DocumentRetriever:
         """The same retriever with other decoding settings, such as ``["decoding.name=one_pass"]``; this one stays.
 
         Raises:
-            RecipeError: overrides of settings that fitting has used up.
+            RecipeError: overrides of settings that fitting has used up, or that do nothing beside the others.
         """
-        changed = copy.copy(self)
-        changed.recipe = self.recipe.override(after_fit(overrides))
+        changed, overrides = copy.copy(self), after_fit(overrides)
+        changed.recipe = self.recipe.override(overrides)
+        changed.recipe.refuse_idle_overrides(overrides)
         check_recipe(changed.recipe)
         changed.recipe.decoding.build(seed=self.recipe.seed).check(self.semantic_ids.n_digits, len(self.documents))
         changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}

@@ -33,6 +33,7 @@ def plan(
 
     Prints what the steps lose in nats, and the settings for behind 'diffgrm evaluate MODEL' or 'diffgrm recommend MODEL'.
     """
+    from diffgrm.apps.semantic_ids import semantic_ids_of
     from diffgrm.data.splits import make_split
     from diffgrm.foundation.terminal import say
     from diffgrm.ranking.decoding.group_sizes import divergence, planned_sizes
@@ -41,7 +42,9 @@ def plan(
     from diffgrm.recommenders.fitted_on import FittedOn
 
     recommender = load(model, trust_code=trust_code)
-    plans, n_digits = planning(recommender), recommender.semantic_ids.n_digits
+    plans, sids = planning(recommender), semantic_ids_of(recommender)
+    assert sids is not None  # who fills digits has some
+    n_digits = sids.n_digits
     if (most := max(steps)) > n_digits:
         raise RecipeError(f"--steps {most} is more than the {n_digits} digits of a semantic ID; give {n_digits} or fewer")
     recommender.variant(planned_settings(recommender.recipe, [n_digits]))  # what cannot be decoded so is refused at once

@@ -104,27 +104,37 @@ _SINKS: dict[str, Callable[..., Any]] = {
 }
 
 
+WRITTEN = "diffgrm.apps.cli: arguments of the command"
+
+
 class CommandWithSettings(TyperCommand):
-    """A command whose help ends with a table of all recipe settings.
+    """A command whose help ends with a table of all recipe settings, as the recipe and the settings behind it have them.
 
     Attributes:
-        recommender: whose settings; None: of the default.
+        recommender: whose settings where no recipe is given; None: of the default.
     """
 
     recommender: ClassVar[str | None] = None
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep what is written: help is asked for before any of it is read."""
+        ctx.meta[WRITTEN] = [*args]
+        return super().parse_args(ctx, args)
+
     def get_help(self, ctx: Any) -> str:
-        """Help text, then every setting with its default."""
+        """Help text, then every setting with its value."""
         text = super().get_help(ctx)
-        _show_settings(self.recommender)
+        given, _, _ = self.make_parser(ctx).parse_args([*ctx.meta.get(WRITTEN, [])])
+        usual = {} if self.recommender is None else {"recommender": self.recommender}
+        path, overrides = given.get("recipe"), given.get("overrides")
+        _show_settings(_recipe_as_written(path and Path(path), list(overrides or []), usual))
         return text
 
 
-def _show_settings(recommender: str | None) -> None:
+def _show_settings(recipe: Recipe) -> None:
     from diffgrm.apps.console import show_settings
-    from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
+    from diffgrm.foundation.recipe import rows_of_other_parts
 
-    recipe = Recipe() if recommender is None else Recipe(recommender=recommender)
     show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
     show_settings("Settings of the other parts, with [the name that chooses the part]", rows_of_other_parts(recipe))
 
@@ -260,11 +270,22 @@ def of_lists(overrides: list[str] | None) -> list[str]:
 
 
 def recipe_of(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe of a file (or one that ships with the package), with settings of the command line over it.
+    """The recipe by which something is made: of a file (or one that ships with the package), with settings of the command
+    line over it.
 
     Args:
         usual: what it is without a file; None: the defaults.
+
+    Raises:
+        RecipeError: any wrong setting, or one that does nothing beside the others.
     """
+    recipe = _recipe_as_written(path, overrides, usual)
+    recipe.refuse_idle()
+    return recipe
+
+
+def _recipe_as_written(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
+    """The same, whatever does nothing."""
     from diffgrm.foundation.overrides import apply_overrides
     from diffgrm.foundation.recipe import Recipe
 
