@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
 import typer
-from typer.core import TyperCommand
 
 from diffgrm.foundation.manifest import MODEL
 from diffgrm.foundation.outputs import check_file, check_folder, check_unread
@@ -102,41 +101,6 @@ _SINKS: dict[str, Callable[..., Any]] = {
     ".csv": pl.LazyFrame.sink_csv,
     ".jsonl": pl.LazyFrame.sink_ndjson,
 }
-
-
-WRITTEN = "diffgrm.apps.cli: arguments of the command"
-
-
-class CommandWithSettings(TyperCommand):
-    """A command whose help ends with a table of all recipe settings, as the recipe and the settings behind it have them.
-
-    Attributes:
-        recommender: whose settings where no recipe is given; None: of the default.
-    """
-
-    recommender: ClassVar[str | None] = None
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Keep what is written: help is asked for before any of it is read."""
-        ctx.meta[WRITTEN] = [*args]
-        return super().parse_args(ctx, args)
-
-    def get_help(self, ctx: Any) -> str:
-        """Help text, then every setting with its value."""
-        text = super().get_help(ctx)
-        given, _, _ = self.make_parser(ctx).parse_args([*ctx.meta.get(WRITTEN, [])])
-        usual = {} if self.recommender is None else {"recommender": self.recommender}
-        path, overrides = given.get("recipe"), given.get("overrides")
-        _show_settings(_recipe_as_written(path and Path(path), list(overrides or []), usual))
-        return text
-
-
-def _show_settings(recipe: Recipe) -> None:
-    from diffgrm.apps.console import show_settings
-    from diffgrm.foundation.recipe import rows_of_other_parts
-
-    show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
-    show_settings("Settings of the other parts, with [the name that chooses the part]", rows_of_other_parts(recipe))
 
 
 def as_text(argument: str) -> str:
@@ -279,13 +243,13 @@ def recipe_of(path: Path | None, overrides: list[str] | None, usual: Mapping[str
     Raises:
         RecipeError: any wrong setting, or one that does nothing beside the others.
     """
-    recipe = _recipe_as_written(path, overrides, usual)
+    recipe = recipe_as_written(path, overrides, usual)
     recipe.refuse_idle()
     return recipe
 
 
-def _recipe_as_written(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
-    """The same, whatever does nothing."""
+def recipe_as_written(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of :func:`recipe_of`, in which settings may do nothing; arguments and other errors as there."""
     from diffgrm.foundation.overrides import apply_overrides
     from diffgrm.foundation.recipe import Recipe
 
