@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,11 @@ def file_of_the_root(name: str) -> str:
 
 
 def tables_of_settings() -> Iterator[str]:
-    """Lines of Markdown: a table for each section of the default recipe, then one for each other part."""
+    """Lines of Markdown: a table for each section of the default recipe and for those of documents alone, then one for each
+    other part."""
     recipe = Recipe()
-    for section, rows in groupby(recipe.table(), key=lambda row: row.path.partition(".")[0]):
+    of_documents = (row for row in Recipe(recommender="documents").table() if section_of(row) not in recipe.sections)
+    for section, rows in groupby(chain(recipe.table(), of_documents), key=section_of):
         yield from table(f"## `{section}`", rows)
     other = sorted(rows_of_other_parts(recipe), key=place)  # parts of one name stand together
     yield "## Other parts"
@@ -61,9 +63,14 @@ def tables_of_settings() -> Iterator[str]:
         yield from table(f"### {kind}: `{name}`", rows)
 
 
+def section_of(row: SettingRow) -> str:
+    """The section of a setting."""
+    return row.path.partition(".")[0]
+
+
 def place(row: SettingRow) -> tuple[str, str]:
     """The section of a setting of another part, and the part's name, with which its help begins."""
-    return row.path.partition(".")[0], row.help.partition("]")[0].lstrip("[")
+    return section_of(row), row.help.partition("]")[0].lstrip("[")
 
 
 def table(title: str, rows: Iterable[SettingRow]) -> Iterator[str]:

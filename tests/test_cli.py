@@ -97,6 +97,17 @@ def test_export_writes_a_folder_that_recommends_the_same(run, saved, tmp_path):
         assert code == 2 and "evaluation.ks=[1] does nothing where no list is measured" in error
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["fit --dataset toy --out {0}", "tokenize --items {1} --out {0}.csv", "embed-batch --items {1} --out {0}"],
+)
+def test_settings_that_do_nothing_are_refused_by_what_makes_something(run, files, tmp_path, arguments):
+    made = arguments.format(tmp_path / "made", files / "items.parquet").split()
+    code, _, err = run(*made, "tokenizer.rotate=false", "tokenizer.iterations=7")
+    wanted = "tokenizer.iterations = 7 does nothing with tokenizer.rotate = False; leave it out, or set tokenizer.rotate to"
+    assert code == 2 and wanted in " ".join(err.split()) and not list(tmp_path.iterdir())
+
+
 def test_tokenize_writes_digits_and_a_report(run, files, tables, tmp_path):
     sids = tmp_path / "sids.csv"
     for source in (tables, ["--items", files / "items.parquet"]):
@@ -163,6 +174,18 @@ def test_help_explains_every_setting(run):
     squeezed = "".join(out.split()).replace("│", "")
     assert code == 0
     assert all(row.path.replace(" ", "")[:12] in squeezed for row in Recipe().table())
+
+
+def test_help_tells_the_settings_of_what_is_named_behind_it(run, files):
+    """A class of one's own, another recipe, a recommender; and what is wrong with them."""
+    own = "item_scoring.parts.rescorer:LessPopular"
+    code, out, _ = run("fit", f"{own}.weight=0.7", "--help")
+    assert code == 0 and f"{own}.weight" in out and "what the second look counts for" in " ".join(out.split())
+    code, out, _ = run("fit", "--help", "--recipe", files / "recipe.yaml", "model.max_len=7")
+    used = "".join(out.partition("Settings of the other parts")[0].split())
+    assert code == 0 and "decoding.threshold" in used and "item_scoring" not in used
+    code, _, err = run("fit", "--recipe", "bst", "--help")
+    assert code == 2 and "there is no recipe 'bst'; did you mean 'best'?" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

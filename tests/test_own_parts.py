@@ -11,11 +11,14 @@ import torch
 
 import diffgrm
 from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe, toy_world
-from diffgrm.foundation.schema import RecipeError
+from diffgrm.data.splits import make_split
+from diffgrm.foundation.schema import DiffGRMError, RecipeError
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.base import NoisingContext
+from diffgrm.recommenders.texts import TextVectors
 from helpers.recipes import TINY, small_recipe
 from helpers.runs import killed_fit, same_weights
+from parts.odd_scorer import ODD
 from parts.ramped import RareFirst
 
 HISTORIES = [["item 3", "item 77", "item 410"], ["item 12"]]
@@ -102,3 +105,34 @@ def test_a_second_look_at_the_best_hundred(toy, tmp_path):
         assert found.filter(user_id=user)["item_id"].to_list() == wanted["item_id"].to_list()
         np.testing.assert_allclose(found.filter(user_id=user)["score"], wanted["again"], atol=1e-4)
     assert found["item_id"].to_list() != plain.group_by("user_id", maintain_order=True).head(10)["item_id"].to_list()
+
+
+def test_a_scorer_that_no_list_can_be_made_of_is_an_error_and_no_empty_list(toy):
+    """Where it is asked, whoever asks; an item that it leaves out is in no list."""
+    name = "parts.odd_scorer:Odd"
+    recipe = Recipe.from_dict(small_recipe("hybrid").to_dict() | {"item_scoring": {"vectors": {}, name: {}}})
+    recommender = HybridRecommender(recipe).fit(toy, progress=False)
+    odd, everything = toy.items.series[ODD], toy.items.series.len()
+    whole = recommender.recommend(HISTORIES, k=everything, exclude_seen=False)
+    split = make_split(toy, recipe.data)
+    scorer = recommender.parts["scorers"].scorers[name]
+    scorer.says = "-inf"
+    found = recommender.recommend(HISTORIES, k=everything, exclude_seen=False)
+    assert odd not in found["item_id"] and found.height == whole.height - 2
+    for says, message in (("nan", "of Odd "), ("inf", "of Odd "), ("short", "the scorer Odd must give")):
+        scorer.says = says
+        with pytest.raises(DiffGRMError, match=message):
+            recommender.recommend(HISTORIES)
+        with pytest.raises(DiffGRMError, match=message):
+            diffgrm.evaluate(recommender, split.test, toy.items, split.item_counts)
+
+
+def test_what_a_scorer_lacks_is_told_before_anything_is_learnt(toy, monkeypatch):
+    monkeypatch.setattr(TextVectors, "fit", lambda *_: pytest.fail("something was learnt"))
+    lacking = {"vectors": {}, **{f"parts.odd_scorer:{name}": {} for name in ("Weightless", "Endless", "NoScorer")}}
+    recipe = Recipe.from_dict(small_recipe("hybrid").to_dict() | {"item_scoring": lacking})
+    with pytest.raises(RecipeError) as error:
+        HybridRecommender(recipe).fit(toy, progress=False)
+    told = str(error.value)
+    assert "Weightless must have weight, the finite number that its scores count for in the sum, found None" in told
+    assert "Endless must have candidates" in told and "NoScorer is no Scorer, found NoScorer; derive it from" in told

@@ -11,7 +11,9 @@ import yaml
 
 import diffgrm
 from diffgrm.foundation.presets import preset_names
+from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import names
+from diffgrm.foundation.sections import Section
 from helpers.docs import DOCS, docs_script
 
 
@@ -59,9 +61,18 @@ def test_the_page_of_installing_names_every_extra():
     assert sorted(named) == sorted(extras)
 
 
+def plain_settings():
+    """Section and name of every setting that belongs to no part, whatever recommender uses it."""
+    for name, field in Recipe.model_fields.items():
+        if isinstance(field.default, Section):
+            yield from ((name, key) for key in type(field.default).model_fields)
+
+
 def test_the_page_of_settings_tells_every_setting_of_every_part():
     hooks = docs_script("site_hooks")
     table = "\n".join(hooks.tables_of_settings())
+    written = {row for row in re.findall(r"^\| `(\w+\.\w+)` \|", table, flags=re.M)}
+    assert {f"{name}.{key}" for name, key in plain_settings()} <= written and "documents.index_documents" in written
     assert "| `training.epochs` |" in table and "### tokenizer: `simhash`" in table
     assert hooks.on_page_markdown("a <!-- settings --> b", page=None) == f"a {table} b"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.registry import names, resolve
+from diffgrm.foundation.schema import DiffGRMError
 from diffgrm.networks.autoregressive import Autoregressive
 from diffgrm.networks.contracts import lacks
 from diffgrm.networks.diffgrm import DiffGRM
@@ -93,6 +96,16 @@ def test_one_history_or_many_give_the_same_answer(network, name):
     for row in range(len(HISTORIES)):
         alone, alone_scores = rank(network, name, HISTORIES.rows(np.array([row])))
         assert (alone[0] == items[row]).all() and np.allclose(alone_scores[0], scores[row], atol=1e-5)
+
+
+@ALL
+def test_a_network_without_numbers_gives_no_lists_but_an_error(network, name):
+    lost = {asks: copy.deepcopy(asked) for asks, asked in network.items()}
+    with torch.no_grad():
+        for parameter in lost[resolve("decoding", name).asks].parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(DiffGRMError, match="no list can be made of"):
+        rank(lost, name)
 
 
 @ALL

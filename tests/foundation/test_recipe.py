@@ -233,6 +233,41 @@ def test_changed_settings_that_do_nothing_beside_the_others_are_refused_before_f
     Recipe(data={"split": "temporal", "test_share": 0.2}, item_loss={"kind": "bce", "negatives": 8}).refuse_idle()
 
 
+def test_settings_of_scorers_that_do_nothing_are_refused_too():
+    path = "item_scoring.parts.odd_scorer:Choosy"
+    with pytest.raises(RecipeError, match=f"{path}.weight = 0.5 does nothing with {path}.says = 0; leave it out"):
+        Recipe().override([f"{path}.weight=0.5"]).refuse_idle()
+    Recipe().override([f"{path}.weight=0.5", f"{path}.says='nan'"]).refuse_idle()
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("training.patience=on", "True"),
+        ("training.learning_rate=true", "True"),
+        ("training.validation_users=yes", "True"),
+        ("training.validation_decoding.beam=true", "True"),
+        ("seed=false", "False"),
+        ("tokenizer.n_digits=true", "True"),
+        ("model.branches.id.start=true", "True"),
+        ("item_scoring.co_occurrence.weight=false", "False"),
+        ("evaluation.ks=[5, true]", "[5, True]"),
+    ],
+)
+def test_truth_values_are_no_numbers(override, value):
+    with pytest.raises(RecipeError) as error:
+        Recipe(decoding="any_order_beam").override([override])
+    assert f"= {value}: expected a number, found a truth value (true, false, yes, no, on or off)" in str(error.value)
+
+
+def test_what_else_stands_for_a_number_still_does():
+    same = ["training.learning_rate=1", "training.patience=5.0", "training.ema_decay=0", "evaluation.ks=[5]"]
+    recipe = Recipe().override([*same, "item_loss.cosine=yes", "training.precision=32", "training.validation_users=null"])
+    assert (recipe.training.learning_rate, recipe.training.patience, recipe.evaluation.ks) == (1.0, 5, (5,))
+    assert recipe.item_loss.cosine is True and recipe.training.precision == "32"
+    assert Recipe(training={"patience": "5"}).training.patience == 5
+
+
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in PARTS for name in names(kind)])
 def test_what_is_idle_beside_what_is_said_of_settings_that_a_part_has(kind, name):
     rules = [*constant(kind, name, "only_with", ()), *constant(kind, name, "not_with", ())]

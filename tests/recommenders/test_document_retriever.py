@@ -202,6 +202,8 @@ def test_what_cannot_be_searched_is_told(retriever, caplog):
     assert "1 of 2 queries say nothing that the embedding knows, so what they find is arbitrary: 'zzzz'" in caplog.text
     with pytest.raises(RecipeError, match="can change after fit, not model.width=8"):
         retriever.variant(["model.width=8"])
+    with pytest.raises(RecipeError, match="decoding.single = 3 does nothing with decoding.group = even"):
+        retriever.variant(["decoding.name=any_order_beam", "decoding.single=3"])
 
 
 def test_vectors_that_were_made_elsewhere(tmp_path):

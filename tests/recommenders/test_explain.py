@@ -61,6 +61,11 @@ def test_the_beams_of_every_step_grow_from_those_before_and_end_in_the_list(save
     legal = [found for found in before if found in {tuple(code) for code in codes.tolist()}]
     assert legal == [tuple(code) for code in codes.tolist()]
     assert recommender.beams(HISTORY, k=4, show=3).group_by("step").len()["len"].max() == 3
+    for show in (0, -1, 1.5, True, "3"):
+        with pytest.raises(
+            DataError, match=f"show is {show!r}; expected how many partial semantic IDs of each step, a whole"
+        ):
+            recommender.beams(HISTORY, k=4, show=show)
 
 
 def test_a_variant_shares_the_tables_and_leaves_the_recommender_as_it_was(saved):

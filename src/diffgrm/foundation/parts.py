@@ -24,12 +24,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from diffgrm.foundation import registry
+from diffgrm.foundation.meant import as_meant
 from diffgrm.foundation.moved import moved
 from diffgrm.foundation.part_settings import Local, PartsOf, Setting
 from diffgrm.foundation.part_settings import PartOf as PartOf  # named here for constructors
 from diffgrm.foundation.schema import RecipeError, did_you_mean, ordinary, readable
 from diffgrm.foundation.storage import content_digest
-from diffgrm.foundation.yaml_text import spelled
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def _read_value(setting: Setting, raw: Any, path: str) -> tuple[Any, list[str]]:
     if setting.nested is not None:
         return (_read_parts if isinstance(setting.nested, PartsOf) else read_part)(setting.nested.kind, raw, path)
     try:
-        return ordinary(setting.adapter.validate_python(spelled(raw, setting.hint))), []
+        return ordinary(setting.adapter.validate_python(as_meant(raw, setting.hint))), []
     except ValidationError as error:
         reason = "; ".join(readable(e) for e in error.errors())
         return raw, [f"{path} = {raw!r}: {reason}"]

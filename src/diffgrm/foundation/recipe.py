@@ -126,7 +126,8 @@ class Recipe(BaseModel):
     def refuse_idle(self) -> None:
         """Refuse settings that have been changed and do nothing beside the others.
 
-        It is asked before fitting, not on reading: a model that was fitted with such settings can be loaded.
+        It is asked before anything is made by the recipe, not on reading: a model that was fitted with such settings can be
+        loaded.
 
         Raises:
             RecipeError: with every such setting, and with what it would do something.

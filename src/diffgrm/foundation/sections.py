@@ -5,15 +5,15 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from diffgrm.foundation.meant import as_meant
 from diffgrm.foundation.schema import OnlyWith, ordinary
-from diffgrm.foundation.yaml_text import spelled
 
 SHARDED = ("fsdp", "deepspeed")  # strategies of which no process holds all weights
 
-Seed = Annotated[int, Field(ge=0, lt=2**31 - 2000)]
+Seed = Annotated[int, BeforeValidator(lambda value: as_meant(value, int)), Field(ge=0, lt=2**31 - 2000)]
 
 
 class Section(BaseModel):
@@ -28,8 +28,8 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _as_spelled(cls, value: Any, info: ValidationInfo) -> Any:
-        return spelled(value, cls.model_fields[str(info.field_name)].annotation)
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        return as_meant(value, cls.model_fields[str(info.field_name)].annotation)
 
     @field_validator("*")
     @classmethod

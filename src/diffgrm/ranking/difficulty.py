@@ -8,6 +8,7 @@ import torch
 from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.contracts import Denoises, contract
+from diffgrm.ranking.finite_answers import finite_answers
 from diffgrm.ranking.ranker import Ranker
 
 
@@ -22,7 +23,8 @@ def digit_difficulty(ranker: Ranker, histories: Ragged, targets: np.ndarray, see
         targets: [U] item positions that followed.
     """
     n, device = ranker.catalogue.n_digits, ranker.catalogue.codes.device
-    denoise = contract(ranker.network, Denoises).denoise
+    contract(ranker.network, Denoises)
+    denoise = finite_answers(ranker.network, "denoise")
     places = np.random.default_rng(seed).random((len(targets), n)).argsort(1)  # of each digit in the order
     total, count = torch.zeros(n, dtype=torch.float64), torch.arange(n, 0, -1)  # digits that are unknown
     with torch.no_grad(), evaluating(ranker.network):

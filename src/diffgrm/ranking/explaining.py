@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.schema import DataError
 from diffgrm.ranking.decoding.base import Decoded
 from diffgrm.ranking.decoding.beams import Beams
 from diffgrm.ranking.ranker import Ranker
@@ -94,7 +95,12 @@ def searched(ranker: Ranker, history: Ragged, k: int, exclude_seen: bool, show: 
 
     Returns:
         Rows of step (from 1), place (from 1), score (log-probability), digits (n codes, None where unknown).
+
+    Raises:
+        DataError: ``show`` is no number of them.
     """
+    if isinstance(show, bool) or not isinstance(show, int | np.integer) or show < 1:
+        raise DataError(f"show is {show!r}; expected how many partial semantic IDs of each step, a whole number from 1")
     steps: list[list[dict[str, Any]]] = []
     filled = 0
 

@@ -29,6 +29,7 @@ from diffgrm.foundation.sections import RetrievalSettings
 from diffgrm.foundation.top_k import best_places
 from diffgrm.ranking.item_index import IndexKind, ItemIndex, KeptIndex
 from diffgrm.ranking.item_scoring.base import Array, ItemScoring, Rescorer, Scorer, Users, as_numpy
+from diffgrm.ranking.item_scoring.checks import checked, finite
 
 Way = Literal["item_factors", "item_offsets", "sparse_scores"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -111,12 +112,14 @@ class FirstStage:
     def _factors(self) -> list[tuple[Scorer, np.ndarray]]:
         """Scorers that say inner products, or the same to all users, with the items' part [I, f] of each."""
         items, found = self.scoring.items, []
+        n_items = len(items.neighbours.has_events)
         for scorer in self.scoring.scorers:
             way = way_of(type(scorer))
             if way == "item_factors" and (factors := scorer.item_factors(items)) is not None:
-                found.append((scorer, _single(factors)))
+                found.append((scorer, _single(scorer, way, factors, n_items)))
             elif way == "item_offsets" and (offsets := scorer.item_offsets(items)) is not None:
-                found.append((scorer, offsets[:, None]))
+                checked(scorer, way, offsets, (n_items,))
+                found.append((scorer, finite(scorer, way, offsets)[:, None]))
         return found
 
     @cached_property
@@ -155,9 +158,10 @@ class FirstStage:
 
     def _asked(self, scorer: Scorer, width: int, users: Users) -> np.ndarray:
         """[B, f] the users' part of a scorer's inner products, times its weight."""
-        ones = np.ones((len(users.histories), width), dtype=np.float32)
-        factors = scorer.user_factors(users)
-        return np.float32(scorer.weight) * (ones if factors is None else _single(factors))
+        factors, count = scorer.user_factors(users), len(users.histories)
+        if factors is None:
+            return np.full((count, width), scorer.weight, dtype=np.float32)
+        return np.float32(scorer.weight) * _single(scorer, "user_factors", factors, count, width)
 
     def _found(
         self, asked: list[np.ndarray], count: int, allowed: np.ndarray | None, out: np.ndarray
@@ -181,6 +185,7 @@ class FirstStage:
             if scorer.weight and way_of(type(scorer)) == "sparse_scores":
                 said = scorer.sparse_scores(users, self.scoring.items)
                 assert said is not None
+                finite(scorer, "sparse_scores", said.data)
                 total = total + np.float32(scorer.weight) * said
         return total
 
@@ -246,6 +251,10 @@ def _keys(items: Ragged, n_items: int) -> np.ndarray:
     return np.repeat(np.arange(len(items)), items.lengths) * n_items + items.values
 
 
-def _single(factors: Array) -> np.ndarray:
-    """Factors in NumPy and 32 bits."""
-    return factors.astype(np.float32, copy=False) if isinstance(factors, np.ndarray) else factors.float().cpu().numpy()
+def _single(scorer: Scorer, method: str, factors: Array, rows: int, width: int | None = None) -> np.ndarray:
+    """Factors [rows, width] in NumPy and 32 bits, as a scorer's method gave them; of any width where none is said."""
+    if width is None:
+        width = factors.shape[1] if len(getattr(factors, "shape", ())) == 2 else 1
+    factors = checked(scorer, method, factors, (rows, width))
+    single = factors.astype(np.float32, copy=False) if isinstance(factors, np.ndarray) else factors.float().cpu().numpy()
+    return finite(scorer, method, single)

@@ -13,6 +13,7 @@ from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
 from diffgrm.networks.contracts import BorrowsVectors, EncodesHistories, PairsDigits, compared, contract, lacks
 from diffgrm.networks.inputs import ItemFeatures
+from diffgrm.ranking.finite_answers import check_finite
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 
 ITEMS_AT_ONCE = 2**16  # items whose vectors are made in one call
@@ -62,7 +63,7 @@ class ItemTable:
         network = contract(self.network, PairsDigits)
         with torch.no_grad(), evaluating(self.network):
             parts = [network.pair_vectors(codes) for codes in self.features.codes.long().split(ITEMS_AT_ONCE)]
-        made = [part for part in parts if part is not None]
+        made = [check_finite(self.network, "pair_vectors", part) for part in parts if part is not None]
         return torch.cat(made) if made else None
 
     def of(self, items: Tensor) -> Tensor:

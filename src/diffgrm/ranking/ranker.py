@@ -18,6 +18,7 @@ from diffgrm.networks.contracts import EncodesHistories, GivesCodeTables, PairsD
 from diffgrm.networks.inputs import Histories, ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue, Excluded
 from diffgrm.ranking.decoding.base import Decoded, Decoder, ItemScores, PairScores, Task, Watch
+from diffgrm.ranking.finite_answers import check_finite, finite_answers
 from diffgrm.ranking.first_stage import FirstStage, LookUp
 from diffgrm.ranking.item_scoring.base import ItemScoring, SecondLook, Users
 from diffgrm.ranking.item_table import ItemTable
@@ -111,7 +112,7 @@ class Ranker:
     ) -> Iterator[tuple[np.ndarray, Task]]:
         """The same with what the decoder is asked; the network is in use, without gradients, until the next batch."""
         device = self.catalogue.codes.device
-        ask = getattr(self.network, self.decoder.asks)
+        ask = finite_answers(self.network, self.decoder.asks)
         with torch.no_grad(), evaluating(self.network):
             tables = contract(self.network, GivesCodeTables).code_tables() if self.decoder.uses_code_tables else None
             first_stage = self._first_stage if offsets is None else None
@@ -163,7 +164,7 @@ class Ranker:
             return None
         users = contract(self.network, PairsDigits).pair_users(memory)
         assert users is not None
-        return PairScores(users[:, 0], items)
+        return PairScores(check_finite(self.network, "pair_users", users[:, 0]), items)
 
     def encoded(self, histories: Ragged, rows: int) -> Iterator[tuple[np.ndarray, Any]]:
         """Batches of users of similar history length: their row numbers, and their encoded histories.

@@ -24,7 +24,7 @@ from diffgrm.foundation import registry
 from diffgrm.foundation.after_fit import changed_after_fit
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import Trust
-from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, bullet_list
+from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
 from diffgrm.ranking.item_rules import ItemRules
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ruled import rank_by_rules
@@ -180,11 +180,7 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
             RecipeError: see :meth:`override`.
         """
         changed = copy.copy(self)
-        overrides = list(overrides)
         changed.recipe, changed._ruled = changed_after_fit(self.recipe, overrides), None
-        said = tuple(override.partition("=")[0] + end for override in overrides for end in (" ", "."))
-        if idle := [problem for problem in changed.recipe.idle_settings() if problem.startswith(said)]:
-            raise RecipeError("the overrides have problems:\n" + bullet_list(idle))
         changed.parts = {name: part.recipe_changed(changed.recipe) for name, part in self.parts.items()}
         changed._recipe_changed()
         return changed

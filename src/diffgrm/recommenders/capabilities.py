@@ -51,11 +51,19 @@ def planning(recommender: object) -> Plans:
     """A recommender as one whose search can be planned.
 
     Raises:
-        DiffGRMError: it cannot.
+        DiffGRMError: it cannot, or its digits say nothing of each other.
     """
     if not isinstance(recommender, Plans):
         raise DiffGRMError(
             f"{type(recommender).__name__} fills no digits in steps; the recommenders {_able('digit_difficulty')} do"
+        )
+    fitted: Any = recommender
+    learnt_at_once = "noising" in fitted.recipe.sections and fitted.recipe.noising.name == "full_mask"
+    if learnt_at_once or getattr(fitted.network, "independent_digits", False):
+        raise DiffGRMError(
+            "there are no steps to plan: this model has learnt its digits while all were hidden (noising.name=full_mask), "
+            "or they are independent, so that known ones say nothing of the others; decoding.name=one_pass asks for all "
+            "of them at once"
         )
     return recommender
 

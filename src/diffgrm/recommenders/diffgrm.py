@@ -96,14 +96,14 @@ class DiffGRMRecommender(GenerativeRecommender):
         Args:
             history: item ids, oldest first, in any form that ``only`` of :meth:`recommend` has, or a list that holds
                 :class:`diffgrm.data.histories.HistoryEvent`.
-            show: partial SIDs of each step.
+            show: partial SIDs of each step, 1 or more.
             at, profiles: see :meth:`recommend`; the user is number 0.
 
         Returns:
             step (from 1), place (from 1), score (log-probability), digits (list of n codes, null where unknown).
 
         Raises:
-            DataError: see :meth:`recommend`.
+            DataError: see :meth:`recommend`; ``show`` is no number of partial SIDs.
         """
         ranker = self.ranker(self.candidates(k, None, None))
         positions = self._one(history, at, profiles)

@@ -217,7 +217,7 @@ class DocumentRetriever:
         """The same retriever with other decoding settings, such as ``["decoding.name=one_pass"]``; this one stays.
 
         Raises:
-            RecipeError: overrides of settings that fitting has used up.
+            RecipeError: overrides of settings that fitting has used up, or that do nothing beside the others.
         """
         changed = copy.copy(self)
         changed.recipe = changed_after_fit(self.recipe, overrides)

@@ -21,7 +21,7 @@ from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe, check_retrieval
 from diffgrm.recommenders.parts import LearntPart, Parts, part_of
 from diffgrm.recommenders.rankers import Tables, first_stage, item_features
-from diffgrm.recommenders.scorers import ItemScorers
+from diffgrm.recommenders.scorers import ItemScorers, built
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors, reads_texts
 from diffgrm.recommenders.trained_network import TrainedNetwork, network_of
@@ -61,7 +61,10 @@ class GenerativeRecommender(Recommender):
         if "noising" in recipe.sections:
             checks.append(recipe.noising.build(seed=recipe.seed).check)
         texts, sids = TextVectors(kept=reads_texts(recipe)), Identifiers(checks)
-        scorers = {"scorers": ItemScorers()} if "item_scoring" in recipe.sections else {}
+        scorers: dict[str, LearntPart] = {}
+        if "item_scoring" in recipe.sections:
+            built(recipe.item_scoring)  # what they lack is told before anything is learnt
+            scorers["scorers"] = ItemScorers()
         return {"texts": texts, "sids": sids, **scorers, "network": TrainedNetwork()}
 
     # ---- what has been learnt -----------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from numbers import Real
 from pathlib import Path
 from typing import Self
 
@@ -10,9 +12,9 @@ import numpy as np
 
 from diffgrm.foundation.parts import ItemScoring
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import ModelFolderError, RecipeError
+from diffgrm.foundation.schema import ModelFolderError, RecipeError, bullet_list
 from diffgrm.foundation.storage import State
-from diffgrm.ranking.item_scoring.base import Scorer
+from diffgrm.ranking.item_scoring.base import Rescorer, Scorer
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.recommenders.texts import TextVectors, all_text_vectors, text_vectors
@@ -43,7 +45,7 @@ class ItemScorers(LearntPart):
         events, n_items = task.split.train, task.split.dataset.n_items
         texts = part_of(task.parts, "texts", TextVectors)
         self.neighbours = TextNeighbours.fit(events, n_items, texts.vectors if texts.kept else None)
-        self.scorers = {name: part.build().fit(events, n_items) for name, part in task.recipe.item_scoring.scorers.items()}
+        self.scorers = {name: new.fit(events, n_items) for name, new in built(task.recipe.item_scoring).items()}
 
     def fit_more(self, task: FitTask) -> Self:
         """See :meth:`LearntPart.fit_more`; scorers count anew. Items that had events go on to borrow from nobody."""
@@ -51,7 +53,7 @@ class ItemScorers(LearntPart):
         texts = part_of(task.parts, "texts", TextVectors)
         has_events = self.neighbours.has_events | (np.bincount(events.values, minlength=n_items) > 0)
         more.neighbours = TextNeighbours.of(has_events, texts.vectors if texts.kept else None)
-        more.scorers = {name: part.build().fit(events, n_items) for name, part in task.recipe.item_scoring.scorers.items()}
+        more.scorers = {name: new.fit(events, n_items) for name, new in built(task.recipe.item_scoring).items()}
         return more
 
     def items_changed(self, change: ItemChange) -> Self:
@@ -77,8 +79,8 @@ class ItemScorers(LearntPart):
             )
         changed = copy.copy(self)
         changed.scorers = {}
-        for name, part in recipe.item_scoring.scorers.items():
-            state, scorer = self.scorers[name].state(), part.build()
+        for name, scorer in built(recipe.item_scoring).items():
+            state = self.scorers[name].state()
             changed.scorers[name] = scorer if state is None else scorer.load_state(state)
         return changed
 
@@ -101,8 +103,8 @@ class ItemScorers(LearntPart):
         """
         self.neighbours = TextNeighbours.of_state(State.load(folder / NEIGHBOURS))
         of_all_items(self.neighbours.has_events, n_items, folder / NEIGHBOURS)
-        for name, part in scoring.scorers.items():
-            scorer, path = part.build(), folder / scorer_file(name)
+        for name, scorer in built(scoring).items():
+            path = folder / scorer_file(name)
             if path.exists() or type(scorer).load_state is not Scorer.load_state:
                 state = State.load(path)
                 if state.facts.get("items", self.neighbours.n_fitted) != self.neighbours.n_fitted:
@@ -111,6 +113,37 @@ class ItemScorers(LearntPart):
                     )
                 scorer.load_state(state)
             self.scorers[name] = scorer
+
+
+def built(scoring: ItemScoring) -> dict[str, Scorer]:
+    """Scorers by name, not yet fitted.
+
+    Raises:
+        RecipeError: one lacks what the sum asks of all of them; with everything that is missing.
+    """
+    scorers = {name: part.build() for name, part in scoring.scorers.items()}
+    if problems := [f"item_scoring.{name} {lack}" for name, scorer in scorers.items() if (lack := _lack(scorer))]:
+        raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+    return scorers
+
+
+def _lack(scorer: object) -> str:
+    """What a sum of scorers asks for that one does not have; empty where it has everything."""
+    if not isinstance(scorer, Scorer):
+        return f"is no Scorer, found {type(scorer).__name__}; derive it from diffgrm.ranking.item_scoring.base:Scorer"
+    weight = getattr(scorer, "weight", None)
+    if not isinstance(weight, Real) or isinstance(weight, bool) or not math.isfinite(weight):
+        return (
+            f"must have weight, the finite number that its scores count for in the sum, found {weight!r}; set self.weight "
+            "in its constructor"
+        )
+    candidates = getattr(scorer, "candidates", None)
+    if isinstance(scorer, Rescorer) and not (isinstance(candidates, int) and candidates > 0):
+        return (
+            "must have candidates, the number of best items of each user that it looks at again, 1 or more, found "
+            f"{candidates!r}; set self.candidates in its constructor"
+        )
+    return ""
 
 
 def scorer_file(name: str) -> str:

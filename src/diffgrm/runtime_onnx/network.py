@@ -13,6 +13,7 @@ import numpy as np
 
 from diffgrm.foundation.schema import MissingExtraError, ModelFolderError
 from diffgrm.foundation.storage import regular
+from diffgrm.ranking.no_numbers import no_numbers
 
 ENCODE_HISTORY, DENOISE = "encode_history.onnx", "denoise.onnx"
 # Inputs of the first, where the network is told of them: types of events; times, or columns of events or users.
@@ -95,13 +96,19 @@ class Network:
         Args:
             codes: [B, Q, n] int64, any value where masked.
             mask: [B, Q, n] bool, true where the digit is unknown.
+
+        Raises:
+            DiffGRMError: logits of unknown digits that are no numbers.
         """
         unknown = mask.reshape(len(mask), -1)
         wanted = np.argsort(~unknown, axis=1, kind="stable")[:, : int(unknown.sum(1).max())]
         given = {"codes": codes, "mask": mask, "wanted": wanted}
         given |= {"keys": memory.keys, "values": memory.values, "valid": memory.valid}
         given = given if memory.newest is None else given | {"newest": memory.newest}
-        return _run(self._denoise, given, ("logits",))["logits"]
+        logits = _run(self._denoise, given, ("logits",))["logits"]
+        if not (fine := np.isfinite(logits.max(-1)) | ~mask).all():
+            raise no_numbers("the exported network", "denoise", int((~fine).sum()), fine.size)
+        return logits
 
 
 def _session(path: Path, threads: int | None) -> Any:

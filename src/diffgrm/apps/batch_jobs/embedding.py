@@ -129,13 +129,14 @@ def embed_batch(
 
     Raises:
         MissingExtraError: Ray Data is not installed.
-        RecipeError: an embedding that needs events, or has vectors already.
+        RecipeError: an embedding that needs events, or has vectors already; settings that do nothing.
         DataError: unusable tables or arguments, an output folder of another job, no such Ray.
         DiffGRMError: partitions failed; what is done is kept, and the same call goes on.
     """
     require_ray("embed_batch")
     check_arguments(on_error, partitions=partitions)
     recipe, target, pool = recipe or Recipe(), Path(out).absolute(), pool or Pool()
+    recipe.refuse_idle()
     encoder = _encoder(recipe)
     table = ItemTable(ParquetFiles.at(items, "item table"), dict(columns or {}))
     files, footers = table.files, table.files.footers()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffgrm.apps.cli import ends
+from diffgrm.apps.cli.settings_help import CommandWithSettings
 from diffgrm.apps.cli.shared import (
     Column,
-    CommandWithSettings,
     Device,
     JsonFile,
     Overrides,

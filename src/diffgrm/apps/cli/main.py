@@ -21,10 +21,10 @@ from diffgrm.apps.cli.plan import plan
 from diffgrm.apps.cli.results import bench, demo, export, report
 from diffgrm.apps.cli.semantic_ids import semantic_ids_app
 from diffgrm.apps.cli.serving import serve
+from diffgrm.apps.cli.settings_help import CommandWithSettings
 from diffgrm.apps.cli.shared import (
     At,
     Column,
-    CommandWithSettings,
     Dataset,
     Device,
     Interactions,

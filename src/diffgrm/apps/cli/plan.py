@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diffgrm.apps.cli.shared import Column, Dataset, Interactions, Items, TimeFormat, TrustCode, dataset_of
-from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.schema import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from diffgrm.foundation.recipe import Recipe
+
+BY_STEPS = "any_order_beam"  # the decoder of which steps are planned
 
 
 def plan(
@@ -24,8 +31,9 @@ def plan(
 ) -> None:
     """Plan how many digits each of fewer steps fills, by how hard the digits of validation items are.
 
-    Prints decoding.sizes for decoding.group=planned, and what the steps lose in nats.
+    Prints what the steps lose in nats, and the settings for behind 'diffgrm evaluate MODEL' or 'diffgrm recommend MODEL'.
     """
+    from diffgrm.apps.semantic_ids import semantic_ids_of
     from diffgrm.data.splits import make_split
     from diffgrm.foundation.terminal import say
     from diffgrm.ranking.decoding.group_sizes import divergence, planned_sizes
@@ -34,7 +42,12 @@ def plan(
     from diffgrm.recommenders.fitted_on import FittedOn
 
     recommender = load(model, trust_code=trust_code)
-    plans = planning(recommender)
+    plans, sids = planning(recommender), semantic_ids_of(recommender)
+    assert sids is not None  # who fills digits has some
+    n_digits = sids.n_digits
+    if (most := max(steps)) > n_digits:
+        raise RecipeError(f"--steps {most} is more than the {n_digits} digits of a semantic ID; give {n_digits} or fewer")
+    recommender.variant(planned_settings(recommender.recipe, [n_digits]))  # what cannot be decoded so is refused at once
     if recommender.recipe.events.tells_context:
         raise DataError(
             f"{model} is told of times or of columns of events or users, and steps are planned by items alone; plan them "
@@ -50,6 +63,26 @@ def plan(
     targets = [ids.gather(chosen.targets[user][:1]).item() for user in range(len(chosen))]
     difficulty = plans.digit_difficulty(histories, targets)
     say("nats of a digit by how many others are known: " + ", ".join(f"{nats:.3f}" for nats in difficulty))
+    if (decoder := recommender.recipe.decoding.name) != BY_STEPS:
+        say(f"{model} decodes by {decoder}, of which no sizes of steps are planned; the settings choose {BY_STEPS}.")
     for count in steps:
-        sizes = planned_sizes(difficulty, min(count, len(difficulty)))
-        typer.echo(f"decoding.group=planned decoding.sizes={sizes}  # loses {divergence(difficulty, sizes):.3f} nats")
+        sizes = planned_sizes(difficulty, count)
+        say(f"{count} step{'s' * (count > 1)}: loses {divergence(difficulty, sizes):.3f} nats")
+        typer.echo(shlex.join(planned_settings(recommender.recipe, sizes)))
+
+
+def planned_settings(recipe: Recipe, sizes: Sequence[int]) -> list[str]:
+    """Overrides by which a fitted model fills so many digits in each step.
+
+    >>> from diffgrm.foundation.recipe import Recipe
+    >>> planned_settings(Recipe(recommender="hybrid"), [2, 1, 1])
+    ['decoding.name=any_order_beam', 'decoding.group=planned', 'decoding.sizes=[2,1,1]']
+    >>> planned_settings(Recipe(recommender="diffgrm", decoding={"steps": 2}), [2, 2])
+    ['decoding.steps=null', 'decoding.group=planned', 'decoding.sizes=[2,2]']
+    """
+    chosen = recipe.decoding
+    if chosen.name != BY_STEPS:
+        first = [f"decoding.name={BY_STEPS}"]
+    else:  # what says itself how many digits a step fills
+        first = [f"decoding.{key}=null" for key in ("steps", "threshold") if chosen.options[key] is not None]
+    return [*first, "decoding.group=planned", f"decoding.sizes=[{','.join(map(str, sizes))}]"]

@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
 import typer
-from typer.core import TyperCommand
 
 from diffgrm.foundation.manifest import MODEL
 from diffgrm.foundation.outputs import check_file, check_folder, check_unread
@@ -102,31 +101,6 @@ _SINKS: dict[str, Callable[..., Any]] = {
     ".csv": pl.LazyFrame.sink_csv,
     ".jsonl": pl.LazyFrame.sink_ndjson,
 }
-
-
-class CommandWithSettings(TyperCommand):
-    """A command whose help ends with a table of all recipe settings.
-
-    Attributes:
-        recommender: whose settings; None: of the default.
-    """
-
-    recommender: ClassVar[str | None] = None
-
-    def get_help(self, ctx: Any) -> str:
-        """Help text, then every setting with its default."""
-        text = super().get_help(ctx)
-        _show_settings(self.recommender)
-        return text
-
-
-def _show_settings(recommender: str | None) -> None:
-    from diffgrm.apps.console import show_settings
-    from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
-
-    recipe = Recipe() if recommender is None else Recipe(recommender=recommender)
-    show_settings("Settings: section.key=value, in the recipe file or on the command line", recipe.table())
-    show_settings("Settings of the other parts, with [the name that chooses the part]", rows_of_other_parts(recipe))
 
 
 def as_text(argument: str) -> str:
@@ -260,11 +234,22 @@ def of_lists(overrides: list[str] | None) -> list[str]:
 
 
 def recipe_of(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe of a file (or one that ships with the package), with settings of the command line over it.
+    """The recipe by which something is made: of a file (or one that ships with the package), with settings of the command
+    line over it.
 
     Args:
         usual: what it is without a file; None: the defaults.
+
+    Raises:
+        RecipeError: any wrong setting, or one that does nothing beside the others.
     """
+    recipe = recipe_as_written(path, overrides, usual)
+    recipe.refuse_idle()
+    return recipe
+
+
+def recipe_as_written(path: Path | None, overrides: list[str] | None, usual: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of :func:`recipe_of`, in which settings may do nothing; arguments and other errors as there."""
     from diffgrm.foundation.overrides import apply_overrides
     from diffgrm.foundation.recipe import Recipe
 

@@ -12,17 +12,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
 
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.storage import State
+from diffgrm.ranking.item_scoring.checks import Array, checked, rankable, unrankable
 from diffgrm.ranking.item_scoring.text_neighbours import TextNeighbours
-
-Array = Any
-"""A ``torch.Tensor`` or a ``numpy.ndarray``."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def scores(self, users: Users, items: ScoredItems) -> Array:
-        """[B or 1, I] what each item is worth to each user, before the weight."""
+        """[B or 1, I] what each item is worth to each user, before the weight: finite, or -inf to leave an item out."""
 
     # What large catalogues are looked up by (:mod:`diffgrm.ranking.first_stage`), where one of them says the same scores.
 
@@ -118,7 +116,8 @@ class Rescorer(Scorer):
 
     @abstractmethod
     def rescore(self, users: Users, items: ScoredItems, candidates: Array, scores: Array) -> Array:
-        """[B, C] what is added, times the weight, to the scores [B, C] of the candidates [B, C] (-1: none)."""
+        """[B, C] what is added, times the weight, to the scores [B, C] of the candidates [B, C] (-1: none, for
+        which any finite number does)."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +132,28 @@ class ItemScoring:
 
         Args:
             users: of whom the vectors decide whether the answer is a tensor or an array.
+
+        Raises:
+            DiffGRMError: a scorer gives another shape, or scores that are NaN or +inf.
         """
-        total = None
+        total, shape = None, (len(users.vectors), len(self.items.neighbours.has_events))
         for scorer in self.scorers:
             if scorer.weight and not isinstance(scorer, Rescorer):
-                found = _like(scorer.scores(users, self.items), users.vectors)
-                found = found if scorer.weight == 1 else scorer.weight * found
+                found = self._said(scorer, users, shape)
                 total = found if total is None else total + found
-        shape = len(users.vectors), len(self.items.neighbours.has_events)
-        if total is not None and total.shape == shape:
-            return total
-        nothing = _like(np.zeros(shape, dtype=np.float32), users.vectors)
-        return nothing if total is None else nothing + total
+        if total is None:
+            return _like(np.zeros(shape, dtype=np.float32), users.vectors)
+        if not rankable(total):
+            firsts = [scorer for scorer in self.scorers if scorer.weight and not isinstance(scorer, Rescorer)]
+            said = [(scorer, self._said(scorer, users, shape)) for scorer in firsts]
+            raise unrankable(said, (users.vectors, self.items.vectors))
+        return total if total.shape == shape else _like(np.zeros(shape, dtype=np.float32), users.vectors) + total
+
+    def _said(self, scorer: Scorer, users: Users, shape: tuple[int, int]) -> Array:
+        """[B or 1, I] what a scorer adds to the sum of shape [B, I]."""
+        found = checked(scorer, "scores", scorer.scores(users, self.items), shape, (1, shape[1]))
+        found = _like(found, users.vectors)
+        return found if scorer.weight == 1 else scorer.weight * found
 
     @property
     def rescorers(self) -> tuple[Rescorer, ...]:
@@ -161,12 +170,18 @@ class ItemScoring:
 
         Args:
             candidates: item positions, -1 after the last.
+
+        Raises:
+            DiffGRMError: a rescorer gives another shape, or scores that are NaN or +inf.
         """
         for scorer in self.rescorers:
-            count = scorer.candidates
-            more = _like(scorer.rescore(users, self.items, candidates[:, :count], scores[:, :count]), scores)
+            looked, before = candidates[:, : scorer.candidates], scores[:, : scorer.candidates]
+            more = checked(scorer, "rescore", scorer.rescore(users, self.items, looked, before), tuple(looked.shape))
+            more = scorer.weight * _like(more, scores)
             rest = _like(np.zeros((len(scores), scores.shape[1] - more.shape[1]), dtype=np.float32), scores)
-            scores = scores + scorer.weight * _joined([more, rest])
+            scores = scores + _joined([more, rest])
+            if scores.shape[1] and not rankable(scores):
+                raise unrankable([(scorer, more)], (users.vectors, self.items.vectors))
         return scores
 
 
