@@ -78,8 +78,8 @@ def test_dimensions_that_do_not_suffice_are_told_by_what_leaves_them():
     with pytest.raises(TokenizerError) as caught:
         OPQTokenizer(4, 16, pca_width=2)
     assert str(caught.value) == (
-        "tokenizer.pca_width=2 is less than tokenizer.n_digits=4, of which each takes a dimension at least; raise the first to "
-        "a multiple of 4, or lower the second"
+        "tokenizer.pca_width=2 is less than tokenizer.n_digits=4, of which each takes a dimension at least; raise the "
+        "first to a multiple of 4, or lower the second"
     )
     with pytest.raises(
         TokenizerError, match=r"^13 digits need at least as many .* 200 training vectors of width 12 leave 12;"

@@ -70,8 +70,8 @@ def test_json_may_begin_with_a_byte_order_mark(tmp_path):
 
 
 JSONS = [
-    (r'{"a\ud800": [1], "b": [2]}', r"x.json: 'a\\ud800' holds half of a surrogate pair, which is no text; mend or leave"),
-    (r'{"a": ["<a_1>"], "b": ["\udfff"]}', r"'\\udfff' holds half of a surrogate pair"),
+    (r'{"a\ud800": [1], "b": [2]}', r"x.json: 'a\\ud800': half of a surrogate pair is no text; mend it"),
+    (r'{"a": ["<a_1>"], "b": ["\udfff"]}', r"'\\udfff': half of a surrogate pair"),
     ("[1, 2]", r"expected one object \{item: digits\}, found a list"),
     ("{", "x.json is not JSON"),
     ("{}", "has no semantic ID of any item"),
@@ -118,7 +118,7 @@ PARQUETS = [
     (
         {"item_id": ["a"], "digit_0": [1], "digit_2": [3]},
         None,
-        "columns of digits digit_0, digit_2; expected digit_0, digit_1, as many as there are digits",
+        "columns of digits digit_0, digit_2; expected digit_0, digit_1, one for each digit",
     ),
     (
         {"item_id": ["a"], "digit_1": [1], "digit_2": [3]},

@@ -2,8 +2,8 @@
 
 ``.parquet``: a row an item, ``item_id`` and a list of digits in a column of its own (a file may hold several sets), or the
 columns ``digit_0``, ``digit_1``... of ``diffgrm tokenize``. ``.json``: one object {item: digits}. Digits are whole numbers
-from 0, or tokens such as ``<a_12>`` (LC-Rec, arXiv 2311.09049), where every digit has letters of its own. JSON is UTF-8, with
-or without a byte order mark.
+from 0, or tokens such as ``<a_12>`` (LC-Rec, arXiv 2311.09049), where every digit has letters of its own. JSON is UTF-8,
+with or without a byte order mark.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _digit_columns(path: Path, table: pl.DataFrame) -> list[str]:
     wanted = [f"digit_{place}" for place in range(len(found))]
     if {*found} != {*wanted}:
         raise DataError(
-            f"{path} has the columns of digits {first_few(found)}; expected {first_few(wanted)}, as many as there are digits"
+            f"{path} has the columns of digits {first_few(found)}; expected {first_few(wanted)}, one for each digit"
         )
     if lists := [name for name in wanted if isinstance(table.schema[name], pl.List | pl.Array)]:
         raise DataError(
@@ -146,9 +146,7 @@ def _from_json(path: Path) -> SidTable:
     flat = [digit for _, digits in pairs for digit in digits]
     texts = [item for item, _ in pairs] + [digit for digit in flat if isinstance(digit, str)]
     if broken := [repr(text) for text in texts if not is_unicode(text)]:
-        raise DataError(
-            f"{path}: {first_few(broken)} holds half of a surrogate pair, which is no text; mend or leave it out"
-        )
+        raise DataError(f"{path}: {first_few(broken)}: half of a surrogate pair is no text; mend it, or leave it out")
     kinds = {type(digit) for digit in flat}
     if kinds not in (set(), {int}, {str}):
         names = ", ".join(sorted("object" if kind is _Pairs else kind.__name__ for kind in kinds))

@@ -236,8 +236,8 @@ def check_embeddings(vectors: np.ndarray, rows: int, item_ids: pl.Series | None 
     """The vectors as a contiguous float32 matrix [rows, e].
 
     Raises:
-        DataError: not a matrix, another number of rows, no columns, or values that are no numbers on one line, or not
-            finite in 32 bits.
+        DataError: not a matrix, another number of rows, no columns, or values that are not real, or not finite in 32
+            bits.
     """
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or vectors.shape[0] != rows or vectors.shape[1] == 0:

@@ -289,11 +289,12 @@ def check_codes(codes: np.ndarray, sizes: Sequence[int], rows: int | None = None
         )
     if codes.shape[1] != len(sizes):
         raise TokenizerError(
-            f"codes have {codes.shape[1]} digits, but codebook_sizes are {len(sizes)}: {tuple(sizes)}; give one size a digit"
+            f"codes have {codes.shape[1]} digits, but codebook_sizes are {len(sizes)}: {tuple(sizes)}; give one size a "
+            "digit"
         )
     wrong = np.flatnonzero(((codes < 0) | (codes >= np.array(sizes))).any(axis=0))
     if wrong.size:
-        ends = [(j, codes[:, j].min(), codes[:, j].max()) for j in wrong]
+        ends = [(j, codes[:, j].min(), codes[:, j].max()) for j in wrong.tolist()]
         lines = [f"codes of digit {j} lie in {low}..{high}; expected 0..{sizes[j] - 1}" for j, low, high in ends]
         raise TokenizerError("\n".join(lines))
 

@@ -35,10 +35,7 @@ class OPQTokenizer(Tokenizer):
     """
 
     only_with: ClassVar[OnlyWith] = (("iterations", "rotate", (True,)),)
-    not_with: ClassVar[OnlyWith] = (
-        ("iterations", "n_digits", (1,)),
-        ("rotate", "n_digits", (1,)),
-    )  # one piece is not turned
+    not_with: ClassVar[OnlyWith] = (("iterations", "n_digits", (1,)), ("rotate", "n_digits", (1,)))  # nothing is turned
     costs_add = True
 
     def __init__(
@@ -62,8 +59,8 @@ class OPQTokenizer(Tokenizer):
         super().__init__(n_digits, power_of_two(codebook_size), seed)
         if pca_width < n_digits:
             raise TokenizerError(
-                f"tokenizer.pca_width={pca_width} is less than tokenizer.n_digits={n_digits}, of which each takes a dimension "
-                f"at least; raise the first to a multiple of {n_digits}, or lower the second"
+                f"tokenizer.pca_width={pca_width} is less than tokenizer.n_digits={n_digits}, of which each takes a "
+                f"dimension at least; raise the first to a multiple of {n_digits}, or lower the second"
             )
         self.pca_width, self.whiten, self.unit = pca_width, whiten, unit
         self.rotate, self.iterations = rotate, iterations
