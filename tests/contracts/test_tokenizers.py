@@ -204,6 +204,13 @@ def test_fewer_items_than_codes_are_refused_with_the_largest_size_that_fits(name
         build(name, 4, 32).fit(TokenizerContext(VECTORS, np.arange(200) < 20))
 
 
+def test_one_training_item_is_too_few_for_any_codebook():
+    with pytest.raises(
+        TokenizerError, match="^1 training items are fewer than the 2 codes of a digit; give more items with"
+    ):
+        build("opq", 1, 2).fit(TokenizerContext(VECTORS, np.arange(200) < 1))
+
+
 def test_random_codes_are_equally_likely_whatever_their_number():
     many = np.random.default_rng(1).normal(size=(2000, 2)).astype(np.float32)
     codes = build("random", 4, 3 * 2**14).fit(TokenizerContext.of(many)).encode(many)

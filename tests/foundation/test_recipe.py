@@ -289,6 +289,10 @@ SWITCHED_OFF = {
     ),
     "paper-beauty": (["decoding.order=fixed", "decoding.merge=sum_paths"], "decoding.merge = sum_paths does nothing with"),
     "maskgr": (["tokenizer={name: opq, rotate: false, iterations: 9}"], "tokenizer.iterations = 9 does nothing with"),
+    "sprint": (
+        ["tokenizer={name: opq, n_digits: 1, iterations: 9}"],
+        "tokenizer.iterations = 9 does nothing with tokenizer.n_digits = 1",
+    ),
     "llada-rec": (
         ["noising={name: random, draw: fixed_p, p: 0.3, all_masked: 1}"],
         "noising.p = 0.3 does nothing with noising.all_masked = 1",

@@ -74,7 +74,7 @@ def test_a_second_look_asks_them_too(recommender):
 
 
 REFUSED = {
-    "tokenizer.n_digits=1": (
+    "tokenizer={name: opq, n_digits: 1}": (
         "model.pairwise_rank = 4 scores pairs of digits, but tokenizer.n_digits is 1; set it to 2 or more, or "
         "model.pairwise_rank to 0"
     ),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import polars as pl
 import pytest
 
 import diffgrm
 from diffgrm import InteractionDataset, Recipe
+from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import DataError
 from diffgrm.recommenders.neighbours import TextKNNRecommender
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
 from helpers.titles import titles
 
 RECIPE = Recipe(recommender="text_knn")
@@ -58,6 +62,92 @@ def test_vectors_of_a_file_that_are_zero_are_told(caplog, tmp_path):
     assert (
         "1 of 4 items get the zero vector" in caplog.text and "b ('x'); their vectors in the file are zero" in caplog.text
     )
+
+
+class Written(ItemEncoder):
+    """Vectors that are written in the texts."""
+
+    cached = False
+
+    def encode(self, items):
+        return normalise(np.array([[float(number) for number in text.split()] for text in items["text"]]))
+
+    def identity(self):
+        return {}
+
+
+SMALL = ["tokenizer={name: random, n_digits: 2, codebook_size: 4}", "training.epochs=1", "model={width: 8, max_len: 4}"]
+
+
+@cache
+def written(name):
+    """A recommender of four items."""
+    items = pl.DataFrame({"item_id": ["a", "b", "c", "d"], "text": ["1 0", "0 1", "1 1", "1 -1"]})
+    overrides = [f"embedding={{name: '{__name__}:Written'}}", *(SMALL if name != "text_knn" else [])]
+    recipe = Recipe(recommender=name).override(overrides)
+    return resolve("recommender", name)(recipe).fit(dataset(items), progress=False)
+
+
+def row(item, text):
+    return pl.DataFrame({"item_id": [item], "text": [text]})
+
+
+def later(recommender, text):
+    """The changes that give an item this text, and which item that is."""
+    return [
+        ("new", lambda: recommender.add_items(row("new", text))),
+        ("b", lambda: recommender.update_items(row("b", text), semantic_ids="move")),
+    ]
+
+
+WRONG = [
+    ("1 0 0", "embeddings are 3 wide, but the {fitted} was fitted on 2; use the same encoder"),
+    ("1", "embeddings are 1 wide, but the {fitted} was fitted on 2; use the same encoder"),
+    ("nan 1", "embeddings of 1 items hold NaN or infinity: {item}; mend or leave them out"),
+    ("1 inf", "embeddings of 1 items hold NaN or infinity: {item}; mend or leave them out"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "fitted"), [("text_knn", "recommender"), ("hybrid", "recommender"), ("diffgrm", "tokenizer")]
+)
+@pytest.mark.parametrize(("text", "message"), WRONG)
+def test_vectors_of_items_that_come_or_change_are_checked_as_those_at_fit(name, fitted, text, message):
+    for item, change in later(written(name), text):
+        with pytest.raises(DataError) as caught:
+            change()
+        assert str(caught.value).startswith(message.format(item=item, fitted=fitted))
+
+
+@pytest.mark.parametrize("name", ["text_knn", "hybrid", "diffgrm"])
+def test_vectors_that_are_as_wide_are_taken(name):
+    for item, change in later(written(name), "1 -0.1"):
+        assert change().similar_items(item, k=1)["item_id"].to_list() == ["a"]
+
+
+def test_vectors_of_all_items_are_checked_where_similar_ones_are_asked_for():
+    recommender = written("diffgrm").update_items(row("b", "nan 1"), semantic_ids="keep")
+    with pytest.raises(DataError, match="embeddings of 1 items hold NaN or infinity: b"):
+        recommender.similar_items("a", k=1)
+
+
+def test_items_that_come_twice_are_refused():
+    twice = pl.concat([row("new", "1 0")] * 2)
+    with pytest.raises(DataError, match=r"1 item ids have more than one row \(expected one each\): new; keep one with"):
+        written("text_knn").add_items(twice)
+
+
+def test_tiny_vectors_of_a_file_are_not_told_to_be_zero(caplog, tmp_path):
+    items = pl.DataFrame({"item_id": ["a", "b", "c", "d"], "text": ["x"] * 4})
+    path, tiny = tmp_path / "v.parquet", np.float32(1e-30)
+    pl.DataFrame(
+        {"item_id": ["a", "b", "c", "d", "e"], "embedding": np.array([[1, 0], [0, 1], [1, 1], [1, -1], [0, tiny]])}
+    ).write_parquet(path)
+    recipe = RECIPE.override([f"embedding={{name: precomputed, path: {path}}}"])
+    recommender = TextKNNRecommender(recipe).fit(dataset(items), progress=False)
+    grown = recommender.add_items(row("e", "x"))
+    assert grown.vectors[-1].tolist() == [0, 1] and "zero vector" not in caplog.text
+    assert grown.similar_items("e", k=1)["item_id"].to_list() == ["b"]
 
 
 def test_columns_may_be_lists_of_lists_also_of_new_items(tmp_path):

@@ -39,7 +39,7 @@ VARIANTS = {
     "long SIDs": ["tokenizer.name=random", "tokenizer.n_digits=8", "tokenizer.codebook_size=4", "decoding.beam=8"],
     "one digit, one item, no encoder": [
         "semantic_ids.collisions=share",
-        "tokenizer.n_digits=1",
+        "tokenizer={name: opq, n_digits: 1, codebook_size: 16}",
         "model.encoder_layers=0",
         "model.history=causal",
         "model.max_len=1",

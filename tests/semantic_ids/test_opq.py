@@ -67,3 +67,25 @@ def test_of_more_items_than_the_most_a_sample_in_training_is_learnt_from(monkeyp
     sample = np.sort(np.random.default_rng(3).choice(np.flatnonzero(in_training), 60, replace=False))
     wanted = OPQTokenizer(**SIZES, seed=3).fit(TokenizerContext.of(VECTORS[sample]))
     assert all(np.array_equal(array, wanted.state().arrays[name]) for name, array in found.state().arrays.items())
+
+
+@pytest.mark.parametrize(("pca_width", "n_digits", "width"), [(11, 4, 8), (8, 4, 8), (100, 5, 10), (3, 3, 3), (7, 1, 7)])
+def test_the_width_after_pca_is_rounded_down_to_a_multiple_of_the_digits(pca_width, n_digits, width):
+    assert fitted(pca_width=pca_width, n_digits=n_digits).projection.shape == (12, width)
+
+
+def test_dimensions_that_do_not_suffice_are_told_by_what_leaves_them():
+    with pytest.raises(TokenizerError) as caught:
+        OPQTokenizer(4, 16, pca_width=2)
+    assert str(caught.value) == (
+        "tokenizer.pca_width=2 is less than tokenizer.n_digits=4, of which each takes a dimension at least; raise the "
+        "first to a multiple of 4, or lower the second"
+    )
+    with pytest.raises(
+        TokenizerError, match=r"^13 digits need at least as many .* 200 training vectors of width 12 leave 12;"
+    ):
+        fitted(n_digits=13)
+    with pytest.raises(
+        TokenizerError, match=r"^9 digits need at least as many .* 9 training vectors of width 12 leave 8; lower"
+    ):
+        OPQTokenizer(9, 8).fit(TokenizerContext(VECTORS, np.arange(200) < 9))

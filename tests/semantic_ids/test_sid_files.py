@@ -63,7 +63,15 @@ def test_json_of_numbers_and_of_tokens_is_read(tmp_path):
         assert table.items.to_list() == ["0", "1"] and table.codes.tolist() == [[12, 7], [3, 0]]
 
 
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "x.json").write_text('{"ö": [12, 7]}', encoding="utf-8-sig")
+    table = read_sids(tmp_path / "x.json")
+    assert table.items.to_list() == ["ö"] and table.codes.tolist() == [[12, 7]]
+
+
 JSONS = [
+    (r'{"a\ud800": [1], "b": [2]}', r"x.json: 'a\\ud800': half of a surrogate pair is no text; mend it"),
+    (r'{"a": ["<a_1>"], "b": ["\udfff"]}', r"'\\udfff': half of a surrogate pair"),
     ("[1, 2]", r"expected one object \{item: digits\}, found a list"),
     ("{", "x.json is not JSON"),
     ("{}", "has no semantic ID of any item"),
@@ -107,6 +115,19 @@ PARQUETS = [
     ({"item_id": ["a", None], "letter": [[1], [2]]}, "letter", "1 rows have no item_id; leave them out"),
     ({"item_id": ["a"], "letter": pl.Series([None], dtype=pl.List(pl.Int64))}, "letter", "has no semantic ID of any item"),
     ({"item_id": ["a"], "digit_0": [1], "digit_1": [None]}, None, "1 items have digits that are empty"),
+    (
+        {"item_id": ["a"], "digit_0": [1], "digit_2": [3]},
+        None,
+        "columns of digits digit_0, digit_2; expected digit_0, digit_1, one for each digit",
+    ),
+    (
+        {"item_id": ["a"], "digit_1": [1], "digit_2": [3]},
+        None,
+        "columns of digits digit_1, digit_2; expected digit_0, digit_1",
+    ),
+    ({"item_id": ["a"], "digit_0": [1], "digit_00": [3]}, None, "of digits digit_0, digit_00; expected digit_0, digit_1"),
+    ({"item_id": ["a"], "digit_0": [1], "digit_100": [3]}, None, "of digits digit_0, digit_100; expected digit_0, digit_1"),
+    ({"item_id": ["a"], "digit_0": [[1, 2]]}, None, r"column 'digit_0' has type List\(Int64\); expected a digit a row, or"),
 ]
 
 

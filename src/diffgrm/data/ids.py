@@ -167,10 +167,11 @@ def _texts_and_numbers(ids: list[Any]) -> pl.Series:
         except (OverflowError, TypeError, UnicodeEncodeError):  # beyond 64 bits; half a surrogate pair, which is no text
             pass
     texts = [str(value) if is_id(value) else None for value in ids]
-    return pl.Series([None if text is None or not _is_unicode(text) else text for text in texts], dtype=pl.String)
+    return pl.Series([None if text is None or not is_unicode(text) else text for text in texts], dtype=pl.String)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: half of a surrogate pair, as JSON can spell it, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -25,7 +25,7 @@ from diffgrm.recommenders.rankers import Tables, item_features
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors
 from diffgrm.recommenders.trained_network import TrainedNetwork
-from diffgrm.semantic_ids.embeddings.base import ItemEncoder, ItemSpace
+from diffgrm.semantic_ids.embeddings.base import ItemEncoder, ItemSpace, check_embeddings
 from diffgrm.semantic_ids.embeddings.precomputed import Precomputed
 
 logger = logging.getLogger(__name__)
@@ -84,16 +84,15 @@ def query_vectors(encoder: ItemEncoder, queries: pl.DataFrame, documents: pl.Dat
         documents: whose columns the encoder may read; queries have nothing in those that are not theirs.
 
     Raises:
-        DataError: a precomputed embedding without vectors of the queries.
+        DataError: a precomputed embedding without vectors of the queries, or vectors that are not finite.
     """
     if isinstance(encoder, Precomputed):
         vectors = encoder.of_queries(queries)
     else:
         absent = {name: kind for name, kind in documents.schema.items() if name not in queries.columns}
-        vectors = encoder.encode(
-            queries.with_columns(pl.lit(None, dtype=kind).alias(name) for name, kind in absent.items())
-        )
-    zero = np.linalg.norm(vectors, axis=1) == 0
+        rows = queries.with_columns(pl.lit(None, dtype=kind).alias(name) for name, kind in absent.items())
+        vectors = check_embeddings(encoder.encode(rows), len(queries), queries[Columns.ITEM])
+    zero = np.logical_not(vectors.any(axis=1))
     if zero.any():
         texts = queries.filter(zero)[Columns.TEXT]
         told = int(zero.sum()), len(zero), first_few(repr(text[:40]) for text in texts)

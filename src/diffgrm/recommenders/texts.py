@@ -12,7 +12,7 @@ import polars as pl
 from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DataError, ModelFolderError
+from diffgrm.foundation.schema import Columns, DataError, ModelFolderError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, of_all_items, part_of
 from diffgrm.semantic_ids.embeddings.base import (
@@ -100,7 +100,7 @@ class TextVectors(LearntPart):
         """Cosine of the texts of others (positions [M]; None: of all items) to that of one item.
 
         Raises:
-            DataError: no vectors are kept, and they would come from a file that goes by rows.
+            DataError: no vectors are kept, and they would come from a file that goes by rows, or cannot be made again.
         """
         if self._unit is None and self.vectors is None and self.encoder.goes_by_rows:
             raise DataError(
@@ -108,7 +108,10 @@ class TextVectors(LearntPart):
                 "keep; give the vectors as .parquet with the columns item_id and embedding"
             )
         if self._unit is None:
-            self._unit = normalise(self.encoder.encode(item_table) if self.vectors is None else self.vectors)
+            vectors = self.vectors
+            if vectors is None:
+                vectors = check_embeddings(self.encoder.encode(item_table), len(item_table), item_table[Columns.ITEM])
+            self._unit = normalise(vectors)
         return (self._unit if others is None else self._unit[others]) @ self._unit[position]
 
     def save(self, folder: Path) -> None:
@@ -137,11 +140,21 @@ def _context(task: FitTask) -> EventContext:
 
 
 def text_vectors(change: ItemChange) -> np.ndarray:
-    """[N, e] of the texts of items that come or change; those with the zero vector are told in a warning."""
+    """[N, e] of the texts of items that come or change; those with the zero vector are told in a warning.
+
+    Raises:
+        DataError: vectors as :func:`check_embeddings` refuses them, or not as wide as those that are kept.
+    """
     part = part_of(change.parts, "texts", TextVectors)
 
     def make() -> np.ndarray:
-        vectors = encode_rows(part.encoder, change.rows, change.given)
+        found = encode_rows(part.encoder, change.rows, change.given)
+        vectors = check_embeddings(found, len(change.rows), change.rows[Columns.ITEM])
+        if part.vectors is not None and vectors.shape[1] != part.vectors.shape[1]:
+            raise DataError(
+                f"embeddings are {vectors.shape[1]} wide, but the recommender was fitted on {part.vectors.shape[1]}; use "
+                "the same encoder"
+            )
         tell_zero_vectors(part.encoder, change.rows, vectors)
         return vectors
 

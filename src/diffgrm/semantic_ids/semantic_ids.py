@@ -17,7 +17,7 @@ from diffgrm.semantic_ids.collisions import place, reassign
 from diffgrm.semantic_ids.embeddings.base import normalise
 from diffgrm.semantic_ids.extra_digit import numbered
 from diffgrm.semantic_ids.threads import one_thread
-from diffgrm.semantic_ids.tokenizers.base import LARGEST, Tokenizer, in_chunks
+from diffgrm.semantic_ids.tokenizers.base import LARGEST, Tokenizer, check_codes, in_chunks
 from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 HERE = Path(__file__).parent
@@ -107,19 +107,7 @@ class SemanticIds:
 
     def __post_init__(self) -> None:
         codes, sizes = self.codes, self.codebook_sizes
-        if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
-            raise TokenizerError(
-                f"codes have shape {codes.shape} and type {codes.dtype}; expected whole numbers [items, n]"
-            )
-        if codes.shape[1] != len(sizes):
-            raise TokenizerError(
-                f"codes have {codes.shape[1]} digits, but codebook_sizes are {len(sizes)}: {sizes}; give one size a digit"
-            )
-        wrong = np.flatnonzero(((codes < 0) | (codes >= np.array(sizes))).any(axis=0))
-        if wrong.size:
-            ends = [(j, codes[:, j].min(), codes[:, j].max()) for j in wrong]
-            lines = [f"codes of digit {j} lie in {low}..{high}; expected 0..{sizes[j] - 1}" for j, low, high in ends]
-            raise TokenizerError("\n".join(lines))
+        check_codes(codes, sizes)
         if self.collisions == EXTRA and (len(sizes) < 2 or sizes[-1] > max(sizes[:-1])):
             raise TokenizerError(
                 f"codebook_sizes are {sizes}; expected an extra digit behind others, with at most as many codes"
@@ -137,7 +125,7 @@ class SemanticIds:
             items: [I] their ids, for tokenizers that read items.
 
         Raises:
-            TokenizerError: the code space is too small for distinct SIDs.
+            TokenizerError: the code space is too small for distinct SIDs, or the tokenizer gave what are no codes or costs.
         """
         found = tokenizer.encode(embeddings, items)
         ids = cls._settled(tokenizer, embeddings, found, collisions)

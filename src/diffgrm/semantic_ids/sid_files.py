@@ -2,7 +2,8 @@
 
 ``.parquet``: a row an item, ``item_id`` and a list of digits in a column of its own (a file may hold several sets), or the
 columns ``digit_0``, ``digit_1``... of ``diffgrm tokenize``. ``.json``: one object {item: digits}. Digits are whole numbers
-from 0, or tokens such as ``<a_12>`` (LC-Rec, arXiv 2311.09049), where every digit has letters of its own.
+from 0, or tokens such as ``<a_12>`` (LC-Rec, arXiv 2311.09049), where every digit has letters of its own. JSON is UTF-8,
+with or without a byte order mark.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from diffgrm.data.ids import is_unicode
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, did_you_mean, first_few
 from diffgrm.foundation.storage import atomic_file, read_parquet, write_parquet
 from diffgrm.semantic_ids.tokenizers.base import LARGEST, MOST_DIGITS
@@ -95,10 +97,8 @@ def _from_parquet(path: Path, column: str | None) -> SidTable:
     table = read_parquet(path)
     if Columns.ITEM not in table.columns:
         raise DataError(f"{path} has the columns {table.columns}; expected {Columns.ITEM!r}, and a column of digits")
-    spread = sorted((c for c in table.columns if re.fullmatch(r"digit_[0-9]{1,2}", c)), key=lambda name: int(name[6:]))
-    if column is None and COLUMN not in table.columns and spread:
-        whole = table.select(pl.concat_list(spread)).to_series()
-        table = table.with_columns(whole.alias(COLUMN))
+    if column is None and COLUMN not in table.columns and (spread := _digit_columns(path, table)):
+        table = table.with_columns(table.select(pl.concat_list(spread)).to_series().alias(COLUMN))
     name = column or COLUMN
     if name not in table.columns:
         others = [c for c in table.columns if c != Columns.ITEM]
@@ -112,9 +112,29 @@ def _from_parquet(path: Path, column: str | None) -> SidTable:
     return _checked(path, items, digits.filter(digits.list.len() > 0).explode(), lengths)
 
 
+def _digit_columns(path: Path, table: pl.DataFrame) -> list[str]:
+    """The columns ``digit_0``, ``digit_1``... of a table that has them, in order.
+
+    Raises:
+        DataError: one is missing, or there twice as in ``digit_0``, ``digit_00``, or holds lists.
+    """
+    found = [name for name in table.columns if re.fullmatch(r"digit_[0-9]+", name)]
+    wanted = [f"digit_{place}" for place in range(len(found))]
+    if {*found} != {*wanted}:
+        raise DataError(
+            f"{path} has the columns of digits {first_few(found)}; expected {first_few(wanted)}, one for each digit"
+        )
+    if lists := [name for name in wanted if isinstance(table.schema[name], pl.List | pl.Array)]:
+        raise DataError(
+            f"{path}: column {lists[0]!r} has type {table.schema[lists[0]]}; expected a digit a row, or name the column of "
+            "all digits"
+        )
+    return wanted
+
+
 def _from_json(path: Path) -> SidTable:
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_Pairs)
+        pairs = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}") from error
     if not isinstance(pairs, _Pairs):
@@ -124,6 +144,9 @@ def _from_json(path: Path) -> SidTable:
             f"{path}: {len(strange)} items have no list of digits: {first_few(strange)}; expected {{item: [12, 7, ...]}}"
         )
     flat = [digit for _, digits in pairs for digit in digits]
+    texts = [item for item, _ in pairs] + [digit for digit in flat if isinstance(digit, str)]
+    if broken := [repr(text) for text in texts if not is_unicode(text)]:
+        raise DataError(f"{path}: {first_few(broken)}: half of a surrogate pair is no text; mend it, or leave it out")
     kinds = {type(digit) for digit in flat}
     if kinds not in (set(), {int}, {str}):
         names = ", ".join(sorted("object" if kind is _Pairs else kind.__name__ for kind in kinds))

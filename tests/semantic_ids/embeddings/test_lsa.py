@@ -249,18 +249,19 @@ def test_catalogues_in_two_languages_have_neighbours_in_both(language):
 def test_a_value_of_a_column_is_one_word_in_every_script():
     items = table("x", "y").with_columns(**{"\u5206\u985e": pl.Series(["\u7dd1 \u8336", "Hair Care"])})
     encoder = LSA(columns=["\u5206\u985e"])
-    assert encoder.documents(items) == ["x \u5206\u985e_\u7dd1_\u8336", "y \u5206\u985e_Hair_Care"]
+    assert encoder.documents(items) == ["x _\u5206\u985e__\u7dd1_20_\u8336", "y _\u5206\u985e__hair_20_care"]
     words = encoder.fit(items).state().facts["words"]
-    assert words == ["x", "y", "\u5206\u985e_hair_care", "\u5206\u985e_\u7dd1_\u8336"]
+    assert words == ["_\u5206\u985e__hair_20_care", "_\u5206\u985e__\u7dd1_20_\u8336", "x", "y"]
 
 
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
-        (["a b", None], ["c_a_b", ""]),
+        (["a b", None], ["_c__a_20_b", ""]),
+        (["a_b", ""], ["c_a_b", "c_"]),
         ([1, 2], ["c_1", "c_2"]),
         ([["a", "b"], []], ["c_a c_b", ""]),
-        ([[["Beauty", "Hair Care"], ["Bath", None], [], None], None], ["c_Beauty c_Hair_Care c_Bath", ""]),
+        ([[["Beauty", "Hair Care"], ["Bath", None], [], None], None], ["c_Beauty _c__hair_20_care c_Bath", ""]),
         ([[[["a"]], [["b"]]], [[[]]]], ["c_a c_b", ""]),
         (pl.Series([[[1, 2]], [[3, 4]]], dtype=pl.Array(pl.Int64, (1, 2))), ["c_1 c_2", "c_3 c_4"]),
         (pl.Series(["a", "b"], dtype=pl.Categorical), ["c_a", "c_b"]),
@@ -269,6 +270,56 @@ def test_a_value_of_a_column_is_one_word_in_every_script():
 def test_columns_may_be_lists_however_nested(values, wanted):
     items = table("x", "x").with_columns(c=pl.Series(values))
     assert LSA(columns=["c"]).documents(items) == [f"x {words}" for words in wanted]
+
+
+def words_of(encoder, columns, text=""):
+    """The features of one item that has a text, and a value or more of some columns."""
+    row = table(text).with_columns(pl.Series(name, [value]) for name, value in columns.items())
+    return features(encoder, encoder.documents(row)[0])
+
+
+SPELLINGS = ["C", "C++", "C#", "C-", "C+", "C_", "_C", "+C", "C +", " C", "", "-", "C_2b__2b_", "m", "m\u00b2", "\u00bd"]
+SPELLINGS += ["i", "\u0130", "\u4ee4\u548c 7", "\u4ee4\u548c7", "\u0939\u093f\u0928\u094d", "\u0939", "a\u200cb"]
+COLUMNS = {"x.n": "1", "y.n": "1", "size a": "1", "a": "1", "size": "a_1", "size_a": "1", "_size": "a", "__": "1"}
+COLUMNS |= {"_": "_1"}
+
+
+@pytest.mark.parametrize("analyzer", ["auto", "word"])
+def test_values_and_columns_of_any_characters_are_words_of_their_own(analyzer):
+    lang = LSA(analyzer=analyzer, columns=["lang"])
+    found = [words_of(lang, {"lang": value}) for value in SPELLINGS]
+    assert {len(words) for words in found} == {1} and len({*map(tuple, found)}) == len(SPELLINGS)
+    assert words_of(lang, {"lang": ["C++", "C"]}, "a text") == ["_lang__c_2b__2b_", "a", "lang_c", "text"]
+    words = words_of(LSA(analyzer=analyzer, columns=[*COLUMNS]), COLUMNS)
+    assert len({*words}) == len(words) == len(COLUMNS)
+    assert {"a_1", "size_a_1", "_size_a"} <= {*words}  # spelled as they are
+
+
+@pytest.mark.parametrize("analyzer", ["auto", "word"])
+@given(values=st.lists(st.tuples(st.sampled_from([*COLUMNS, "\u985e"]), st.text(max_size=6)), min_size=2))
+def test_no_two_values_of_columns_are_one_word_but_for_what_is_one_in_texts(analyzer, values):
+    encoder = LSA(analyzer=analyzer, columns=[*COLUMNS, "\u985e"])
+    wanted = {(column, encoder._folded(value)) for column, value in values}
+    words = [features(encoder, encoder._column_words.word(column, value)) for column, value in values]
+    assert {len(found) for found in words} == {1}
+    assert len({found for (found,) in words}) == len(wanted)
+
+
+@pytest.mark.parametrize("analyzer", ["auto", "word"])
+@given(value=st.text(st.characters(categories=["L", "Nd"], include_characters="_", exclude_characters="\u0130")))
+def test_a_value_of_letters_and_digits_is_spelled_as_it_is(analyzer, value):
+    assert LSA(analyzer=analyzer, columns=["c"])._column_words.word("c", value) == f"c_{value}"
+
+
+def test_models_that_learnt_other_words_keep_them():
+    """Before, what is neither letter nor digit was an underscore, and models with such words are about."""
+    items = table("x", "y").with_columns(c=pl.Series([["C++"], ["Film-Noir", "d"]]))
+    encoder = LSA(columns=["c"]).fit(items)
+    new = encoder.state()
+    assert new.facts == {"words": ["_c__c_2b__2b_", "_c__film_2d_noir", "c_d", "x", "y"], "escaped": True}
+    before = LSA(columns=["c"]).load_state(State(new.arrays, {"words": ["c_c_", "c_film_noir", "c_d", "x", "y"]}))
+    assert before.documents(items) == ["x c_C_", "y c_Film_Noir c_d"]
+    assert np.array_equal(before.encode(items), encoder.encode(items)) and before.state().facts["escaped"] is False
 
 
 @pytest.mark.parametrize("values", [[{"a": 1}, {"a": 2}], [[{"a": 1}], []], [b"a", b"b"]])

@@ -51,9 +51,24 @@ def test_parquet_ids_may_be_text_where_the_table_has_numbers(parquet):
     assert parquet(columns).encode(THREE.with_columns(item_id=pl.Series([10, 20, 30]))) == pytest.approx(UNIT)
 
 
-def test_the_first_of_repeated_parquet_rows_counts(parquet):
-    columns = {"item_id": ["a", "b", "c", "a"], "embedding": [*MATRIX.tolist(), [1.0, 0.0]]}
+@pytest.mark.parametrize("again", [[1.0, 0.0], [3.0], None])
+def test_items_with_several_vectors_are_refused_and_equal_rows_are_one(parquet, again):
+    columns = {"item_id": ["a", "b", "c", "a"], "embedding": [*MATRIX.tolist(), [3.0, 4.0]]}
     assert parquet(columns).encode(THREE) == pytest.approx(UNIT)
+    columns["embedding"][-1] = again
+    with pytest.raises(DataError, match="1 items stand there more than once, with different vectors: a; keep one of each"):
+        parquet(columns).encode(THREE)
+    assert parquet(columns).encode(THREE[1:]) == pytest.approx(UNIT[1:])  # nothing is asked of the others
+
+
+def test_lengths_beyond_those_that_can_be_squared_are_made_1_too(npy, parquet):
+    tiny, huge = MATRIX.astype(np.float32) * np.float32(1e-30), MATRIX.astype(np.float32) * np.float32(1e30)
+    tiny[2] = 0
+    assert npy(tiny).encode(THREE) == pytest.approx(np.array([[0.6, 0.8], [0, 1], [0, 0]]))
+    assert npy(huge).encode(THREE) == pytest.approx(UNIT)
+    beyond = "embeddings of 3 items hold NaN or infinity: a, b, c; .* more than 3e38 are infinite"
+    with pytest.raises(DataError, match=beyond):
+        npy(MATRIX * 1e300).encode(THREE)
 
 
 def test_missing_items_are_named(parquet):
@@ -83,9 +98,10 @@ def test_vectors_of_different_widths_are_an_error(parquet):
         parquet({"item_id": ["a", "b", "c"], "embedding": [[1.0, 2.0], [1.0], [1.0, 2.0]]}).encode(THREE)
 
 
-def test_matrices_of_words_are_an_error(npy):
-    with pytest.raises(DataError, match="expected numbers"):
-        npy(np.array([["x"], ["y"], ["z"]])).encode(THREE)
+def test_matrices_of_something_else_are_an_error(npy):
+    for strange in (np.array([["x"], ["y"], ["z"]]), MATRIX + 1j, MATRIX.astype("m8[s]"), MATRIX > 1):
+        with pytest.raises(DataError, match=r"embeddings have type \S+; expected real numbers"):
+            npy(strange).encode(THREE)
     with pytest.raises(DataError, match="is not a NumPy matrix"):
         npy(np.array([[None], ["y"], ["z"]], dtype=object)).encode(THREE)
 

@@ -21,6 +21,8 @@ from diffgrm.semantic_ids import threads
 
 logger = logging.getLogger(__name__)
 
+SMALLEST = 1e-18  # length of a vector whose squared numbers 32 bits still hold
+
 
 @dataclass(frozen=True)
 class EventContext:
@@ -202,7 +204,7 @@ def embed_items(
 
 def tell_zero_vectors(encoder: ItemEncoder, items: pl.DataFrame, vectors: np.ndarray) -> None:
     """Warn of items with the zero vector [N, e], which are like no other item: how many, some of them, and what helps."""
-    zero = np.linalg.norm(vectors, axis=1) == 0
+    zero = np.logical_not(vectors.any(axis=1))
     if zero.any():
         logger.warning(
             "%d of %d items get the zero vector, so that they are like no other item: %s; %s",
@@ -234,24 +236,37 @@ def check_embeddings(vectors: np.ndarray, rows: int, item_ids: pl.Series | None 
     """The vectors as a contiguous float32 matrix [rows, e].
 
     Raises:
-        DataError: not a matrix, another number of rows, no columns, or values that are not finite.
+        DataError: not a matrix, another number of rows, no columns, or values that are not real, or not finite in 32
+            bits.
     """
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or vectors.shape[0] != rows or vectors.shape[1] == 0:
         raise DataError(f"embeddings have shape {vectors.shape}; expected ({rows}, width), one row an item")
-    if not np.issubdtype(vectors.dtype, np.number):
-        raise DataError(f"embeddings have type {vectors.dtype}; expected numbers")
+    if vectors.dtype.kind not in "fiu":
+        raise DataError(f"embeddings have type {vectors.dtype}; expected real numbers")
+    with np.errstate(over="ignore"):  # told below
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         bad = np.flatnonzero(~finite)
         which = item_ids.gather(bad) if item_ids is not None else bad
-        raise DataError(f"embeddings of {len(bad)} items hold NaN or infinity: {first_few(which)}; mend or leave them out")
-    return np.ascontiguousarray(vectors, dtype=np.float32)
+        raise DataError(
+            f"embeddings of {len(bad)} items hold NaN or infinity: {first_few(which)}; mend or leave them out (numbers of "
+            "more than 3e38 are infinite, since 32 bits are kept of each)"
+        )
+    return vectors
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite stays so, and is told by check_embeddings
 def normalise(vectors: np.ndarray) -> np.ndarray:
     """Rows of length 1 (zero rows stay zero), float32."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    odd = np.flatnonzero((norms < SMALLEST) | ~np.isfinite(norms))  # whose squares may leave the range of numbers
+    odd = odd[vectors[odd].any(axis=1)]
+    if odd.size:
+        scaled = vectors[odd] / np.abs(vectors[odd]).max(axis=1, keepdims=True)
+        vectors = np.array(vectors)
+        vectors[odd], norms[odd] = scaled, np.linalg.norm(scaled, axis=1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 

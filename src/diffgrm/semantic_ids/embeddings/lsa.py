@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, did_you_mean
 from diffgrm.foundation.storage import State
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, named_texts, normalise
+from diffgrm.semantic_ids.embeddings.column_words import ColumnWords
 from diffgrm.semantic_ids.threads import one_thread
 
 # Scripts that put no spaces between words (Thai, Lao, Burmese, Khmer, Chinese, Japanese, Yi), and Korean, which glues
@@ -90,6 +91,7 @@ class LSA(ItemEncoder):
         self.min_items, self.max_features, self.columns, self.seed = min_items, max_features, tuple(columns), seed
         self._vectorizer: TfidfVectorizer | None = None
         self._directions: np.ndarray | None = None  # [e, features]
+        self._escapes = True  # whether values of columns are words of their own: not in models of before 0.2
 
     def identity(self) -> dict[str, Any]:
         """See :meth:`ItemEncoder.identity`."""
@@ -98,7 +100,7 @@ class LSA(ItemEncoder):
     def documents(self, items: pl.DataFrame) -> list[str]:
         """What is read of each item: its text, and one word for each value of the chosen columns.
 
-        Values may be texts, numbers, or lists of them, however nested.
+        Values may be texts, numbers, or lists of them, however nested; how they are spelled: see :class:`ColumnWords`.
 
         Raises:
             DataError: the item table lacks a chosen column, or it holds something else.
@@ -109,10 +111,29 @@ class LSA(ItemEncoder):
             )
         parts = [items[Columns.TEXT].fill_null("")]
         for column in self.columns:
-            word = pl.lit(f"{column}_") + pl.element().cast(pl.String).str.replace_all(r"\W+", "_")
-            values = _lists_of_values(items[column])
-            parts.append(values.list.eval(word.filter(pl.element().is_not_null())).list.join(" ").fill_null(""))
+            values = pl.element().cast(pl.String)
+            word: Callable[[str], str] = cache(partial(self._column_words.word, column))
+            if not self._escapes:
+                values, word = values.str.replace_all(r"\W+", "_"), f"{column}_".__add__
+            rows = _lists_of_values(items[column]).list.eval(values.drop_nulls()).to_list()
+            parts.append(pl.Series([" ".join(map(word, row or ())) for row in rows], dtype=pl.String))
         return pl.select(pl.concat_str(parts, separator=" ")).to_series().to_list()
+
+    @cached_property
+    def _column_words(self) -> ColumnWords:
+        return ColumnWords(self.columns, self._folded, self._is_whole)
+
+    def _folded(self, text: str) -> str:
+        """What the analyzer makes of a text before it looks for words."""
+        text = text.lower()
+        if self.analyzer != "auto" or text.isascii():
+            return text
+        return unicodedata.normalize("NFC", text.translate(_patterns()[0]))
+
+    def _is_whole(self, text: str) -> bool:
+        """Whether the analyzer takes a folded text for one word."""
+        pattern = WORD if self.analyzer == "word" or text.isascii() else _patterns()[1]
+        return pattern.fullmatch(text) is not None
 
     def _new_vectorizer(self, **more: Any) -> TfidfVectorizer:
         weights: dict[str, Any] = {"sublinear_tf": True, "dtype": np.float32, **more}
@@ -124,14 +145,14 @@ class LSA(ItemEncoder):
 
     def features(self, text: str) -> list[str]:
         """Runs of words, and runs of characters of scripts without spaces; a value of a chosen column is one word."""
-        text = text.lower()
+        text = self._folded(text)
         if text.isascii():
             return list(_runs(WORD.findall(text), self.longest_ngram, " "))
-        table, word, piece, character = _patterns()
-        whole = tuple(word.findall(f"{column}_".lower())[-1] for column in self.columns)
+        _, word, piece, character = _patterns()
+        whole = tuple(word.findall(start)[-1] for start in self._column_words.beginnings())
         words: list[str] = []
         features: list[str] = []
-        for token in word.findall(unicodedata.normalize("NFC", text.translate(table))):
+        for token in word.findall(text):
             for spaced, unspaced in [(token, "")] if token.startswith(whole) else piece.findall(token):
                 words += [spaced] if spaced else []
                 features += _runs(character.findall(unspaced), self.longest_ngram + 1, "")
@@ -163,7 +184,7 @@ class LSA(ItemEncoder):
             svd = TruncatedSVD(width, n_iter=4, random_state=self.seed).fit(counts)
         learnt = {"directions": np.ascontiguousarray(svd.components_, np.float32), "idf": vectorizer.idf_}
         words = vectorizer.get_feature_names_out().tolist()
-        return self.load_state(State(learnt, {"words": words}))  # so that a loaded encoder gives the same bits
+        return self.load_state(State(learnt, self._facts(words)))  # so that a loaded encoder gives the same bits
 
     @one_thread()
     def encode(self, items: pl.DataFrame) -> np.ndarray:
@@ -188,7 +209,10 @@ class LSA(ItemEncoder):
         """Vocabulary, idf weights and directions."""
         assert self._vectorizer is not None and self._directions is not None, "fit first"
         words = self._vectorizer.get_feature_names_out().tolist()
-        return State({"directions": self._directions, "idf": self._vectorizer.idf_}, {"words": words})
+        return State({"directions": self._directions, "idf": self._vectorizer.idf_}, self._facts(words))
+
+    def _facts(self, words: list[str]) -> dict[str, Any]:
+        return {"words": words, "escaped": self._escapes} if self.columns else {"words": words}
 
     def load_state(self, state: State) -> Self:
         """Take back what :meth:`state` gave."""
@@ -197,6 +221,7 @@ class LSA(ItemEncoder):
             raise ModelFolderError(
                 f"{len(words)} words have weights {idf.shape} and directions {directions.shape}; expected as many"
             )
+        self._escapes = not self.columns or bool(state.facts.get("escaped", False))
         self._vectorizer = self._new_vectorizer(vocabulary={word: i for i, word in enumerate(words)})
         self._vectorizer.idf_, self._directions = idf, directions
         return self

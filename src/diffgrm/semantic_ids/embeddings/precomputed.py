@@ -11,7 +11,7 @@ import polars as pl
 from diffgrm.data.files import read_file, read_parquet
 from diffgrm.data.ids import spelled
 from diffgrm.foundation.part_settings import Local
-from diffgrm.foundation.schema import Columns, DataError
+from diffgrm.foundation.schema import Columns, DataError, first_few
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings, missing_rows_error, normalise
 
 
@@ -81,11 +81,29 @@ class Precomputed(ItemEncoder):
         self._check_lists(table[self.column], str(path))
         ids = items.select(Columns.ITEM)
         table = table.with_columns(spelled(table[Columns.ITEM], ids[Columns.ITEM].dtype).alias(Columns.ITEM))
-        table = table.unique(Columns.ITEM, keep="first", maintain_order=True)
+        table = self._once(table.join(ids, on=Columns.ITEM, how="semi"), path)
         joined = ids.join(table, on=Columns.ITEM, how="left", maintain_order="left")[self.column]
         if joined.null_count():
             raise missing_rows_error(str(path), ids[Columns.ITEM].filter(joined.is_null()).to_list())
         return self._matrix(joined, str(path))
+
+    def _once(self, table: pl.DataFrame, path: Path) -> pl.DataFrame:
+        """The rows of a file, of items that stand there again with the same vector only one.
+
+        Raises:
+            DataError: items with several vectors.
+        """
+        repeated = table[Columns.ITEM].is_duplicated()
+        if not repeated.any():
+            return table
+        table = table.select(Columns.ITEM, self.column).unique(maintain_order=True)
+        ids = table[Columns.ITEM]
+        if (twice := ids.filter(ids.is_duplicated()).unique(maintain_order=True)).len():
+            raise DataError(
+                f"{path}: {len(twice)} items stand there more than once, with different vectors: {first_few(twice)}; keep "
+                "one of each"
+            )
+        return table
 
     def of_queries(self, queries: pl.DataFrame) -> np.ndarray:
         """Vectors [N, e] of queries, which stand in their table in a column of their own.

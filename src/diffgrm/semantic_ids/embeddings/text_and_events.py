@@ -16,7 +16,7 @@ from diffgrm.data.ids import IdMap
 from diffgrm.foundation.parts import PartLike, PartOf, as_part
 from diffgrm.foundation.schema import Columns, ModelFolderError
 from diffgrm.foundation.storage import State, code_digests
-from diffgrm.semantic_ids.embeddings.base import EventContext, ItemEncoder, normalise
+from diffgrm.semantic_ids.embeddings.base import EventContext, ItemEncoder, check_embeddings, normalise
 from diffgrm.semantic_ids.threads import one_thread
 
 VECTORS, ITEMS, TEXT = "co_occurrence", "items", "text:"  # among the arrays; before the names of the text encoder's
@@ -82,7 +82,8 @@ class TextAndEvents(ItemEncoder):
 
     def encode(self, items: pl.DataFrame) -> np.ndarray:
         """See :meth:`ItemEncoder.encode`."""
-        texts, position = normalise(self._text.encode(items)), self._items.positions(items[Columns.ITEM])
+        texts = normalise(check_embeddings(self._text.encode(items), len(items), items[Columns.ITEM]))
+        position = self._items.positions(items[Columns.ITEM])
         events = np.zeros((len(items), self._vectors.shape[1]), dtype=np.float32)
         events[position >= 0] = self.weight * self._vectors[position[position >= 0]]
         return np.concatenate([texts, events], axis=1)

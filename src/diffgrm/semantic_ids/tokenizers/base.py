@@ -106,10 +106,10 @@ class Tokenizer(ABC):
         embeddings = check_embeddings(context.embeddings, len(context.embeddings))
         count = int(context.in_training.sum())
         if self.needs_items_per_code and count < self.codebook_size:
-            raise TokenizerError(
-                f"{count} training items are fewer than the {self.codebook_size} codes of a digit; "
-                f"lower tokenizer.codebook_size to at most {self._largest_size(max(count, 2))}"
-            )
+            way = "give more items with training events"
+            if count >= 2:  # codes that a digit has at least
+                way = f"lower tokenizer.codebook_size to at most {self._largest_size(count)}"
+            raise TokenizerError(f"{count} training items are fewer than the {self.codebook_size} codes of a digit; {way}")
         if self.reads_events and context.events is None:
             raise TokenizerError(
                 f"{type(self).__name__} learns from training events, and there are none; give interactions, or choose "
@@ -138,21 +138,41 @@ class Tokenizer(ABC):
 
         Args:
             items: [N] their ids, for tokenizers that read items; None: of items that come later, which nothing is known of.
+
+        Raises:
+            TokenizerError: what the class gives are no codes of its sizes.
         """
-        return self._encode(self._checked(embeddings)).astype(np.int32)
+        codes = np.asarray(self._encode(self._checked(embeddings)))
+        try:
+            check_codes(codes, self.codebook_sizes, len(embeddings))
+        except TokenizerError as error:
+            raise TokenizerError(f"what {type(self).__name__} gives is of no use: {error}") from None
+        return codes.astype(np.int32)
 
     @one_thread()
     def digit_costs(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Quantisation error [N, n, K] if one digit were changed and the others kept; inf for codes a digit lacks."""
-        costs = self._digit_costs(self._checked(embeddings), codes)
+        """Quantisation error [N, n, K] if one digit were changed and the others kept; inf for codes a digit lacks.
+
+        Raises:
+            TokenizerError: what the class gives are no finite numbers, or too few.
+        """
+        found = self._digit_costs(self._checked(embeddings), codes)
+        costs = self._numbers("costs of digits", found, (len(embeddings), self.n_digits, self.codebook_size))
         for digit, size in enumerate(self.codebook_sizes):
+            self._check_finite("costs of digits", costs[:, digit, :size])
             costs[:, digit, size:] = np.inf
         return costs
 
     @one_thread()
     def error(self, embeddings: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Squared distance [N] between the (transformed) vectors and what their codes stand for."""
-        return self._error(self._checked(embeddings), codes)
+        """Squared distance [N] between the (transformed) vectors and what their codes stand for.
+
+        Raises:
+            TokenizerError: what the class gives are no finite numbers, or too few.
+        """
+        errors = self._numbers("errors", self._error(self._checked(embeddings), codes), (len(embeddings),))
+        self._check_finite("errors", errors)
+        return errors
 
     def pair_errors(self, embeddings: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Errors [P] of pairs of a vector and codes, a block at a time.
@@ -175,6 +195,25 @@ class Tokenizer(ABC):
                 "use the same encoder"
             )
         return embeddings
+
+    def _numbers(self, what: str, found: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """What the class computed, as floats of a shape."""
+        numbers = np.asarray(found)
+        if numbers.shape != shape or numbers.dtype.kind not in "fiu":
+            raise TokenizerError(
+                f"{what} of {type(self).__name__} have shape {numbers.shape} and type {numbers.dtype}; expected numbers "
+                f"{shape}"
+            )
+        return numbers if numbers.dtype.kind == "f" else numbers.astype(np.float32)
+
+    def _check_finite(self, what: str, numbers: np.ndarray) -> None:
+        """Refuse what collision repair could compare with nothing."""
+        if not np.isfinite(numbers).all():
+            strange = np.count_nonzero(~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1))
+            raise TokenizerError(
+                f"{what} of {type(self).__name__} are NaN or infinite for {strange} of {len(numbers)} items; expected "
+                "finite numbers"
+            )
 
     def _largest_size(self, items: int) -> int:
         """The largest codebook that so many items can fill."""
@@ -232,6 +271,32 @@ def gives_code_vectors(tokenizer: Part) -> bool:
     """Whether a tokenizer of these settings has vectors of codes, see :meth:`Tokenizer.code_vectors`."""
     kind: type[Tokenizer] = registry.resolve("tokenizer", tokenizer.name)
     return kind.code_vectors is not Tokenizer.code_vectors and not tokenizer.options.get("unit")
+
+
+def check_codes(codes: np.ndarray, sizes: Sequence[int], rows: int | None = None) -> None:
+    """Make sure that codes [N, n] are whole numbers, digit j from 0 to ``sizes[j] - 1``.
+
+    Args:
+        rows: N, where it is known.
+
+    Raises:
+        TokenizerError: of another kind or shape, or out of range.
+    """
+    if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer) or (rows is not None and len(codes) != rows):
+        raise TokenizerError(
+            f"codes have shape {codes.shape} and type {codes.dtype}; expected whole numbers "
+            f"[{'items' if rows is None else rows}, n]"
+        )
+    if codes.shape[1] != len(sizes):
+        raise TokenizerError(
+            f"codes have {codes.shape[1]} digits, but codebook_sizes are {len(sizes)}: {tuple(sizes)}; give one size a "
+            "digit"
+        )
+    wrong = np.flatnonzero(((codes < 0) | (codes >= np.array(sizes))).any(axis=0))
+    if wrong.size:
+        ends = [(j, codes[:, j].min(), codes[:, j].max()) for j in wrong.tolist()]
+        lines = [f"codes of digit {j} lie in {low}..{high}; expected 0..{sizes[j] - 1}" for j, low, high in ends]
+        raise TokenizerError("\n".join(lines))
 
 
 def check_shapes(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | None, ...]]) -> None:

@@ -35,13 +35,19 @@ class OPQTokenizer(Tokenizer):
     """
 
     only_with: ClassVar[OnlyWith] = (("iterations", "rotate", (True,)),)
+    not_with: ClassVar[OnlyWith] = (("iterations", "n_digits", (1,)), ("rotate", "n_digits", (1,)))  # nothing is turned
     costs_add = True
 
     def __init__(
         self,
         n_digits: NDigits = 4,
         codebook_size: PowerOfTwo = 256,
-        pca_width: Annotated[int, Field(ge=1), "width after PCA (less where the embeddings are narrower)"] = 256,
+        pca_width: Annotated[
+            int,
+            Field(ge=1),
+            "width after PCA, rounded down to a multiple of n_digits (less where the embeddings are narrower, or training "
+            "items fewer)",
+        ] = 256,
         whiten: Annotated[bool, "give every principal direction the same variance (paper)"] = True,
         unit: Annotated[
             bool, "normalise vectors after PCA (paper); false keeps lengths, where inner products are what counts"
@@ -51,6 +57,11 @@ class OPQTokenizer(Tokenizer):
         seed: int = 0,
     ) -> None:
         super().__init__(n_digits, power_of_two(codebook_size), seed)
+        if pca_width < n_digits:
+            raise TokenizerError(
+                f"tokenizer.pca_width={pca_width} is less than tokenizer.n_digits={n_digits}, of which each takes a "
+                f"dimension at least; raise the first to a multiple of {n_digits}, or lower the second"
+            )
         self.pca_width, self.whiten, self.unit = pca_width, whiten, unit
         self.rotate, self.iterations = rotate, iterations
         self.mean: np.ndarray | None = None  # [e]
@@ -63,13 +74,13 @@ class OPQTokenizer(Tokenizer):
 
     def _fit(self, context: TokenizerContext) -> None:
         embeddings = _learnt_from(context, self.seed)
-        width = min(self.pca_width, embeddings.shape[1], len(embeddings) - 1)
-        width -= width % self.n_digits
-        if width < self.n_digits:
+        room = min(embeddings.shape[1], len(embeddings) - 1)
+        if room < self.n_digits:
             raise TokenizerError(
                 f"{self.n_digits} digits need at least as many dimensions, but {len(embeddings)} training vectors of width "
-                f"{embeddings.shape[1]} leave {min(embeddings.shape[1], len(embeddings) - 1)}; lower tokenizer.n_digits"
+                f"{embeddings.shape[1]} leave {room}; lower tokenizer.n_digits"
             )
+        width = min(self.pca_width, room) // self.n_digits * self.n_digits
         self.mean, self.projection = _principal_directions(embeddings, width, self.whiten)
         points = self._project(embeddings)
         bits = int(np.log2(self.codebook_size))
