@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from diffgrm.data.columns import shown_cell
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import IdMap, id_order
@@ -104,7 +105,8 @@ def read_qrels(source: Any, columns: Mapping[str, str] | None = None) -> pl.Data
     if judged.null_count():
         row = int(judged.is_null().arg_true()[0])
         problems.append(
-            f"relevance is {given[row]!r} in row {row}; expected a number in every row, above 0 for what is relevant"
+            f"relevance is {shown_cell(given, row)} in row {row}; expected a number in every row, above 0 for what is "
+            "relevant"
         )
     if problems:
         raise DataError("the qrels table has problems:\n" + bullet_list(problems))

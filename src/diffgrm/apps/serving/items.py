@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, MOST_ERRORS, Problem, pointer_of, problem_responses
 from diffgrm.apps.serving.server import Server
-from diffgrm.data.columns import frame_of
+from diffgrm.data.conversions import column_of_kind, misfit
 from diffgrm.foundation.schema import Columns, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -108,9 +110,17 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
     there = server.live.current.saved.items.positions([row.item_id for row in body.items]) >= 0
     what = "is not in the catalogue" if known else "is in the catalogue already"
     wrong = {f"#/items/{number}/{Columns.ITEM}": what for number in np.flatnonzero(there != known).tolist()}
-    if wrong := wrong | _strange_columns(server.live.current.saved.item_table.columns, body):
+    schema = server.live.current.saved.item_table.schema
+    if wrong := wrong | _strange_columns(list(schema), body) | _unfit_values(schema, body):
         raise Problem(422, f"{len(wrong)} values of the rows cannot be used", wrong)
-    return frame_of([row.model_dump() for row in body.items])
+    extra = {name: kind for name, kind in schema.items() if any(name in (row.model_extra or {}) for row in body.items)}
+    return pl.DataFrame(
+        [pl.Series(name, [str(getattr(row, name)) for row in body.items]) for name in (Columns.ITEM, Columns.TEXT)]
+        + [
+            column_of_kind(name, [(row.model_extra or {}).get(name) for row in body.items], kind)
+            for name, kind in extra.items()
+        ]
+    )
 
 
 def _strange_columns(known: list[str], body: m.NewItems) -> dict[str, str]:
@@ -121,6 +131,17 @@ def _strange_columns(known: list[str], body: m.NewItems) -> dict[str, str]:
         pointer_of(("body", "items", first[name], name)): f"there is no such column{did_you_mean(name, known)}"
         for name in strange
     }
+
+
+def _unfit_values(schema: Mapping[str, pl.DataType], body: m.NewItems) -> dict[str, str]:
+    """Pointer -> what is wrong with values that columns of the item table do not hold as they are."""
+    found = (
+        (pointer_of(("body", "items", number, name)), what)
+        for number, row in enumerate(body.items)
+        for name, value in (row.model_extra or {}).items()
+        if name in schema and (what := misfit(value, schema[name]))
+    )
+    return dict(islice(found, MOST_ERRORS))
 
 
 def _known(server: Server, body: m.ItemIds) -> list[Any]:
