@@ -92,12 +92,14 @@ def user_ids_of(users: Iterable[Any]) -> pl.Series:
     """Users whom somebody tells by name, as a column of ids.
 
     Raises:
-        DataError: ids of several kinds, or none.
+        DataError: ids of several kinds, or none, or half of a surrogate pair.
     """
     users = list(users)
     if not all(map(is_id, users)) or len({isinstance(user, str) for user in users}) > 1:
         kinds = sorted({type(user).__name__ for user in users})
         raise DataError(f"user ids must be all text or all whole numbers, found {kinds}")
+    if broken := [repr(user) for user in users if isinstance(user, str) and not is_unicode(user)]:
+        raise DataError(f"the user id {first_few(broken)} holds half of a surrogate pair; ids are whole characters")
     return pl.Series(Columns.USER, users)
 
 
@@ -167,10 +169,11 @@ def _texts_and_numbers(ids: list[Any]) -> pl.Series:
         except (OverflowError, TypeError, UnicodeEncodeError):  # beyond 64 bits; half a surrogate pair, which is no text
             pass
     texts = [str(value) if is_id(value) else None for value in ids]
-    return pl.Series([None if text is None or not _is_unicode(text) else text for text in texts], dtype=pl.String)
+    return pl.Series([None if text is None or not is_unicode(text) else text for text in texts], dtype=pl.String)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text is UTF-8 when written: it holds no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -126,8 +126,8 @@ def upload(save: Callable[[Path], Path], repository: str, private: bool, token: 
 def _asking_the_hub(failure: str) -> Iterator[None]:
     """Let whatever the hub, the way to it or a disk says in the block be an error of a model.
 
-    Which client of HTTP is asked, and what its errors are, goes by the version of huggingface_hub, and Xet has others still.
-    So all are taken, and only what helps goes by their kind.
+    Which client of HTTP is asked, and what its errors are, goes by the version of huggingface_hub, and Xet has others
+    still. So all are taken, and only what helps goes by their kind.
 
     Args:
         failure: how the message begins.
