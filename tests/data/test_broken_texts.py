@@ -12,15 +12,11 @@ from diffgrm.ranking.rules import read_rules
 
 
 def test_queries_and_users_that_are_no_texts_are_named():
-    with pytest.raises(
-        DataError, match=r"^'\\ud800' \(place 1\) holds half of a surrogate pair; ask with whole characters$"
-    ):
+    with pytest.raises(DataError, match=r"^'\\ud800' \(place 1\) holds half of a surrogate pair; ask with whole"):
         asked_queries(["red", "\ud800"])
     with pytest.raises(DataError, match=r"^'a\\udc00' \(place 0\) holds half"):
         asked_queries("a\udc00")
-    with pytest.raises(
-        DataError, match=r"^the user id '\\ud800' holds half of a surrogate pair; ids are whole characters$"
-    ):
+    with pytest.raises(DataError, match=r"^the user id '\\ud800' holds half of a surrogate pair; ids are whole"):
         user_ids_of(["a", "\ud800"])
     assert asked_queries("\U0001f9e6")["text"].to_list() == ["\U0001f9e6"]
     assert user_ids_of(["\U0001f9e6"]).to_list() == ["\U0001f9e6"]
@@ -28,7 +24,8 @@ def test_queries_and_users_that_are_no_texts_are_named():
 
 @pytest.mark.parametrize("kind", [DataError, ModelFolderError])
 def test_every_message_can_be_printed(kind):
-    error = kind(f"unknown: {first_few(['a\ud800b', '\U0001f9e6'])}")
+    names = "a\ud800b", "\U0001f9e6"
+    error = kind(f"unknown: {first_few(names)}")
     assert str(error) == "unknown: a\\ud800b, \U0001f9e6" and str(error).encode()
 
 

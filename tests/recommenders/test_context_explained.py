@@ -198,7 +198,7 @@ def test_commands_tell_of_one_history_what_python_does(saved, tmp_path, monkeypa
         (
             "recommend",
             ["--history", '{"item_id": "a", "item_id": "b"}'],
-            "an object says the key 'item_id' twice; say it once",
+            "an object says the key 'item_id' twice",
         ),
         ("recommend", ["--history", '{"a":' * 9999], "lists and objects lie too deep within one another"),
         ("recommend", ["--history", "i1", "--profile", "plan"], "--profile is written COLUMN=VALUE, found 'plan'"),
