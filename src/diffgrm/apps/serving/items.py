@@ -121,10 +121,7 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
     extra = {name: kind for name, kind in schema.items() if any(name in row for row in more)}
     return pl.DataFrame(
         [pl.Series(name, [str(getattr(row, name)) for row in body.items]) for name in (Columns.ITEM, Columns.TEXT)]
-        + [
-            column_of_kind(name, [(row.model_extra or {}).get(name) for row in body.items], kind)
-            for name, kind in extra.items()
-        ]
+        + [column_of_kind(name, [row.get(name) for row in more], kind) for name, kind in extra.items()]
     )
 
 
