@@ -195,7 +195,12 @@ def test_commands_tell_of_one_history_what_python_does(saved, tmp_path, monkeypa
         ("explain", ["--history", '{"item_id": "i1", "time": "soon"}'], "expected a date-time"),
         ("explain", ["--history", '{"item_id": "i1", "when": 3}'], "is no event of a history: when"),
         ("recommend", ["--history", "{i1}"], "what begins with a brace is an event in JSON, and this is none"),
-        ("recommend", ["--history", '{"a":' * 9999], "nested too deep for an event"),
+        (
+            "recommend",
+            ["--history", '{"item_id": "a", "item_id": "b"}'],
+            "an object says the key 'item_id' twice",
+        ),
+        ("recommend", ["--history", '{"a":' * 9999], "lists and objects lie too deep within one another"),
         ("recommend", ["--history", "i1", "--profile", "plan"], "--profile is written COLUMN=VALUE, found 'plan'"),
         ("recommend", ["--history", "i1", *["--profile", "plan=free"] * 2], "--profile tells 'plan' twice"),
         ("recommend", ["--history", "i1", "--profiles", "users.csv"], "with --history, give --profile COLUMN=VALUE"),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+
+import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, constants
 
@@ -112,6 +115,53 @@ def test_a_hub_that_is_off_is_a_model_folder_error(hub):
     hub.close()
     with pytest.raises(ModelFolderError, match="someone/shop is neither a model folder nor a repository the hub gives"):
         Recommender.from_pretrained("someone/shop")
+
+
+MEND = "the hub cannot be reached: check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, and try again"
+BOTH = pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model, **more: model.push_to_hub("a/shop", **more),
+        lambda model, **more: model.from_pretrained("a/shop", **more),
+    ],
+)
+
+
+@BOTH
+def test_a_hub_that_cannot_be_reached_is_told_with_what_helps(hub, popularity, ask):
+    hub.close()
+    with pytest.raises(ModelFolderError, match=MEND):
+        ask(popularity)
+
+
+@BOTH
+def test_so_is_one_that_must_not_be_asked(hub, popularity, monkeypatch, ask):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelFolderError, match=MEND):
+        ask(popularity)
+    assert not hub.requests
+
+
+@BOTH
+def test_a_token_that_is_not_there_is_told(hub, popularity, ask):
+    with pytest.raises(ModelFolderError, match="no token found") as caught:
+        ask(popularity, token=True)
+    assert MEND not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(OSError(errno.ENOSPC, "No space left"), "HF_HOME"), (RuntimeError("lost"), MEND)]
+)
+def test_whatever_breaks_on_the_way_is_a_model_folder_error(hub, popularity, monkeypatch, error, told):
+    def failing(*given, **more):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing)
+    monkeypatch.setattr(HfApi, "upload_folder", failing)
+    with pytest.raises(ModelFolderError, match=told):
+        Recommender.from_pretrained("someone/shop")
+    with pytest.raises(ModelFolderError, match=told):
+        popularity.push_to_hub("someone/shop")
 
 
 @pytest.mark.parametrize("name", ["someone/nothing", "nothing", "no repository at all", "a/b/c"])

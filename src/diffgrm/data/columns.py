@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 UNFIT = (TypeError, ValueError, OverflowError, NotImplementedError, pl.exceptions.PolarsError)  # of values and columns
+LONGEST_SHOWN = 60  # characters of a value that a message shows
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
@@ -45,6 +46,16 @@ def column_of(name: str, values: list[Any]) -> pl.Series:
             if found.dtype != pl.Object:
                 return found
     return pl.Series(name, [None if value is None else _text(value) for value in values], pl.String)
+
+
+def shown_cell(column: pl.Series, row: int) -> str:
+    """A value of a column for messages, on one line: lists and structs as Python has them.
+
+    >>> shown_cell(pl.Series([["a"]]), 0)
+    "['a']"
+    """
+    text = repr(column[row : row + 1].to_list()[0])
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 def _is_nothing(value: Any) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from diffgrm.data.columns import shown_cell
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.frames import load_frame
-from diffgrm.data.ids import IdMap, id_order
+from diffgrm.data.ids import IdMap, id_order, is_unicode
 from diffgrm.data.tables import read_table, read_texts, renamings_for, with_ids
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few
 
@@ -76,6 +77,8 @@ def asked_queries(source: Any) -> pl.DataFrame:
         return read_queries(texts)
     if strange := [repr(text) for text in texts if not isinstance(text, str)]:
         raise DataError(f"queries are texts, found {first_few(strange)}; give a list of texts, or a table")
+    if broken := [f"{text[:40]!r} (place {place})" for place, text in enumerate(texts) if not is_unicode(text)]:
+        raise DataError(f"{first_few(broken)} holds half of a surrogate pair; ask with whole characters")
     return read_queries(
         pl.DataFrame({Columns.QUERY: np.arange(len(texts)), Columns.TEXT: pl.Series(texts, dtype=pl.String)})
     )
@@ -104,7 +107,8 @@ def read_qrels(source: Any, columns: Mapping[str, str] | None = None) -> pl.Data
     if judged.null_count():
         row = int(judged.is_null().arg_true()[0])
         problems.append(
-            f"relevance is {given[row]!r} in row {row}; expected a number in every row, above 0 for what is relevant"
+            f"relevance is {shown_cell(given, row)} in row {row}; expected a number in every row, above 0 for what is "
+            "relevant"
         )
     if problems:
         raise DataError("the qrels table has problems:\n" + bullet_list(problems))

@@ -92,12 +92,14 @@ def user_ids_of(users: Iterable[Any]) -> pl.Series:
     """Users whom somebody tells by name, as a column of ids.
 
     Raises:
-        DataError: ids of several kinds, or none.
+        DataError: ids of several kinds, or none, or half of a surrogate pair.
     """
     users = list(users)
     if not all(map(is_id, users)) or len({isinstance(user, str) for user in users}) > 1:
         kinds = sorted({type(user).__name__ for user in users})
         raise DataError(f"user ids must be all text or all whole numbers, found {kinds}")
+    if broken := [repr(user) for user in users if isinstance(user, str) and not is_unicode(user)]:
+        raise DataError(f"the user id {first_few(broken)} holds half of a surrogate pair; ids are whole characters")
     return pl.Series(Columns.USER, users)
 
 
@@ -171,7 +173,7 @@ def _texts_and_numbers(ids: list[Any]) -> pl.Series:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written: half of a surrogate pair, as JSON can spell it, cannot."""
+    """Whether a text can be written as UTF-8: half of a surrogate pair, as JSON can spell it, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

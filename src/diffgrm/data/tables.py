@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from diffgrm.data.columns import shown_cell
 from diffgrm.data.faults import Fault, fault, together
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import spellable, whole
@@ -294,7 +295,9 @@ def _ids(column: pl.Series, name: str, first_row: int, as_text: bool) -> tuple[p
             if column.dtype.is_float():
                 odd &= (column != column.round()) | (column.is_not_nan() & (column.abs() >= spellable(column.dtype)))
             row = int(odd.arg_true().head(1).sum())
-            expected = f"expected text or whole numbers (row {row + first_row} holds {column[row]!r}; cast it first)"
+            expected = (
+                f"expected text or whole numbers (row {row + first_row} holds {shown_cell(column, row)}; cast it first)"
+            )
             says = f"{name} has type {column.dtype}"
             faults.append(Fault(f"{says}; {expected}", name=says))
         column = pl.Series(column.name, [None] * len(column), pl.String)

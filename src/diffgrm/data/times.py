@@ -99,7 +99,7 @@ def _unreadable(column: pl.Series, bad: pl.Series, first_row: int, time_format: 
     if time_format is not None and len(given := values.drop_nulls()):
         first = given[0].strip()
         if_all = f"no timestamp reads as time_format={time_format!r}: the first is {first!r}; {REMEDY}"
-    return fault("timestamp is null or unreadable", REMEDY, bad, first_row, map(repr, values), if_all)
+    return fault("timestamp is null or unreadable", REMEDY, bad, first_row, map(repr, values.to_list()), if_all)
 
 
 def _parsed(texts: pl.Series, time_format: str) -> pl.Series:

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections import Counter
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, PlainValidator, WithJsonSchema
 
+from diffgrm.foundation.shown import visible
+
+LONGEST_SHOWN = 60  # characters of a key that a message shows
 LONGEST_ID = 256  # characters
 WHOLE = range(-(2**63), 2**63)  # whole numbers that a table holds
 LARGEST_NUMBER = 2**53  # up to which floats tell whole numbers apart
+
+
+def read_json(content: str | bytes) -> Any:
+    """A JSON value in which no object says a key twice; NaN and infinities are numbers here, as in Python.
+
+    >>> read_json('{"k": 3, "k": 1}')
+    Traceback (most recent call last):
+    ValueError: an object says the key 'k' twice; say it once
+
+    Raises:
+        ValueError: it is none, with what is wrong and where.
+    """
+    try:
+        return json.loads(content, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise ValueError("lists and objects lie too deep within one another") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object says the key {visible(repr(twice[:LONGEST_SHOWN]))} twice; say it once")
+    return found
 
 
 def is_whole(value: object) -> bool:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from diffgrm.foundation.shown import unbroken_text
+
 OnlyWith = tuple[tuple[str, str, tuple[str | bool | float | None, ...]], ...]  # a setting, another one, and values of that
 
 
@@ -29,7 +31,11 @@ class Columns:
 
 
 class DiffGRMError(Exception):
-    """Base of every error this library raises on purpose."""
+    """Base of every error this library raises on purpose. Whatever it names, its text can be written as UTF-8."""
+
+    def __str__(self) -> str:
+        """The message."""
+        return unbroken_text(super().__str__())
 
 
 class DataError(DiffGRMError, ValueError):

@@ -19,6 +19,15 @@ def visible(value: object) -> str:
     return COMMANDS.sub(lambda found: ascii(found.group())[1:-1], str(value))
 
 
+def unbroken_text(text: str) -> str:
+    r"""A text that can be written as UTF-8: halves of surrogate pairs are escaped.
+
+    >>> print(unbroken_text("a \ud800 of é"))
+    a \ud800 of é
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def visible_lines(text: str) -> str:
     """A text of several lines, each as :func:`visible` gives it."""
     return "\n".join(map(visible, text.split("\n")))

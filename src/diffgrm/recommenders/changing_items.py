@@ -41,7 +41,10 @@ class ChangesItems(ABC):
         This recommender goes on as it was, so readers of it are not disturbed, and whoever wants the new one takes it.
 
         Args:
-            table: item_id, text and what other columns the embedding reads, a row an item.
+            table: item_id, text and what other columns the embedding reads, a row an item. Values have the types of the
+                model's item table, or become them without a change: whole numbers of another size, numbers that are whole
+                though their type is not, numbers and ``true`` or ``false`` as texts, as CSV has them, numbers for a text
+                (:func:`diffgrm.data.conversions.as_kind`).
 
         Raises:
             DataError: unusable rows, or ids that are there already.

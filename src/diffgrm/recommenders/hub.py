@@ -28,22 +28,22 @@ class OnTheHub(ABC):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, trust_code: Trust = False
+        cls, name: str | Path, *, revision: str | None = None, token: str | bool | None = None, trust_code: Trust = False
     ) -> Self:
         """Load from a folder, or download a repository of the Hugging Face hub and load that; see :meth:`load`.
 
         Raises:
-            ModelFolderError: neither a folder nor a repository that the hub gives, or not a model.
+            ModelFolderError: neither a folder nor a repository that the hub gives, or not a model; or no hub is reached.
         """
         place = name if Path(name).is_dir() else saving.download(str(name), revision, token)
         return cls.load(place, trust_code=trust_code)
 
     def push_to_hub(
-        self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Upload model"
+        self, repository: str, *, private: bool = False, token: str | bool | None = None, message: str = "Upload model"
     ) -> str:
         """Upload the model folder to a repository of the Hugging Face hub, made if it is not there; returns its URL.
 
         Raises:
-            ModelFolderError: the hub refuses (no token, no right to write, wrong name).
+            ModelFolderError: the hub refuses (no token, no right to write, wrong name), or cannot be reached.
         """
         return saving.upload(self.save, repository, private, token, message)

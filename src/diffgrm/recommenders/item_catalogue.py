@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.ids import IdMap, id_order, known_positions, spelled, whole
+from diffgrm.data.conversions import as_kind
+from diffgrm.data.ids import IdMap, id_order, known_positions, spelled
 from diffgrm.data.tables import COUNT, RECOMMENDABLE, read_items
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, bullet_list, first_few, nearest
@@ -193,8 +194,8 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> tuple[pl.DataFrame, np.
         N rows, and where each stood in the table [N].
 
     Raises:
-        DataError: unusable rows, ids that are not of the catalogue's kind, values of another type, or columns that are
-            misspelt.
+        DataError: unusable rows, ids that are not of the catalogue's kind, values of another type that would be changed
+            (see :func:`diffgrm.data.conversions.as_kind`), or columns that are misspelt.
     """
     rows = read_items(source)
     ids = spelled(rows[Columns.ITEM], item_table.schema[Columns.ITEM])
@@ -211,9 +212,9 @@ def _rows_like(source: Any, item_table: pl.DataFrame) -> tuple[pl.DataFrame, np.
             continue
         column = rows[name] if name in rows.columns else pl.Series(name, [None] * rows.height)
         try:
-            columns.append(_exactly(column, kind))
-        except pl.exceptions.PolarsError:
-            problems.append(_misfit(column, kind))
+            columns.append(as_kind(column, kind))
+        except ValueError as error:
+            problems.append(str(error))
     if problems:
         raise DataError("the new items do not go with the item table:\n" + bullet_list(problems))
     if passed_over:
@@ -240,27 +241,3 @@ def _strange_columns(given: list[str], known: list[str]) -> tuple[list[str], lis
         else:
             others.append(name)
     return problems, others
-
-
-def _exactly(column: pl.Series, kind: pl.DataType) -> pl.Series:
-    """A column as another type; whole numbers are not made by cutting off.
-
-    Raises:
-        PolarsError: values that the type does not have.
-    """
-    cut_off = kind.is_integer() and column.dtype.is_float() and not whole(column)
-    return (column.cast(pl.String) if cut_off else column).cast(kind)
-
-
-def _misfit(column: pl.Series, kind: pl.DataType) -> str:
-    """What is wrong with a column that should have another type."""
-    row = next((row for row in range(len(column)) if _unfit(column[row : row + 1], kind)), 0)
-    return f"{column.name} is {column[row]!r} in row {row}; expected values of type {kind}, or leave the column out"
-
-
-def _unfit(value: pl.Series, kind: pl.DataType) -> bool:
-    try:
-        _exactly(value, kind)
-    except pl.exceptions.PolarsError:
-        return True
-    return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +22,7 @@ from diffgrm.recommenders.parts import Beside, LearntPart
 from diffgrm.recommenders.user_profiles import user_parts
 
 RECIPE = "recipe.yaml"
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Saved(Protocol):
@@ -90,36 +93,58 @@ def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust, kind: str
     return model_folder.read(folder, take, kind, trust_code)
 
 
-def download(name: str, revision: str | None, token: str | None) -> Path:
+def download(name: str, revision: str | None, token: str | bool | None) -> Path:
     """The folder of a repository of the Hugging Face hub.
 
     Raises:
-        ModelFolderError: the hub does not give it.
+        ModelFolderError: the hub does not give it, cannot be reached, or there is no room for it.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
+    with _asking_the_hub(f"{name} is neither a model folder nor a repository the hub gives"):
         return Path(snapshot_download(name, revision=revision, token=token))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ModelFolderError(f"{name} is neither a model folder nor a repository the hub gives: {error}") from error
 
 
-def upload(save: Callable[[Path], Path], repository: str, private: bool, token: str | None, message: str) -> str:
+def upload(save: Callable[[Path], Path], repository: str, private: bool, token: str | bool | None, message: str) -> str:
     """Save a model and upload it to a repository of the Hugging Face hub, made if it is not there; its URL.
 
     Raises:
-        ModelFolderError: the hub refuses (no token, no right to write, wrong name).
+        ModelFolderError: the hub refuses (no token, no right to write, wrong name), or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as temporary:
         folder = save(Path(temporary) / "model")
-        try:
+        with _asking_the_hub(f"the hub did not take the model as {repository!r}"):
             made = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
-        except (HfHubHTTPError, HFValidationError) as error:
-            raise ModelFolderError(f"the hub did not take the model as {repository!r}: {error}") from error
     return str(made)
+
+
+@contextmanager
+def _asking_the_hub(failure: str) -> Iterator[None]:
+    """Let whatever the hub, the way to it or a disk says in the block be an error of a model.
+
+    Which client of HTTP is asked, and what its errors are, goes by the version of huggingface_hub, and Xet has others
+    still. So all are taken, and only what helps goes by their kind.
+
+    Args:
+        failure: how the message begins.
+
+    Raises:
+        ModelFolderError: it says something.
+    """
+    from huggingface_hub.utils import HFValidationError, LocalTokenNotFoundError
+
+    try:
+        yield
+    except Exception as error:
+        what = f"{failure}: {error}"
+        if getattr(error, "response", None) is None and not isinstance(error, HFValidationError | LocalTokenNotFoundError):
+            what = f"{failure}: {type(error).__name__}: {error}; "
+            if getattr(error, "errno", None) in OF_DISKS:
+                what += "make room, or name a folder that can be written: HF_HOME"
+            else:
+                what += "the hub cannot be reached: check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, and try again"
+        raise ModelFolderError(what) from error

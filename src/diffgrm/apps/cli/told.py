@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from diffgrm.apps.cli.shared import as_text
 from diffgrm.apps.serving.given import entry
+from diffgrm.foundation.plain_values import read_json
 from diffgrm.foundation.schema import DataError
 
+LONGEST_SHOWN = 200  # characters of an event that a message shows
 ONE_USER = "history"  # the name of the user of --history in what is written
 
 HISTORY = typer.Option(
@@ -34,14 +35,14 @@ def history_of(given: list[str]) -> list[Any]:
 
 def _event(text: str) -> Any:
     try:
-        return entry(json.loads(text))
-    except RecursionError as error:
-        raise DataError(f"--history {text[:40]}...: nested too deep for an event") from error
-    except json.JSONDecodeError as error:
+        told = read_json(text)
+    except ValueError as error:
         raise DataError(
-            f"--history {text}: what begins with a brace is an event in JSON, and this is none ({error}); expected such as "
-            '{"item_id": "a", "time": "2024-05-01T19:10"}; an id that begins so is written {"item_id": ID}'
+            f"--history {text[:LONGEST_SHOWN]}: what begins with a brace is an event in JSON, and this is none ({error}); "
+            'expected such as {"item_id": "a", "time": "2024-05-01T19:10"}; an id that begins so is written {"item_id": ID}'
         ) from error
+    try:
+        return entry(told)
     except ValueError as error:
         raise DataError(f"--history {text}: {error}") from error
 

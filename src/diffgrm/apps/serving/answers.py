@@ -16,6 +16,7 @@ from diffgrm.apps.serving.batching import Question, Ranked
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, Problem, field_problem, problem_responses
 from diffgrm.apps.serving.server import Server
+from diffgrm.apps.serving.strict import StrictRoute
 from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.schema import Columns
 from diffgrm.recommenders.capabilities import Explains, explaining
@@ -23,7 +24,9 @@ from diffgrm.recommenders.capabilities import Explains, explaining
 
 def answers(server: Server) -> APIRouter:
     """Recommendations, similar items, explanations."""
-    router = APIRouter(tags=["recommendations"], responses=BODY_ERRORS | problem_responses(503, 504))
+    router = APIRouter(
+        route_class=StrictRoute, tags=["recommendations"], responses=BODY_ERRORS | problem_responses(503, 504)
+    )
 
     @router.post("/recommend")
     async def recommend(body: m.RecommendRequest) -> m.RecommendAnswer:

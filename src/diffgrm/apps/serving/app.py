@@ -64,7 +64,8 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # it would send clients to whatever host they name
         title="diffgrm",
-        description="Recommendations from a saved diffgrm model. Errors are RFC 9457 problem details.",
+        description="Recommendations from a saved diffgrm model. Errors are RFC 9457 problem details. Parameters and "
+        "fields that a route does not have, and those that stand twice, are errors.",
         lifespan=lifespan,
         responses=problem_responses(421),
     )

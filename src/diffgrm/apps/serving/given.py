@@ -53,7 +53,7 @@ Profile = Annotated[dict[str, str | None], PlainValidator(_values), WithJsonSche
 class Message(BaseModel):
     """A body in which a misspelt field is an error, and so is a value of another type: ``"5"``, 5.0 and true are not 5."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Told(BaseModel):

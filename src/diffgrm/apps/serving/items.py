@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +18,10 @@ from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.live import Snapshot
 from diffgrm.apps.serving.problems import BODY_ERRORS, MOST_ERRORS, Problem, pointer_of, problem_responses
 from diffgrm.apps.serving.server import Server
-from diffgrm.data.columns import frame_of
+from diffgrm.apps.serving.strict import StrictRoute
+from diffgrm.data.conversions import column_of_kind, misfit
+from diffgrm.data.ids import spelled
+from diffgrm.data.tables import clean_text
 from diffgrm.foundation.schema import Columns, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -26,7 +31,7 @@ BEARER = HTTPBearer(auto_error=False, description="The server's token")
 
 def catalogue(server: Server) -> APIRouter:
     """Find items, and change them."""
-    router = APIRouter(tags=["catalogue"])
+    router = APIRouter(route_class=StrictRoute, tags=["catalogue"])
 
     def with_token(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if server.token is None:
@@ -108,9 +113,16 @@ def _table(server: Server, body: m.NewItems, known: bool) -> pl.DataFrame:
     there = server.live.current.saved.items.positions([row.item_id for row in body.items]) >= 0
     what = "is not in the catalogue" if known else "is in the catalogue already"
     wrong = {f"#/items/{number}/{Columns.ITEM}": what for number in np.flatnonzero(there != known).tolist()}
-    if wrong := wrong | _strange_columns(server.live.current.saved.item_table.columns, body):
+    schema = server.live.current.saved.item_table.schema
+    wrong = wrong | _unusable_rows(schema[Columns.ITEM], body)
+    if wrong := wrong | _strange_columns(list(schema), body) | _unfit_values(schema, body):
         raise Problem(422, f"{len(wrong)} values of the rows cannot be used", wrong)
-    return frame_of([row.model_dump() for row in body.items])
+    more = [row.model_extra or {} for row in body.items]
+    extra = {name: kind for name, kind in schema.items() if any(name in row for row in more)}
+    return pl.DataFrame(
+        [pl.Series(name, [str(getattr(row, name)) for row in body.items]) for name in (Columns.ITEM, Columns.TEXT)]
+        + [column_of_kind(name, [row.get(name) for row in more], kind) for name, kind in extra.items()]
+    )
 
 
 def _strange_columns(known: list[str], body: m.NewItems) -> dict[str, str]:
@@ -121,6 +133,35 @@ def _strange_columns(known: list[str], body: m.NewItems) -> dict[str, str]:
         pointer_of(("body", "items", first[name], name)): f"there is no such column{did_you_mean(name, known)}"
         for name in strange
     }
+
+
+def _unusable_rows(kind: pl.DataType, body: m.NewItems) -> dict[str, str]:
+    """Pointer -> what is wrong with ids of the catalogue's kind, and with texts, that no table of items has."""
+    wrong, seen = dict[str, str](), set[str]()
+    spellings = spelled([row.item_id for row in body.items], kind)
+    for number, (row, spelling) in enumerate(zip(body.items, spellings, strict=True)):
+        item, pointer = str(row.item_id), f"#/items/{number}/{Columns.ITEM}"
+        if spelling is None:
+            wrong[pointer] = "is no whole number, as the ids of this catalogue are"
+        elif not item.strip():
+            wrong[pointer] = "is empty; every item needs an id"
+        elif item in seen:
+            wrong[pointer] = "stands in another row too; send one row for each item"
+        seen.add(item)
+        if not clean_text(str(row.text)):
+            wrong[f"#/items/{number}/{Columns.TEXT}"] = "holds no text; give at least a title, a category or the id"
+    return dict(islice(wrong.items(), MOST_ERRORS))
+
+
+def _unfit_values(schema: Mapping[str, pl.DataType], body: m.NewItems) -> dict[str, str]:
+    """Pointer -> what is wrong with values that columns of the item table do not hold as they are."""
+    found = (
+        (pointer_of(("body", "items", number, name)), what)
+        for number, row in enumerate(body.items)
+        for name, value in (row.model_extra or {}).items()
+        if name in schema and (what := misfit(value, schema[name]))
+    )
+    return dict(islice(found, MOST_ERRORS))
 
 
 def _known(server: Server, body: m.ItemIds) -> list[Any]:

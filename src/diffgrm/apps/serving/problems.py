@@ -113,10 +113,6 @@ def describe_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()
-        if broken := [e for e in found if e["type"] == "json_invalid"]:  # its place is that of a character
-            return Problem(
-                400, f"the body is not JSON: {broken[0]['ctx']['error']} at character {broken[0]['loc'][-1]}"
-            ).response()
         body = request.scope["route"].body_field
         kind = None if body is None else body.field_info.annotation
         fields = {pointer_of(e["loc"]): _sentence(e, kind) for e in found[:MOST_ERRORS]}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -169,10 +170,8 @@ class Server:
             self.bound("rules", rules.size, self.limits.filter, "the number of ids and values in rules")
             for name in rules.model_fields_set & {"depth", "deepest"}:
                 self.bound(f"rules/{name}", getattr(rules, name), self.limits.deepest, name)
-            try:
+            with _pointing_at("#/rules"):
                 check_columns(rules, snapshot.recommender.item_table)
-            except DataError as error:
-                raise field_problem("#/rules", str(error)) from error
         return rules if rules.deepest is not None else rules.model_copy(update={"deepest": self.limits.deepest})
 
     def besides(self, snapshot: Snapshot, body: m.RecommendRequest, histories: list[list[Any]]) -> dict[str, Any]:
@@ -181,8 +180,7 @@ class Server:
         It is tried here, since requests are answered together, and what is wrong with one must not end the others.
 
         Raises:
-            Problem: 422.
-            DataError: what the model is told of the events is missing or wrong.
+            Problem: 422, also where what the model is told of the events is missing or wrong.
         """
         recommender, profiles = snapshot.recommender, body.profiles
         events, count = recommender.recipe.events, len(body.histories or body.users or [])
@@ -196,9 +194,11 @@ class Server:
         told = any(isinstance(entry, HistoryEvent) for row in histories for entry in row)
         if told or events != PLAIN or at is not None or profiles is not None:
             given = {number: row for number, row in enumerate(profiles or []) if histories[number]}
-            recommender.read_histories([row for row in histories if row], on_empty="skip", at=at)
-            if given:
-                read_profiles(given, events)
+            with _pointing_at("#/histories" if body.users is None else "#/users"):
+                recommender.read_histories([row for row in histories if row], on_empty="skip", at=at)
+            with _pointing_at("#/profiles"):
+                if given:
+                    read_profiles(given, events)
         return {"at": at, "profiles": profiles}
 
     def moment(self, snapshot: Snapshot, at: str | int | float | None) -> datetime.datetime | None:
@@ -209,10 +209,8 @@ class Server:
         """
         if at is None:
             return None
-        try:
+        with _pointing_at("#/at"):
             return moment_of(at, snapshot.recommender.recipe.events)
-        except DataError as error:
-            raise field_problem("#/at", str(error)) from error
 
     def histories(self, snapshot: Snapshot, body: m.RecommendRequest) -> tuple[list[Any], list[list[Any]]]:
         """Users and their histories.
@@ -238,6 +236,19 @@ class Server:
         if unknown:
             raise Problem(422, f"{len(unknown)} users are unknown; send their histories instead", unknown)
         return users, [history for history in found if history is not None]
+
+
+@contextmanager
+def _pointing_at(pointer: str) -> Iterator[None]:
+    """Let what is wrong with data in the block be a problem of a field.
+
+    Raises:
+        Problem: 422.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise field_problem(pointer, str(error)) from error
 
 
 def _no_width(snapshot: Snapshot, name: str) -> str:

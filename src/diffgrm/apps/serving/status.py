@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.problems import Problem, problem_responses
 from diffgrm.apps.serving.server import Server
+from diffgrm.apps.serving.strict import StrictRoute
 from diffgrm.recommenders import Recommender
 from diffgrm.recommenders.capabilities import Explains
 
 
 def status(server: Server) -> APIRouter:
     """Health, readiness, the model."""
-    router = APIRouter(tags=["server"])
+    router = APIRouter(route_class=StrictRoute, tags=["server"], responses=problem_responses(422))
 
     @router.get("/health")
     async def health() -> m.Status:
