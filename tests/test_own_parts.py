@@ -129,10 +129,25 @@ def test_a_scorer_that_no_list_can_be_made_of_is_an_error_and_no_empty_list(toy)
 
 def test_what_a_scorer_lacks_is_told_before_anything_is_learnt(toy, monkeypatch):
     monkeypatch.setattr(TextVectors, "fit", lambda *_: pytest.fail("something was learnt"))
-    lacking = {"vectors": {}, **{f"parts.odd_scorer:{name}": {} for name in ("Weightless", "Endless", "NoScorer")}}
+    lacking = {"vectors": {}, **{f"parts.odd_scorer:{name}": {} for name in ("Weightless", "Endless")}}
     recipe = Recipe.from_dict(small_recipe("hybrid").to_dict() | {"item_scoring": lacking})
     with pytest.raises(RecipeError) as error:
         HybridRecommender(recipe).fit(toy, progress=False)
     told = str(error.value)
     assert "Weightless must have weight, the finite number that its scores count for in the sum, found None" in told
-    assert "Endless must have candidates" in told and "NoScorer is no Scorer, found NoScorer; derive it from" in told
+    assert "Endless must have candidates" in told
+    none = recipe.to_dict() | {"item_scoring": {"parts.odd_scorer:NoScorer": {}}}
+    with pytest.raises(RecipeError, match="NoScorer' is no scorer; write a class that derives from .*base.Scorer"):
+        HybridRecommender(Recipe.from_dict(none)).fit(toy, progress=False)
+
+
+def test_a_weight_may_be_learnt_and_is_kept(toy, tmp_path):
+    learnt = {"vectors": {}, "parts.odd_scorer:Learnt": {}}
+    recipe = Recipe.from_dict(small_recipe("hybrid").to_dict() | {"item_scoring": learnt})
+    recommender = HybridRecommender(recipe).fit(toy, progress=False)
+    folder = recommender.save(tmp_path / "model")
+    found = diffgrm.load(folder, trust_code=True)
+    assert found.recommend(HISTORIES).equals(recommender.recommend(HISTORIES))
+    assert (
+        recommender.parts["scorers"].scorers["parts.odd_scorer:Learnt"].weight == 1 / leave_one_out(toy).train.lengths.max()
+    )

@@ -519,6 +519,10 @@ def test_a_peer_is_run_again_when_the_vectors_that_it_is_given_have_changed(tmp_
         facts = json.loads((tmp_path / "out/runs/small/peer/seed-0/result.json").read_text())["facts"]
         assert facts["width"] == width
     assert sum("done before" in line for line in lines) == 2
+    runs["text"]["evaluation"] = {"ks": [3]}  # which says nothing of vectors
+    suite = make_suite(tmp_path, world, runs, reference="text", seeds=[0])
+    assert Runner(suite, tmp_path / "out", lines.append, progress=False).run() == {}
+    assert sum("done before" in line for line in lines) == 3
 
 
 def test_a_peer_that_fails_says_why(tmp_path, world):

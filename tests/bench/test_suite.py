@@ -225,7 +225,25 @@ def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
                     "a": {"recipe": "llada-rec"},
                 }
             },
-            "run 'base' says model.backbone and backbone; say one of both",
+            "run 'base' says model.backbone and says backbone; say one of both",
+        ),
+        (
+            {
+                "runs": {
+                    "base": {"recipe": "epic", "backbone": "a"},
+                    "a": {"recipe": "llada-rec"},
+                    "x": {"like": "base", "model": {"backbone": {"recipe": "llada-rec"}}},
+                }
+            },
+            "run 'x' says model.backbone and is like one that says backbone; begin with its recipe",
+        ),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "x": {"peer": "p.py", "seed": 7}}},
+            "'x' says seed, but a suite runs it for each of its seeds",
+        ),
+        (
+            {"runs": {"base": {"recommender": "popularity"}, "x": {"peer": "p.py", "semantic_ids_off": "base"}}},
+            "'x' has the key 'semantic_ids_off', which is none of a peer; did you mean 'semantic_ids_of'",
         ),
         (
             {"runs": {"base": {"recommender": "sasrec", "choose": {"model.dropout": {"min": 0.1, "max": 0.5}}}}},
@@ -355,6 +373,23 @@ def test_files_that_are_no_suites_are_refused(tmp_path):
     (tmp_path / "broken.yaml").write_bytes(b"\xfe")
     with pytest.raises(RecipeError, match="cannot be read: it is no text in UTF-8, for byte 0 is 0xfe"):
         Suite.from_yaml(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"decay": 0.3}, "choose": {"model.shrink": [10, 20]}},
+        {"choose": {"model": [{"decay": 0.3, "shrink": 10}, {"decay": 0.1}]}},
+        {"choose": {"model.decay": [0.3], "model.shrink": [10, 20]}},
+        {
+            "only_on": {"toy": {"model": {"decay": 0.3}}, "other": {"model": {"decay": 1}}},
+            "choose": {"model.shrink": [1, 2]},
+        },
+    ],
+)
+def test_a_choice_may_leave_out_what_the_run_says_otherwise(tmp_path, changes):
+    base = {"recommender": "item_knn", "choose": {"model.decay": [0.1, 0.2]}}
+    assert suite(tmp_path, runs={"base": base, "x": {"like": "base", **changes}}).base("x") == "x"
 
 
 def test_two_runs_of_one_name_are_refused(tmp_path):

@@ -47,6 +47,10 @@ def series(values, kind=None):
         (series([[1, 2], None]), pl.Array(pl.Float64(), 2), [[1.0, 2.0], None]),
         (series([{"a": 1}]), STRUCT, [{"a": 1.0, "b": None}]),
         (series([None, None]), STRUCT, [None, None]),
+        (series([["b"], ["a", None]], pl.List(pl.Categorical)), TEXTS, [["b"], ["a", None]]),
+        (series([["a"]]), pl.List(pl.Enum(["a", "b"])), [["a"]]),
+        (series([[DAY]], pl.List(pl.Datetime("ns"))), pl.List(pl.Datetime("us")), [[DAY]]),
+        (series([{"a": 1, "b": "x"}], pl.Struct({"a": pl.Int8, "b": pl.Categorical})), STRUCT, [{"a": 1.0, "b": "x"}]),
     ],
 )
 def test_what_a_type_holds_as_it_is_becomes_of_that_type(given, kind, expected):
@@ -84,6 +88,8 @@ def test_what_a_type_holds_as_it_is_becomes_of_that_type(given, kind, expected):
         (series([{"a": 1, "c": 2}]), STRUCT, "{'a': 1, 'c': 2} in row 0"),
         (series([{"a": 1, "b": "x"}, {"a": 2**53 + 1, "b": "x"}]), STRUCT, "{'a': 9007199254740993, 'b': 'x'} in row 1"),
         (series([b"a"]), pl.String(), "b'a' in row 0"),
+        (series([["a"], ["c"]]), pl.List(pl.Enum(["a", "b"])), "['c'] in row 1"),
+        (series([[DAY], [NOON]]), pl.List(pl.Date()), "[datetime.datetime(2024, 5, 1, 12, 0)] in row 1"),
         (series([5]), pl.Date(), "5 in row 0"),
         (series([DAY, NOON]), pl.Date(), "datetime.datetime(2024, 5, 1, 12, 0) in row 1"),
         (series([[["x" * 100]]]), pl.String(), f"[['{'x' * 54}... in row 0"),
@@ -92,7 +98,13 @@ def test_what_a_type_holds_as_it_is_becomes_of_that_type(given, kind, expected):
 def test_what_would_be_changed_is_refused_with_its_row(given, kind, shown):
     with pytest.raises(ValueError) as caught:
         as_kind(given, kind)
-    assert str(caught.value) == f"column is {shown}; expected values of type {kind}, or leave the column out"
+    told = f"column is {shown}; expected values of type {kind}, or leave the column out (it has type {given.dtype})"
+    assert str(caught.value) == told
+
+
+def test_a_moment_is_the_same_in_every_zone():
+    found = as_kind(BERLIN.alias("at"), pl.Datetime("us", "UTC"))
+    assert found.dtype == pl.Datetime("us", "UTC") and found.dt.epoch().equals(BERLIN.dt.epoch())
 
 
 def test_times_of_a_zone_and_of_none_are_not_the_same():
@@ -153,6 +165,8 @@ def test_values_of_json_that_a_type_holds(value, kind):
         (5, pl.String(), "is a whole number; expected a text"),
         ({"a": 1}, pl.String(), "is an object; expected a text"),
         (["a"], pl.String(), "is a list; expected a text"),
+        ("zzz", pl.Enum(["a", "b"]), "is a text; expected one of 'a', 'b'"),
+        (["a", "zzz"], pl.List(pl.Enum(["a", "b"])), "holds a text; expected a list of 'a', 'b'"),
         ("a", TEXTS, "is a text; expected a list of texts"),
         (["a", 1], TEXTS, "holds a whole number; expected a list of texts"),
         ([["a"]], TEXTS, "holds a list; expected a list of texts"),

@@ -379,12 +379,15 @@ def test_errors_inside_a_module_of_ones_own_are_not_hidden(tmp_path, monkeypatch
     (tmp_path / "hollow_lab.py").write_text("import hollow\n")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "unwritten_lab.py").write_text("def (:\n")
+    (tmp_path / "deep_lab.py").write_text("import json\n\njson.loads('nope')\n")
     where = r"importing broken_lab fails: AttributeError in .*broken_lab.py, line 2: .*nothing"
     with pytest.raises(RecipeError, match=f"noising 'broken_lab:Mine': {where}"):
         Recipe(noising={"name": "broken_lab:Mine"})
     with pytest.raises(RecipeError, match="importing hollow_lab fails: ModuleNotFoundError in .*No module named 'hollow'"):
         Recipe(noising={"name": "hollow_lab:Mine"})
-    with pytest.raises(RecipeError, match="importing unwritten_lab fails: SyntaxError"):
+    with pytest.raises(RecipeError, match="importing deep_lab fails: JSONDecodeError in .*deep_lab.py, line 3"):
+        Recipe(noising={"name": "deep_lab:Mine"})
+    with pytest.raises(RecipeError, match="importing unwritten_lab fails: SyntaxError in .*unwritten_lab.py, line 1"):
         Recipe(noising={"name": "unwritten_lab:Mine"})
 
 

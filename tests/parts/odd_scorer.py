@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
+from diffgrm.data.ragged import Ragged
 from diffgrm.foundation.schema import OnlyWith
+from diffgrm.foundation.storage import State
 from diffgrm.ranking.item_scoring.base import Array, Rescorer, ScoredItems, Scorer, Users
 
 ODD = 3  # the item of which something odd is said
@@ -43,6 +45,25 @@ class Weightless(Scorer):
 
     def scores(self, users: Users, items: ScoredItems) -> Array:
         raise AssertionError("it is refused before it is asked")
+
+
+class Learnt(Scorer):
+    """Counts events, and learns what those count for."""
+
+    def fit(self, events: Ragged, n_items: int) -> Learnt:
+        self.counts = np.bincount(events.values, minlength=n_items).astype(np.float32)
+        self.weight = 1 / int(events.lengths.max())
+        return self
+
+    def scores(self, users: Users, items: ScoredItems) -> Array:
+        return self.counts[None]
+
+    def state(self) -> State:
+        return State({"counts": self.counts}, {"weight": self.weight})
+
+    def load_state(self, state: State) -> Learnt:
+        self.counts, self.weight = state.arrays["counts"], state.facts["weight"]
+        return self
 
 
 class Endless(Rescorer):

@@ -94,6 +94,25 @@ def test_a_second_look_that_no_list_can_be_made_of_is_an_error(of):
         ItemScoring((Narrow(table, candidates=3),), items).rescored(users, candidates, scores)
 
 
+@RUNTIMES
+def test_what_a_second_look_says_of_no_item_does_not_count(of):
+    users, items = scored(of)
+    table = np.arange(ITEMS * ITEMS, dtype=np.float32).reshape(ITEMS, ITEMS)
+    candidates = np.tile(np.arange(4), (USERS, 1))
+    candidates[:, 2:] = -1
+
+    class Mean(Table):
+        def rescore(self, users, items, candidates, scores):
+            found = super().rescore(users, items, candidates, scores)
+            found[candidates < 0] = np.nan
+            return found
+
+    scores = of(np.zeros((USERS, 4), dtype=np.float32))
+    found = ItemScoring((Mean(table, candidates=3),), items).rescored(users, of(candidates), scores)
+    wanted = ItemScoring((Table(table, candidates=3),), items).rescored(users, of(candidates), scores)
+    assert np.array_equal(np.asarray(found)[:, :2], np.asarray(wanted)[:, :2]) and not np.asarray(found)[:, 2:].any()
+
+
 class LookedUp(Scorer):
     """Says by one of the ways of an index what is given."""
 

@@ -118,15 +118,15 @@ PARQUETS = [
     (
         {"item_id": ["a"], "digit_0": [1], "digit_2": [3]},
         None,
-        "columns of digits digit_0, digit_2; expected digit_0, digit_1, one for each digit",
+        "has 2 columns of digits, but no digit_1; number them from 0 on",
     ),
     (
         {"item_id": ["a"], "digit_1": [1], "digit_2": [3]},
         None,
-        "columns of digits digit_1, digit_2; expected digit_0, digit_1",
+        "has 2 columns of digits, but no digit_0; number them from 0 on",
     ),
-    ({"item_id": ["a"], "digit_0": [1], "digit_00": [3]}, None, "of digits digit_0, digit_00; expected digit_0, digit_1"),
-    ({"item_id": ["a"], "digit_0": [1], "digit_100": [3]}, None, "of digits digit_0, digit_100; expected digit_0, digit_1"),
+    ({"item_id": ["a"], "digit_0": [1], "digit_00": [3]}, None, "has the columns digit_0, digit_00 for one digit"),
+    ({"item_id": ["a"], "digit_0": [1], "digit_100": [3]}, None, "has 2 columns of digits, but no digit_1"),
     ({"item_id": ["a"], "digit_0": [[1, 2]]}, None, r"column 'digit_0' has type List\(Int64\); expected a digit a row, or"),
 ]
 

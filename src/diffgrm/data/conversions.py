@@ -17,6 +17,7 @@ import polars as pl
 
 from diffgrm.data.columns import shown_cell
 from diffgrm.data.ids import whole
+from diffgrm.foundation.schema import first_few
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 FOUND = {
@@ -58,7 +59,8 @@ def as_kind(column: pl.Series, kind: pl.DataType) -> pl.Series:
         fitting, unfit = (half, unfit) if _fits(column[:half], kind) else (fitting, half)
     row = fitting
     raise ValueError(
-        f"{column.name} is {shown_cell(column, row)} in row {row}; expected values of type {kind}, or leave the column out"
+        f"{column.name} is {shown_cell(column, row)} in row {row}; expected values of type {kind}, or leave the column out "
+        f"(it has type {column.dtype})"
     )
 
 
@@ -96,10 +98,11 @@ def _converted(column: pl.Series, kind: pl.DataType) -> pl.Series:
 
 
 def _tell_alike(one: Any, other: Any) -> bool:
-    """Whether two types of times tell the same thing: both moments, in the same zone or in none, or days."""
+    """Whether two types of times tell the same thing: both moments, in zones or in none, or days."""
     moments = (pl.Date, pl.Datetime)
     if one in moments and other in moments:
-        return bool(getattr(one, "time_zone", None) == getattr(other, "time_zone", None))
+        zones = [getattr(kind, "time_zone", None) is not None for kind in (one, other)]
+        return zones[0] == zones[1]
     return bool(one.base_type() == other.base_type())
 
 
@@ -125,6 +128,8 @@ def _check_nested(column: pl.Series, kind: pl.DataType) -> None:
             _check_nested(column.struct.field(field.name), kinds[field.name])
     elif found.is_numeric() and kind.is_numeric() and not kind.is_decimal() and not found.is_decimal():
         _number(column, kind)
+    elif (found in TEXTS and kind in TEXTS) or (found.is_temporal() and kind.is_temporal()):
+        _converted(column.drop_nulls(), kind)
     else:
         raise _UnfitError
 
@@ -193,6 +198,8 @@ def _is_of(value: Any, kind: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind == pl.Boolean:
         return isinstance(value, bool)
+    if isinstance(kind, pl.Enum):
+        return isinstance(value, str) and value in kind.categories
     if kind in TEXTS:
         return isinstance(value, str)
     if kind.is_integer():
@@ -234,6 +241,8 @@ def _described(kind: Any, many: bool = False) -> str:
     a, s = ("", "s") if many else ("a ", "")
     if kind == pl.Boolean:
         return "true or false"
+    if isinstance(kind, pl.Enum):
+        return f"{'' if many else 'one of '}{first_few(map(repr, kind.categories))}"
     if kind in TEXTS:
         return f"{a}text{s}"
     if kind.is_numeric():

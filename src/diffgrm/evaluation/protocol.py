@@ -52,19 +52,17 @@ def _future_seen(split: Split) -> dict[str, float] | None:
 def _is_clock(dataset: InteractionDataset) -> bool:
     """Whether times are more than the number of each event in its user's row.
 
-    Where rows of the table are no events, such numbers have gaps; then they are taken for numbers if they are different for
-    each event of a user and reach no further than the longest row and all that was left out.
+    Such numbers have gaps where rows of the table are no events: as many in all as were left out, at most.
     """
     assert dataset.timestamps is not None
     left_out = 0 if dataset.report is None else dataset.report.rows - len(dataset.events.values)
-    low, high = np.inf, -np.inf
+    missing = 0
     for _, block in Ragged(dataset.timestamps, dataset.events.offsets).blocks():
         steps = np.diff(block.values)[block.follows()]
-        if (steps < 1).any() or (steps % 1 != 0).any() or (left_out == 0 and (steps != 1).any()):
+        if (steps < 1).any() or (steps % 1 != 0).any():
             return True
-        if len(block.values):
-            low, high = min(low, float(block.values.min())), max(high, float(block.values.max()))
-    return left_out > 0 and bool(high - low >= dataset.events.lengths.max(initial=0) + left_out)
+        missing += int((steps - 1).sum())
+    return missing > left_out
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from diffgrm.foundation.part_settings import NotInSource, Setting, constant_of_source, settings_of_class, settings_of_source
@@ -238,12 +239,21 @@ def _imported(kind: str, name: str) -> Any:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{module_name}.".startswith(f"{missing}."):
             raise RecipeError(f"{kind} {name!r}: there is no module {missing!r} to import") from error
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__} in {place.filename}, line {place.lineno}: {error}"
-        raise RecipeError(f"{kind} {name!r}: importing {module_name} fails: {where}") from error
+        where = f"{type(error).__name__} in {_place(error, module_name)}"
+        raise RecipeError(f"{kind} {name!r}: importing {module_name} fails: {where}: {error}") from error
     if not hasattr(module, class_name):
         raise RecipeError(f"{kind} {name!r}: module {module_name!r} has no class {class_name!r}")
     return getattr(module, class_name)
+
+
+def _place(error: Exception, module_name: str) -> str:
+    """Where a module failed: in its own file, as deep as that goes, else wherever it was."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ending = f"{module_name.rpartition('.')[2]}.py"
+    own = [frame for frame in frames if Path(frame.filename).name == ending] or frames
+    return f"{own[-1].filename}, line {own[-1].lineno}"
 
 
 def settings(kind: str, name: str) -> Mapping[str, Setting]:

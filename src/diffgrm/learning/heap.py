@@ -18,11 +18,12 @@ class HeapTrimming(Callback):
     """Gives free pages of the heap back now and then; where the C library cannot, it does nothing."""
 
     def __init__(self) -> None:
-        self._trim = _malloc_trim()
+        self._trim, self._steps = _malloc_trim(), 0
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After every :data:`STEPS` steps."""
-        if (batch_idx + 1) % STEPS == 0:
+        """After every :data:`STEPS` steps, of however many epochs."""
+        self._steps += 1
+        if self._steps % STEPS == 0:
             self._trim(0)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:

@@ -21,7 +21,7 @@ from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe, check_retrieval
 from diffgrm.recommenders.parts import LearntPart, Parts, part_of
 from diffgrm.recommenders.rankers import Tables, first_stage, item_features
-from diffgrm.recommenders.scorers import ItemScorers, built
+from diffgrm.recommenders.scorers import ItemScorers
 from diffgrm.recommenders.sids import Identifiers
 from diffgrm.recommenders.texts import TextVectors, reads_texts
 from diffgrm.recommenders.trained_network import TrainedNetwork, network_of
@@ -63,7 +63,6 @@ class GenerativeRecommender(Recommender):
         texts, sids = TextVectors(kept=reads_texts(recipe)), Identifiers(checks)
         scorers: dict[str, LearntPart] = {}
         if "item_scoring" in recipe.sections:
-            built(recipe.item_scoring)  # what they lack is told before anything is learnt
             scorers["scorers"] = ItemScorers()
         return {"texts": texts, "sids": sids, **scorers, "network": TrainedNetwork()}
 

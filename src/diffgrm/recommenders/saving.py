@@ -142,9 +142,9 @@ def _asking_the_hub(failure: str) -> Iterator[None]:
     except Exception as error:
         what = f"{failure}: {error}"
         if getattr(error, "response", None) is None and not isinstance(error, HFValidationError | LocalTokenNotFoundError):
-            what = f"{failure}: {type(error).__name__}: {error}; "
+            what = f"{failure}: {type(error).__name__}: {error}"
             if getattr(error, "errno", None) in OF_DISKS:
-                what += "make room, or name a folder that can be written: HF_HOME"
-            else:
-                what += "the hub cannot be reached: check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, and try again"
+                what += "; make room, or name a folder that can be written: HF_HOME"
+            elif not isinstance(error, TypeError | ValueError | LookupError):  # of arguments
+                what += "; the hub cannot be reached: check the connection, HF_ENDPOINT and HF_HUB_OFFLINE, and try again"
         raise ModelFolderError(what) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Self
 
@@ -34,18 +34,27 @@ class ItemScorers(LearntPart):
 
     def __init__(self) -> None:
         self.scorers: dict[str, Scorer] = {}
+        self._new: dict[str, Scorer] = {}  # not yet fitted
 
     @property
     def counts_events(self) -> bool:
         """See :meth:`LearntPart.counts_events`; scorers that learn something do."""
         return any(scorer.weight and scorer.state() is not None for scorer in self.scorers.values())
 
+    def check(self, task: FitTask) -> None:
+        """See :meth:`LearntPart.check`; scorers are made, and fitted later.
+
+        Raises:
+            RecipeError: one lacks what the sum asks of all of them.
+        """
+        self._new = built(task.recipe.item_scoring)
+
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
         events, n_items = task.split.train, task.split.dataset.n_items
         texts = part_of(task.parts, "texts", TextVectors)
         self.neighbours = TextNeighbours.fit(events, n_items, texts.vectors if texts.kept else None)
-        self.scorers = {name: new.fit(events, n_items) for name, new in built(task.recipe.item_scoring).items()}
+        self.scorers = weighed({name: new.fit(events, n_items) for name, new in self._new.items()})
 
     def fit_more(self, task: FitTask) -> Self:
         """See :meth:`LearntPart.fit_more`; scorers count anew. Items that had events go on to borrow from nobody."""
@@ -53,7 +62,8 @@ class ItemScorers(LearntPart):
         texts = part_of(task.parts, "texts", TextVectors)
         has_events = self.neighbours.has_events | (np.bincount(events.values, minlength=n_items) > 0)
         more.neighbours = TextNeighbours.of(has_events, texts.vectors if texts.kept else None)
-        more.scorers = {name: new.fit(events, n_items) for name, new in built(task.recipe.item_scoring).items()}
+        made = built(task.recipe.item_scoring)
+        more.scorers = weighed({name: new.fit(events, n_items) for name, new in made.items()})
         return more
 
     def items_changed(self, change: ItemChange) -> Self:
@@ -82,6 +92,7 @@ class ItemScorers(LearntPart):
         for name, scorer in built(recipe.item_scoring).items():
             state = self.scorers[name].state()
             changed.scorers[name] = scorer if state is None else scorer.load_state(state)
+        weighed(changed.scorers)
         return changed
 
     def save(self, folder: Path) -> None:
@@ -113,37 +124,62 @@ class ItemScorers(LearntPart):
                     )
                 scorer.load_state(state)
             self.scorers[name] = scorer
+        weighed(self.scorers)
 
 
 def built(scoring: ItemScoring) -> dict[str, Scorer]:
     """Scorers by name, not yet fitted.
 
     Raises:
-        RecipeError: one lacks what the sum asks of all of them; with everything that is missing.
+        RecipeError: one lacks what the sum asks of it, but for a weight that it may learn; with all that is missing.
     """
-    scorers = {name: part.build() for name, part in scoring.scorers.items()}
-    if problems := [f"item_scoring.{name} {lack}" for name, scorer in scorers.items() if (lack := _lack(scorer))]:
-        raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+    scorers: dict[str, Scorer] = {name: part.build() for name, part in scoring.scorers.items()}
+    _refuse({name: _no_candidates(new) or ("" if _learns(new) else _no_weight(new)) for name, new in scorers.items()})
     return scorers
 
 
-def _lack(scorer: object) -> str:
-    """What a sum of scorers asks for that one does not have; empty where it has everything."""
-    if not isinstance(scorer, Scorer):
-        return f"is no Scorer, found {type(scorer).__name__}; derive it from diffgrm.ranking.item_scoring.base:Scorer"
+def weighed(scorers: dict[str, Scorer]) -> dict[str, Scorer]:
+    """Scorers that are fitted or loaded, each of which says what it counts for.
+
+    Raises:
+        RecipeError: one does not.
+    """
+    _refuse({name: _no_weight(scorer) for name, scorer in scorers.items()})
+    return scorers
+
+
+def _refuse(lacks: dict[str, str]) -> None:
+    if problems := [f"item_scoring.{name} {lack}" for name, lack in lacks.items() if lack]:
+        raise RecipeError("the recipe has problems:\n" + bullet_list(problems))
+
+
+def _learns(scorer: Scorer) -> bool:
+    """Whether a scorer takes anything from events or from a file, and so perhaps what it counts for."""
+    return any(getattr(type(scorer), name) is not getattr(Scorer, name) for name in ("fit", "load_state"))
+
+
+def _no_weight(scorer: Scorer) -> str:
+    """What is wrong with a scorer's weight; empty where nothing is."""
     weight = getattr(scorer, "weight", None)
-    if not isinstance(weight, Real) or isinstance(weight, bool) or not math.isfinite(weight):
-        return (
-            f"must have weight, the finite number that its scores count for in the sum, found {weight!r}; set self.weight "
-            "in its constructor"
-        )
+    if isinstance(weight, Real) and not isinstance(weight, bool) and math.isfinite(weight):
+        return ""
+    return (
+        f"must have weight, the finite number that its scores count for in the sum, found {weight!r}; set self.weight in "
+        "its constructor, or where it learns"
+    )
+
+
+def _no_candidates(scorer: Scorer) -> str:
+    """What is wrong with the number of candidates of a second look; empty where nothing is."""
     candidates = getattr(scorer, "candidates", None)
-    if isinstance(scorer, Rescorer) and not (isinstance(candidates, int) and candidates > 0):
-        return (
-            "must have candidates, the number of best items of each user that it looks at again, 1 or more, found "
-            f"{candidates!r}; set self.candidates in its constructor"
-        )
-    return ""
+    if not isinstance(scorer, Rescorer):
+        return ""
+    if isinstance(candidates, Integral) and not isinstance(candidates, bool) and int(candidates) > 0:
+        return ""
+    return (
+        "must have candidates, the number of best items of each user that it looks at again, 1 or more, found "
+        f"{candidates!r}; set self.candidates in its constructor"
+    )
 
 
 def scorer_file(name: str) -> str:

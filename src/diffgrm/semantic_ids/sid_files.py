@@ -118,18 +118,18 @@ def _digit_columns(path: Path, table: pl.DataFrame) -> list[str]:
     Raises:
         DataError: one is missing, or there twice as in ``digit_0``, ``digit_00``, or holds lists.
     """
-    found = [name for name in table.columns if re.fullmatch(r"digit_[0-9]+", name)]
-    wanted = [f"digit_{place}" for place in range(len(found))]
-    if {*found} != {*wanted}:
-        raise DataError(
-            f"{path} has the columns of digits {first_few(found)}; expected {first_few(wanted)}, one for each digit"
-        )
-    if lists := [name for name in wanted if isinstance(table.schema[name], pl.List | pl.Array)]:
+    found = sorted((int(name[6:]), name) for name in table.columns if re.fullmatch(r"digit_[0-9]+", name))
+    places, names = [place for place, _ in found], [name for _, name in found]
+    if twice := [name for place, name in found if places.count(place) > 1]:
+        raise DataError(f"{path} has the columns {first_few(twice)} for one digit; give each digit one column")
+    if lacking := [f"digit_{place}" for place in range(len(found)) if place not in places]:
+        raise DataError(f"{path} has {len(found)} columns of digits, but no {first_few(lacking)}; number them from 0 on")
+    if lists := [name for name in names if isinstance(table.schema[name], pl.List | pl.Array)]:
         raise DataError(
             f"{path}: column {lists[0]!r} has type {table.schema[lists[0]]}; expected a digit a row, or name the column of "
             "all digits"
         )
-    return wanted
+    return names
 
 
 def _from_json(path: Path) -> SidTable:

@@ -322,6 +322,20 @@ def test_models_that_learnt_other_words_keep_them():
     assert np.array_equal(before.encode(items), encoder.encode(items)) and before.state().facts["escaped"] is False
 
 
+@pytest.mark.parametrize("column", ["ﾌﾞﾗﾝﾄﾞ", "Marque e\u0301", "ブランド"])
+def test_models_that_learnt_other_words_cut_texts_as_before(column):
+    """A column's name was a beginning of words only as it was written, though what is read is folded."""
+    known = LSA(columns=["c"]).fit(table("x", "y").with_columns(c=pl.Series(["a", "b"]))).state()
+    encoder = LSA(columns=[column]).load_state(State(known.arrays, {"words": known.facts["words"]}))
+    text = f"靴 赤 {column}_緑_茶"
+    assert (encoder.features(text) != LSA().features(text)) == (column == "ブランド")
+
+
+def test_character_ngrams_keep_the_words_that_they_had():
+    items = table("x").with_columns(c=pl.Series([["Hair Care", "C++"]]))
+    assert LSA(analyzer="char_wb", columns=["c"]).documents(items) == ["x c_Hair_Care c_C_"]
+
+
 @pytest.mark.parametrize("values", [[{"a": 1}, {"a": 2}], [[{"a": 1}], []], [b"a", b"b"]])
 def test_columns_of_other_values_are_refused(values):
     with pytest.raises(DataError, match=r"embedding.columns: 'c' has type .*; expected texts, numbers, or lists of them"):

@@ -247,8 +247,9 @@ class _Job:
             raise self.table.files.unusable(
                 [problem for entry in found for _, problem in entry["skipped"]] or self.footers.problems
             )
-        for name, named in self.table.settings.event_columns.items():
-            there = {value for entry in found for value in entry.get("values", {}).get(name, [])}
+        told = all("values" in entry for entry in found)  # jobs that an earlier version began tell none
+        for name, named in self.table.settings.event_columns.items() if told else ():
+            there = {value for entry in found for value in entry["values"][name]}
             if problem := unnamed_problem(
                 pl.Series(name, sorted(there), pl.String), "events.event_columns", named, "event"
             ):

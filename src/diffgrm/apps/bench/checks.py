@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -149,11 +149,31 @@ def _check_run(suite: Suite, name: str, run: Run) -> None:
         raise ValueError(f"{name!r} chooses {alike[0]}, but choices that differ in it are not comparable")
     if run.choose and run.like is not None:
         chosen = suite.runs[suite.base(run.like)].choose
-        if lost := [key for key in chosen if key not in run.choose]:
+        if lost := [key for key in chosen if not _is_said(run, suite.datasets, key)]:
             raise ValueError(
                 f"{name!r} chooses for itself, and would lose what is chosen of {lost[0]} for {suite.base(run.like)!r}, "
                 "which it is like; choose that too, or leave choose out"
             )
+
+
+def _is_said(run: Run, datasets: Iterable[str], key: str) -> bool:
+    """Whether a run says a dotted setting itself, for all datasets or in all of its choices."""
+    if _holds(run.changes, key) or all(_holds(run.only_on.get(dataset, {}), key) for dataset in datasets):
+        return True
+    for chosen, options in run.choose.items():
+        inner = key.removeprefix(f"{chosen}.")
+        if key == chosen or (inner != key and isinstance(options, list) and all(_holds(one, inner) for one in options)):
+            return True
+    return False
+
+
+def _holds(settings: object, key: str) -> bool:
+    """Whether nested settings have a dotted key."""
+    for name in key.split("."):
+        if not isinstance(settings, Mapping) or name not in settings:
+            return False
+        settings = settings[name]
+    return True
 
 
 def _check_keys_of_peer(suite: Suite, name: str, run: Run) -> None:
@@ -161,6 +181,11 @@ def _check_keys_of_peer(suite: Suite, name: str, run: Run) -> None:
     unread = {"like": run.like, "recipe": run.recipe, "choose": run.choose, **run.uses}
     if said := [key for key, value in unread.items() if value]:
         raise ValueError(f"{name!r} is a peer, which {said[0]} says nothing of; leave it out")
+    for key in sorted({*run.changes}.union(*run.only_on.values()) - {*OF_OTHERS}):
+        if key == "seed":
+            raise ValueError(f"{name!r} says seed, but a suite runs it for each of its seeds; say seeds, here or of all")
+        if hint := nearest(key, OF_OTHERS):
+            raise ValueError(f"{name!r} has the key {key!r}, which is none of a peer{hint}")
     if suite.data.target == "successive":
         raise ValueError(f"{name!r} is a peer, which makes one list a user; data.target = successive asks for more")
 
@@ -202,8 +227,10 @@ def _problems_of_uses(suite: Suite, name: str, recipe: Recipe) -> list[str]:
         if setting not in recipe.model.options:
             whose = {"members": "ensemble", "backbone": "epic"}[setting]
             problems.append(f"run {name!r} has {setting}, but its recommender knows none; set recommender: {whose}")
-        if any(setting in (changes.get("model") or {}) for changes in (run.changes, *run.only_on.values())):
-            problems.append(f"run {name!r} says model.{setting} and {setting}; say one of both")
+        if any(_holds(changes, f"model.{setting}") for changes in (run.changes, *run.only_on.values())):
+            own = setting in run.uses
+            told = f"says {setting}" if own else f"is like one that says {setting}; begin with its recipe"
+            problems.append(f"run {name!r} says model.{setting} and {told}{'; say one of both' * own}")
         problems += [
             f"run {name!r} has {other!r} under {setting}, which is a peer, uses other runs itself, or is the fit of "
             "another run; name a run that is fitted by itself"

@@ -178,12 +178,10 @@ class Runner:
         folder = self.out / "runs" / world.name / slug(run) / f"seed-{seed}"
         recipe = fit = None
         if spec.peer is not None:
-            owners = [
-                self._recipe(name, owner, self._choice(name, owner), seed)
-                for owner in self.suite.owners(run, name).values()
-            ]
             script = self.suite.path(spec.peer).read_text(encoding="utf-8")
-            settings = [seed, spec.model_dump_json(), script, *(owner.by_content() for owner in owners)]
+            owners = self.suite.owners(run, name).values()
+            given = [fitted_settings(self._recipe(name, owner, self._choice(name, owner), seed)) for owner in owners]
+            settings = [seed, spec.model_dump_json(exclude={"backbone"}), script, *given]
         else:
             choice = self._choice(name, run)
             recipe = self._recipe(name, run, choice, seed)
@@ -244,9 +242,9 @@ class Runner:
     def _folder_used(self, name: str, run: str, seed: int) -> str:
         """Where the fitted model of a run lies, with the late settings of that very run, for another that uses it."""
         world, recipe = self._world(name, run), self._recipe(name, run, self._choice(name, run), seed)
-        folder, as_said = self._model_folder(world, recipe), self._fitted(world, recipe)
-        if as_said.recipe != load(folder, trust_code=self.suite.own_classes).recipe:
-            # what lies there was fitted for a run that decodes otherwise
+        folder, saved = self._model_folder(world, recipe), self._saved(world, recipe)
+        as_said = saved.variant(late_overrides(recipe, saved.recipe))
+        if as_said.recipe != saved.recipe:  # it was fitted for a run that decodes otherwise
             folder = folder.with_name(f"{folder.name}-{digest([as_said.recipe.by_content()])[:8]}")
             if not folder.is_dir():
                 as_said.save(folder)
@@ -278,10 +276,12 @@ class Runner:
         return score
 
     def _fitted(self, world: World, recipe: Recipe, used_as: Recipe | None = None) -> Recommender:
-        """The recommender, fitted now or before, with the late settings of another recipe if one is given.
+        """The recommender, fitted now or before, with its late settings or those of another recipe."""
+        saved = self._saved(world, recipe)
+        return saved.override(late_overrides(used_as or recipe, saved.recipe))
 
-        A fit that was killed goes on where it stopped.
-        """
+    def _saved(self, world: World, recipe: Recipe) -> Recommender:
+        """The recommender as its folder has it, fitted now or before; a fit that was killed goes on where it stopped."""
         folder = self._model_folder(world, recipe)
         if not folder.is_dir():
             run = folder.with_suffix(".run")
@@ -292,8 +292,7 @@ class Runner:
             recommender.fit(world.dataset, run_folder=run, resume=resume, progress=self.progress)
             recommender.save(folder)
             drop_checkpoints(run)
-        loaded = load(folder, trust_code=self.suite.own_classes)
-        return loaded.override(late_overrides(used_as or recipe, loaded.recipe))
+        return load(folder, trust_code=self.suite.own_classes)
 
     def _model_folder(self, world: World, recipe: Recipe) -> Path:
         return self.out / "models" / digest([world.identity, fitted_settings(recipe)])[:16]

@@ -182,7 +182,7 @@ class Suite(BaseModel):
     def fitted_by(self, name: str) -> str:
         """The run whose fit this one uses: itself, or the one it is like where only late settings differ."""
         run = self.runs[name]
-        if run.like is None or run.recipe is not None or run.uses:
+        if run.like is None or run.uses:
             return name
         changed = [item for changes in (run.changes, *run.only_on.values()) for item in changes.items()]
         changed += [item for key in run.choose for item in apply_overrides({}, [f"{key}=0"]).items()]

@@ -142,7 +142,7 @@ def _unusable_rows(kind: pl.DataType, body: m.NewItems) -> dict[str, str]:
     for number, (row, spelling) in enumerate(zip(body.items, spellings, strict=True)):
         item, pointer = str(row.item_id), f"#/items/{number}/{Columns.ITEM}"
         if spelling is None:
-            wrong[pointer] = "is no whole number, as the ids of this catalogue are"
+            wrong[pointer] = "is no whole number as the ids of this catalogue are, written 7 and not 007 or +7"
         elif not item.strip():
             wrong[pointer] = "is empty; every item needs an id"
         elif item in seen:

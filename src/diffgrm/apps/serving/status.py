@@ -14,9 +14,10 @@ from diffgrm.recommenders.capabilities import Explains
 
 def status(server: Server) -> APIRouter:
     """Health, readiness, the model."""
-    router = APIRouter(route_class=StrictRoute, tags=["server"], responses=problem_responses(422))
+    router = APIRouter(tags=["server"])
+    strict = APIRouter(route_class=StrictRoute, tags=["server"], responses=problem_responses(422))
 
-    @router.get("/health")
+    @router.get("/health")  # probes may send parameters of their own, here and below
     async def health() -> m.Status:
         """The process answers."""
         return m.Status()
@@ -28,7 +29,7 @@ def status(server: Server) -> APIRouter:
             raise Problem(503, "too many requests are waiting for the model", headers={"Retry-After": "1"})
         return m.Ready(model=server.live.current.version)
 
-    @router.get("/model")
+    @strict.get("/model")
     def model() -> m.ModelAnswer:
         """What answers, and what it allows."""
         snapshot = server.live.current
@@ -46,4 +47,5 @@ def status(server: Server) -> APIRouter:
             facts=saved.facts,
         )
 
+    router.include_router(strict)
     return router

@@ -85,11 +85,11 @@ class Scorer(ABC):
         return None
 
     def item_offsets(self, items: ScoredItems) -> np.ndarray | None:
-        """[I] float32, what each item is worth to all users alike; None: they are told different things."""
+        """[I] float32, what each item is worth to all users alike; None: they are told different things, or -inf."""
         return None
 
     def sparse_scores(self, users: Users, items: ScoredItems) -> sp.csr_array | None:
-        """[B, I] float32, the scores: 0 for all but few items of each user, none below; None: they are not."""
+        """[B, I] float32, the scores: 0 for all but few items of each user, none below, finite; None: they are not."""
         return None
 
     def state(self) -> State | None:
@@ -116,8 +116,8 @@ class Rescorer(Scorer):
 
     @abstractmethod
     def rescore(self, users: Users, items: ScoredItems, candidates: Array, scores: Array) -> Array:
-        """[B, C] what is added, times the weight, to the scores [B, C] of the candidates [B, C] (-1: none, for
-        which any finite number does)."""
+        """[B, C] what is added, times the weight, to the scores [B, C] of the candidates [B, C] (-1: none, of which it
+        may say anything)."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,7 @@ class ItemScoring:
             looked, before = candidates[:, : scorer.candidates], scores[:, : scorer.candidates]
             more = checked(scorer, "rescore", scorer.rescore(users, self.items, looked, before), tuple(looked.shape))
             more = scorer.weight * _like(more, scores)
+            more[_like(looked, scores) < 0] = 0  # whatever is said of no item
             rest = _like(np.zeros((len(scores), scores.shape[1] - more.shape[1]), dtype=np.float32), scores)
             scores = scores + _joined([more, rest])
             if scores.shape[1] and not rankable(scores):

@@ -69,7 +69,7 @@ def finite(scorer: object, method: str, found: np.ndarray) -> np.ndarray:
     if not np.isfinite(found).all():
         raise DiffGRMError(
             f"the scorer {_name(scorer)} gave NaN or infinite numbers from {method}, by which no item can be looked up; "
-            "expected finite ones"
+            "expected finite ones (-inf leaves an item out of scores alone)"
         )
     return found
 

@@ -91,7 +91,8 @@ class LSA(ItemEncoder):
         self.min_items, self.max_features, self.columns, self.seed = min_items, max_features, tuple(columns), seed
         self._vectorizer: TfidfVectorizer | None = None
         self._directions: np.ndarray | None = None  # [e, features]
-        self._escapes = True  # whether values of columns are words of their own: not in models of before 0.2
+        # Whether values of columns are words of their own: not in models of before 0.2, nor where words are cut into parts.
+        self._escapes = analyzer != "char_wb"
 
     def identity(self) -> dict[str, Any]:
         """See :meth:`ItemEncoder.identity`."""
@@ -149,7 +150,8 @@ class LSA(ItemEncoder):
         if text.isascii():
             return list(_runs(WORD.findall(text), self.longest_ngram, " "))
         _, word, piece, character = _patterns()
-        whole = tuple(word.findall(start)[-1] for start in self._column_words.beginnings())
+        plain = [f"{column}_".lower() for column in self.columns]  # as models of before 0.2 have it
+        whole = tuple(word.findall(start)[-1] for start in (self._column_words.beginnings() if self._escapes else plain))
         words: list[str] = []
         features: list[str] = []
         for token in word.findall(text):
