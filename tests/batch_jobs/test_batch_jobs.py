@@ -321,8 +321,8 @@ def test_arguments_that_mean_nothing_are_refused_before_anything_is_made(models,
         ask(only=["nothing"])
     with pytest.raises(DataError, match="(?s)batch_size is 0; expected a whole number from 1.*on_error is 'go on'"):
         ask(batch_size=0, on_error="go on")
-    with pytest.raises(RecipeError, match="can change after fit"):
-        ask(overrides=["model.width=8"])
+    with pytest.raises(RecipeError, match="can change after fit, not seed=8"):
+        ask(overrides=["seed=8"])
     with pytest.raises(ModelFolderError, match="there is no model folder"):
         recommend_batch(tmp_path / "nowhere", table, tmp_path / "out", progress=False)
     with pytest.raises(DataError, match="concurrency is 0; expected a number of workers from 1"):

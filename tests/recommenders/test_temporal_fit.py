@@ -66,9 +66,11 @@ def test_a_fitted_model_is_asked_for_other_targets_than_it_was_validated_by(worl
     assert split.facts["target"] == "successive" and split.facts["cold_targets"] == "drop"
     assert len(split.test) > split.test.n_users  # several lists of some users
     assert FittedOn.of(recommender.facts, split) == (True, False)  # of the very events that it was fitted on
-    for cut in ("data.test_share=0.2", "data.split=leave_one_out", "data.targets=last"):
+    for cut in ("data.test_share=0.2", "data.split=leave_one_out"):
         with pytest.raises(RecipeError, match=f"data.cold_targets.* can change after fit, not {cut}"):
             recommender.variant([cut])
+    with pytest.raises(RecipeError, match="there is no setting 'data.targets'; did you mean 'target'"):
+        recommender.variant(["data.targets=last"])
 
 
 def test_overrides_that_do_nothing_beside_the_others_are_refused(world):

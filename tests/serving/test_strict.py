@@ -36,8 +36,6 @@ def server(toy, tmp_path_factory, limits):
         ("GET", "/items/item%203?kk=2", None),
         ("GET", "/items?kk=2", None),
         ("GET", "/model?kk=2", None),
-        ("GET", "/health?kk=2", None),
-        ("GET", "/ready?kk=2", None),
         ("POST", "/items?kk=2", {"items": [{"item_id": "new", "text": "t"}]}),
         ("PUT", "/items?kk=2", {"items": [{"item_id": "item 3", "text": "t"}], "semantic_ids": "keep"}),
         ("POST", "/items/remove?kk=2", {"item_ids": ["item 3"]}),
@@ -48,6 +46,11 @@ def test_a_parameter_that_a_route_does_not_have_is_refused(server, method, path,
     answer = server.request(method, path, json=body, headers=BEARER)
     assert errors_of(answer) == {"kk"} and "there is no such parameter" in answer.text
     assert server.get("/model").json() == before
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_probes_may_send_parameters_of_their_own(server, path):
+    assert server.get(f"{path}?ts=1&ts=2").json()["status"] == "ok"
 
 
 def test_parameters_are_told_by_name_and_given_once(server):
