@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from diffgrm.foundation.plain_values import LONGEST_SHOWN
+
 UNFIT = (TypeError, ValueError, OverflowError, NotImplementedError, pl.exceptions.PolarsError)  # of values and columns
-LONGEST_SHOWN = 60  # characters of a value that a message shows
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

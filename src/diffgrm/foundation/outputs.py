@@ -67,13 +67,13 @@ def held_folder(path: Path, lock: str, what: str) -> Iterator[None]:
     """A folder, made if need be, in which nobody else works meanwhile: what is under way would be taken for left behind.
 
     Args:
-        lock: the name of the file that is locked; what: the work, for messages.
+        lock: the file in it that is locked; what: the work, for messages.
 
     Raises:
         DataError: somebody else is at work there.
     """
-    path.mkdir(parents=True, exist_ok=True)
     held = FileLock(path / lock)
+    Path(held.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
         held.acquire(timeout=0)
     except Timeout as error:

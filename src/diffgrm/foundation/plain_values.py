@@ -10,7 +10,7 @@ from pydantic import AfterValidator, PlainValidator, WithJsonSchema
 
 from diffgrm.foundation.shown import visible
 
-LONGEST_SHOWN = 60  # characters of a key that a message shows
+LONGEST_SHOWN = 60  # characters of a key or a value that a message shows
 LONGEST_ID = 256  # characters
 WHOLE = range(-(2**63), 2**63)  # whole numbers that a table holds
 LARGEST_NUMBER = 2**53  # up to which floats tell whole numbers apart

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from filelock import FileLock, Timeout
 
 from diffgrm.apps.batch_jobs.parquet import first_problems
-from diffgrm.foundation.outputs import check_own_folder
+from diffgrm.foundation.outputs import check_own_folder, held_folder
 from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list, first_few
 from diffgrm.foundation.storage import atomic_file, write_parquet
 
@@ -193,12 +192,7 @@ def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[s
     out = out.absolute()
     check_own_folder(out, "a batch job", (f"{JOB}/plan.json", f"{JOB}/lock"))
     own, made = out / JOB, not out.is_dir()
-    own.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(own / "lock").acquire(timeout=0)
-    except Timeout as error:
-        raise DataError(f"another process is at work in {out}; wait until it ends, or choose another folder") from error
-    with lock:
+    with held_folder(out, f"{JOB}/lock", "process"):
         for left_over in (*out.glob(".*.tmp"), *own.rglob(".*.tmp")):  # of workers that were killed
             left_over.unlink(missing_ok=True)
         goes_on = (own / "plan.json").is_file()
