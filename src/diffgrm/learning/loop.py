@@ -215,7 +215,10 @@ def seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[to
     for_dropout, for_masks = (np.random.SeedSequence([seed, step, rank]).generate_state(2, np.uint64) >> 1).tolist()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(for_dropout)
+        torch.default_generator.manual_seed(for_dropout)  # torch.manual_seed looks for devices of all makes, every step
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(for_dropout)
         yield torch.Generator(device).manual_seed(for_masks)
 
 

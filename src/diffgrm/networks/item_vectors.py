@@ -94,8 +94,8 @@ class Branch(nn.Module, ABC):
         """[M, d] what the branch says of items."""
 
     def borrowed(self, weights: Tensor) -> Tensor | None:
-        """[M, d] what items without training events get of those [J] that have some, by weights [M, J], a sparse tensor;
-        None: nothing."""
+        """[M, d] what items without training events get of those [J] that have some, by weights [M, J], a sparse tensor
+        (:func:`weighted`); None: nothing."""
         return None
 
     def begin(self, rows: Tensor, vectors: Tensor) -> None:
@@ -208,7 +208,7 @@ class IdBranch(Branch):
 
     def borrowed(self, weights: Tensor) -> Tensor | None:
         """See :meth:`Branch.borrowed`."""
-        return weights @ self.ids
+        return weighted(weights, self.ids)
 
     def begin(self, rows: Tensor, vectors: Tensor) -> None:
         """See :meth:`Branch.begin`."""
@@ -257,6 +257,12 @@ class ItemVectors(nn.Module):
         """See :meth:`Branch.alignment`; the sum over branches."""
         parts = [part for branch in self.branches if (part := branch.alignment(items)) is not None]
         return torch.stack(parts).sum(0) if parts else None
+
+
+def weighted(weights: Tensor, vectors: Tensor) -> Tensor:
+    """[M, d] a sparse tensor [M, J] times vectors [J, d], in 32 bits: GPUs multiply none that is sparse in fewer."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return (weights.float() @ vectors.float()).to(vectors.dtype)
 
 
 def branch_parts(branches: PartsLike) -> tuple[Part, ...]:
