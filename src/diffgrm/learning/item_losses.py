@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffgrm.foundation.sections import ItemLossSettings
 from diffgrm.learning.losses import cross_entropy, weighted_mean
+from diffgrm.networks.blocks import unrounded
 from diffgrm.networks.comparison import Comparison
 
 
@@ -66,13 +67,14 @@ def item_loss(
         weight: [N] see :func:`diffgrm.learning.losses.weighted_mean`.
     """
     comparison = Comparison.of(settings)
-    hidden, items = comparison.users(hidden), comparison.items(items)
-    if sample is None:
-        return cross_entropy((hidden @ items.T).float(), target, weight, settings.label_smoothing)
-    if settings.kind == "sampled_softmax":
-        return _sampled_softmax(hidden, target, items, sample, weight)
-    losses = _binary(hidden, target, items, settings, sample.items, n_items)
-    return weighted_mean(losses, weight) / (1 + settings.negatives)
+    hidden, items = comparison.users(hidden).float(), comparison.items(items).float()
+    with unrounded(hidden.device):
+        if sample is None:
+            return cross_entropy(hidden @ items.T, target, weight, settings.label_smoothing)
+        if settings.kind == "sampled_softmax":
+            return _sampled_softmax(hidden, target, items, sample, weight)
+        losses = _binary(hidden, target, items, settings, sample.items, n_items)
+        return weighted_mean(losses, weight) / (1 + settings.negatives)
 
 
 def _chances(counts: Tensor, power: float) -> Tensor:
@@ -87,8 +89,8 @@ def _sampled_softmax(hidden: Tensor, target: Tensor, items: Tensor, sample: Samp
     With logQ correction the score of each negative is lowered by the log of how often its item is expected among them, so
     that the sum estimates the full softmax's. The target is there in any case, so its score stays.
     """
-    own = (hidden * items[target]).sum(-1, keepdim=True).float()  # [N, 1]
-    others = (hidden @ items[sample.items].T).float()  # [N, m]
+    own = (hidden * items[target]).sum(-1, keepdim=True)  # [N, 1]
+    others = hidden @ items[sample.items].T  # [N, m]
     if sample.log_expected is not None:
         others = others - sample.log_expected
     others = others.masked_fill(sample.items == target[:, None], -torch.inf)
@@ -103,8 +105,8 @@ def _binary(
 
     gBCE weighs the positive by beta (Petrov and Macdonald, 2023, eq. 8-10).
     """
-    own = (hidden * items[target]).sum(-1).float()
-    others = torch.einsum("nd,nmd->nm", hidden, items[drawn]).float()
+    own = (hidden * items[target]).sum(-1)
+    others = torch.einsum("nd,nmd->nm", hidden, items[drawn])
     beta = 1.0
     if settings.kind == "gbce":
         sampled = settings.negatives / max(n_items - 1, 1)

@@ -33,6 +33,7 @@ from diffgrm.learning.machine import quiet_lightning
 from diffgrm.learning.objectives.base import Objective
 from diffgrm.learning.row_updates import RowAdamW, choose_updates, clip_gradients
 from diffgrm.learning.trainer import MONITOR, make_trainer
+from diffgrm.networks.blocks import unrounded
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,11 @@ class TrainingTask(L.LightningModule):
     # ---- validation: each process ranks for its share of the users, then the sums are added up ---------------------
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
-        """Rank the validation users, by item, history filtered."""
+        """Rank the validation users, by item, history filtered; in 32 bits, as in use, whatever training rounds to."""
+        with unrounded(self.device):
+            self._validate()
+
+    def _validate(self) -> None:
         users = np.arange(self.global_rank, len(self.validation), self.trainer.world_size)
         ranking = self.objective.ranking()
         lists = ranking.top(self.validation.histories.rows(users), 10)

@@ -42,7 +42,10 @@ def check_devices(settings: TrainingSettings) -> None:
 
 def trainer_arguments(settings: TrainingSettings) -> dict[str, Any]:
     """What a trainer is told of the machine."""
-    asked = {"accelerator": settings.accelerator, "devices": settings.devices, "strategy": settings.strategy}
+    accelerator = settings.accelerator
+    if accelerator == "auto":  # CUDA or the processor, as in use; Apple's GPUs, which Lightning would take, lack 64 bits
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    asked = {"accelerator": accelerator, "devices": settings.devices, "strategy": settings.strategy}
     return {**asked, "num_nodes": settings.nodes, "precision": _precision(settings)}
 
 

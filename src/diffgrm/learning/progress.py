@@ -14,9 +14,18 @@ from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 from diffgrm.foundation.schema import MissingExtraError
 from diffgrm.foundation.sections import TrainingSettings
 
+EVERY = 20  # steps between two looks at the figures it shows
+
 
 class ProgressBar(RichProgressBar):
-    """Lightning's own without its dot between times, which ends a run where the terminal has ASCII only."""
+    """Lightning's own without its dot between times, which ends a run where the terminal has ASCII only.
+
+    Figures are looked at every few steps only: to look is to wait for a GPU.
+    """
+
+    def _update_metrics(self, trainer: L.Trainer, *more: Any, **named: Any) -> None:
+        if trainer.global_step % EVERY == 0 or not trainer.training:
+            super()._update_metrics(trainer, *more, **named)
 
     def configure_columns(self, trainer: L.Trainer) -> list[Any]:
         """What the bar shows."""

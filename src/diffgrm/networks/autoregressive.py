@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.networks.blocks import Gated
+from diffgrm.networks.blocks import Gated, unrounded
 from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder, Skip
 from diffgrm.networks.history import (
     DropoutRate,
@@ -95,7 +95,8 @@ class Autoregressive(HistoryNetwork):
         before = self.digits(codes)[..., :-1, :]
         start = (self.start * self.digits.scale).expand(*codes.shape[:2], 1, -1)
         x = self.decoder(self.decoder.drop(torch.cat([start, before], 2)), memory)
-        return torch.einsum("bqnd,nkd->bqnk", x.float(), self.digits.tables.float())
+        with unrounded(x.device):
+            return torch.einsum("bqnd,nkd->bqnk", x.float(), self.digits.tables.float())
 
     def next_digit(self, code: Tensor | None, prefix: Prefix | None, memory: Memory) -> tuple[Tensor, Prefix]:
         """Logits of the digit that comes next.
@@ -115,4 +116,6 @@ class Autoregressive(HistoryNetwork):
             history = memory.history(number, layer.history, x.shape[1])
             x, kept = layer.extend(x, None if prefix is None else prefix.past[number], history, memory.valid)
             past.append(kept)
-        return self.decoder.finished(x, memory).float() @ tables[filled].T.float(), Prefix(tuple(past))
+        state = self.decoder.finished(x, memory)
+        with unrounded(state.device):
+            return state.float() @ tables[filled].T.float(), Prefix(tuple(past))

@@ -7,12 +7,15 @@ attention weights, so that the fused attention kernels serve training too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, NamedTuple, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Annotated, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+TIMES_ON_GPUS = 32  # as much is computed at once there: on the CPU more leaves the cache, on a GPU less leaves it idle
+MOST_ROWS = 2**16 - 1  # that fused attention takes at once: CUDA counts them along an axis of so many blocks
 
 Gated = Annotated[
     bool, "what each sublayer adds is multiplied by a sigmoid of a linear map of the stream before it (as in LiGR)"
@@ -38,6 +41,17 @@ class Dropout(nn.Module):
         words = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 7) // 8,))
         keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
         return x * keep * (256 / (256 - self.dropped))
+
+
+def at_once(on_cpu: int, device: torch.device) -> int:
+    """How many of something a device computes together, by what is best on the CPU."""
+    return on_cpu if device.type == "cpu" else TIMES_ON_GPUS * on_cpu
+
+
+def unrounded(device: torch.device) -> AbstractContextManager[Any]:
+    """Products of numbers of 32 bits keep them inside, where autocast would round to 16: logits, scores and their kind."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 class Folded(NamedTuple):
@@ -81,6 +95,11 @@ class Attention(nn.Module):
             valid: [B, 1 or T, S] what each question may look at; None is everything.
             causal: question t looks at the places up to t.
         """
+        if not torch.compiler.is_compiling() and len(query) > MOST_ROWS:
+            rows = [slice(start, start + MOST_ROWS) for start in range(0, len(query), MOST_ROWS)]
+            seen = [None if valid is None else valid[some] for some in rows]
+            parts = zip(rows, seen, strict=True)
+            return torch.cat([self.attend(query[some], key[some], value[some], mask, causal) for some, mask in parts])
         mask = None if valid is None else valid[:, None]
         y = F.scaled_dot_product_attention(self._heads(query), key, value, attn_mask=mask, is_causal=causal)
         return y.transpose(1, 2).flatten(2)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.networks.blocks import Gated
+from diffgrm.networks.blocks import Gated, unrounded
 from diffgrm.networks.decoder import DecoderDropout, DecoderLayers, DigitDecoder, Skip
 from diffgrm.networks.digit_pairs import DigitPairs, PairwiseRank
 from diffgrm.networks.history import (
@@ -123,7 +123,8 @@ class DiffGRM(HistoryNetwork):
 
     def digit_logits(self, states: Tensor) -> Tensor:
         """See :class:`diffgrm.networks.contracts.DenoisesByStates`."""
-        return torch.einsum("bqnd,nkd->bqnk", states.float(), self.digits.tables.float())
+        with unrounded(states.device):
+            return torch.einsum("bqnd,nkd->bqnk", states.float(), self.digits.tables.float())
 
     def states(self, codes: Tensor, mask: Tensor, memory: Memory, wanted: Tensor | None) -> Tensor:
         """[B, Q, n, d] what the decoder makes of unknown digits, 0 for known ones; see :meth:`denoise_places`."""

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.networks.blocks import Gated
+from diffgrm.networks.blocks import Gated, at_once
 from diffgrm.networks.gaussian import GaussianDiffusion
 from diffgrm.networks.history import DropoutRate, EncoderSettings, FeedForward, Heads, HistoryNetwork, MaxLen, Width
 from diffgrm.networks.item_vectors import Branches, Sizes
 
-USERS_AT_ONCE = 128  # that are denoised together in use
+USERS_AT_ONCE = 128  # that a CPU denoises together in use
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
@@ -127,7 +127,8 @@ class DiQDiff(HistoryNetwork):
         if history is not None and length is not None:
             memory = memory.beginnings(history, length)
         order = memory.valid.sum(1).argsort(stable=True)  # those of like length together, so that little is padded
-        found = [self._denoised_start(memory.rows(some)) for some in order.split(USERS_AT_ONCE)]
+        together = at_once(USERS_AT_ONCE, order.device)
+        found = [self._denoised_start(memory.rows(some)) for some in order.split(together)]
         return torch.cat(found)[order.argsort()]
 
     def _denoised_start(self, memory: ItemStretches) -> Tensor:

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PAIRS_AT_ONCE = 2**13  # that are scored together where nothing is learnt, which bounds memory
+from diffgrm.networks.blocks import at_once
+
+PAIRS_AT_ONCE = 2**13  # that a CPU scores together where nothing is learnt, which bounds memory
 
 
 class Recent(NamedTuple):
@@ -117,8 +119,8 @@ class ItemEnergy(nn.Module):
 
 def _parts(row: Tensor, place: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Pairs, in parts where nothing is learnt."""
-    at_once = max(1, len(row)) if torch.is_grad_enabled() else PAIRS_AT_ONCE
-    return list(zip(row.split(at_once), place.split(at_once), strict=True))
+    together = max(1, len(row)) if torch.is_grad_enabled() else at_once(PAIRS_AT_ONCE, row.device)
+    return list(zip(row.split(together), place.split(together), strict=True))
 
 
 def _layers(width: int, hidden: int, out: int) -> nn.Sequential:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part, PartsLike, PartsOf, as_parts
 from diffgrm.foundation.schema import OnlyWith, RecipeError
+from diffgrm.networks.blocks import unrounded
 from diffgrm.networks.inputs import ItemFeatures
 
 Branches = Annotated[
@@ -261,7 +262,7 @@ class ItemVectors(nn.Module):
 
 def weighted(weights: Tensor, vectors: Tensor) -> Tensor:
     """[M, d] a sparse tensor [M, J] times vectors [J, d], in 32 bits: GPUs multiply none that is sparse in fewer."""
-    with torch.autocast(vectors.device.type, enabled=False):
+    with unrounded(vectors.device):
         return (weights.float() @ vectors.float()).to(vectors.dtype)
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.networks.blocks import Dropout, Gated, scale_by_fan_in
+from diffgrm.networks.blocks import Dropout, Gated, at_once, scale_by_fan_in, unrounded
 from diffgrm.networks.history import DropoutRate, FeedForward, Heads, MaxLen, Width
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.networks.item_vectors import DigitEmbedding
@@ -33,7 +33,7 @@ StreamPositions = Annotated[
 Tied = Annotated[bool, "logits compare with the vectors of codes that enter; else with others"]
 Temperature = Annotated[float, Field(gt=0), "logits are divided by it"]
 
-TOKENS_AT_ONCE = 2**15  # of sequences that are read together where nothing is learnt, which bounds memory
+TOKENS_AT_ONCE = 2**15  # of sequences that a CPU reads together where nothing is learnt, which bounds memory
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,10 @@ class MaskedHistory(nn.Module):
         """See :class:`diffgrm.networks.contracts.DenoisesByStates`; [B, Q, n, d]."""
         (batch, questions, n), length = codes.shape, memory.valid.shape[1]
         target, hidden = codes.flatten(0, 1), F.pad(mask.flatten(0, 1)[:, None], (0, 0, length, 0))
-        at_once = len(target) if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // (n * (length + 1)))
+        most = max(1, at_once(TOKENS_AT_ONCE, codes.device) // (n * (length + 1)))
+        together = len(target) if torch.is_grad_enabled() else most
         states = []
-        for some in torch.arange(len(target), device=codes.device).split(at_once):
+        for some in torch.arange(len(target), device=codes.device).split(together):
             asked = self._entered(target[some], hidden[some], memory.rows(some // questions))
             states.append(self.norm(self._through(asked, self.layers, last=n).x))  # [b, n, d]
         return torch.cat(states).view(batch, questions, n, -1)
@@ -189,4 +190,5 @@ class MaskedHistory(nn.Module):
     def digit_logits(self, states: Tensor) -> Tensor:
         """See :class:`diffgrm.networks.contracts.DenoisesByStates`; [B, Q, n, K] of states [B, Q, n, d]."""
         tables = self.digits.tables if self.output is None else self.output.view(self.digits.tables.shape)
-        return torch.einsum("bqnd,nkd->bqnk", states.float(), tables.float()) / self.temperature
+        with unrounded(states.device):
+            return torch.einsum("bqnd,nkd->bqnk", states.float(), tables.float()) / self.temperature

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from diffgrm.networks.blocks import Gated
+from diffgrm.networks.blocks import Gated, unrounded
 from diffgrm.networks.history import DropoutRate, EncoderSettings, FeedForward, Heads, HistoryNetwork, MaxLen, Width
 from diffgrm.networks.item_vectors import Branches, DigitEmbedding, Sizes
 from diffgrm.networks.memory import Memory
@@ -66,5 +66,6 @@ class RPG(HistoryNetwork):
         state = memory.newest_of_slots()  # [B, T, d]
         told = state[:, :, None] + F.silu(torch.einsum("btd,nde->btne", state, self.heads))
         told, tables = F.normalize(told.float(), dim=-1), F.normalize(self.digits.tables.float(), dim=-1)
-        logits = torch.einsum("btnd,nkd->btnk", told, tables) / self.temperature
+        with unrounded(told.device):
+            logits = torch.einsum("btnd,nkd->btnk", told, tables) / self.temperature
         return logits.repeat_interleave(codes.shape[1] // state.shape[1], dim=1) * mask[..., None]

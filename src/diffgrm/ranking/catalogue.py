@@ -268,15 +268,17 @@ class Catalogue:
         """Blocks of rows; of each every (row of the block, index into ``items``) that agrees with the known digits and is
         not excluded."""
         low, length = self._stretches(codes, known, count)
-        for block in blocks(length.cpu().numpy()):
-            each = length[block]
-            row = torch.repeat_interleave(torch.arange(len(each), device=codes.device), each)
-            start = torch.repeat_interleave(low[block] - (each.cumsum(0) - each), each)
+        lengths = length.cpu().numpy()
+        for block in blocks(lengths):
+            each, pairs = length[block], int(lengths[block].sum())
+            row = torch.repeat_interleave(torch.arange(len(each), device=codes.device), each, output_size=pairs)
+            start = torch.repeat_interleave(low[block] - (each.cumsum(0) - each), each, output_size=pairs)
             match = self._lists[start + torch.arange(len(row), device=codes.device)].long()
             keep = ((self.codes[match] == codes[block][row]) | ~known[block][row]).all(1)
             if excluded is not None:
                 keep &= ~excluded.contains(user[block][row], self.items[match].long())
-            yield block, row[keep], match[keep]
+            kept = keep.nonzero()[:, 0]
+            yield block, row[kept], match[kept]
 
     def _stretches(self, codes: Tensor, known: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """First index and length of the stretch of ``_lists`` that holds all items matching each row."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from diffgrm.data.collate import in_batches
 from diffgrm.data.dataset import Ragged
-from diffgrm.networks.blocks import evaluating
+from diffgrm.networks.blocks import at_once, evaluating
 from diffgrm.networks.contracts import EncodesHistories, GivesCodeTables, PairsDigits, ScoresItems, contract, encoded
 from diffgrm.networks.inputs import Histories, ItemFeatures
 from diffgrm.ranking.catalogue import Catalogue, Excluded
@@ -23,8 +23,7 @@ from diffgrm.ranking.first_stage import FirstStage, LookUp
 from diffgrm.ranking.item_scoring.base import ItemScoring, SecondLook, Users
 from diffgrm.ranking.item_table import ItemTable
 
-# Numbers that the network gives back in one call. On the CPU more leaves the cache, on a GPU fewer leave it idle.
-LOGITS_AT_ONCE = {"cpu": 2**19, "gpu": 2**24}
+LOGITS_AT_ONCE = 2**19  # numbers that the network gives back in one call on a CPU
 
 
 @dataclass(frozen=True)
@@ -173,8 +172,8 @@ class Ranker:
             rows: questions that will be asked of each user at once; they bound the batch.
         """
         network = contract(self.network, EncodesHistories)
-        at_once = LOGITS_AT_ONCE["cpu" if self.catalogue.codes.device.type == "cpu" else "gpu"]
-        step = max(1, at_once // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
+        most = at_once(LOGITS_AT_ONCE, self.catalogue.codes.device)
+        step = max(1, most // (self.catalogue.n_digits * self.catalogue.codebook_size * rows))
         for users, collated in in_batches(histories, network.max_len, step, network.causal):
             asked = Histories.of(collated).to(self.catalogue.codes.device)
             yield users, encoded(self.network, self.items.of(asked.items), asked)

@@ -108,7 +108,8 @@ class GenerativeRecommender(Recommender):
         """
         recommendable, network = self.catalogue.recommendable, network_of(self.parts).in_use
         device = next(network.parameters()).device
-        if self._ranker is None:
+        if self._ranker is None or self._ranker.catalogue.device != device:  # a variant of the same network moved
+            self._forget()
             n_fitted = network_of(self.parts).sizes["n_items"]
             features = item_features(self.ingredients, self.item_counts, n_fitted).to(device)
             tables = Tables(self.recipe, self.ingredients, recommendable)

@@ -382,7 +382,8 @@ def _moment(table: ItemTable, train: Ragged) -> np.ndarray:
     total, count = np.zeros((table.vectors.shape[1],) * 2), 0
     with torch.no_grad(), evaluating(table.network):
         for batch in TrainingBatches(train, network.max_len, USERS_AT_ONCE, 0, network.causal):
-            users = users_of(table, batch, table.vectors[batch.histories.items]).double().cpu().numpy()
+            vectors = table.vectors[batch.histories.items]
+            users = users_of(table.network, table.comparison, batch, vectors).cpu().double().numpy()
             total, count = total + users.T @ users, count + len(users)
     return total / max(count, 1)
 

@@ -73,9 +73,9 @@ class SASRecRecommender(Recommender):
 
     def ranker(self) -> ItemRanker:
         """The network and all items, ready to rank item positions."""
-        if self._ranker is None:
-            part = network_of(self.parts)
-            device = next(part.in_use.parameters()).device
+        part = network_of(self.parts)
+        device = next(part.in_use.parameters()).device
+        if self._ranker is None or self._ranker.items.features.device != device:  # a variant of the same network moved
             features = item_features(self.parts, self.item_counts, part.sizes["n_items"]).to(device)
             exact = item_ranker(self.recipe, part.in_use, features)
             self._ranker = replace(exact, first_stage=first_stage(self.recipe, exact.scoring, self._index))

@@ -5,11 +5,13 @@ Letters: I items, N targets, S scorers, d width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffgrm.foundation import registry
 from diffgrm.foundation.parts import Part
@@ -23,6 +25,30 @@ from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.rankers import item_features, neighbours_by_text
 from diffgrm.recommenders.trained_network import network_of
 from diffgrm.semantic_ids.threads import one_thread
+
+
+class Scorer(NamedTuple):
+    """An item scorer where it teaches.
+
+    Attributes:
+        network, comparison: of it.
+        vectors, comparable: [J, d] of its items.
+        place: [I] where it has the items that are asked about.
+    """
+
+    network: nn.Module
+    comparison: Comparison
+    vectors: Tensor
+    comparable: Tensor
+    place: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, table: ItemTable, place: Tensor) -> Scorer:
+        """A scorer on a device; one that is elsewhere stays there too."""
+        network, found = table.network, next(table.network.parameters()).device
+        vectors, comparable = table.vectors.to(device), table.comparable.to(device)  # made where the network is
+        moved = network if found == device else copy.deepcopy(network).to(device)
+        return cls(moved, table.comparison, vectors, comparable, place.to(device))
 
 
 class ScorerTeacher:
@@ -39,29 +65,36 @@ class ScorerTeacher:
     def __init__(self, tables: Sequence[ItemTable], places: Sequence[np.ndarray]) -> None:
         self.tables, self.places = list(tables), [torch.tensor(place) for place in places]
         assert all((place >= 0).all() for place in self.places), "an item scorer knows all items that it is asked about"
+        self._scorers: dict[torch.device, list[Scorer]] = {}
 
     def users(self, batch: Batch) -> Tensor:
         """[N, d] what they make of the targets' histories, without dropout."""
-        asked = [self._asked(table, place, batch) for table, place in zip(self.tables, self.places, strict=True)]
+        asked = [_asked(scorer, batch) for scorer in self._on(batch.target.device)]
         return torch.cat(asked, -1) / len(asked)
-
-    def _asked(self, table: ItemTable, place: Tensor, batch: Batch) -> Tensor:
-        device, vectors = batch.target.device, table.vectors  # made where the network was
-        table.network.to(device)
-        with torch.no_grad(), evaluating(table.network):
-            return users_of(table, batch, vectors.to(device)[place.to(device)[batch.histories.items]])
 
     def items(self, items: Tensor) -> Tensor:
         """[..., d] vectors of items at positions [...]."""
-        device, scorers = items.device, zip(self.tables, self.places, strict=True)
-        return torch.cat([table.comparable.to(device)[place.to(device)[items]] for table, place in scorers], -1)
+        return torch.cat([scorer.comparable[scorer.place[items]] for scorer in self._on(items.device)], -1)
+
+    def _on(self, device: torch.device) -> list[Scorer]:
+        """The scorers on the device that asks, moved there once."""
+        if device not in self._scorers:
+            given = zip(self.tables, self.places, strict=True)
+            self._scorers[device] = [Scorer.on(device, table, place) for table, place in given]
+        return self._scorers[device]
 
 
-def users_of(table: ItemTable, batch: Batch, vectors: Tensor) -> Tensor:
+def _asked(scorer: Scorer, batch: Batch) -> Tensor:
+    with torch.no_grad(), evaluating(scorer.network):
+        vectors = scorer.vectors[scorer.place[batch.histories.items]]
+        return users_of(scorer.network, scorer.comparison, batch, vectors)
+
+
+def users_of(network: nn.Module, comparison: Comparison, batch: Batch, vectors: Tensor) -> Tensor:
     """[N, d] of a batch's targets, ready to be multiplied with vectors of items; those of the histories' are given."""
-    network, memory = contract(table.network, ScoresItems), encoded(table.network, vectors, batch.histories)
+    told, memory = contract(network, ScoresItems), encoded(network, vectors, batch.histories)
     history, length = batch.slot // batch.length.shape[1], batch.length.flatten()[batch.slot]
-    return table.comparison.users(network.user_vectors(memory, history, length))
+    return comparison.users(told.user_vectors(memory, history, length))
 
 
 def table_of(scorer: Recommender) -> ItemTable:
@@ -81,7 +114,7 @@ def table_of(scorer: Recommender) -> ItemTable:
     fitted = network_of(scorer.parts).sizes["n_items"]
     features = item_features(scorer.parts, scorer.item_counts, fitted)
     neighbours = neighbours_by_text(features, fitted)
-    features = features.to(next(network.parameters()).device)  # a GPU where it has taught there
+    features = features.to(next(network.parameters()).device)
     return ItemTable(network, features, Comparison.of(scorer.recipe.item_loss), neighbours)
 
 

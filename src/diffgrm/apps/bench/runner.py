@@ -292,7 +292,7 @@ class Runner:
             recommender.fit(world.dataset, run_folder=run, resume=resume, progress=self.progress)
             recommender.save(folder)
             drop_checkpoints(run)
-        return load(folder, trust_code=self.suite.own_classes)
+        return load(folder, trust_code=self.suite.own_classes).to("auto")
 
     def _model_folder(self, world: World, recipe: Recipe) -> Path:
         return self.out / "models" / digest([world.identity, fitted_settings(recipe)])[:16]

@@ -20,6 +20,7 @@ from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.next_item import NextItemObjective
+from diffgrm.networks.blocks import unrounded
 from diffgrm.networks.contracts import ItemsInBranches, contract, entered
 
 
@@ -120,7 +121,8 @@ def mutual(one: Tensor, other: Tensor, alike: Tensor, temperature: float) -> Ten
         alike: [N, N] bool, symmetric, true for each with itself.
         temperature: cosines are divided by it.
     """
-    scores = F.normalize(one.float(), dim=-1) @ F.normalize(other.float(), dim=-1).T / temperature
+    with unrounded(one.device):
+        scores = F.normalize(one.float(), dim=-1) @ F.normalize(other.float(), dim=-1).T / temperature
 
     def missed(scores: Tensor) -> Tensor:
         return -scores.log_softmax(-1).masked_fill(~alike, -torch.inf).logsumexp(-1).mean()

@@ -20,6 +20,7 @@ from diffgrm.learning.context import LearningContext
 from diffgrm.learning.losses import cross_entropy
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.next_item import NextItemObjective
+from diffgrm.networks.blocks import unrounded
 from diffgrm.networks.contracts import DenoisesVectors, contract
 
 
@@ -86,4 +87,5 @@ def contrast(vectors: Tensor, temperature: float, weight: Tensor | None = None) 
     """
     unit = F.normalize(vectors.float(), dim=-1)
     own = torch.arange(len(unit), device=unit.device)
-    return cross_entropy(unit @ unit.T / temperature, own, weight)
+    with unrounded(unit.device):
+        return cross_entropy(unit @ unit.T / temperature, own, weight)

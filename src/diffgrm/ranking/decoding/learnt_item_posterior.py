@@ -56,6 +56,10 @@ class LearntItemPosterior(AnyOrderBeam):
                 "posterior; lower it, or leave it out"
             )
 
+    def rows(self, n_items: int, k: int) -> int:
+        """See :meth:`Decoder.rows`."""
+        return super().rows(n_items, k) + 1 + n_items // 1024  # items that fit weigh as 1024 logits do
+
     def log_p(self, task: Task, beams: Beams) -> Tensor:
         """See :meth:`Decoder.log_p`; of network and items together and, after ``opened`` digits, of items alone."""
         told = self._steered(task, beams)
