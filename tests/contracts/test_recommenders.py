@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import polars as pl
 import pytest
+import torch
 
 import diffgrm
 from diffgrm import Recipe, evaluate, leave_one_out
@@ -212,3 +216,17 @@ def test_an_unknown_precision_is_refused(recommender, tmp_path):
     fresh = diffgrm.load(recommender.save(tmp_path / "model"))
     with pytest.raises(DiffGRMError, match="precision is '16'; expected '32' or 'bf16'"):
         fresh.to("cpu", "16")
+
+
+@pytest.mark.parametrize("name", ["sasrec", "diffgrm"])
+def test_a_variant_answers_on_after_its_network_was_moved(name, toy):
+    """As if from another device: what a variant has made of the network is made anew where that is now."""
+    whole = unfitted(name).fit(toy, progress=False)
+    variant = whole.variant([])
+    wanted = variant.recommend([HISTORY], k=5)
+    kept = variant.ranker()
+    elsewhere = SimpleNamespace(device=torch.device("meta"))
+    moved = {"items": SimpleNamespace(features=elsewhere)} if name == "sasrec" else {"catalogue": elsewhere}
+    variant._ranker = replace(kept, **moved)
+    assert variant.recommend([HISTORY], k=5).equals(wanted)
+    assert variant.ranker() is not kept

@@ -12,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import RichProgressBar
 
 from diffgrm import DiffGRMRecommender, Recipe, leave_one_out, toy_world
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import MissingExtraError, RecipeError, TrainingError
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.learning.loop import TrainingTask
+from diffgrm.learning.machine import trainer_arguments
 from diffgrm.learning.noising.full_mask import FullMaskNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from diffgrm.learning.progress import EVERY
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.semantic_ids.catalogue_tables import CatalogueTables
 from helpers.networks import learning_task, vectors
@@ -399,3 +402,23 @@ def test_parts_that_do_not_go_together_are_refused_before_anything_is_made(raw, 
     recipe = Recipe.from_dict(raw)
     with pytest.raises(RecipeError, match=text):
         resolve("recommender", recipe.recommender)(recipe).fit(toy)
+
+
+def test_without_a_gpu_of_cuda_training_takes_the_processor(tiny_recipe):
+    assert not torch.cuda.is_available() or pytest.skip("there is one")
+    assert trainer_arguments(tiny_recipe.training)["accelerator"] == "cpu"  # and not Apple's GPUs, which lack 64 bits
+    asked = tiny_recipe.override(["training.accelerator=gpu"]).training
+    assert trainer_arguments(asked)["accelerator"] == "gpu"
+
+
+def test_the_progress_bar_looks_at_the_figures_every_few_steps_only(toy, tiny_recipe, monkeypatch):
+    looks, look = [], RichProgressBar._update_metrics
+
+    def counted(bar, trainer, *more):
+        looks.append((trainer.global_step, trainer.training))
+        look(bar, trainer, *more)
+
+    monkeypatch.setattr(RichProgressBar, "_update_metrics", counted)
+    DiffGRMRecommender(tiny_recipe.override(["training.epochs=2", "training.batch_size=16"])).fit(toy)
+    steps = {step for step, training in looks if training}
+    assert steps and all(step % EVERY == 0 for step in steps)

@@ -14,9 +14,9 @@ from diffgrm.learning.batches import TrainingBatches
 from diffgrm.recommenders import item_scorer
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.item_scorer import SEEDS_APART, ItemScorerVectors
-from diffgrm.recommenders.scorer_teacher import made_table
+from diffgrm.recommenders.scorer_teacher import Scorer, made_table
 from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
-from helpers.recipes import SMALL_SCORER, small_generation
+from helpers.recipes import SMALL_SCORER, small_generation, unfitted
 from helpers.runs import same_weights
 
 
@@ -116,3 +116,13 @@ def test_where_nothing_learns_from_them_they_are_refused(toy, tmp_path):
             DiffGRMRecommender(small_generation("embedding.scorers=2", *changes)).fit(toy, progress=False)
     with pytest.raises(RecipeError, match=r"embedding.scorers are of a recipe that is fitted first, but embedding.model"):
         ItemScorerVectors(str(tmp_path), scorers=2)
+
+
+def test_who_teaches_on_another_device_stays_where_it_was_too(toy):
+    table = made_table(unfitted("sasrec").fit(toy, progress=False))
+    place = torch.arange(toy.n_items)
+    there = Scorer.on(torch.device("meta"), table, place)
+    assert {part.device.type for part in (there.vectors, there.comparable, there.place)} == {"meta"}
+    assert {weights.device.type for weights in there.network.parameters()} == {"meta"}
+    assert {weights.device.type for weights in table.network.parameters()} == {"cpu"}
+    assert Scorer.on(torch.device("cpu"), table, place).network is table.network
