@@ -13,6 +13,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.contracts import ScoresItems, contract, encoded
 from diffgrm.networks.inputs import Histories
+from diffgrm.ranking.best_of_tensor import best_of_tensor
 from diffgrm.ranking.first_stage import FirstStage
 from diffgrm.ranking.item_scoring.base import ItemScoring, Users
 from diffgrm.ranking.item_table import ItemTable
@@ -41,7 +42,7 @@ class ItemRanker:
         with torch.no_grad(), evaluating(self.network):
             if query.offsets is None and self.first_stage is not None and self.first_stage.serves(allowed):
                 return self._looked_up(query, self.first_stage)
-            return top_k_of_scores(query, lambda rows: self.scoring.scores(self._users(query, rows)).cpu().numpy())
+            return top_k_of_scores(query, lambda rows: self.scoring.scores(self._users(query, rows)), best_of_tensor)
 
     def _looked_up(self, query: Query, first_stage: FirstStage) -> tuple[np.ndarray, np.ndarray]:
         """The answer where few items are scored, a block of users at a time."""

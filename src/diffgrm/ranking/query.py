@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,37 +35,66 @@ class Query:
     offsets: np.ndarray | None = None
 
 
-def top_k_of_scores(query: Query, scores_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+class Hidden(NamedTuple):
+    """What of a block's scores [b, I] does not count as it is.
+
+    Attributes:
+        offsets: [I] that are added; None: nothing.
+        candidates: [I] bool, items that may be recommended; None: all.
+        row, item: [H] single scores that are left out.
+    """
+
+    offsets: np.ndarray | None
+    candidates: np.ndarray | None
+    row: np.ndarray
+    item: np.ndarray
+
+
+Best = Callable[[Any, int, Hidden], tuple[np.ndarray, np.ndarray]]
+"""``best(scores [b, I], k, hidden)``: item positions [b, min(k, I)] and their scores, -inf of what is left out; the scores
+may be written to."""
+
+
+def best_of_array(scores: np.ndarray, k: int, hidden: Hidden) -> tuple[np.ndarray, np.ndarray]:
+    """See :data:`Best`, of NumPy's arrays."""
+    if hidden.offsets is not None:
+        scores += hidden.offsets
+    if hidden.candidates is not None:
+        scores[:, ~hidden.candidates] = -np.inf
+    scores[hidden.row, hidden.item] = -np.inf
+    order = best_places(scores, k)
+    return order, np.take_along_axis(scores, order, 1)
+
+
+def top_k_of_scores(
+    query: Query, scores_of: Callable[[np.ndarray], Any], best: Best = best_of_array
+) -> tuple[np.ndarray, np.ndarray]:
     """Exact top-k of methods that score every item, a block of users at a time.
 
     Equal scores are put in order of item position, and of those that tie for the last place the first ones come in: a
     shorter list is the head of a longer one.
 
     Args:
-        scores_of: user rows [b] -> scores [b, I], which are written to.
+        scores_of: user rows [b] -> scores [b, I], of the kind that ``best`` takes.
 
     Returns:
         Item positions [U, k], -1 after the last, and scores [U, k].
     """
     histories, k = query.histories, query.k
     items = np.full((len(histories), k), -1, dtype=np.int64)
-    best = np.full((len(histories), k), -np.inf, dtype=np.float32)
+    found_scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
     step, start = 1, 0
     while start < len(histories):
         rows = np.arange(start, min(start + step, len(histories)))
         scores = scores_of(rows)
         start, step = start + len(rows), max(1, BLOCK // scores.shape[1])
-        if query.offsets is not None:
-            scores += query.offsets
-        if query.candidates is not None:
-            scores[:, ~query.candidates] = -np.inf
+        row = item = np.empty(0, dtype=np.int64)
         if query.exclude_seen:
             seen = histories.rows(rows).seen()
-            scores[np.repeat(np.arange(len(rows)), seen.lengths), seen.values] = -np.inf
-        order = best_places(scores, k)
-        top = np.take_along_axis(scores, order, 1)
+            row, item = np.repeat(np.arange(len(rows)), seen.lengths), seen.values
+        order, top = best(scores, k, Hidden(query.offsets, query.candidates, row, item))
         found = top.shape[1]  # fewer than k where there are fewer items
-        items[rows, :found], best[rows, :found] = np.where(top > -np.inf, order, -1), top
+        items[rows, :found], found_scores[rows, :found] = np.where(top > -np.inf, order, -1), top
         if query.progress:
             query.progress(len(rows))
-    return items, best
+    return items, found_scores
