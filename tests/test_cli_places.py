@@ -182,19 +182,48 @@ def test_another_split_than_that_of_the_fit_is_told_before_the_numbers(run, worl
     assert json.loads(part[1].read_text())["split_of_the_fit"] is False
 
 
-def test_an_update_says_so_where_the_weights_stay(run, world, tables, tmp_path):
+@pytest.fixture
+def trained(world, tmp_path):
     recipe = Recipe(
         recommender="sasrec",
         model={"width": 8, "heads": 1, "layers": 1, "feed_forward": 8, "max_len": 6},
         training={"batch_size": 128, "epochs": 1, "warmup_steps": 2},
     )
-    model = resolve("recommender", "sasrec")(recipe).fit(world, progress=False).save(tmp_path / "model")
-    ask = ["update", model, *tables[:2], "--out", tmp_path / "more", "--quiet"]
+    return resolve("recommender", "sasrec")(recipe).fit(world, progress=False).save(tmp_path / "model")
+
+
+def test_updates_one_after_another_have_one_run_folder(run, trained, tables, tmp_path):
+    folder = tmp_path / "run"
+    ask = [
+        "update",
+        trained,
+        *tables[:2],
+        "--out",
+        tmp_path / "more",
+        "--run-folder",
+        folder,
+        "--quiet",
+        "training.epochs=1",
+    ]
+    for _ in range(2):
+        code, _, error = run(*ask)
+        assert code == 0 and not list(folder.rglob("*.ckpt")), error
+    assert sorted(path.name for path in (folder / "logs").iterdir()) == ["part_0", "part_1"]
+    (folder / "last.ckpt").write_text("of an update that was killed, or of a fit")
+    code, _, error = run(*ask)
+    assert code == 2 and "an update cannot be resumed; choose another run folder, or delete it" in error, error
+    assert "--resume" not in error and (folder / "last.ckpt").is_file()
+
+
+def test_an_update_says_so_where_the_weights_stay(run, trained, tables, tmp_path):
+    ask = ["update", trained, *tables[:2], "--out", tmp_path / "more", "--quiet"]
     code, out, error = run(*ask, "training.epochs=1", "training.learning_rate=1e-12")
     assert code == 0 and "No epoch was better than the weights as they were, so that these stayed; items and" in out, error
     code, out, error = run(*ask, "training.epochs=0")
     assert code == 0 and "Weights stayed; items and counts are those of the events given." in out, error
     strange = pl.read_parquet(tables[1]).with_columns(item_id=pl.lit("unheard of"))
     strange.write_parquet(tmp_path / "data" / "strange.parquet")
-    code, _, error = run("update", model, "--interactions", tmp_path / "data" / "strange.parquet", "--out", tmp_path / "x")
+    code, _, error = run(
+        "update", trained, "--interactions", tmp_path / "data" / "strange.parquet", "--out", tmp_path / "x"
+    )
     assert code == 2 and "'unheard of'; add them to the item table (--items), or drop the events" in error

@@ -196,7 +196,11 @@ def test_users_without_a_known_item_are_left_out_of_lists_or_refused(run, model,
     assert set(pl.read_csv(tmp_path / "r.csv")["user_id"]) == {"u"}
     code, _, err = run(*ask, "--on-empty", "error")
     assert code == 2 and "1 of 2 histories hold no known item" in err and "(command line: --on-empty skip)" in err
-    for nobody in ([*ask, "--user", "v"], ["recommend", model, "--history", 70]):
+    for nobody in (ask, ask[:-2]):
+        code, _, err = run(*nobody, "--user", "v")
+        assert code == 0 and f"so that nobody gets any; the catalogue has items such as {ITEMS[0]}, {ITEMS[1]}, " in err
+    assert (tmp_path / "r.csv").read_text() == "user_id,item_id,score,rank\n"
+    for nobody in ([*ask, "--user", "v", "--on-empty", "error"], ["recommend", model, "--history", 70]):
         code, _, err = run(*nobody)
         assert code == 2 and "1 of 1 histories hold no known item" in err and "skip" not in err
         assert f"the catalogue has items such as {ITEMS[0]}, {ITEMS[1]}, " in err and "give some of them" in err

@@ -48,7 +48,7 @@ def test_a_fit_that_is_ended_says_how_to_go_on(tmp_path, number, status):
     if number == signal.SIGINT:
         return  # what it leaves is the same
     done = diffgrm("fit", "--dataset", "toy", "--out", out, "--quiet", *SLOW)
-    assert done.returncode == 2 and "already holds a run; resume it (--resume)" in done.stderr
+    assert done.returncode == 2 and "already holds a run; resume it (--resume; in Python: resume=True)" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

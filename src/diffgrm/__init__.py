@@ -135,5 +135,8 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(f"diffgrm.{_HOME[name]}"), name)
+        from diffgrm.foundation.schema import needing_pytorch
+
+        with needing_pytorch(f"diffgrm.{name}"):
+            return getattr(importlib.import_module(f"diffgrm.{_HOME[name]}"), name)
     raise AttributeError(f"module 'diffgrm' has no attribute {name!r}")

@@ -107,8 +107,12 @@ def test_histories_without_a_known_item_are_refused_or_skipped(recommender):
     table = recommender.recommend(histories, on_empty="skip")
     assert table["user_id"].unique().to_list() == ["fine"]
     assert table["item_id"].to_list() == recommender.recommend([HISTORY])["item_id"].to_list()
-    with pytest.raises(DataError, match="1 of 1 histories hold no known item"):
-        recommender.recommend([[]], on_empty="skip")
+    of_nobody = pl.DataFrame({"user_id": ["u"], "item_id": ["nothing"]})
+    for nobody, somebody in (([[]], [HISTORY]), ({"u": ["nothing"]}, histories), (of_nobody, histories)):
+        with pytest.raises(DataError, match="1 of 1 histories hold no known item"):
+            recommender.recommend(nobody)
+        none, some = (recommender.recommend(asked, k=2, on_empty="skip") for asked in (nobody, somebody))
+        assert none.height == 0 and none.schema == some.schema
 
 
 def test_strange_mappings_and_choices_are_refused(recommender):

@@ -428,6 +428,8 @@ def test_a_request_says_when_it_asks_and_cannot_ask_before_what_it_tells():
         with_moments(users, rows, 7)
     with pytest.raises(DataError, match="at= is of users without a history: 'z'"):
         with_moments(users, rows, {"z": 30})
+    for at in (30, {"z": 30}):  # nobody is left
+        assert with_moments(users[:0], rows.rows(np.arange(0)), at).facts.moments.tolist() == []
     plain = Ragged.from_lists([[1]])
     with pytest.raises(DataError, match="of which the model is told nothing"):
         with_moments(users[:1], plain, 7)
@@ -450,6 +452,8 @@ def test_a_request_may_say_more_of_users_than_is_stored():
         with_profiles(users, rows, {7: {"plan": "free"}, "v": {}}, stored, named=True)
     with pytest.raises(DataError, match="profiles are of users without a history: 'z'"):
         with_profiles(users, rows, {"z": {"plan": "free"}}, stored, named=True)
+    none = users[:0], rows.rows(np.arange(0))
+    assert with_profiles(*none, {"z": {"plan": "free"}}, stored, named=True).facts.columns.shape == (0, 1)
     with pytest.raises(DataError, match="not so for v"):
         with_profiles(users, rows, {"v": "free"}, stored, named=True)
     with pytest.raises(DataError, match="the model is told of no columns of users"):

@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(validate_every, toy, tm
 
 
 def test_a_run_folder_in_use_and_one_without_a_checkpoint_are_refused(whole, toy, tiny_recipe, tmp_path):
-    with pytest.raises(TrainingError, match=r"already holds a run; resume it \(--resume\)"):
+    with pytest.raises(TrainingError, match=r"already holds a run; resume it \(--resume; in Python: resume=True\)"):
         DiffGRMRecommender(tiny_recipe).fit(toy, run_folder=whole[1], progress=False)
     with pytest.raises(TrainingError, match="cannot resume: there is no checkpoint"):
         DiffGRMRecommender(tiny_recipe).fit(toy, run_folder=tmp_path, resume=True, progress=False)

@@ -274,7 +274,9 @@ def test_what_stands_in_the_way_of_the_scorer_is_told_before_anything_is_learnt(
         recommender.fit_more(toy, overrides=["embedding.scorers=1"], progress=False)
     (tmp_path / "run" / "item_scorer").mkdir(parents=True)
     (tmp_path / "run" / "item_scorer" / "last.ckpt").write_bytes(b"")
-    with pytest.raises(TrainingError, match="already holds a run"):
+    with pytest.raises(
+        TrainingError, match="already holds a run; an update cannot be resumed; choose another run folder, or delete it"
+    ):
         recommender.fit_more(toy, run_folder=tmp_path / "run", progress=False)
 
     folder = recommender.save(tmp_path / "model")

@@ -204,7 +204,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     recipe, run, cache = small_generation(), tmp_path / "run", tmp_path / "cache"
     killed(recipe, run, cache, training, epoch)
     assert sorted(str(path.relative_to(run)) for path in run.rglob("last.ckpt")) == left
-    with pytest.raises(TrainingError, match=r"already holds a run; resume it \(--resume\)"):
+    with pytest.raises(TrainingError, match=r"already holds a run; resume it \(--resume; in Python: resume=True\)"):
         fitted(recipe, toy, run_folder=run)
     if not cached:
         shutil.rmtree(cache, ignore_errors=True)

@@ -176,6 +176,9 @@ def test_bad_questions_get_the_errors_of_every_recommender(onnx, fitted):
             onnx.recommend(question, **settings)
         assert str(found.value) == str(wanted.value)
     assert onnx.recommend([HISTORY, ["no such item"]], on_empty="skip", k=2)["user_id"].to_list() == [0, 0]
+    for rules in (None, {"pins": {1: "item 1"}}):
+        none, some = (onnx.recommend([[item]], on_empty="skip", k=2, rules=rules) for item in ("no such item", "item 5"))
+        assert none.height == 0 and none.schema == some.schema
 
 
 @pytest.mark.parametrize("setting", ["threads", "beam", "candidates"])

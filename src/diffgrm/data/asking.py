@@ -86,7 +86,7 @@ def with_moments(user_ids: pl.Series, histories: Ragged, at: Any) -> Ragged:
     moments = newest.copy()
     if isinstance(at, Mapping):
         rows = IdMap(user_ids).positions(list(at))
-        if (rows < 0).all():
+        if len(user_ids) and (rows < 0).all():
             raise DataError(f"at= is of users without a history: {first_few(map(repr, at))}")
         given = [seconds_of(value, settings.time_unit, f"at of the user {user!r}") for user, value in at.items()]
         moments[rows[rows >= 0]] = np.array(given)[rows >= 0]
@@ -139,7 +139,7 @@ def with_profiles(user_ids: pl.Series, histories: Ragged, given: Any, stored: Pr
     columns = stored.of(user_ids) if named else stored.none(len(user_ids))
     if profiles is not None:
         rows = IdMap(user_ids).positions(profiles.users.series)
-        if (rows < 0).all():
+        if len(user_ids) and (rows < 0).all():
             raise DataError(f"profiles are of users without a history: {first_few(map(repr, profiles.users.series))}")
         columns[rows[rows >= 0]] = profiles.numbers[rows >= 0]
     return replace(histories, facts=replace(histories.facts, columns=columns))

@@ -81,7 +81,7 @@ def read_histories(source: Any, items: IdMap, on_empty: str, settings: EventSett
             that have been read (by other settings than these, they are read as a table); a mapping
             user -> item ids; a list of item-id lists (users are then numbered from 0); or one list of item ids (one user,
             number 0). Lists may be tuples, arrays and series too.
-        on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``.
+        on_empty: what to do with users of whom no known item is left: ``"error"`` or ``"skip"``, even all of them.
         settings: how a table is read. Events of lists may be :class:`HistoryEvent`; those whose types nobody tells are of
             the first type that is learnt, and of those whose values nobody tells nothing is known. Times have to be told
             where ``settings.time_inputs`` names some; elsewhere they may be, for the order that they confirm. Types and
@@ -267,16 +267,18 @@ def _known_only(
     if not empty.any():
         return user_ids, known
     bare = user_ids.filter(pl.Series(empty))
-    if on_empty == "error" or empty.all():
+    there = f"the catalogue has items such as {first_few(map(repr, items.series.head(SHOWN)))}"
+    if on_empty == "error":
         none_given = int((positions.lengths[empty] == 0).sum())
         mend = "leave them out, or get the others' recommendations: on_empty='skip' (command line: --on-empty skip)"
         if empty.all():
-            mend = f"the catalogue has items such as {first_few(map(repr, items.series.head(SHOWN)))}; give some of them"
+            mend = f"{there}; give some of them"
         raise DataError(
             f"{len(bare)} of {len(user_ids)} histories hold no known item ({none_given} are empty, "
             f"{len(bare) - none_given} have only unknown items): users {first_few(bare)}; {mend}"
         )
-    logger.warning("%d users have no known item and get no recommendations", len(bare))
+    nobody = f", so that nobody gets any; {there}" if empty.all() else ""
+    logger.warning("%d users have no known item and get no recommendations%s", len(bare), nobody)
     keep = np.flatnonzero(~empty)
     return user_ids.gather(keep), known.rows(keep)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgrm.foundation.part_settings import NotInSource, Setting, constant_of_source, settings_of_class, settings_of_source
-from diffgrm.foundation.schema import DiffGRMError, RecipeError, did_you_mean
+from diffgrm.foundation.schema import DiffGRMError, RecipeError, did_you_mean, needing_pytorch
 
 PARTS: dict[str, dict[str, str]] = {
     "embedding": {
@@ -217,6 +217,7 @@ def resolve(kind: str, name: str) -> type:
 
     Raises:
         RecipeError: unknown name, module that cannot be imported, or what is no class of that kind.
+        MissingExtraError: it needs PyTorch, which is not installed.
     """
     found = _imported(kind, name)
     if name not in PARTS[kind]:
@@ -230,7 +231,8 @@ def _imported(kind: str, name: str) -> Any:
     """What stands under a registered name or a ``module:Class`` path, whatever it is."""
     module_name, class_name = path_of(kind, name)
     try:
-        module = importlib.import_module(module_name)
+        with needing_pytorch(f"the {kind} {name!r}"):
+            module = importlib.import_module(module_name)
     except DiffGRMError:
         raise
     except Exception as error:  # whatever somebody's module does

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from diffgrm.foundation.shown import unbroken_text
@@ -67,10 +68,26 @@ class DownloadError(DiffGRMError, OSError):
 
 
 class MissingExtraError(DiffGRMError, ImportError):
-    """An optional dependency is not installed."""
+    """A package is not installed: an optional dependency, or (``extra=None``) one that exports are used without."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'diffgrm[{extra}]'")
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        wanted = "diffgrm" if extra is None else f"'diffgrm[{extra}]'"
+        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install {wanted}")
+
+
+@contextmanager
+def needing_pytorch(purpose: str) -> Iterator[None]:
+    """Say how to install PyTorch, and what comes with it, where the block imports it and it is not installed.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "lightning", "sklearn"):
+            raise MissingExtraError(error.name, None, purpose) from error
+        raise
 
 
 def bullet_list(problems: Iterable[str]) -> str:

@@ -209,7 +209,7 @@ class TrainingTask(L.LightningModule):
         if checkpoint.get("fingerprint") != self.fingerprint:
             raise TrainingError(
                 "cannot resume: the checkpoint belongs to other data, semantic IDs or training settings than these; resume "
-                "with the recipe and tables the run began with, or start in another run folder"
+                "with the recipe and tables the run began with, start in another run folder, or delete this one"
             )
         self.earlier_seconds = checkpoint.get("seconds", 0.0)
 
@@ -262,7 +262,7 @@ def train(
         MissingExtraError: a logger whose package is not installed.
     """
     if resume or not run_folder.is_dir() or (run_folder / LAST).is_file():  # what was trained before it may lie there
-        check_run_folder(run_folder, resume)
+        check_run_folder(run_folder, resume, going_on)
     run_folder.mkdir(parents=True, exist_ok=True)
     validation = validation.sample(settings.validation_users, seed)
     data = _Data(events, max_len, settings, seed, objective)
@@ -287,7 +287,7 @@ def train(
                 raise
             raise TrainingError(
                 f"training stopped, for files could not be read or written ({error}); make room where {run_folder} lies, "
-                "then resume from the last checkpoint if there is one"
+                f"then start again{'' if going_on else ', or resume where a checkpoint is left in it'}"
             ) from error
     best = _checkpoint(run_folder / BEST)
     weights, metrics = validated_weights(best, "objective.network."), best["validation"]
@@ -319,8 +319,11 @@ def _validated(trainer: L.Trainer, task: TrainingTask, data: L.LightningDataModu
     return _Weights({name: tensor.clone() for name, tensor in task.objective.network.state_dict().items()}, task.latest)
 
 
-def check_run_folder(run_folder: Path, resume: bool) -> None:
+def check_run_folder(run_folder: Path, resume: bool, going_on: bool = False) -> None:
     """Make sure that a run can start or go on in a folder, before anything is learnt for it.
+
+    Args:
+        going_on: the run is an update, which cannot be resumed.
 
     Raises:
         TrainingError: it is a file, lies where one may not write, holds another run, or nothing to resume from.
@@ -332,9 +335,8 @@ def check_run_folder(run_folder: Path, resume: bool) -> None:
     if resume and not begun:
         raise TrainingError(f"cannot resume: there is no checkpoint {run_folder / LAST}; start without resume")
     if not resume and begun:
-        raise TrainingError(
-            f"{run_folder} already holds a run; resume it (--resume), choose another run folder, or delete it"
-        )
+        mend = "an update cannot be resumed;" if going_on else "resume it (--resume; in Python: resume=True),"
+        raise TrainingError(f"{run_folder} already holds a run; {mend} choose another run folder, or delete it")
 
 
 @contextmanager

@@ -27,9 +27,9 @@ HELD = 2**20  # items of rankings (users x items) that are held at once
 
 
 def rank_by_rules(
-    rank: Rank, query: Query, rules: ItemRules, n_items: int, takes_offsets: bool
+    rank: Rank, query: Query, rules: ItemRules | None, n_items: int, takes_offsets: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Item positions [U, k] of lists under rules, -1 after the last, and their scores [U, k].
+    """Item positions [U, k] of lists under rules, if any, -1 after the last, and their scores [U, k]; of nobody, none.
 
     Scores are those of the search, boosts among them, and so need not fall along a list; they are NaN of items that no
     search scored beside the others.
@@ -42,7 +42,12 @@ def rank_by_rules(
     Raises:
         DataError: see :meth:`ItemRules.check_k`.
     """
-    rules.check_k(query.k, query.candidates)
+    if rules is not None:
+        rules.check_k(query.k, query.candidates)
+    if not len(query.histories):
+        return np.empty((0, query.k), dtype=np.int64), np.empty((0, query.k), dtype=np.float32)
+    if rules is None:
+        return rank(query)
     return _Search(rank, query, rules, n_items, takes_offsets).answer()
 
 

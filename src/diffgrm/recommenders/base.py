@@ -250,7 +250,7 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
                 the ``Path`` of one; None is all.
             without: items that may not be recommended.
             rules: what is wanted besides: :class:`diffgrm.Rules`, a mapping of them, or the path of a YAML file.
-            on_empty: users without a known item: ``"error"``, or ``"skip"`` them.
+            on_empty: users without a known item: ``"error"``, or ``"skip"`` them; where nobody is left, the table is empty.
             at: of models that are told of times: when the lists are asked for, a time (see
                 :func:`diffgrm.data.asking.seconds_of`) or a mapping user -> time; None: at each user's newest event.
             profiles: of models that are told of columns of users: a table of ``user_id`` and them, or a mapping user ->
@@ -268,10 +268,7 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
         candidates = self.candidates(k, only, without, ruled := self.item_rules(rules))
         user_ids, positions = self.read_histories(histories, users, on_empty, at, profiles)
         query = Query(positions, k, exclude_seen, candidates, progress)
-        if ruled is None:
-            items, scores = self._rank(query)
-        else:
-            items, scores = rank_by_rules(self._rank, query, ruled, len(self.items), self.takes_offsets)
+        items, scores = rank_by_rules(self._rank, query, ruled, len(self.items), self.takes_offsets)
         return answer_table(user_ids, self.items, items, scores)
 
     def similar_items(self, item: Any, k: int = 10) -> pl.DataFrame:

@@ -31,8 +31,9 @@ def recommend_blocks(
     progress: Callable[[int], None] | None = None,
     users_at_once: int = USERS_AT_ONCE,
 ) -> Iterator[pl.DataFrame]:
-    """The rows of ``recommend``, a table for each block of users; other arguments and errors as of
-    :meth:`diffgrm.recommenders.base.Recommender.recommend`.
+    """The rows of ``recommend``, a table for each block of users, an empty one where nobody is left.
+
+    Other arguments and errors are as of :meth:`diffgrm.recommenders.base.Recommender.recommend`.
 
     Args:
         users_at_once: users of a block.
@@ -41,7 +42,7 @@ def recommend_blocks(
     candidates = recommender.candidates(k, only, without, recommender.item_rules(rules))
     allowed = None if candidates is None else recommender.items.gather(np.flatnonzero(candidates))
     user_ids, positions = recommender.read_histories(histories, users, on_empty, at, profiles)
-    for start in range(0, len(user_ids), users_at_once):
+    for start in range(0, max(len(user_ids), 1), users_at_once):
         block = positions.rows(np.arange(start, min(start + users_at_once, len(user_ids))))
         theirs = Events.known(recommender.items, user_ids[start : start + users_at_once], block)
         yield recommender.recommend(theirs, k, exclude_seen=exclude_seen, only=allowed, rules=rules, progress=progress)

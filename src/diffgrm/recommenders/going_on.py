@@ -90,7 +90,8 @@ class GoesOn(ABC):
             overrides: settings of the update, such as ``["training.epochs=1"]`` (0: only items and counts) or
                 ``["training.learning_rate=1e-4"]``, which the recipe of the model does not keep; or of ``data``, which it
                 does.
-            run_folder, progress: see :meth:`fit`.
+            run_folder: see :meth:`fit`; an update cannot be resumed, so that a folder with checkpoints is refused.
+            progress: see :meth:`fit`.
 
         Raises:
             DataError: data that cannot be split or learnt from, of another catalogue, or that was read otherwise.

@@ -100,7 +100,7 @@ class TrainedNetwork(LearntPart):
                 "the override training.strategy=ddp"
             )
         _check_table_updates(task.recipe)
-        self._check_place(task)
+        self._check_place(task, going_on=True)
 
     def fit_more(self, task: FitTask) -> Self:
         """See :meth:`LearntPart.fit_more`; it begins with these weights, and with a row for every item."""
@@ -158,10 +158,10 @@ class TrainedNetwork(LearntPart):
             **({} if result.before is None else {"validation_before": result.before}),
         )
 
-    def _check_place(self, task: FitTask) -> None:
+    def _check_place(self, task: FitTask, going_on: bool = False) -> None:
         """Make sure that there is a place for checkpoints, and the devices that are asked for."""
         if task.run_folder is not None:
-            check_run_folder(task.run_folder, task.resume)
+            check_run_folder(task.run_folder, task.resume, going_on)
         elif task.recipe.training.processes > 1:
             raise TrainingError("several devices need a folder that all of them see: pass run_folder=")
         check_devices(task.recipe.training)

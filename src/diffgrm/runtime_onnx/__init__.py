@@ -1,4 +1,4 @@
-"""Recommending from an exported model with ONNX Runtime and NumPy; nothing here loads PyTorch."""
+"""Recommending from an exported model with ONNX Runtime; nothing here loads PyTorch."""
 
 from diffgrm.runtime_onnx.recommender import OnnxRecommender, load_onnx
 

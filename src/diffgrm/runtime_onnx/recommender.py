@@ -122,10 +122,7 @@ class OnnxRecommender:
         named = not is_list(histories)
         positions = with_profiles(user_ids, with_moments(user_ids, rows, at), profiles, self._profiles, named)
         query = Query(positions, k, exclude_seen, candidates, progress)
-        if ruled is None:
-            found, scores = self._rank(query)
-        else:
-            found, scores = rank_by_rules(self._rank, query, ruled, len(self.items), self.decoding.takes_offsets)
+        found, scores = rank_by_rules(self._rank, query, ruled, len(self.items), self.decoding.takes_offsets)
         return answer_table(user_ids, self.items, found, scores)
 
     def item_rules(self, rules: Any) -> ItemRules | None:
@@ -173,7 +170,7 @@ def load_onnx(
     candidates: int | None = None,
     trust_code: Trust = False,
 ) -> OnnxRecommender:
-    """Load what ``diffgrm export`` has written. Needs ONNX Runtime and NumPy; PyTorch is not loaded.
+    """Load what ``diffgrm export`` has written. PyTorch is not loaded, and need not be installed (docs/how-to/onnx.md).
 
     Args:
         threads: that ONNX Runtime computes with; None is all cores.

@@ -184,7 +184,8 @@ def recommend(
     if interactions is not None:
         histories = events_for(interactions, recommender.items, user, column, time_format, recommender.recipe.events)
     users = 1 if interactions is None else len(histories.users)
-    asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": on_empty or "skip"}
+    left_out = on_empty or ("skip" if history is None else "error")
+    asked: dict[str, Any] = {"only": only, "without": without, "rules": rules, "on_empty": left_out}
     asked |= {"at": at, "profiles": {ONE_USER: profile_of(profile)} if profile else profiles}
     with progress_bar("Recommending", users, quiet) as progress:
         found = recommend_blocks(recommender, histories, k, exclude_seen=not include_seen, progress=progress, **asked)

@@ -67,7 +67,7 @@ def export(
     to: Annotated[Literal["onnx"], typer.Option("--format", help="What to write.")] = "onnx",
     trust_code: TrustCode = False,
 ) -> None:
-    """Write a model for use without PyTorch: diffgrm.load_onnx(OUT) recommends with ONNX Runtime and NumPy."""
+    """Write a model for use without PyTorch: diffgrm.load_onnx(OUT) recommends with ONNX Runtime."""
     from diffgrm.foundation import model_folder
     from diffgrm.foundation.terminal import say
     from diffgrm.recommenders import load

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.items import reading
 from diffgrm.apps.cli.shared import (
     Column,
@@ -19,6 +20,7 @@ from diffgrm.apps.cli.shared import (
     renamings,
     run_folder_of,
 )
+from diffgrm.foundation.run_folder import drop_checkpoints, holds_checkpoint
 from diffgrm.foundation.schema import DataError
 
 if TYPE_CHECKING:
@@ -72,12 +74,15 @@ def update(
     dataset = _dataset(recommender, interactions, items, renamings(column), time_format, profiles)
     say(f"{interactions.name}: {dataset.report}.")
     settings = list(map(as_text, overrides or []))
-    after = recommender.fit_more(dataset, overrides=settings, run_folder=run_folder, progress=not quiet)
+    with ends.hint(lambda: _how_to_begin_again(run_folder)):
+        after = recommender.fit_more(dataset, overrides=settings, run_folder=run_folder, progress=not quiet)
     from diffgrm.learning.machine import is_first_process
 
     if not is_first_process():
         return
     after.save(out)
+    if run_folder is not None:
+        drop_checkpoints(run_folder)
     if before := after.facts.get("validation_before"):
         found = {"before": before, "after": after.facts["validation"]}
         show_metrics("Validation (by item, history filtered)", found)
@@ -87,6 +92,13 @@ def update(
             say(f"{why} stayed; items and counts are those of the events given.")
     came = len(after.items) - len(recommender.items)
     say(f"Saved to {out} after {after.facts['fit_seconds']} s: {len(after.items):,} items, {came:,} of them new.")
+
+
+def _how_to_begin_again(run_folder: Path | None) -> str:
+    """What is said where an update is ended by a signal."""
+    if run_folder is not None and holds_checkpoint(run_folder):
+        return f"No model was saved, and an update cannot be resumed; delete {run_folder}, then start it again."
+    return "No model was saved; start the update again."
 
 
 def _dataset(
