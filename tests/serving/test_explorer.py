@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import shutil
-from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlparse
 from urllib.request import urlopen
 
@@ -44,41 +41,6 @@ def serving(folder):
 def address(saved):
     with serving(saved) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-        if program is None and not Path(p.chromium.executable_path).exists():
-            pytest.skip("there is no Chromium")
-        opened = p.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Opens pages, which may ask no other host and complain of nothing but refused requests."""
-    contexts, wrong = [], []
-
-    def open_(address, view=(), width=1400, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        host = urlparse(address).netloc
-        page.on("request", lambda request: urlparse(request.url).netloc == host or wrong.append(request.url))
-        page.on("console", lambda said: said.type in ("error", "warning") and wrong.append(said.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (wrong.append("dialog"), dialog.dismiss()))
-        page.goto(address + ("#" + urlencode(view) if view else ""))
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert [what for what in wrong if "status of 4" not in what and "ERR_FAILED" not in what] == []
 
 
 def as_view(history, **more):

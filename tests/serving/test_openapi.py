@@ -7,6 +7,8 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import diffgrm
+
 schemathesis = pytest.importorskip("schemathesis")
 app_module = pytest.importorskip("diffgrm.apps.serving.app")
 live_module = pytest.importorskip("diffgrm.apps.serving.live")
@@ -31,6 +33,10 @@ def api(saved, tmp_path_factory):
 def test_every_operation_is_tried(api):
     described = {(operation.ok().method.upper(), operation.ok().path) for operation in api.get_all_operations()}
     assert described == {(method, path) for method, paths in OPERATIONS.items() for path in paths}
+
+
+def test_the_description_tells_the_version_of_the_package(api):
+    assert api.raw_schema["info"]["version"] == diffgrm.__version__
 
 
 ALL = [(method, path) for method, paths in OPERATIONS.items() for path in paths]

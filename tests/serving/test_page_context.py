@@ -28,7 +28,7 @@ const sent = [];
 globalThis.location = { pathname: "/", search: "" };
 globalThis.fetch = async (path, { body }) => {
   sent.push([path, JSON.parse(body)]);
-  return { ok: true, json: async () => ({ lists: [{}] }) };
+  return { ok: true, text: async () => '{"lists": [{}]}' };
 };
 const view = readAddress(hash);
 await recommend(view, model.told, NOW, null);

@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from prometheus_fastapi_instrumentator import Instrumentator
 
+from diffgrm import __version__
 from diffgrm.apps.serving.answers import answers
 from diffgrm.apps.serving.guard import LOOPBACK, Guard, Methods
 from diffgrm.apps.serving.items import catalogue
@@ -57,6 +58,7 @@ def create_app(
         watching = asyncio.create_task(server.watch())
         yield
         watching.cancel()
+        server.changes.close()
         await server.engine.close()
 
     app = FastAPIOffline(
@@ -64,6 +66,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # it would send clients to whatever host they name
         title="diffgrm",
+        version=__version__,
         description="Recommendations from a saved diffgrm model. Errors are RFC 9457 problem details. Parameters and "
         "fields that a route does not have, and those that stand twice, are errors.",
         lifespan=lifespan,

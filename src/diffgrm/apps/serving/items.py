@@ -46,7 +46,7 @@ def catalogue(server: Server) -> APIRouter:
 
     guarded: dict[str, Any] = {
         "dependencies": [Depends(with_token)],
-        "responses": BODY_ERRORS | problem_responses(401, 403, 503),
+        "responses": BODY_ERRORS | problem_responses(401, 403, 503, 504),
         "tags": ["catalogue"],
     }
 

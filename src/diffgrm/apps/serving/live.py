@@ -23,7 +23,7 @@ from diffgrm.data.histories import HistoryEvent
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.event_settings import EventSettings
-from diffgrm.foundation.schema import Columns, DiffGRMError
+from diffgrm.foundation.schema import Columns, DiffGRMError, ModelFolderError
 from diffgrm.ranking.rules import Rules
 from diffgrm.recommenders import Recommender, load
 
@@ -116,11 +116,11 @@ class LiveModel:
             try:
                 self.current = self._read()
             except Exception as error:  # whatever it was: the current model answers on, and a fault of ours is logged whole
-                if self._failure.happened(seen):
+                if self._failure.happened(seen, str(error) or repr(error)):
                     self.failed_reloads += 1
                     trace = None if isinstance(error, DiffGRMError | OSError) else error
                     logger.error("The model in %s cannot be used; going on with %s: %s",
-                                 self.folder, self.current.version, error or repr(error), exc_info=trace)  # fmt: skip
+                                 self.folder, self.current.version, self._failure.why, exc_info=trace)  # fmt: skip
                 return False
             logger.info("Now serving model %s", self.current.version)
             return True
@@ -129,16 +129,21 @@ class LiveModel:
         """Change the model, save it, and answer with it from now on; until then, the current one answers.
 
         Raises:
-            DiffGRMError: see the change; nothing has happened then.
+            ModelFolderError: the folder holds another model than the one that answers; or see :meth:`Recommender.save`.
+            DiffGRMError: see the change. In every case nothing has happened.
         """
         folder = model_folder.place(self.folder)  # a link may be turned to another model meanwhile
 
         def make() -> tuple[Recommender, Snapshot]:
-            self.refresh()
-            changed = change(self.current.saved)
+            with self._lock:
+                self.refresh()
+                self._check_served(folder)
+                served = self.current.saved
+            changed = change(served)
             return changed, self._snapshot(changed, "")
 
         def save(made: tuple[Recommender, Snapshot]) -> None:
+            self._check_served(folder)
             made[0].save(folder)
             self._seen = model_folder.version(folder)
             self.current = replace(made[1], version=model_folder.fingerprint(folder))
@@ -147,6 +152,23 @@ class LiveModel:
         with self._changes:  # one at a time, lest each makes the others begin again
             model_folder.change(folder, make, save, self._hold)
             return self.current
+
+    def _check_served(self, folder: Path) -> None:
+        """Make sure that a folder holds the model that answers, lest a change of that one takes the place of another.
+
+        Raises:
+            ModelFolderError: it does not, or no longer is the folder to serve.
+        """
+        if model_folder.place(self.folder) != folder:
+            raise ModelFolderError(f"{self.folder} was turned to another model during the change; send it again")
+        found = model_folder.version(folder)
+        if found is None:
+            raise ModelFolderError(f"{self.folder} holds no model any more; save the one to change there")
+        if found != self._seen:
+            raise ModelFolderError(
+                f"{self.folder} holds another model, which this server cannot use: {self._failure.why}. Save one there "
+                "that it can use, or start it anew with settings that fit"
+            )
 
     @contextmanager
     def _hold(self, folder: Path) -> Iterator[None]:
@@ -180,9 +202,10 @@ class LiveModel:
 
 
 class _Failure:
-    """A version of the folder that could not be used, and when it is worth another try."""
+    """A version of the folder that could not be used, why, and when it is worth another try."""
 
     def __init__(self) -> None:
+        self.why = ""
         self._version: tuple[int, ...] | None = None
         self._pause = self._next = 0.0
 
@@ -190,9 +213,9 @@ class _Failure:
         """Whether a version is another one, or its time has come."""
         return version != self._version or time.monotonic() >= self._next
 
-    def happened(self, version: tuple[int, ...]) -> bool:
+    def happened(self, version: tuple[int, ...], why: str) -> bool:
         """Remember a failure; whether it is the version's first."""
-        first = version != self._version
+        first, self.why = version != self._version, why
         self._version, self._pause = version, FIRST_PAUSE if first else min(2 * self._pause, LONGEST_PAUSE)
         self._next = time.monotonic() + self._pause
         return first

@@ -76,6 +76,13 @@ def _shown(value: object) -> object:
 
 _TEXT_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, WHOLE_SCHEMA]}
 
+AnsweredId = Annotated[
+    str | int,
+    Field(
+        description="as the catalogue has it, a text or a whole number of 64 bits; JavaScript rounds those above 2^53, "
+        "unless their digits are read as text, which requests take too"
+    ),
+]
 Text = Annotated[str | int, PlainValidator(_text), WithJsonSchema(_TEXT_SCHEMA)]
 Shown = Annotated[dict[str, Any], BeforeValidator(_shown)]
 Cell = Annotated[Any, PlainValidator(_cell), WithJsonSchema({})]
@@ -142,7 +149,7 @@ class RecommendRequest(Message):
 class RankedItem(BaseModel):
     """A recommended item."""
 
-    item_id: str | int
+    item_id: AnsweredId
     score: Annotated[
         float | None,
         Field(
@@ -239,7 +246,7 @@ class ExplainAnswer(BaseModel):
 class CatalogueItem(BaseModel):
     """An item of the catalogue."""
 
-    item_id: str | int
+    item_id: AnsweredId
     title: str | None
     recommendable: Annotated[bool, Field(description="false: removed")]
     events: Annotated[int, Field(description="training events")]

@@ -54,7 +54,7 @@ ERRORS = {
     413: "The body is too large",
     421: "The request names a host that this server does not answer to",
     422: "A value that cannot be used; errors names the fields",
-    503: "Too many requests are waiting, or the model folder cannot be changed now",
+    503: "Too many requests are waiting, the model folder cannot be changed now, or the server ends",
     504: "The answer took too long",
 }
 

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ from diffgrm.ranking.rules import read_rules
 
 logger = logging.getLogger(__name__)
 
+STARTUP_FAILURE = 3  # exit code, that of uvicorn
+LONGEST_CHANGE = 60  # seconds that a change under way has, before the server ends without its answer
 EVERYWHERE = ("", "0.0.0.0", "::")  # addresses that stand for all of this machine's
 
 
@@ -55,14 +57,18 @@ def run(
     app = create_app(live, limits, token=token, users=users, hosts=answered_hosts(host, allow_hosts))
     logger.info("Model %s: %d items. Changes of the catalogue are %s.", live.current.version, len(live.current.words),
                 "off (no token)" if token is None else "behind the token")  # fmt: skip
-    uvicorn.run(app, host=host, port=port, log_level="info", **_how(limits))
+    server = _Uvicorn(app, limits, host=host, port=port, log_level="info")
+    with suppress(KeyboardInterrupt):  # SIGINT, sent again once all is answered
+        server.run()
+    if not server.started:
+        raise SystemExit(STARTUP_FAILURE)
 
 
 @contextmanager
 def in_background(app: FastAPI, limits: Limits | None = None) -> Iterator[str]:
     """Serve an app from a thread of this process, on a free port of loopback, while the block lasts; gives its address."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **_how(limits or Limits())))
+    server = _Uvicorn(app, limits or Limits(), log_level="warning")
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -71,6 +77,19 @@ def in_background(app: FastAPI, limits: Limits | None = None) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+class _Uvicorn(uvicorn.Server):
+    """A server that refuses waiting changes when it is told to end, and then answers what is under way."""
+
+    def __init__(self, app: FastAPI, limits: Limits, **options: Any) -> None:
+        super().__init__(uvicorn.Config(app, **_how(limits), **options))
+        self._changes = app.state.server.changes
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._changes.end()
+        await super().shutdown(sockets)
 
 
 def _how(limits: Limits) -> dict[str, Any]:
@@ -83,7 +102,7 @@ def _how(limits: Limits) -> dict[str, Any]:
         "server_header": False,
         "access_log": False,
         "timeout_keep_alive": limits.idle_seconds,
-        "timeout_graceful_shutdown": int(limits.seconds) + 1,
+        "timeout_graceful_shutdown": int(limits.seconds) + LONGEST_CHANGE,
     }
 
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from diffgrm.apps.serving import messages as m
 from diffgrm.apps.serving.batching import Engine
+from diffgrm.apps.serving.changing import Changes
 from diffgrm.apps.serving.live import LiveModel, Snapshot, UserHistories
 from diffgrm.apps.serving.problems import Problem, field_problem
 from diffgrm.apps.serving.quiet import keep_quiet
@@ -69,6 +70,7 @@ class Server:
             "diffgrm_batch_requests", "Requests answered together", registry=self.registry, buckets=(1, 2, 4, 8, 16, 32, 64)
         )
         self.engine = Engine(limits, sizes)
+        self.changes = Changes(limits)
         waiting = Gauge("diffgrm_waiting_histories", "Histories that wait for the model", registry=self.registry)
         waiting.set_function(lambda: self.engine.waiting)
         items = Gauge("diffgrm_items", "Items that may be recommended", registry=self.registry)
@@ -93,8 +95,13 @@ class Server:
                 logger.exception("Looking for a newer model failed")
 
     async def change(self, change: Callable[[Recommender], Recommender]) -> m.CatalogueAnswer:
-        """Change the catalogue, outside the model's thread, so that requests go on meanwhile."""
-        after = await asyncio.to_thread(self.live.change, change)
+        """Change the catalogue.
+
+        Raises:
+            Problem: see :meth:`Changes.run`.
+            DiffGRMError: see :meth:`LiveModel.change`.
+        """
+        after = await self.changes.run(lambda: self.live.change(change))
         self.tell_version()
         recommender = after.saved
         return m.CatalogueAnswer(

@@ -24,11 +24,20 @@ class Limits(BaseModel):
     deepest: Annotated[int, Field(ge=1, description="items of a ranking that are looked at for rules")] = 1_000
     changes: Annotated[int, Field(ge=1, description="items added, updated, removed or restored by one request")] = 1_000
     queue: Annotated[
-        int, Field(ge=1, description="requests that wait for the model; more are told to come back later (503)")
+        int,
+        Field(
+            ge=1,
+            description="requests that wait for the model, and changes that wait; more are told to come back later (503)",
+        ),
     ] = 256
     batch: Annotated[int, Field(ge=2, description="waiting requests that are answered together")] = 32
     seconds: Annotated[
-        float, Field(gt=0, description="a request that takes longer gets 504, and the model stops working on it")
+        float,
+        Field(
+            gt=0,
+            description="a request that takes longer gets 504, and the model stops working on it; so does a change that "
+            "waits longer for others; one that has begun is finished",
+        ),
     ] = 10.0
     head_seconds: Annotated[
         float, Field(gt=0, description="a connection on which a request's head takes longer to arrive is closed")

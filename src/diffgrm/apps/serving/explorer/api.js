@@ -55,6 +55,12 @@ export async function load(latest, question, done, failed) {
   else done(answer);
 }
 
+/** A JSON value in which whole numbers that JavaScript would round, such as ids of 64 bits, are texts of their digits. */
+export function readJson(text) {
+  const kept = (part) => (/^-?\d{16,}$/.test(part) ? `"${part}"` : part);
+  return JSON.parse(text.replace(/"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g, kept));
+}
+
 async function ask(path, signal, body) {
   const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   let response;
@@ -63,7 +69,7 @@ async function ask(path, signal, body) {
   } catch {
     throw new Problem("The server cannot be reached.");
   }
-  const content = await response.json().catch(() => null);
+  const content = await response.text().then(readJson).catch(() => null);
   if (!response.ok) throw new Problem(content?.detail ?? `The server answered ${response.status}.`, response.status, content?.errors ?? []);
   if (content === null) throw new Problem("The server's answer cannot be read.", response.status);
   return content;
@@ -73,7 +79,13 @@ export const getModel = (signal) => ask("model", signal);
 
 export const findItems = (query, limit, signal) => ask(`items?${new URLSearchParams({ query, limit })}`, signal);
 
-export const getItem = (id, signal) => ask(`items/${encodeURIComponent(id)}`, signal);
+/** An item by its id; browsers fold "." and ".." out of addresses, so that those are searched for. */
+export async function getItem(id, signal) {
+  if (![".", ".."].includes(id)) return ask(`items/${encodeURIComponent(id)}`, signal);
+  const [item] = (await findItems(id, 1, signal)).items;
+  if (item?.item_id !== id) throw new Problem("There is no such item.", 404);
+  return item;
+}
 
 export async function recommend(view, told, now, signal) {
   const answer = await ask("recommend", signal, listQuestion(view, told, now));

@@ -49,9 +49,10 @@ export function tell(place, text) {
   place.hidden = !text;
 }
 
-/** Show what went wrong, with a way to try again. */
+/** Show what went wrong, with a way to try again, unless the question itself is refused, as it would be again. */
 export function tellProblem(place, error, again) {
-  place.replaceChildren(el("p", {}, error.message), el("button", { type: "button", class: "quiet", on: { click: again } }, "Try again"));
+  const refused = error.status === 422;
+  place.replaceChildren(el("p", {}, error.message), refused ? "" : el("button", { type: "button", class: "quiet", on: { click: again } }, "Try again"));
   place.hidden = false;
 }
 

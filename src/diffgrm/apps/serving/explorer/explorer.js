@@ -1,7 +1,7 @@
 // The explorer: what is on view is kept in the address, and every panel is drawn from it.
 
 import { addressOf, eventOf, K, number, readAddress, WIDTHS } from "./address.js";
-import { explain, getItem, getModel, Latest, load, MOST_EXPLAINED, recommend, similarTo } from "./api.js";
+import { explain, getItem, getModel, Latest, load, MOST_EXPLAINED, Problem, recommend, similarTo } from "./api.js";
 import { questionFields } from "./context.js";
 import { denoisingPanel } from "./denoising.js";
 import { count, el, partsOf, say, tell, tellProblem } from "./dom.js";
@@ -154,6 +154,7 @@ function listCame(answer) {
 }
 
 function listNote({ items: found, unknown }) {
+  if (unknown === view.history.length) return "No item of the history is in the catalogue, so there is nothing to recommend by.";
   const passed = unknown ? `${count(unknown, "item")} of the history ${unknown === 1 ? "is" : "are"} not in the catalogue and passed over. ` : "";
   return found.length ? passed : `${passed}No item is left to recommend.`;
 }
@@ -214,13 +215,18 @@ function showSimilarItems() {
   const id = view.similar;
   parts.similar.list.replaceChildren();
   parts.similar.problem.hidden = true;
-  load(latest.similar, (signal) => similarTo(id, SIMILAR, signal), similarCame, (problem) => tellProblem(parts.similar.problem, problem, again));
+  load(latest.similar, (signal) => similarTo(id, SIMILAR, signal), similarCame, similarFailed);
 }
 
 function similarCame({ items: found }) {
   found.forEach(titles.remember);
   parts.similar.list.replaceChildren(...rankedRows(found, { choose: null, add, similar: showSimilar }));
   say(count(found.length, "similar item"), "answers");
+}
+
+function similarFailed(problem) {
+  const unknown = problem.of("#/item_id");
+  tellProblem(parts.similar.problem, unknown ? new Problem("This item is not in the catalogue.", problem.status) : problem, again);
 }
 
 // ---- how an item was found -----------------------------------------------------------------------------------------

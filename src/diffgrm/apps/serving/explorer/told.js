@@ -55,5 +55,6 @@ export function listQuestion(view, told, now) {
   const { k, beam, candidates, excludeSeen } = view;
   const { profile, ...at } = besides(view, told, now);
   const profiles = profile ? { profiles: [profile] } : {};
-  return { histories: [eventsOf(view, told, now)], k, beam, candidates, exclude_seen: excludeSeen, titles: true, ...at, ...profiles };
+  const asked = { k, beam, candidates, exclude_seen: excludeSeen, on_empty: "skip", titles: true };
+  return { histories: [eventsOf(view, told, now)], ...asked, ...at, ...profiles };
 }
