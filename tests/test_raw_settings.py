@@ -265,16 +265,20 @@ def test_too_little_memory_is_one_message(run, monkeypatch):
 # ---- what model folders keep -----------------------------------------------------------------------------------------
 
 
-def test_no_absolute_path_goes_into_a_model_folder(tmp_path):
+def test_no_path_goes_into_a_model_folder(tmp_path, monkeypatch):
     def kept(**embedding):
         return Recipe(embedding=embedding).portable().embedding.options
 
     assert kept(name="sentence_transformer", model=str(tmp_path / "mine"))["model"] is None
     assert kept(name="sentence_transformer", model="org/name")["model"] == "org/name"
+    assert kept(name="sentence_transformer", model="x" * 300)["model"] == "x" * 300
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert kept(name="sentence_transformer", model="org/name")["model"] is None
     assert kept(name="precomputed", path="vectors.npy")["path"] is None
     encoder = Recipe(embedding={"name": "sentence_transformer", "model": None}).embedding.build()
     pytest.importorskip("sentence_transformers")
-    with pytest.raises(DiffGRMError, match=r"does not keep in which folder its sentence encoder lies; give it again"):
+    with pytest.raises(DiffGRMError, match=r"does not keep in which folder its sentence encoder lies.*; give it again"):
         encoder.encode(pl.DataFrame({"item_id": ["a"], "text": ["b"]}))
 
 

@@ -225,6 +225,8 @@ def content_digest(path: Path) -> str | None:
 
     What has been read is remembered by its time and size.
     """
+    if not os.path.lexists(path):  # for which no name is too long
+        return None
     if path.is_file():
         found = path.stat()
         return _remembered_digest(path.resolve(), found.st_mtime_ns, found.st_size)
