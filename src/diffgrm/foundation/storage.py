@@ -44,14 +44,18 @@ class State:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ModelFolderError: missing, truncated or foreign file.
+            ModelFolderError: missing, truncated or foreign file, or numbers that are not finite.
         """
         try:
             with safe_open(regular(path), framework="numpy") as file:
                 facts = json.loads((file.metadata() or {}).get("facts", "{}"))
                 if not isinstance(facts, dict):
                     raise ValueError(f"its facts are {type(facts).__name__}, expected a mapping")
-                return cls({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            wrong = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+            if wrong:
+                raise ValueError(f"{', '.join(wrong)} should hold finite numbers, and some are NaN or infinite")
+            return cls(arrays, facts)
         except ModelFolderError:
             raise
         except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
