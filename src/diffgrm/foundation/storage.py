@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class State:
-    """What a fitted part has learnt: named arrays and JSON-able facts. Both are restored exactly."""
+    """What a fitted part has learnt: named arrays, of finite numbers, and JSON-able facts. Both are restored exactly."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
