@@ -17,6 +17,7 @@ from diffgrm import Recipe
 from diffgrm.apps.bench.suite import Suite
 from diffgrm.foundation import forks
 from diffgrm.foundation.overrides import apply_overrides
+from diffgrm.foundation.parts import as_part
 from diffgrm.foundation.registry import names, resolve, settings
 from diffgrm.foundation.schema import DiffGRMError, OutputError, RecipeError, TrainingError
 from diffgrm.foundation.storage import State, atomic_file, read_parquet, write_parquet
@@ -265,17 +266,37 @@ def test_too_little_memory_is_one_message(run, monkeypatch):
 # ---- what model folders keep -----------------------------------------------------------------------------------------
 
 
-def test_no_absolute_path_goes_into_a_model_folder(tmp_path):
+def test_no_path_goes_into_a_model_folder(tmp_path, monkeypatch):
     def kept(**embedding):
         return Recipe(embedding=embedding).portable().embedding.options
 
     assert kept(name="sentence_transformer", model=str(tmp_path / "mine"))["model"] is None
     assert kept(name="sentence_transformer", model="org/name")["model"] == "org/name"
+    assert kept(name="sentence_transformer", model="x" * 300)["model"] == "x" * 300
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert kept(name="sentence_transformer", model="org/name")["model"] is None
     assert kept(name="precomputed", path="vectors.npy")["path"] is None
     encoder = Recipe(embedding={"name": "sentence_transformer", "model": None}).embedding.build()
     pytest.importorskip("sentence_transformers")
-    with pytest.raises(DiffGRMError, match=r"does not keep in which folder its sentence encoder lies; give it again"):
+    with pytest.raises(DiffGRMError, match=r"does not keep in which folder its sentence encoder lies.*; give it again"):
         encoder.encode(pl.DataFrame({"item_id": ["a"], "text": ["b"]}))
+
+
+def test_names_that_are_too_long_for_a_file_are_told():
+    name, items = "x" * 300, pl.DataFrame({"item_id": ["a"], "text": ["b"]})
+    parts = [{"name": "precomputed", "path": name}, {"name": "item_scorer", "model": name}]
+    for recipe in [*(Recipe(embedding=part) for part in parts), Recipe(tokenizer={"name": "from_file", "path": name})]:
+        assert recipe.files() == [] and recipe.by_content()["recommender"] == recipe.recommender
+    assert as_part("embedding", parts[1]).build().identity()["model"] is None
+    for read in (
+        lambda: as_part("embedding", parts[0]).build().encode(items),
+        lambda: as_part("tokenizer", {"name": "from_file", "path": name}).build().check(items["item_id"]),
+        lambda: Recipe.from_yaml(name),
+        lambda: diffgrm.load(name),
+    ):
+        with pytest.raises(DiffGRMError, match=name):
+            read()
 
 
 def test_tables_are_not_read_in_forked_children(tmp_path, monkeypatch):

@@ -213,6 +213,7 @@ def test_a_strangers_profiles_are_checked(told, tmp_path):
         (pl.concat([table, table]), "users twice"),
         (table.rename({"0": "1"}), "has the columns"),
         (table.with_columns(pl.col("0").cast(pl.Int64)), "has the columns"),
+        (table.head(1).select(pl.all().repeat_by(3_000_000).explode()), "it says that it has 3,000,000 rows"),
     ):
         bad.write_parquet(path)
         with pytest.raises(ModelFolderError, match=message):

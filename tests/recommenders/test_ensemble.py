@@ -237,7 +237,7 @@ def test_a_folder_of_a_stranger_is_checked(toy, members, tmp_path):
         with pytest.raises(ModelFolderError, match=text):
             diffgrm.load(folder)
 
-    spoilt("weights.safetensors", State({"chosen": np.array([0.5, np.nan])}), "expected float64 of .*finite")
+    spoilt("weights.safetensors", State({"chosen": np.array([0.5, np.nan])}), "chosen should hold finite numbers")
     spoilt(
         "weights.safetensors", State({"chosen": np.array([0.5, 0.3, 0.2])}), "of the shape .3,.; expected float64 of .2,."
     )

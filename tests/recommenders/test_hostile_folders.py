@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 import diffgrm
 from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe
-from diffgrm.foundation.schema import DataError, ModelFolderError
+from diffgrm.foundation import registry
+from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError
 from diffgrm.foundation.storage import State
 from helpers.commands import called
 from helpers.folders import change_recipe, rehash
@@ -145,6 +146,7 @@ YAML = {
     "a list": "- 1",
     "no yaml": "seed: [",
     "a mapping as key": "? {a: 1}\n: 2",
+    "a control character": "seed: 1\x07",
 }
 
 
@@ -314,6 +316,40 @@ def test_files_that_do_not_go_together(hostile, name, change):
     refused(
         hostile, name.split("-")[0] + "|words have weights|does not hold|sparse matrix|neighbours by text|were there at fit"
     )
+
+
+ARRAYS = {
+    "item_knn": ("similarity.safetensors", "data"),
+    "text_knn": ("text_vectors.safetensors", "vectors"),
+    "transition_graph": ("transitions.safetensors", "data"),
+    "encoder": ("encoder.safetensors", "idf"),
+    "scorer": ("scorer-co_occurrence.safetensors", "data"),
+    "neighbours": ("text_neighbours.safetensors", "data"),
+}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_numbers_that_are_not_finite(toy, hostile, kind, value, tmp_path):
+    folder, (name, array) = hostile, ARRAYS[kind]
+    if kind.endswith(("knn", "graph")):
+        folder = registry.resolve("recommender", kind)().fit(toy, progress=False).save(tmp_path / kind)
+    state = State.load(folder / name)
+    state.arrays[array] = state.arrays[array].astype(np.float32)
+    state.arrays[array].flat[3] = value
+    state.save(folder / name)
+    rehash(folder)
+    refused(folder, rf"{name}.* damaged.*: {array} should hold finite numbers, and some are NaN or infinite")
+
+
+def test_numbers_that_are_too_large(toy, tmp_path):
+    folder = registry.resolve("recommender", "item_knn")().fit(toy, progress=False).save(tmp_path / "model")
+    state = State.load(folder / "similarity.safetensors")
+    state.arrays["data"][:] = 1e300
+    state.save(folder / "similarity.safetensors")
+    rehash(folder)
+    with pytest.raises(DiffGRMError, match="no list can be made of the scores: for 1 of 1 users some are NaN or infinite"):
+        diffgrm.load(folder).recommend(HISTORY)
 
 
 def test_a_learnt_scorer_without_its_file(hostile):

@@ -164,7 +164,7 @@ def test_whatever_breaks_on_the_way_is_a_model_folder_error(hub, popularity, mon
         popularity.push_to_hub("someone/shop")
 
 
-@pytest.mark.parametrize("name", ["someone/nothing", "nothing", "no repository at all", "a/b/c"])
+@pytest.mark.parametrize("name", ["someone/nothing", "nothing", "no repository at all", "a/b/c", "x" * 300])
 def test_an_unknown_repository_is_a_model_folder_error(hub, name):
     with pytest.raises(ModelFolderError, match=f"{name} is neither a model folder nor a repository the hub gives"):
         Recommender.from_pretrained(name)

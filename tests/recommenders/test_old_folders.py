@@ -7,6 +7,8 @@ it gave for three histories, after an item was removed and (where the method tak
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from diffgrm.foundation.manifest import FORMAT_VERSION
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.foundation.storage import file_digest
 from diffgrm.recommenders.old_folders import recipe_of_format_2
+from helpers.folders import rehash
 
 ZIP = Path(__file__).with_name("format_2.zip")
 HISTORIES = [["item 3", "item 77", "item 410"], ["item 12"], ["item 5", "item 400"]]
@@ -106,4 +109,18 @@ def test_one_that_does_not_hold_what_its_format_says_is_refused(old, tmp_path):
     manifest["files"]["recipe.yaml"] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelFolderError, match="does not hold what its format says: KeyError"):
+        diffgrm.load(folder)
+
+
+@pytest.mark.parametrize("file", ["items.parquet", "model.safetensors", "semantic_ids.safetensors"])
+@pytest.mark.parametrize("kind", ["another table", "rows without end", "nothing"])
+def test_strange_files_of_an_old_folder_are_told(old, tmp_path, file, kind):
+    folder = shutil.copytree(old / "diffgrm" / "model", tmp_path / "model")
+    if kind == "nothing":
+        (folder / file).write_bytes(b"")
+    else:
+        rows = 5_000_000 if kind == "rows without end" else 1
+        pl.DataFrame({"item_id": pl.repeat("a", rows, eager=True)}).write_parquet(folder / file)
+    rehash(folder)
+    with pytest.raises(ModelFolderError, match=re.escape(str(folder))):
         diffgrm.load(folder)

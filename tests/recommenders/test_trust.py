@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -15,7 +17,9 @@ import diffgrm
 from diffgrm import DiffGRMRecommender, HybridRecommender, Recipe, Recommender
 from diffgrm.apps.serving.live import LiveModel
 from diffgrm.foundation import registry
-from diffgrm.foundation.schema import ModelFolderError, TrainingError
+from diffgrm.foundation.schema import DataError, ModelFolderError, TrainingError
+from diffgrm.foundation.storage import State
+from diffgrm.recommenders.neighbours import TextKNNRecommender
 from helpers.folders import change_recipe
 from helpers.recipes import small_recipe
 
@@ -93,6 +97,51 @@ def test_an_export_is_as_careful(hybrid_folder, tmp_path, stranger):
     with pytest.raises(ModelFolderError, match=rf"{EVIL} \(scorer\).*trust_code=True"):
         diffgrm.load_onnx(folder)
     assert not stranger.exists()
+
+
+@pytest.fixture
+def encoder_of_code(tmp_path, monkeypatch, stranger):
+    """A sentence encoder in the folder ``enc`` of the current one whose modules are of ``stranger_code``, beside it."""
+    folder = tmp_path / "enc"
+    folder.mkdir()
+    (folder / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "stranger_code.Evil"}]')
+    for name in ("config.json", "config_sentence_transformers.json"):
+        (folder / name).write_text("{}")
+    shutil.copy(tmp_path / "stranger_code.py", folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize("part", ["enc", "./enc", "absolute", "nested"])
+def test_no_folder_of_this_machine_that_a_stranger_names_is_read(toy, tmp_path, stranger, encoder_of_code, part):
+    folder = TextKNNRecommender().fit(toy, progress=False).save(tmp_path / "model")
+    named = {"name": "sentence_transformer", "model": {"absolute": str(encoder_of_code), "nested": "enc"}.get(part, part)}
+    state = State()
+    if part == "nested":
+        named, ids = {"name": "text_and_events", "text": named}, np.frombuffer(b"[]", np.uint8)
+        state = State({"co_occurrence": np.zeros((0, 1), np.float32), "items": ids}, {"text": {}})
+    state.save(folder / "encoder.safetensors")
+    change_recipe(folder, {"embedding": None})
+    change_recipe(folder, {"embedding": named})
+    loaded = diffgrm.load(folder)
+    pytest.importorskip("sentence_transformers")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"give it again: embedding\.model=FOLDER .* --vectors FOLDER"):
+            loaded.add_items(loaded.item_table.head(1).with_columns(item_id=pl.lit("new")))
+        loaded = diffgrm.load(loaded.save(tmp_path / "again"))
+    trusted = diffgrm.load(folder, trust_code=True)
+    with pytest.raises(DataError, match="the sentence encoder .* could not be loaded"):  # which trusts nobody's code
+        trusted.add_items(loaded.item_table.head(1).with_columns(item_id=pl.lit("new")))
+    assert not stranger.exists() and "stranger_code" not in sys.modules
+
+
+def test_files_that_a_stranger_names_are_not_read(toy, tmp_path):
+    np.save(tmp_path / "secret.npy", np.ones((1, 8), np.float32))
+    folder = TextKNNRecommender().fit(toy, progress=False).save(tmp_path / "model")
+    State().save(folder / "encoder.safetensors")
+    change_recipe(folder, {"embedding": None})
+    change_recipe(folder, {"embedding": {"name": "precomputed", "path": str(tmp_path / "secret.npy")}})
+    assert diffgrm.load(folder).recipe.embedding.options["path"] is None
 
 
 def test_a_part_that_was_used_before_is_still_refused(tmp_path, toy):

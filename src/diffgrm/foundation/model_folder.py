@@ -14,7 +14,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import polars as pl
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from diffgrm.foundation import manifest, registry
 from diffgrm.foundation.manifest import DOCUMENTS as DOCUMENTS  # named here for those who write and read
@@ -31,7 +33,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TRIES = 3  # times that a folder is read or changed which others replace meanwhile, before they are made to wait
-STRANGE = (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+STRANGE = (
+    *(KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError),
+    *(pl.exceptions.PolarsError, SafetensorError),
+)
 
 
 def place(folder: Path) -> Path:

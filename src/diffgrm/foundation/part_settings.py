@@ -10,6 +10,7 @@ import ast
 import copy
 import importlib
 import inspect
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -51,14 +52,14 @@ class Local:
     Texts of it are paths; in a suite, relative ones are read from the folder of the suite file.
 
     Attributes:
-        paths: only absolute paths do.
+        paths: only what is a path does: an absolute one, or one at which something lies here.
     """
 
     paths: bool = False
 
     def holds(self, value: Any) -> bool:
         """Whether a value means something here only."""
-        return not self.paths or (isinstance(value, str) and Path(value).is_absolute())
+        return not self.paths or (isinstance(value, str) and (Path(value).is_absolute() or os.path.lexists(value)))
 
 
 class Setting:

@@ -15,6 +15,7 @@ mappings do where it is called from Python::
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -91,7 +92,7 @@ class Part:
 
         def noted(local: Local, value: Any) -> Any:
             texts = [text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str)]
-            found.extend(Path(text) for text in texts if local.holds(text) and Path(text).exists())
+            found.extend(Path(text) for text in texts if local.holds(text) and os.path.lexists(text))
             return value
 
         self._changed(noted)

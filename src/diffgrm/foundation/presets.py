@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -42,7 +43,8 @@ def preset_summary(name: str) -> str:
 def is_preset(path: str | Path) -> bool:
     """Whether a path is to be read as the name of a shipped recipe: no suffix, no folder, and no file of that name."""
     path = Path(path)
-    return path.name == str(path) and not path.suffix and not path.is_file()
+    is_file = os.path.lexists(path) and path.is_file()  # for the first of which no name is too long
+    return path.name == str(path) and not path.suffix and not is_file
 
 
 @lru_cache

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class State:
-    """What a fitted part has learnt: named arrays and JSON-able facts. Both are restored exactly."""
+    """What a fitted part has learnt: named arrays, of finite numbers, and JSON-able facts. Both are restored exactly."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -44,14 +44,18 @@ class State:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ModelFolderError: missing, truncated or foreign file.
+            ModelFolderError: missing, truncated or foreign file, or numbers that are not finite.
         """
         try:
             with safe_open(regular(path), framework="numpy") as file:
                 facts = json.loads((file.metadata() or {}).get("facts", "{}"))
                 if not isinstance(facts, dict):
                     raise ValueError(f"its facts are {type(facts).__name__}, expected a mapping")
-                return cls({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            wrong = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+            if wrong:
+                raise ValueError(f"{', '.join(wrong)} should hold finite numbers, and some are NaN or infinite")
+            return cls(arrays, facts)
         except ModelFolderError:
             raise
         except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
@@ -225,6 +229,8 @@ def content_digest(path: Path) -> str | None:
 
     What has been read is remembered by its time and size.
     """
+    if not os.path.lexists(path):  # for which no name is too long
+        return None
     if path.is_file():
         found = path.stat()
         return _remembered_digest(path.resolve(), found.st_mtime_ns, found.st_size)

@@ -37,7 +37,10 @@ def read_yaml(text: str) -> Any:
     """
     if len(text) > LONGEST:
         raise YamlError(f"it has {len(text):,} characters; expected at most {LONGEST:,}")
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as error:  # of characters
+        raise YamlError(str(error)) from error
     try:
         node = loader.get_single_node()
         if node is None:

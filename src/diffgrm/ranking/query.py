@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.schema import DiffGRMError
 from diffgrm.foundation.top_k import best_places
 
 BLOCK = 2**24  # scores (users x items) that are held at once
@@ -79,6 +80,9 @@ def top_k_of_scores(
 
     Returns:
         Item positions [U, k], -1 after the last, and scores [U, k].
+
+    Raises:
+        DiffGRMError: scores that are NaN or infinite; -inf is an item that is out of question.
     """
     histories, k = query.histories, query.k
     items = np.full((len(histories), k), -1, dtype=np.int64)
@@ -87,6 +91,11 @@ def top_k_of_scores(
     while start < len(histories):
         rows = np.arange(start, min(start + step, len(histories)))
         scores = scores_of(rows)
+        if not (scores.max(1) < np.inf).all():  # which NaN is not
+            raise DiffGRMError(
+                f"no list can be made of the scores: for {int((~(scores.max(1) < np.inf)).sum()):,} of {len(rows):,} users "
+                "some are NaN or infinite; what the model has learnt is no finite numbers, or too large ones: fit it again"
+            )
         start, step = start + len(rows), max(1, BLOCK // scores.shape[1])
         row = item = np.empty(0, dtype=np.int64)
         if query.exclude_seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
@@ -35,7 +36,7 @@ class OnTheHub(ABC):
         Raises:
             ModelFolderError: neither a folder nor a repository that the hub gives, or not a model; or no hub is reached.
         """
-        place = name if Path(name).is_dir() else saving.download(str(name), revision, token)
+        place = name if os.path.lexists(name) and Path(name).is_dir() else saving.download(str(name), revision, token)
         return cls.load(place, trust_code=trust_code)
 
     def push_to_hub(

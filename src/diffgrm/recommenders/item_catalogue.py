@@ -15,8 +15,9 @@ from diffgrm.data.conversions import as_kind
 from diffgrm.data.ids import IdMap, id_order, known_positions, spelled
 from diffgrm.data.tables import COUNT, RECOMMENDABLE, read_items
 from diffgrm.foundation import forks
+from diffgrm.foundation.saved_tables import read_table
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, bullet_list, first_few, nearest
-from diffgrm.foundation.storage import read_parquet, regular, write_parquet
+from diffgrm.foundation.storage import write_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ KINDS: dict[str, tuple[Any, ...]] = {
     RECOMMENDABLE: (pl.Boolean,),
 }
 SHOWN = 12  # columns of the item table that a message names
-MOST_ROWS = 16  # a byte; ids that count up, the same text for all, take a third of a byte a row
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,10 @@ def read_item_rows(folder: Path, columns: Iterable[str]) -> pl.DataFrame:
         columns: of ours that it must have.
 
     Raises:
-        ModelFolderError: a damaged file, more rows than its size can hold, or columns that are not as they are saved.
+        ModelFolderError: a file that :func:`read_table` refuses, or columns that are not as they are saved.
     """
-    forks.check()
-    path = regular(folder / ITEMS)
-    try:
-        with path.open("rb") as file:
-            rows, size = pl.scan_parquet(file).select(pl.len()).collect().item(), path.stat().st_size
-        if rows > MOST_ROWS * size:
-            raise DataError(f"{path} says that it has {rows:,} rows in {size:,} bytes")
-        table = read_parquet(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DataError) as error:
-        raise ModelFolderError(f"{path} is damaged: {error}") from error
+    path = folder / ITEMS
+    table = read_table(path)
     for name in columns:
         if name not in table.columns or table.schema[name] not in KINDS[name] or table[name].null_count():
             kinds = " or ".join(str(kind) for kind in KINDS[name])

@@ -27,7 +27,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
 from diffgrm.foundation.sections import DataSettings
-from diffgrm.foundation.storage import State, file_digest
+from diffgrm.foundation.storage import State, content_digest, file_digest
 from diffgrm.learning.batches import TrainingBatches
 from diffgrm.networks.blocks import evaluating
 from diffgrm.networks.comparison import Comparison
@@ -107,7 +107,7 @@ class ItemScorerVectors(ItemEncoder):
     def identity(self) -> dict[str, Any]:
         """See :meth:`ItemEncoder.identity`; a model counts by its files."""
         folder = None if self.model is None else Path(self.model)
-        files = None if folder is None else [file_digest(path) for path in sorted(folder.glob("*")) if path.is_file()]
+        files = None if folder is None else content_digest(folder)
         recipe = None if folder is not None else self._recipe(None).to_dict()
         floors = ("semantic_ids", "networks", "learning")
         code = [file_digest(path) for floor in floors for path in sorted((SOURCE / floor).rglob("*.py"))]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from diffgrm.foundation import model_folder
+from diffgrm.foundation import model_folder, registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import ModelFolderError
@@ -79,7 +79,9 @@ def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust, kind: str
 
     def take(manifest: dict[str, Any]) -> R:
         with old_folders.as_new(folder, manifest) as readable:
-            recommender = make(Recipe.from_yaml(regular(readable / RECIPE, LONGEST)))
+            recipe = Recipe.from_yaml(regular(readable / RECIPE, LONGEST))
+            # A stranger's recipe names no files of this machine, of which an encoder's could hold code.
+            recommender = make(recipe if registry.trust() is True else recipe.portable())
             catalogue = ItemCatalogue.load(readable)
             parts = user_parts(recommender.recipe) | recommender.new_parts()
             loaded: dict[str, LearntPart] = {}

@@ -13,8 +13,9 @@ from diffgrm.data.ids import IdMap
 from diffgrm.data.profiles import Profiles
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.saved_tables import read_table
 from diffgrm.foundation.schema import Columns, ModelFolderError
-from diffgrm.foundation.storage import read_parquet, write_parquet
+from diffgrm.foundation.storage import write_parquet
 from diffgrm.recommenders.parts import Beside, FitTask, LearntPart
 
 USERS, FILE = "users", "users.parquet"
@@ -55,7 +56,7 @@ def read_kept(folder: Path, settings: EventSettings) -> Profiles:
     Raises:
         ModelFolderError: they are damaged, or none of these settings.
     """
-    table, named = read_parquet(folder / FILE), settings.user_columns
+    table, named = read_table(folder / FILE), settings.user_columns
     columns = {str(number): pl.Int16() for number in range(len(named))}
     ids = table.columns[:1] == [Columns.USER] and table[Columns.USER].dtype in (pl.String, pl.Int64)
     if not ids or dict(table.schema.items() - {(Columns.USER, table[Columns.USER].dtype)}) != columns:

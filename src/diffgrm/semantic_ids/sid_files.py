@@ -9,6 +9,7 @@ with or without a byte order mark.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def read_sids(path: Path, column: str | None = None) -> SidTable:
         DataError: no such file or format, or no such column; repeated items, digits that are none, or semantic IDs of
             different lengths or of more than 64 digits, all problems of the digits at once.
     """
-    if not path.is_file():
+    if not (os.path.lexists(path) and path.is_file()):  # the first of which no name is too long for
         raise DataError(f"there is no file of semantic IDs {path}")
     if (size := path.stat().st_size) > MOST_BYTES:
         raise DataError(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,}: leave out what is not needed of it")

@@ -104,7 +104,7 @@ def test_the_progress_bar_is_for_terminals(monkeypatch, terminal, texts, shown):
             return np.ones((len(texts), 3))
 
     stand_in = types.ModuleType("sentence_transformers")
-    stand_in.SentenceTransformer = Encoder
+    stand_in.SentenceTransformer, stand_in.__version__ = Encoder, "6.2.0"
     monkeypatch.setitem(sys.modules, "sentence_transformers", stand_in)
     monkeypatch.setattr(module, "errors", Terminal(file=io.StringIO(), force_terminal=terminal))
     assert SentenceTransformer("any/model", batch_size=2).encode(table(*TEXTS[:texts])).shape == (texts, 3)
@@ -114,6 +114,16 @@ def test_the_progress_bar_is_for_terminals(monkeypatch, terminal, texts, shown):
 def test_without_sentence_transformers_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'diffgrm\[sentence\]'"):
+        SentenceTransformer("any/model").encode(table("red lamp"))
+
+
+def test_versions_that_run_code_of_encoders_are_refused(monkeypatch):
+    old = types.ModuleType("sentence_transformers")
+    old.__version__ = "5.1.0"
+    monkeypatch.setitem(sys.modules, "sentence_transformers", old)
+    with pytest.raises(
+        DataError, match=r"sentence-transformers 5\.1\.0 may run code .* expected 6 or later: pip install -U"
+    ):
         SentenceTransformer("any/model").encode(table("red lamp"))
 
 

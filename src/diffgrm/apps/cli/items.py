@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 items_app = typer.Typer(help="Change what a saved model may recommend, without training: add, update, remove, restore.")
 Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
 Vectors = Annotated[
-    Path | None, typer.Option(help="Where the embedding is precomputed: the .npy or .parquet file with the items' vectors.")
+    Path | None,
+    typer.Option(
+        help="Where the embedding is precomputed: the .npy or .parquet file with the items' vectors; where it is a "
+        "sentence encoder of a folder: that folder."
+    ),
 ]
+READ = {
+    "precomputed": "path",
+    "sentence_transformer": "model",
+}  # embeddings that read files, and the setting that names them
 ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
 
 
@@ -62,12 +70,12 @@ def restore(model: Model, ids: ItemIds, trust_code: TrustCode = False) -> None:
 
 
 def reading(recommender: Recommender, vectors: Path | None) -> Recommender:
-    """The recommender with the file that its precomputed embedding reads."""
+    """The recommender with the file or folder that its embedding reads."""
     if vectors is None:
         return recommender
     parts = recommender.recipe.embedding.with_paths("embedding")
-    place = next((path for path, part in parts if part.name == "precomputed"), "embedding")
-    return recommender.override([f"{place}.path={json.dumps(str(vectors))}"])
+    place = next((f"{path}.{READ[part.name]}" for path, part in parts if part.name in READ), "embedding.path")
+    return recommender.override([f"{place}={json.dumps(str(vectors))}"])
 
 
 def _change_items(model: Path, trust_code: bool, change: Callable[[Recommender], Recommender]) -> None:

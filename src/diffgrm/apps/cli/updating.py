@@ -42,7 +42,11 @@ def update(
         Path | None, typer.Option(help="New items: item_id, text (parquet, csv, jsonl...); those that are known stay.")
     ] = None,
     vectors: Annotated[
-        Path | None, typer.Option(help="Where the embedding is precomputed: the .parquet file with the items' vectors.")
+        Path | None,
+        typer.Option(
+            help="Where the embedding is precomputed: the .parquet file with the items' vectors; where it is a sentence "
+            "encoder of a folder: that folder."
+        ),
     ] = None,
     column: Column = None,
     time_format: TimeFormat = None,

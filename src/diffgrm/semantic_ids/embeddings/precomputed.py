@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -58,7 +59,7 @@ class Precomputed(ItemEncoder):
                 "or --vectors FILE for diffgrm items (inside text_and_events, it is embedding.text.path)"
             )
         path = Path(self.path)
-        if not path.exists():
+        if not os.path.lexists(path):  # for which no name is too long
             raise DataError(f"there is no embedding file {path}")
         if path.suffix == ".npy":
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,6 +14,8 @@ from diffgrm.foundation.part_settings import Local
 from diffgrm.foundation.schema import Columns, DataError, MissingExtraError
 from diffgrm.foundation.terminal import errors
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, normalise
+
+SAFE = 6  # version that imports no classes but its own, wherever a model comes from (trust_remote_code is off)
 
 
 class SentenceTransformer(ItemEncoder):
@@ -26,7 +29,7 @@ class SentenceTransformer(ItemEncoder):
         model: Annotated[
             str | None,
             Local(paths=True),
-            "model id on the Hugging Face hub, or a local folder; a saved model keeps no absolute path",
+            "model id on the Hugging Face hub, or a local folder, which a saved model does not keep",
         ] = "sentence-transformers/sentence-t5-base",
         batch_size: Annotated[int, Field(ge=1), "texts encoded at once"] = 64,
         device: Annotated[str | None, "torch device; null: the library's own choice"] = None,
@@ -42,7 +45,8 @@ class SentenceTransformer(ItemEncoder):
     def identity(self) -> dict[str, Any]:
         """The model's name; for a local folder also the size and time of its files."""
         folder = Path(self.model or "")
-        files = sorted(p for p in folder.rglob("*") if p.is_file()) if self.model and folder.is_dir() else []
+        there = bool(self.model) and os.path.lexists(folder) and folder.is_dir()
+        files = sorted(p for p in folder.rglob("*") if p.is_file()) if there else []
         stamps = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
         return {"model": self.model, "files": stamps}
 
@@ -68,10 +72,16 @@ class SentenceTransformer(ItemEncoder):
             import sentence_transformers
         except ImportError as error:
             raise MissingExtraError("sentence-transformers", "sentence", "the embedding 'sentence_transformer'") from error
+        if int((found := sentence_transformers.__version__).partition(".")[0]) < SAFE:
+            raise DataError(
+                f"sentence-transformers {found} may run code that lies beside an encoder's weights; expected {SAFE} or "
+                "later: pip install -U 'diffgrm[sentence]'"
+            )
         if self.model is None:
             raise DataError(
                 f"the vectors of {wanted} items are needed, and a saved model does not keep in which folder its "
-                "sentence encoder lies; give it again: embedding.model=FOLDER in the recipe, or "
+                "sentence encoder lies, nor is a folder read that only its recipe names; give it again: "
+                "embedding.model=FOLDER in the recipe, --vectors FOLDER on the command line, or "
                 'recommender.override(["embedding.model=FOLDER"]) in Python'
             )
         try:

@@ -1,0 +1,94 @@
+"""Tables of model folders: no file makes more in memory than its size accounts for, whatever it says of itself."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+import numpy as np
+import polars as pl
+import pytest
+
+from diffgrm.foundation import saved_tables
+from diffgrm.foundation.saved_tables import claimed_sizes, read_table
+from diffgrm.foundation.schema import ModelFolderError
+
+N = 2_000
+TABLES = {
+    "ids and texts": pl.DataFrame({"item_id": [f"i{n}" for n in range(N)], "text": ["the same"] * N}),
+    "columns that say nothing": pl.DataFrame({"item_id": range(N), **{f"c{n}": np.zeros(N) for n in range(80)}}),
+    "vectors": pl.DataFrame({"v": np.random.default_rng(0).normal(size=(N, 16))}),
+    "vectors of zeros": pl.DataFrame({"v": np.zeros((N, 512), np.float32)}),
+    "structures": pl.DataFrame({"s": [{"a": 1, "b": [True]}, None], "n": [None, None], "t": ["long" * 10**5, ""]}),
+    "nothing": pl.DataFrame({"a": [1]}).clear(),
+    "no columns": pl.DataFrame(),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_that_are_saved_are_read(tmp_path, kind):
+    path, table = tmp_path / "t.parquet", TABLES[kind]
+    table.write_parquet(path, row_group_size=700)
+    assert claimed_sizes(path)[0] == table.height
+    assert read_table(path).equals(table)
+
+
+def test_values_and_bytes_are_counted(tmp_path):
+    pl.DataFrame({"a": range(N), "l": [[1.0, None], []] * (N // 2)}).write_parquet(tmp_path / "t.parquet")
+    rows, values, unpacked = claimed_sizes(tmp_path / "t.parquet")
+    assert rows == N and N + N // 2 * 3 <= values <= 2 * N + N // 2 * 3 and 8 * values < unpacked < 20 * values
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_lists_without_end_are_not_read(tmp_path, monkeypatch, rows):
+    path = tmp_path / "t.parquet"
+    long = pl.repeat(0, 4_000_000, eager=True).implode()
+    pl.DataFrame({"item_id": range(rows), "l": pl.concat([long] * rows)}).write_parquet(path)
+    monkeypatch.setattr(saved_tables, "MOST_BYTES", (2**12, 0))
+    monkeypatch.setattr(pl, "read_parquet", None)
+    with pytest.raises(ModelFolderError, match=r"t\.parquet is damaged: it says that it has \d rows, and \d\d,.* bytes"):
+        read_table(path)
+
+
+def test_rows_without_end_are_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"user_id": pl.repeat(1, 2_000_000, eager=True)}).write_parquet(path)
+    monkeypatch.setattr(pl, "read_parquet", None)
+    with pytest.raises(ModelFolderError, match=r"it says that it has 2,000,000 rows"):
+        read_table(path)
+
+
+def test_arrays_without_end_are_not_read(tmp_path, monkeypatch):
+    """A null array is one value in the file; how wide it is stands in the schema alone."""
+    pa, path = pytest.importorskip("pyarrow"), tmp_path / "t.parquet"
+    import pyarrow.parquet
+
+    table = pa.table({"a": pa.array([None] * 4, type=pa.list_(pa.int8(), 77))})
+    pyarrow.parquet.write_table(table, path)
+    known = pyarrow.parquet.ParquetFile(path).metadata.metadata[b"ARROW:schema"]
+    wide = base64.b64decode(known).replace(struct.pack("<i", 77), struct.pack("<i", 10**8))
+    path.write_bytes(path.read_bytes().replace(known, base64.b64encode(wide)))
+    assert pl.read_parquet_schema(path) == {"a": pl.Array(pl.Int8, 10**8)}
+    monkeypatch.setattr(pl, "read_parquet", None)
+    with pytest.raises(ModelFolderError, match="400,000,000 bytes once it is read"):
+        read_table(path)
+
+
+def test_files_that_are_cut_or_none(tmp_path):
+    path = tmp_path / "t.parquet"
+    TABLES["structures"].write_parquet(path)
+    content = path.read_bytes()
+    for strange in (
+        b"",
+        b"PAR1",
+        content[:-1],
+        content[50:],
+        b"PAR1" + b"\xff" * 500 + b"PAR1",
+        b"\x1c" * 9**4 + content[-8:],
+    ):
+        path.write_bytes(strange)
+        with pytest.raises(ModelFolderError, match=r"t\.parquet is damaged"):
+            read_table(path)
+    path.unlink()
+    with pytest.raises(ModelFolderError, match="is missing"):
+        read_table(path)
