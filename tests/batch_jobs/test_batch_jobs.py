@@ -359,7 +359,8 @@ def test_vectors_are_those_of_the_encoder_and_a_model_is_fitted_on_them(toy, tmp
 def test_items_that_cannot_be_embedded_are_told(toy, tmp_path):
     recipe = Recipe.from_dict({"embedding": {"name": "lsa", "width": 16}})
     items = write_parts(tmp_path / "items", toy.item_table, [100])
-    toy.item_table[:3].with_columns(text=pl.lit(" ")).write_parquet(items / "900.parquet")
+    bare = toy.item_table[:3].with_columns(text=pl.lit(" "), item_id="bare " + pl.col("item_id"))
+    bare.write_parquet(items / "900.parquet")
     with pytest.raises(DataError, match=r"(?s)900\.parquet, rows 0 to 2: .*3 items have no text"):
         embed_batch(items, tmp_path / "out", recipe=recipe, progress=False)
     done = embed_batch(items, tmp_path / "out", recipe=recipe, on_error="skip", progress=False)

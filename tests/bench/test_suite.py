@@ -249,6 +249,33 @@ def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
             {"runs": {"base": {"recommender": "sasrec", "choose": {"model.dropout": {"min": 0.1, "max": 0.5}}}}},
             "'base' chooses model.dropout from a range without a step, but a suite tries every value",
         ),
+        (
+            {
+                "runs": {
+                    "base": {
+                        "recommender": "item_knn",
+                        "choose": {"model": [{"shrink": 5}, {"decay": 0.2}], "model.shrink": [0, 7]},
+                    }
+                }
+            },
+            "'base' chooses model.shrink, which values of model say too; say it under one of both",
+        ),
+        (
+            {
+                "runs": {
+                    "base": {
+                        "recommender": "item_knn",
+                        "choose": {"model.shrink": [0, 7]},
+                        "only_on": {"other": {"model": {"shrink": 5}}},
+                    }
+                }
+            },
+            "'base' says model.shrink of other, and chooses it; leave one out",
+        ),
+        (
+            {"runs": {"base": {"recommender": "item_knn", "model": {"shrink": 5}, "choose": {"model.shrink": [0, 7]}}}},
+            "'base' says model.shrink of all datasets, and chooses it; leave one out",
+        ),
         ({"runs": {"base": {"recommender": "sasrec", "choose": {"seed": 3}}}}, "choose.seed: .*expected a list of values"),
         (
             {"runs": {"base": {"recommender": "popularity"}, "Base": {"recommender": "random"}}},

@@ -64,6 +64,12 @@ def test_what_is_no_list_and_no_range_is_told(options, text):
         ({}, {"training": [{"epochs": 1, "validation_users": 5}]}, {}, "training.validation_users cannot be chosen"),
         ({"training": {"devices": 2}}, {"seed": [1]}, {}, "trials run in one process: set training.devices=1"),
         ({"recommender": "documents"}, {"seed": [1]}, {}, "does not learn from a table of events"),
+        (
+            {"recommender": "sasrec"},
+            {"item_loss": [{"kind": "softmax"}, {"kind": "bce", "negatives": 8}], "item_loss.negatives": [4]},
+            {},
+            "item_loss.negatives is under choose:, and stands in values of item_loss there too; say it under one",
+        ),
         ({}, {"seed": [1]}, {"pruning": "mean"}, "pruning is 'mean'; expected one of median, none"),
         ({}, {"seed": [1]}, {"startup": 0}, "startup is 0"),
     ],
@@ -97,6 +103,35 @@ def test_the_space_stands_in_the_recipe_or_beside_it(tmp_path):
         Plan.from_files("best", space_of(tmp_path, "- a"))
     with pytest.raises(RecipeError, match="choose: says what diffgrm tune may choose, and a fit has one value a setting"):
         Recipe.from_yaml(recipe)
+
+
+@pytest.mark.parametrize(
+    ("recommender", "space", "override", "key"),
+    [
+        ("item_knn", "model.shrink: [0, 20]", "model.shrink=7", "model.shrink"),
+        ("item_knn", "model.shrink: {min: 0, max: 20}", "model.shrink=7", "model.shrink"),
+        ("item_knn", "model: [{shrink: 7, decay: 0.5}, {decay: 0.9}]", "model.shrink=7", "model"),
+        ("item_knn", "model.shrink: [0, 20]", "model={decay: 0.2, shrink: 7}", "model.shrink"),
+        ("diffgrm", "tokenizer.name: [opq, rq_vae]", "tokenizer.codebook_size=32", "tokenizer.name"),
+        ("diffgrm", "decoding.name: [any_order_beam, one_pass]", "decoding.beam=9", "decoding.name"),
+    ],
+)
+def test_a_setting_that_is_to_hold_for_all_trials_is_refused_where_a_choice_would_undo_it(
+    tmp_path, recommender, space, override, key
+):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"recommender: {recommender}\nchoose: {{{space}}}\n")
+    with pytest.raises(RecipeError) as error:
+        Plan.from_files(recipe, None, [override])
+    assert f"{override} is to hold for all trials, but choose: has {key}, which would undo it" in str(error.value)
+
+
+def test_a_setting_beside_what_is_chosen_holds_for_all_trials(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("recommender: item_knn\nchoose: {model.shrink: [0, 20]}\n")
+    plan = Plan.from_files(recipe, None, ["model={decay: 0.2}", "model.neighbours=7"])
+    for trial in map(plan.trial_recipe, plan._some_choices()):
+        assert trial.model.options["decay"] == 0.2 and trial.model.options["neighbours"] == 7
 
 
 def space_of(folder, text):

@@ -4,13 +4,16 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import polars as pl
 import pytest
 import yaml
 
 from diffgrm import Recipe, leave_one_out, toy_world, tune
 from diffgrm.apps import choosing
+from diffgrm.apps.choosing import Range
 from diffgrm.apps.tuning import search as module
+from diffgrm.apps.tuning.trials import _draw
 from diffgrm.evaluation.metrics import evaluate
 from diffgrm.foundation.outputs import held_folder
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, RecipeError, TrainingError
@@ -239,3 +242,34 @@ def test_the_command_line_searches_goes_on_and_writes_a_recipe_that_fit_takes(wo
     assert code == 0, errors
     code, _, errors = call(*asked, "--trials", 2, "--space", recipe)
     assert code == 2 and "say what may be chosen; leave one out" in errors
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"\xff\xfe", b"[]", b"{}", b""])
+@pytest.mark.parametrize("place", [1, -1])
+def test_a_damaged_line_among_the_trials_is_told_by_its_number(world, tmp_path, line, place):
+    search(world, tmp_path, 1)
+    log = tmp_path / "trials.log"
+    lines = log.read_bytes().split(b"\n")
+    lines.insert(place, line)
+    log.write_bytes(b"\n".join(lines))
+    number = 2 if place == 1 else len(lines) - 1
+    with pytest.raises(DataError, match=f"trials.log is damaged: line {number} is no event of a search; put a copy"):
+        search(world, tmp_path, 2)
+    assert log.read_bytes() == b"\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min": 1234567.1, "max": 1234567.9},
+        {"min": 1234567.1, "max": 1234567.9, "log": True},
+        {"min": -1e6, "max": -1e6 + 0.5},
+        {"min": 1e-9, "max": 1e-3},
+        {"min": 0.1, "max": 0.95},
+    ],
+)
+def test_any_number_of_a_range_is_drawn_as_short_as_one_would_write_it(options):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [_draw(study.ask(), "x", Range(**options)) for _ in range(50)]
+    assert len(set(drawn)) == 50 and all(options["min"] <= value <= options["max"] for value in drawn)
+    assert max(len(repr(value)) for value in drawn) <= 15

@@ -11,13 +11,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictBool, ValidationError, model_validator
 
 from diffgrm.data.dataset import Split
 from diffgrm.evaluation.metrics import evaluate, selection_score
+from diffgrm.foundation.overrides import split_path
+from diffgrm.foundation.parts import named
 from diffgrm.foundation.schema import RecipeError, readable
 from diffgrm.recommenders.base import Recommender
 
@@ -140,6 +142,40 @@ def incomparable(choose: Mapping[str, Options]) -> list[str]:
             elif inner != other and any(isinstance(one, Mapping) and inner in one for one in _listed(options)):
                 found.append(other)
     return found
+
+
+def overlapping(choose: Mapping[str, Options]) -> list[tuple[str, str]]:
+    """Settings under ``choose:`` that stand in a value of another one too, each with that one.
+
+    >>> overlapping({"item_loss": ["softmax", {"kind": "bce", "negatives": 8}], "item_loss.negatives": [16]})
+    [('item_loss.negatives', 'item_loss')]
+    """
+    found = []
+    for outer, inner in itertools.permutations(choose, 2):
+        above, steps = split_path(outer), split_path(inner)
+        within = steps[: len(above)] == above
+        if within and any(holds(value, steps[len(above) :]) for value in _listed(choose[outer])):
+            found.append((inner, outer))
+    return found
+
+
+def holds(settings: object, steps: Sequence[str]) -> bool:
+    """Whether nested settings have what stands at a path; a part of a list goes by its name or number.
+
+    >>> holds({"branches": [{"name": "id", "start": 1}]}, ["branches", "id", "start"])
+    True
+    """
+    if not steps:
+        return True
+    settings, (first, *rest) = named(settings), steps
+    if isinstance(settings, Mapping):
+        return first in settings and holds(settings[first], rest)
+    parts = list(enumerate(map(named, settings))) if isinstance(settings, list) else []
+    return any(
+        holds(part, rest)
+        for place, part in parts
+        if first == str(place) or (isinstance(part, Mapping) and part.get("name") == first)
+    )
 
 
 def _listed(options: Options) -> list[Any]:

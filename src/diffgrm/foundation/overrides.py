@@ -60,12 +60,12 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
     if wrong := [path for path, equals, _ in pairs if not equals]:
         raise RecipeError(f"an override is written section.key=value, found {', '.join(map(repr, wrong))}")
     result: Any = dict(raw)
-    for path, _, text in sorted(pairs, key=lambda pair: len(_whole(_split(pair[0])))):  # a part before its settings
+    for path, _, text in sorted(pairs, key=lambda pair: len(_whole(split_path(pair[0])))):  # a part before its settings
         try:
             value = read_yaml(text)
         except YamlError as error:
             raise RecipeError(f"{path}: {text!r} is not a YAML value: {error}") from error
-        before, keys = _name(result.get("decoding")), _split(path)
+        before, keys = _name(result.get("decoding")), split_path(path)
         result = _assigned(_with_usual(result, keys), keys, value, path, text)
         if _name(result.get("decoding")) != before and isinstance(training := result.get("training"), Mapping):
             result["training"] = _without(training, "validation_decoding")  # it was meant for the other decoder
@@ -90,7 +90,12 @@ def _name(part: Any) -> Any:
     return part.get("name") if isinstance(part, Mapping) else None
 
 
-def _split(path: str) -> list[str]:
+def split_path(path: str) -> list[str]:
+    """The steps of a dotted path.
+
+    >>> split_path("model.width"), split_path("item_scoring.lab.parts:Mine.weight")
+    (['model', 'width'], ['item_scoring', 'lab.parts:Mine', 'weight'])
+    """
     if (own := OWN_SCORER.fullmatch(path)) is not None:
         section, scorer, rest = own.groups()
         return [section, scorer, *(rest.split(".") if rest else [])]

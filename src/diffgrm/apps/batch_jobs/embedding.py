@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -18,9 +18,9 @@ from diffgrm.apps.batch_jobs.engine import Pool, Work, engine, require_ray
 from diffgrm.apps.batch_jobs.job_folder import JobFolder, Parts, check_arguments, job_folder
 from diffgrm.apps.batch_jobs.parquet import Footers, ParquetFiles, Plan, Slice, cut, planned, read_slices
 from diffgrm.data.ids import id_order
-from diffgrm.data.tables import OF_ITEMS, OURS, read_items, read_table, renamings_for
+from diffgrm.data.tables import OF_ITEMS, OURS, as_ids, read_items, read_table, renamings_for
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import Columns, DataError, RecipeError
+from diffgrm.foundation.schema import Columns, DataError, RecipeError, first_few
 from diffgrm.foundation.storage import State, atomic_file, digest
 from diffgrm.semantic_ids.embeddings.base import ItemEncoder, check_embeddings
 
@@ -37,10 +37,12 @@ class ItemTable:
 
     Attributes:
         columns: how the library's names are called in them.
+        repeats: what is wrong with pieces of files whose ids stand in earlier ones too, by file and first row.
     """
 
     files: ParquetFiles
     columns: dict[str, str]
+    repeats: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def read(self, part: Slice) -> pl.DataFrame:
         """Some rows, checked.
@@ -50,9 +52,59 @@ class ItemTable:
         """
         frame = self.files.read(part)
         try:
+            if (part.file, part.start) in self.repeats:
+                raise DataError(self.repeats[part.file, part.start])
             return read_items(frame, self.columns)
         except DataError as error:
-            raise DataError(f"{self.files.names[part.file]}, rows {part.start} to {part.stop - 1}: {error}") from error
+            raise DataError(f"{self.place(part)}: {error}") from error
+
+    def id_type(self, row: pl.DataFrame) -> pl.DataType:
+        """Of the ids, by a row of the table."""
+        return as_ids(row[self._ids]).dtype
+
+    def find_repeats(self, pieces: Plan) -> list[tuple[Slice, str]]:
+        """The slices with ids that stand in earlier ones too, and what to say of them; the ids count by a hash first.
+
+        What cannot be read is passed over: reading it for good tells of it.
+        """
+        slices = [Slice(*numbers) for piece in pieces for numbers in piece]
+        hashes = [self._read_ids(part).hash() for part in slices]
+        every = pl.concat(hashes)
+        twice = every.filter(every.is_duplicated()).unique().implode()
+        seen: dict[Any, int] = {}
+        found = []
+        for number, (part, hashed) in enumerate(zip(slices, hashes, strict=True)):
+            if not (suspects := hashed.is_in(twice)).any():
+                continue
+            ids = self._read_ids(part).filter(suspects)
+            if ids.is_duplicated().any():  # which reading them for good tells of, and leaves out
+                continue
+            if not (earlier := [item for item in ids if item in seen]):
+                seen |= dict.fromkeys(ids, number)
+            else:
+                where = self.place(slices[seen[earlier[0]]])
+                found.append(
+                    (
+                        part,
+                        f"{len(earlier)} item ids stand in earlier rows too (expected one row each): {first_few(earlier)}, "
+                        f"the first of them in {where}; keep one row of each",
+                    )
+                )
+        return found
+
+    @property
+    def _ids(self) -> str:
+        return self.columns.get(Columns.ITEM, Columns.ITEM)
+
+    def _read_ids(self, part: Slice) -> pl.Series:
+        try:
+            return self.files.read(part, [self._ids]).to_series().drop_nulls()
+        except DataError:
+            return pl.Series([], dtype=pl.Int64)
+
+    def place(self, part: Slice) -> str:
+        """How messages call some rows."""
+        return f"{self.files.names[part.file]}, rows {part.start} to {part.stop - 1}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +117,7 @@ class Embedding:
         pieces: slices of the files, as the plan has them, by number of the partition.
         skip: count and pass over what cannot be read; else that is an error.
         gpus: of a worker; without one, none is looked for.
+        id_type: of the ids, in all parts.
         parts: what is written.
     """
 
@@ -74,6 +127,7 @@ class Embedding:
     pieces: Plan
     skip: bool
     gpus: float
+    id_type: pl.DataType
     parts: Parts
 
     def ready(self) -> Callable[[int], None]:
@@ -86,7 +140,7 @@ class Embedding:
     def _write(self, encoder: ItemEncoder, number: int) -> None:
         started = time.perf_counter()
         tables, skipped = read_slices(self.pieces[number], self.table.read, self.skip)
-        none = pl.DataFrame(schema={Columns.ITEM: tables[0].schema[Columns.ITEM] if tables else pl.Int64, **VECTORS})
+        none = pl.DataFrame(schema={Columns.ITEM: self.id_type, **VECTORS})
         found = pl.concat([none, *(_vectors(encoder, items) for items in tables)], how="vertical_relaxed")
         seconds = round(time.perf_counter() - started, 3)
         self.parts.write(number, found, {"rows": found.height, "skipped": skipped, "seconds": seconds})
@@ -159,12 +213,18 @@ def embed_batch(
         rows = sum(footers.rows)
         most = ceil(rows / partitions) if partitions else PARTITION
         pieces = planned(cut(footers.rows, max(1, most)))
-        return {"partitions": len(pieces), "pieces": pieces}
+        repeats = table.find_repeats(pieces)
+        if repeats and on_error == "stop":
+            raise files.unusable([f"{table.place(part)}: {problem}" for part, problem in repeats])
+        told = [[part.file, part.start, problem] for part, problem in repeats]
+        return {"partitions": len(pieces), "pieces": pieces, "repeats": told}
 
     with job_folder(target, settings, plan) as job:
         if (done := job.finished()) is not None:
             logger.info("The job in %s was finished before.", target)
             return done
+        repeats = {(file, start): problem for file, start, problem in job.plan["repeats"]}
+        table = replace(table, repeats=repeats)
         return _Job(job, table, footers, recipe, on_error == "skip", not progress).run(pool, encoder)
 
 
@@ -181,10 +241,11 @@ class _Job:
 
     def run(self, pool: Pool, encoder: ItemEncoder) -> dict[str, Any]:
         started, plan = time.perf_counter(), self.job.plan
-        pieces, gpus = plan["pieces"], pool.gpus_per_worker
+        pieces, gpus, id_type = plan["pieces"], pool.gpus_per_worker, self.table.id_type(self.footers.row)
+        state = self._state(encoder)
         work = Work(
             what="Embedding",
-            task=Embedding(self.recipe, self._state(encoder), self.table, pieces, self.skip, gpus, self.job.parts),
+            task=Embedding(self.recipe, state, self.table, pieces, self.skip, gpus, id_type, self.job.parts),
             numbers=self.job.parts.missing(plan["partitions"]),
             total=plan["partitions"],
             own=self.job.own,
@@ -201,10 +262,10 @@ class _Job:
             return None
         path = self.job.own / STATE
         if not path.is_file():
-            (everything,) = planned(cut(self.footers.rows, sum(self.footers.rows)))
-            tables, skipped = read_slices(everything, self.table.read, self.skip)
+            slices = [numbers for piece in self.job.plan["pieces"] for numbers in piece]
+            tables, skipped = read_slices(slices, self.table.read, self.skip)
             if not tables:
-                raise self.table.files.unusable([problem for _, problem in skipped])
+                raise self.table.files.none_usable([problem for _, problem in skipped])
             items = pl.concat(tables, how="vertical_relaxed")
             encoder.fit(items[id_order(items[Columns.ITEM])])
             with atomic_file(path) as temporary:
@@ -216,7 +277,7 @@ class _Job:
         skipped = self.footers.skipped([entry for found in counts for entry in found["skipped"]])
         rows = sum(found["rows"] for found in counts)
         if not rows:
-            raise self.job.given_up(self.table.files.unusable(skipped["problems"]))
+            raise self.job.given_up(self.table.files.none_usable(skipped["problems"]))
         return self.job.finish(
             {
                 "job": "embed",

@@ -5,7 +5,8 @@ OUT/_manifest.json            written when all of it is done
 OUT/_job/plan.json            what the job was asked, and how it is cut into partitions
 OUT/_job/parts/00003.json     the mark that partition 3 is done, with what is counted of it
 
-Names that begin with ``_`` or ``.`` are passed over by whatever reads folders of parquet files.
+Names that begin with ``_`` or ``.`` are passed over by :func:`diffgrm.read_table`, Spark and pyarrow; polars and DuckDB are
+given ``OUT/*.parquet``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,8 @@ class JobFolder:
     def remove(self) -> None:
         """Remove all that the job has written, and the folder, if it was made for it just now."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        for number in range(self.plan["partitions"]):
-            self.parts.path(number).unlink(missing_ok=True)
+        for part in self.folder.glob("part-*.parquet"):
+            part.unlink(missing_ok=True)
         shutil.rmtree(self.own, ignore_errors=True)  # but for the lock, which Windows keeps while it is held
         if self.made:
             with suppress(OSError):  # somebody has put something there meanwhile
@@ -196,9 +197,9 @@ def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[s
         for left_over in (*out.glob(".*.tmp"), *own.rglob(".*.tmp")):  # of workers that were killed
             left_over.unlink(missing_ok=True)
         goes_on = (own / "plan.json").is_file()
-        job = JobFolder(out, _plan(own / "plan.json", json.loads(json.dumps(settings)), plan), made)
+        job = JobFolder(out, {}, made)
         try:
-            yield job
+            yield replace(job, plan=_plan(own / "plan.json", json.loads(json.dumps(settings)), plan))
         except DataError:
             if not goes_on:
                 job.remove()

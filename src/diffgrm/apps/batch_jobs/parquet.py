@@ -154,6 +154,13 @@ class ParquetFiles:
             "--on-error skip)"
         )
 
+    def none_usable(self, problems: Sequence[str]) -> DataError:
+        """The error where all that could not be used was left out, and nothing remains."""
+        return DataError(
+            f"no part of the {self.what} {self.place} could be used:\n{first_problems(problems)}\nMend them and begin "
+            "anew, or with more partitions (command line: --partitions), since rows are left out by the piece"
+        )
+
     @contextmanager
     def _opened(self, number: int) -> Iterator[Any]:
         import pyarrow

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from diffgrm.apps.choosing import incomparable, without_end
-from diffgrm.foundation.overrides import PART_SECTIONS
+from diffgrm.apps.choosing import holds, incomparable, overlapping, without_end
+from diffgrm.foundation.overrides import PART_SECTIONS, split_path
 from diffgrm.foundation.recipe import Recipe, explained
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, nearest
 
@@ -147,6 +147,11 @@ def _check_run(suite: Suite, name: str, run: Run) -> None:
         )
     if alike := incomparable(run.choose):
         raise ValueError(f"{name!r} chooses {alike[0]}, but choices that differ in it are not comparable")
+    for inner, outer in overlapping(run.choose):
+        raise ValueError(f"{name!r} chooses {inner}, which values of {outer} say too; say it under one of both")
+    for dataset, changes in {"all datasets": run.changes, **run.only_on}.items():
+        if said := [key for key in run.choose if holds(changes, split_path(key))]:
+            raise ValueError(f"{name!r} says {said[0]} of {dataset}, and chooses it; leave one out")
     if run.choose and run.like is not None:
         chosen = suite.runs[suite.base(run.like)].choose
         if lost := [key for key in chosen if not _is_said(run, suite.datasets, key)]:
@@ -158,22 +163,16 @@ def _check_run(suite: Suite, name: str, run: Run) -> None:
 
 def _is_said(run: Run, datasets: Iterable[str], key: str) -> bool:
     """Whether a run says a dotted setting itself, for all datasets or in all of its choices."""
-    if _holds(run.changes, key) or all(_holds(run.only_on.get(dataset, {}), key) for dataset in datasets):
+    steps = split_path(key)
+    if holds(run.changes, steps) or all(holds(run.only_on.get(dataset, {}), steps) for dataset in datasets):
         return True
     for chosen, options in run.choose.items():
         inner = key.removeprefix(f"{chosen}.")
-        if key == chosen or (inner != key and isinstance(options, list) and all(_holds(one, inner) for one in options)):
+        if key == chosen or (
+            inner != key and isinstance(options, list) and all(holds(one, split_path(inner)) for one in options)
+        ):
             return True
     return False
-
-
-def _holds(settings: object, key: str) -> bool:
-    """Whether nested settings have a dotted key."""
-    for name in key.split("."):
-        if not isinstance(settings, Mapping) or name not in settings:
-            return False
-        settings = settings[name]
-    return True
 
 
 def _check_keys_of_peer(suite: Suite, name: str, run: Run) -> None:
@@ -227,7 +226,7 @@ def _problems_of_uses(suite: Suite, name: str, recipe: Recipe) -> list[str]:
         if setting not in recipe.model.options:
             whose = {"members": "ensemble", "backbone": "epic"}[setting]
             problems.append(f"run {name!r} has {setting}, but its recommender knows none; set recommender: {whose}")
-        if any(_holds(changes, f"model.{setting}") for changes in (run.changes, *run.only_on.values())):
+        if any(holds(changes, ["model", setting]) for changes in (run.changes, *run.only_on.values())):
             own = setting in run.uses
             told = f"says {setting}" if own else f"is like one that says {setting}; begin with its recipe"
             problems.append(f"run {name!r} says model.{setting} and {told}{'; say one of both' * own}")

@@ -14,6 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from diffgrm.semantic_ids.embeddings.base import EventContext, embed_items
 logger = logging.getLogger(__name__)
 
 RESULT, RANKS, LOCK = "result.json", "ranks.parquet", "suite.lock"
+RESULT_KEYS = {"dataset", "run", "seed", "identity", "metrics", "facts", "users", "ms_per_list"}
 OBSERVED = 1000  # validation users whose fill order is looked at
 
 
@@ -70,13 +72,17 @@ class Cell:
         """Where it stands in the suite."""
         return self.dataset, self.run, self.seed
 
-    @property
-    def done(self) -> bool:
-        """Whether the result is there, of this very recipe and data."""
+    def taken_over(self) -> bool:
+        """Whether the result is there, whole and of this very recipe and data; it then goes by this cell's name."""
         try:
-            return json.loads((self.folder / RESULT).read_text())["identity"] == self.identity
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            content, _ = result_of(self.folder)
+        except DataError:
             return False
+        if content["identity"] != self.identity:
+            return False
+        if content["run"] != self.run:  # names that differ in capitals or signs have one folder
+            write_result(self, content)
+        return True
 
 
 class Runner:
@@ -189,7 +195,7 @@ class Runner:
             settings = [recipe.by_content(), fit.by_content()]
         identity = digest([world.identity, self.suite.test_users, *settings])
         cell = Cell(world.name, run, seed, recipe, folder, identity)
-        if cell.done:
+        if cell.taken_over():
             self.done[cell.place] = cell
             self.finished += 1
             self.say(f"[{self._count()}] {label}: done before")
@@ -268,8 +274,8 @@ class Runner:
         """See :func:`validation_score`; found once and kept."""
         identity = digest([world.identity, recipe.by_content()])[:16]
         kept = self.out / "models" / f"{identity}.json" if anew else self._model_folder(world, recipe).with_suffix(".json")
-        if kept.is_file():
-            return float(json.loads(kept.read_text())["val_score"])
+        with suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged: found now
+            return float(json.loads(kept.read_text(encoding="utf-8"))["val_score"])
         score = validation_score(self._fitted(world, recipe), world.split, anew)
         with atomic_file(kept) as path:
             path.write_text(json.dumps({"val_score": score}) + "\n", encoding="utf-8")
@@ -350,11 +356,30 @@ def write(cell: Cell, content: dict[str, Any], ranks: pl.DataFrame) -> None:
     cell.folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(cell.folder / RANKS) as path:
         write_parquet(ranks, path)
+    write_result(cell, content)
+
+
+def write_result(cell: Cell, content: dict[str, Any]) -> None:
+    """``result.json`` of a cell, under the cell's name."""
     header = {"dataset": cell.dataset, "run": cell.run, "seed": cell.seed, "identity": cell.identity}
     with atomic_file(cell.folder / RESULT) as path:
-        path.write_text(json.dumps(header | content, indent=1, default=str) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({**header, **content, **header}, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def result_of(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """What :func:`write` has written into the folder of a cell."""
-    return json.loads((folder / RESULT).read_text(encoding="utf-8")), read_parquet(folder / RANKS)
+    """What :func:`write` has written into the folder of a cell.
+
+    Raises:
+        DataError: some of it is gone or damaged.
+    """
+    path, anew = folder / RESULT, "run the suite again, which measures it anew"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {anew}") from error
+    if not isinstance(content, dict) or not content.keys() >= RESULT_KEYS:
+        raise DataError(f"{path} is no result of a run: expected a mapping with {', '.join(sorted(RESULT_KEYS))}; {anew}")
+    try:
+        return content, read_parquet(folder / RANKS)
+    except DataError as error:
+        raise DataError(f"{error}; {anew}") from error

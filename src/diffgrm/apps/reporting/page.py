@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffgrm.apps.bench.runner import RESULT, result_of
+from diffgrm.apps.bench.checks import slug
+from diffgrm.apps.bench.runner import result_of
 from diffgrm.apps.bench.tables import SHOWN, cells_by_kind, chance, compared, kinds_of, sentences_of, short
 from diffgrm.apps.reporting import figures
 from diffgrm.foundation.outputs import check_file
@@ -30,6 +31,9 @@ th:first-child, td:first-child { text-align: left } tr.reference { background: v
 figure { margin: 0; padding: .6rem; border: 1px solid var(--line); border-radius: 6px; overflow-x: auto }
 svg { max-width: 100%; height: auto } code { background: var(--soft); padding: 0 .25rem }
 """
+SUMMARY_KEYS = {"suite", "reference", "machine", "rows"}
+ROW_KEYS = {"dataset", "run", "seeds", "users", "metrics", "standard_deviation", "parameters", "fit_seconds", "ms_per_list"}
+ROW_KEYS |= {"choice", "peer"}
 NAMES = {
     "recall@10": "Recall@10",
     "ndcg@10": "NDCG@10",
@@ -46,17 +50,9 @@ def write_report(out: Path) -> Path:
     Raises:
         DataError: the folder holds no results. MissingExtraError: matplotlib is not installed.
     """
-    try:
-        summary = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(
-            f"{out} holds no results.json; run the suite first: diffgrm bench SUITE.yaml --out {out}"
-        ) from error
+    summary = _summary(out)
     check_file(out / "report.html")
-    found = [result_of(path.parent) for path in sorted((out / "runs").glob(f"*/*/*/{RESULT}"))]
-    place = {(row["dataset"], row["run"]): number for number, row in enumerate(summary["rows"])}
-    found = [r for r in found if _is_of(r[0], summary["rows"])]  # not what an earlier version of the suite left
-    found.sort(key=lambda r: place[r[0]["dataset"], r[0]["run"]])
+    found = [result for row in summary["rows"] for result in _results(out, row)]
     datasets = list(dict.fromkeys(row["dataset"] for row in summary["rows"]))
     links = " ".join(f'<a href="#{_anchor(name)}">{escaped(name)}</a>' for name in datasets)
     sections = "".join(_dataset(name, summary, [r for r in found if r[0]["dataset"] == name]) for name in datasets)
@@ -73,12 +69,30 @@ and p of Wilcoxon's signed-rank test after Holm over all runs of a dataset.</p>
     return out / "report.html"
 
 
-def _is_of(content: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Whether a result is one of those that the rows of the tables are of; rows of older tables tell seeds only."""
-    for row in rows:
-        if (row["dataset"], row["run"]) == (content["dataset"], content["run"]):
-            return content["identity"] in row["identities"] if "identities" in row else content["seed"] in row["seeds"]
-    return False
+def _summary(out: Path) -> dict[str, Any]:
+    """What ``results.json`` holds.
+
+    Raises:
+        DataError: it is not there, or damaged.
+    """
+    path, run = out / "results.json", f"diffgrm bench SUITE.yaml --out {out}"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{out} holds no results.json; run the suite first: {run}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); run the suite again, which writes it anew: {run}") from error
+    rows = found["rows"] if isinstance(found, dict) and found.keys() >= SUMMARY_KEYS else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= ROW_KEYS for row in rows):
+        raise DataError(f"{path} holds no tables of a suite; run the suite again, which writes it anew: {run}")
+    return found
+
+
+def _results(out: Path, row: dict[str, Any]) -> list[figures.Result]:
+    """The results that a row of the tables is of; rows of older tables tell seeds only."""
+    folder = out / "runs" / row["dataset"] / slug(row["run"])
+    found = [result_of(folder / f"seed-{seed}") for seed in row["seeds"]]
+    return [r for r in found if r[0]["run"] == row["run"] and r[0]["identity"] in row.get("identities", [r[0]["identity"]])]
 
 
 def document(title: str, body: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -11,7 +11,16 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from diffgrm.apps.choosing import Choose, Options, Range, as_overrides, checked, combinations, incomparable
+from diffgrm.apps.choosing import (
+    Choose,
+    Options,
+    Range,
+    as_overrides,
+    checked,
+    combinations,
+    incomparable,
+    overlapping,
+)
 from diffgrm.foundation import registry
 from diffgrm.foundation.overrides import apply_overrides
 from diffgrm.foundation.recipe import Recipe, read_sections
@@ -48,17 +57,19 @@ class Plan:
         seed: int = 0,
         pruning: Pruning = "median",
         startup: int = 5,
+        overrides: Sequence[str] = (),
     ) -> Self:
         """A checked search.
 
         Args:
             choose: lists of values, and ranges as mappings; see :mod:`diffgrm.apps.choosing`.
+            overrides: settings of the recipe that are to hold for all trials.
 
         Raises:
             RecipeError: with every problem found.
         """
         found = cls(recipe, _read(choose), seed, pruning, startup)
-        if problems := found._problems():
+        if problems := found._problems() or found._undone(overrides):
             raise RecipeError("this cannot be searched:\n" + bullet_list(problems))
         return found
 
@@ -82,7 +93,8 @@ class Plan:
                 else f"both the recipe {recipe} and --space {space} say what may be chosen; leave one out"
             )
         chosen = within if space is None else _space_file(space)
-        return cls.of(Recipe.from_dict(apply_overrides(sections, overrides)), chosen, **how)
+        overrides = tuple(overrides)
+        return cls.of(Recipe.from_dict(apply_overrides(sections, overrides)), chosen, overrides=overrides, **how)
 
     def trial_recipe(self, choice: Mapping[str, Any]) -> Recipe:
         """The recipe of a trial.
@@ -109,6 +121,10 @@ class Plan:
         problems = [
             f"{key} cannot be chosen: trials that differ in it are not comparable" for key in incomparable(self.choose)
         ]
+        problems += [
+            f"{inner} is under choose:, and stands in values of {outer} there too; say it under one of both"
+            for inner, outer in overlapping(self.choose)
+        ]
         if registry.door(self.recipe.recommender) != "recommender":
             problems.append(f"the recipe is for {self.recipe.recommender!r}, which does not learn from a table of events")
         elif "training" in self.recipe.sections and self.recipe.training.processes > 1:
@@ -121,9 +137,40 @@ class Plan:
             problems.append("nothing is to be chosen; name a setting and its values")
         return problems or checked(self._some_choices(), self.trial_recipe)
 
+    def _undone(self, overrides: Sequence[str]) -> list[str]:
+        """Settings that are to hold for all trials, and would not beside what is chosen, a line each."""
+        found = dict.fromkeys(
+            (override, key)
+            for key, values in self._ends().items()
+            for value in values
+            for override in overrides
+            if not self._keeps(override, overrides, {key: value})
+        )
+        return [
+            f"{override} is to hold for all trials, but choose: has {key}, which would undo it; leave one out, or choose "
+            f"among values of both"
+            for override, key in found
+        ]
+
+    def _keeps(self, override: str, overrides: Sequence[str], choice: Mapping[str, Any]) -> bool:
+        """Whether a setting of the recipe is as an override says, and those inside of it, after a choice too."""
+        (key,), (path, _, text) = choice, override.partition("=")
+        if overlapping({path: [read_yaml(text)], key: list(choice.values())}) == [(key, path)]:
+            return False
+        try:
+            trial = self.recipe.override(as_overrides(choice))
+            inside = [other for other in overrides if other.startswith(f"{path}.")]
+            return trial.override([*as_overrides(choice), override, *inside]) == trial
+        except RecipeError:
+            return False
+
+    def _ends(self) -> dict[str, list[Any]]:
+        """The values of every list, and the ends of every range."""
+        return {key: [o.min, o.max] if isinstance(o, Range) else o for key, o in self.choose.items()}
+
     def _some_choices(self) -> list[dict[str, Any]]:
         """Every combination of listed values and of ends of ranges; where they are many, some drawn by the seed."""
-        ends = {key: [o.min, o.max] if isinstance(o, Range) else o for key, o in self.choose.items()}
+        ends = self._ends()
         if math.prod(map(len, ends.values())) <= CHECKED:
             return combinations(ends)
         draw = np.random.default_rng(self.seed)

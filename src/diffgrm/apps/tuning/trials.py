@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,7 @@ import numpy as np
 
 from diffgrm.apps.choosing import Options, Range
 from diffgrm.apps.tuning.plan import Plan
-from diffgrm.foundation.schema import MissingExtraError
+from diffgrm.foundation.schema import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     import optuna
@@ -48,16 +49,17 @@ class Trials:
     sampler is seeded anew for every trial, by how many have ended.
 
     Raises:
-        MissingExtraError: Optuna is not installed.
+        MissingExtraError: Optuna is not installed. DataError: their file is damaged.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         optuna = optuna_or_hint()
+        _drop_half_line(folder / STORE)
+        _check_lines(folder / STORE)
         from optuna.storages.journal import JournalFileBackend
 
         self._optuna, self._plan, self._verbosity = optuna, plan, optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # what is done is told by whoever searches
-        _drop_half_line(folder / STORE)
         lock: Any = _Locked()
         self._storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / STORE), lock_obj=lock))
         self._study = optuna.create_study(
@@ -130,7 +132,17 @@ def _draw(trial: optuna.Trial, key: str, options: Options) -> Any:
         step = 1 if options.step is None else int(options.step)
         return trial.suggest_int(key, int(options.min), int(options.max), step=step, log=options.log)
     found = trial.suggest_float(key, float(options.min), float(options.max), step=options.step, log=options.log)
-    return min(max(float(f"{found:.6g}"), float(options.min)), float(options.max))  # as short as one would write it
+    return min(max(float(f"{found:.{_digits(options)}g}"), float(options.min)), float(options.max))
+
+
+def _digits(options: Range) -> int:
+    """So many digits of a number as one would write it: six of those in which numbers of the range differ.
+
+    >>> _digits(Range(min=0.1, max=0.95)), _digits(Range(min=1234567.1, max=1234567.9))
+    (6, 12)
+    """
+    widest = max(abs(options.min), abs(options.max))
+    return 6 + max(0, math.floor(math.log10(widest / (options.max - options.min))))
 
 
 def _read(trial: optuna.trial.FrozenTrial, number: int) -> Trial:
@@ -157,3 +169,17 @@ def _drop_half_line(path: Path) -> None:
     if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         with path.open("r+b") as file:
             file.truncate(text.rfind(b"\n") + 1)
+
+
+def _check_lines(path: Path) -> None:
+    """Make sure that every line is an event, for Optuna would stop at any other, or pass over it if it is the last."""
+    for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else (), 1):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or "op_code" not in event:
+            raise DataError(
+                f"{path} is damaged: line {number} is no event of a search; put a copy of the file back, or search in "
+                "another folder"
+            )
