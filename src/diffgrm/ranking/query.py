@@ -57,7 +57,17 @@ may be written to."""
 
 
 def best_of_array(scores: np.ndarray, k: int, hidden: Hidden) -> tuple[np.ndarray, np.ndarray]:
-    """See :data:`Best`, of NumPy's arrays."""
+    """See :data:`Best`, of NumPy's arrays.
+
+    Raises:
+        DiffGRMError: scores that are NaN or infinite; -inf is an item that is out of question.
+    """
+    fine = scores.max(1) < np.inf  # which NaN is not
+    if not fine.all():
+        raise DiffGRMError(
+            f"no list can be made of the scores: for {int((~fine).sum()):,} of {len(scores):,} users some are NaN or "
+            "infinite; what the model has learnt is no finite numbers, or too large ones: fit it again"
+        )
     if hidden.offsets is not None:
         scores += hidden.offsets
     if hidden.candidates is not None:
@@ -82,7 +92,7 @@ def top_k_of_scores(
         Item positions [U, k], -1 after the last, and scores [U, k].
 
     Raises:
-        DiffGRMError: scores that are NaN or infinite; -inf is an item that is out of question.
+        DiffGRMError: see ``best``.
     """
     histories, k = query.histories, query.k
     items = np.full((len(histories), k), -1, dtype=np.int64)
@@ -91,11 +101,6 @@ def top_k_of_scores(
     while start < len(histories):
         rows = np.arange(start, min(start + step, len(histories)))
         scores = scores_of(rows)
-        if not (scores.max(1) < np.inf).all():  # which NaN is not
-            raise DiffGRMError(
-                f"no list can be made of the scores: for {int((~(scores.max(1) < np.inf)).sum()):,} of {len(rows):,} users "
-                "some are NaN or infinite; what the model has learnt is no finite numbers, or too large ones: fit it again"
-            )
         start, step = start + len(rows), max(1, BLOCK // scores.shape[1])
         row = item = np.empty(0, dtype=np.int64)
         if query.exclude_seen:
