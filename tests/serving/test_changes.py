@@ -169,3 +169,23 @@ def test_at_the_end_the_change_under_way_is_answered_and_those_that_wait_are_ref
         assert errors_of(answer, 503) == set() and answer.headers["retry-after"] and "the server ends" in answer.text
     assert len(answers) == 3 and "Traceback" not in caplog.text
     assert diffgrm.load(folder).facts["catalogue_version"] == 1
+
+
+def test_servers_of_one_folder_take_over_what_others_save_while_they_read(folder, monkeypatch):
+    """The other server saves while this one makes the tables of the model that it has just read."""
+    one, other = LiveModel(folder, OVERRIDES, device="cpu"), LiveModel(folder, OVERRIDES, device="cpu")
+    other.change(lambda recommender: recommender.remove_items(["item 1"]))  # which this one is about to read
+    made, snapshot = [], LiveModel._snapshot
+
+    def slow(live, *more):
+        if live is one and not made:
+            made.append("tables")
+            other.change(lambda recommender: recommender.remove_items(["item 2"]))
+        return snapshot(live, *more)
+
+    monkeypatch.setattr(LiveModel, "_snapshot", slow)
+    one.change(lambda recommender: recommender.remove_items(["item 3"]))
+    left_out = diffgrm.load(folder).recommendable
+    assert made and [int(n) for n in (~left_out).nonzero()[0]] == sorted(
+        diffgrm.load(folder).items.positions(pl.Series(["item 1", "item 2", "item 3"])).tolist()
+    )

@@ -154,17 +154,18 @@ class LiveModel:
             return self.current
 
     def _check_served(self, folder: Path) -> None:
-        """Make sure that a folder holds the model that answers, lest a change of that one takes the place of another.
+        """Make sure that a folder holds no model that could not be used, lest a change of the one that answers takes its
+        place. One that others have put there just now is taken over by the next try.
 
         Raises:
-            ModelFolderError: it does not, or no longer is the folder to serve.
+            ModelFolderError: it does, or holds none, or no longer is the folder to serve.
         """
         if model_folder.place(self.folder) != folder:
             raise ModelFolderError(f"{self.folder} was turned to another model during the change; send it again")
         found = model_folder.version(folder)
         if found is None:
             raise ModelFolderError(f"{self.folder} holds no model any more; save the one to change there")
-        if found != self._seen:
+        if found != self._seen and self._failure.is_of(found):
             raise ModelFolderError(
                 f"{self.folder} holds another model, which this server cannot use: {self._failure.why}. Save one there "
                 "that it can use, or start it anew with settings that fit"
@@ -212,6 +213,10 @@ class _Failure:
     def try_again(self, version: tuple[int, ...]) -> bool:
         """Whether a version is another one, or its time has come."""
         return version != self._version or time.monotonic() >= self._next
+
+    def is_of(self, version: tuple[int, ...]) -> bool:
+        """Whether it is this version that could not be used."""
+        return version == self._version
 
     def happened(self, version: tuple[int, ...], why: str) -> bool:
         """Remember a failure; whether it is the version's first."""
