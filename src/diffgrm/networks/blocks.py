@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TIMES_ON_GPUS = 32  # as much is computed at once there: on the CPU more leaves the cache, on a GPU less leaves it idle
-MOST_ROWS = 2**16 - 1  # that fused attention takes at once: CUDA counts them along an axis of so many blocks
+# Rows that fused attention takes at once: CUDA counts them along an axis of so many blocks. Compiled layers do not look.
+MOST_ROWS = 2**16 - 1
 
 Gated = Annotated[
     bool, "what each sublayer adds is multiplied by a sigmoid of a linear map of the stream before it (as in LiGR)"

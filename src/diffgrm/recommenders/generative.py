@@ -108,18 +108,19 @@ class GenerativeRecommender(Recommender):
         """
         recommendable, network = self.catalogue.recommendable, network_of(self.parts).in_use
         device = next(network.parameters()).device
-        if self._ranker is None or self._ranker.catalogue.device != device:  # a variant of the same network moved
-            self._forget()
+        ranker = self._ranker
+        if ranker is None or ranker.catalogue.device != device:  # a variant of the same network moved
             n_fitted = network_of(self.parts).sizes["n_items"]
             features = item_features(self.ingredients, self.item_counts, n_fitted).to(device)
             tables = Tables(self.recipe, self.ingredients, recommendable)
-            self._ranker = self._looking_up(tables.ranker(network, features, self._decoder()))
+            ranker = self._looking_up(tables.ranker(network, features, self._decoder()))
+            self._ranker, self._restricted = ranker, {}  # last, since several threads may ask first
         if candidates is None or candidates is recommendable:
-            return self._ranker
+            return ranker
         key = np.packbits(candidates).tobytes()
         if (restricted := self._restricted.get(key)) is None:
-            catalogue = self._ranker.catalogue.restricted(torch.from_numpy(candidates).to(device))
-            restricted = replace(self._ranker, catalogue=catalogue)
+            catalogue = ranker.catalogue.restricted(torch.from_numpy(candidates).to(device))
+            restricted = replace(ranker, catalogue=catalogue)
             self._restricted = dict([*self._restricted.items()][1 - KEPT :]) | {key: restricted}
         return restricted
 

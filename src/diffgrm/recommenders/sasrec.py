@@ -75,11 +75,12 @@ class SASRecRecommender(Recommender):
         """The network and all items, ready to rank item positions."""
         part = network_of(self.parts)
         device = next(part.in_use.parameters()).device
-        if self._ranker is None or self._ranker.items.features.device != device:  # a variant of the same network moved
+        ranker = self._ranker
+        if ranker is None or ranker.items.features.device != device:  # a variant of the same network moved
             features = item_features(self.parts, self.item_counts, part.sizes["n_items"]).to(device)
             exact = item_ranker(self.recipe, part.in_use, features)
-            self._ranker = replace(exact, first_stage=first_stage(self.recipe, exact.scoring, self._index))
-        return self._ranker
+            self._ranker = ranker = replace(exact, first_stage=first_stage(self.recipe, exact.scoring, self._index))
+        return ranker
 
     def _rank(self, query: Query) -> tuple[np.ndarray, np.ndarray]:
         return self.ranker().rank(query)
