@@ -38,11 +38,13 @@ class ItemTable:
     Attributes:
         columns: how the library's names are called in them.
         repeats: what is wrong with pieces of files whose ids stand in earlier ones too, by file and first row.
+        as_text: ids are text in all pieces, also where those of a piece are numbers that fit into Int64.
     """
 
     files: ParquetFiles
     columns: dict[str, str]
     repeats: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    as_text: bool = False
 
     def read(self, part: Slice) -> pl.DataFrame:
         """Some rows, checked.
@@ -54,30 +56,37 @@ class ItemTable:
         try:
             if (part.file, part.start) in self.repeats:
                 raise DataError(self.repeats[part.file, part.start])
-            return read_items(frame, self.columns)
+            items = read_items(frame, self.columns)
         except DataError as error:
             raise DataError(f"{self.place(part)}: {error}") from error
+        return items.cast({Columns.ITEM: pl.String}) if self.as_text else items
 
-    def id_type(self, row: pl.DataFrame) -> pl.DataType:
-        """Of the ids, by a row of the table."""
-        return as_ids(row[self._ids]).dtype
+    @property
+    def id_type(self) -> pl.DataType:
+        """Of the ids, in all pieces."""
+        return pl.String() if self.as_text else pl.Int64()
 
-    def find_repeats(self, pieces: Plan) -> list[tuple[Slice, str]]:
-        """The slices with ids that stand in earlier ones too, and what to say of them; the ids count by a hash first.
+    def compare_ids(self, pieces: Plan) -> tuple[list[tuple[Slice, str]], bool]:
+        """The slices with ids that stand in earlier ones too, and what to say of them; and whether all ids are text.
 
-        What cannot be read is passed over: reading it for good tells of it.
+        Ids count by a hash of their spelling first. What cannot be used is passed over: reading it for good tells of it.
         """
         slices = [Slice(*numbers) for piece in pieces for numbers in piece]
-        hashes = [self._read_ids(part).hash() for part in slices]
+        hashes, as_text = [], False
+        for part in slices:
+            ids = self._read_ids(part)
+            hashes.append(ids.cast(pl.String).hash())
+            as_text |= ids.dtype == pl.String
         every = pl.concat(hashes)
         twice = every.filter(every.is_duplicated()).unique().implode()
-        seen: dict[Any, int] = {}
+        seen: dict[str, int] = {}
         found = []
         for number, (part, hashed) in enumerate(zip(slices, hashes, strict=True)):
             if not (suspects := hashed.is_in(twice)).any():
                 continue
-            ids = self._read_ids(part).filter(suspects)
-            if ids.is_duplicated().any():  # which reading them for good tells of, and leaves out
+            try:
+                ids = self.read(part)[Columns.ITEM].filter(suspects).cast(pl.String)
+            except DataError:
                 continue
             if not (earlier := [item for item in ids if item in seen]):
                 seen |= dict.fromkeys(ids, number)
@@ -90,17 +99,15 @@ class ItemTable:
                         f"the first of them in {where}; keep one row of each",
                     )
                 )
-        return found
-
-    @property
-    def _ids(self) -> str:
-        return self.columns.get(Columns.ITEM, Columns.ITEM)
+        return found, as_text
 
     def _read_ids(self, part: Slice) -> pl.Series:
+        """Int64 or text; none where they are something else, or cannot be read."""
         try:
-            return self.files.read(part, [self._ids]).to_series().drop_nulls()
+            ids = as_ids(self.files.read(part, [self.columns.get(Columns.ITEM, Columns.ITEM)]).to_series())
         except DataError:
-            return pl.Series([], dtype=pl.Int64)
+            return pl.Series(dtype=pl.Int64)
+        return ids if ids.dtype in (pl.Int64, pl.String) else pl.Series(dtype=pl.Int64)
 
     def place(self, part: Slice) -> str:
         """How messages call some rows."""
@@ -117,7 +124,6 @@ class Embedding:
         pieces: slices of the files, as the plan has them, by number of the partition.
         skip: count and pass over what cannot be read; else that is an error.
         gpus: of a worker; without one, none is looked for.
-        id_type: of the ids, in all parts.
         parts: what is written.
     """
 
@@ -127,7 +133,6 @@ class Embedding:
     pieces: Plan
     skip: bool
     gpus: float
-    id_type: pl.DataType
     parts: Parts
 
     def ready(self) -> Callable[[int], None]:
@@ -140,8 +145,8 @@ class Embedding:
     def _write(self, encoder: ItemEncoder, number: int) -> None:
         started = time.perf_counter()
         tables, skipped = read_slices(self.pieces[number], self.table.read, self.skip)
-        none = pl.DataFrame(schema={Columns.ITEM: self.id_type, **VECTORS})
-        found = pl.concat([none, *(_vectors(encoder, items) for items in tables)], how="vertical_relaxed")
+        none = pl.DataFrame(schema={Columns.ITEM: self.table.id_type, **VECTORS})
+        found = pl.concat([none, *(_vectors(encoder, items) for items in tables)])
         seconds = round(time.perf_counter() - started, 3)
         self.parts.write(number, found, {"rows": found.height, "skipped": skipped, "seconds": seconds})
 
@@ -213,18 +218,21 @@ def embed_batch(
         rows = sum(footers.rows)
         most = ceil(rows / partitions) if partitions else PARTITION
         pieces = planned(cut(footers.rows, max(1, most)))
-        repeats = table.find_repeats(pieces)
+        return {"partitions": len(pieces), "pieces": pieces, **of_ids(pieces)}
+
+    def of_ids(pieces: Plan) -> dict[str, Any]:
+        repeats, as_text = table.compare_ids(pieces)
         if repeats and on_error == "stop":
             raise files.unusable([f"{table.place(part)}: {problem}" for part, problem in repeats])
-        told = [[part.file, part.start, problem] for part, problem in repeats]
-        return {"partitions": len(pieces), "pieces": pieces, "repeats": told}
+        return {"repeats": [[part.file, part.start, problem] for part, problem in repeats], "as_text": as_text}
 
     with job_folder(target, settings, plan) as job:
         if (done := job.finished()) is not None:
             logger.info("The job in %s was finished before.", target)
             return done
-        repeats = {(file, start): problem for file, start, problem in job.plan["repeats"]}
-        table = replace(table, repeats=repeats)
+        ids = job.plan if "as_text" in job.plan else of_ids(job.plan["pieces"])  # plans of earlier versions lack them
+        repeats = {(file, start): problem for file, start, problem in ids["repeats"]}
+        table = replace(table, repeats=repeats, as_text=ids["as_text"])
         return _Job(job, table, footers, recipe, on_error == "skip", not progress).run(pool, encoder)
 
 
@@ -241,11 +249,10 @@ class _Job:
 
     def run(self, pool: Pool, encoder: ItemEncoder) -> dict[str, Any]:
         started, plan = time.perf_counter(), self.job.plan
-        pieces, gpus, id_type = plan["pieces"], pool.gpus_per_worker, self.table.id_type(self.footers.row)
         state = self._state(encoder)
         work = Work(
             what="Embedding",
-            task=Embedding(self.recipe, state, self.table, pieces, self.skip, gpus, id_type, self.job.parts),
+            task=Embedding(self.recipe, state, self.table, plan["pieces"], self.skip, pool.gpus_per_worker, self.job.parts),
             numbers=self.job.parts.missing(plan["partitions"]),
             total=plan["partitions"],
             own=self.job.own,
