@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictBool, ValidationError, model_validator
@@ -165,17 +165,34 @@ def holds(settings: object, steps: Sequence[str]) -> bool:
     >>> holds({"branches": [{"name": "id", "start": 1}]}, ["branches", "id", "start"])
     True
     """
+    return any(True for _ in _at(settings, steps))
+
+
+def undoes(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a choice of a dotted setting would leave nothing of what nested settings say there.
+
+    A whole entry of a list of parts, or a whole scorer, is chosen about what is said of it, as where it may be left out.
+
+    >>> said = {"model": {"width": 8, "branches": ["id", "text"]}}
+    >>> undoes("model.width", said), undoes("model.branches.text", said)
+    (True, False)
+    """
+    *above, last = split_path(key)
+    in_list = any(isinstance(parts, list) for parts in _at(settings, above))
+    return not in_list and above != ["item_scoring"] and holds(settings, [*above, last])
+
+
+def _at(settings: object, steps: Sequence[str]) -> Iterator[object]:
+    """What stands at a path in nested settings."""
     if not steps:
-        return True
+        yield settings
+        return
     settings, (first, *rest) = named(settings), steps
-    if isinstance(settings, Mapping):
-        return first in settings and holds(settings[first], rest)
-    parts = list(enumerate(map(named, settings))) if isinstance(settings, list) else []
-    return any(
-        holds(part, rest)
-        for place, part in parts
-        if first == str(place) or (isinstance(part, Mapping) and part.get("name") == first)
-    )
+    if isinstance(settings, Mapping) and first in settings:
+        yield from _at(settings[first], rest)
+    for place, part in enumerate(map(named, settings)) if isinstance(settings, list) else ():
+        if first == str(place) or (isinstance(part, Mapping) and part.get("name") == first):
+            yield from _at(part, rest)
 
 
 def _listed(options: Options) -> list[Any]:
