@@ -114,6 +114,12 @@ def test_the_space_stands_in_the_recipe_or_beside_it(tmp_path):
         ("item_knn", "model.shrink: [0, 20]", "model={decay: 0.2, shrink: 7}", "model.shrink"),
         ("diffgrm", "tokenizer.name: [opq, rq_vae]", "tokenizer.codebook_size=32", "tokenizer.name"),
         ("diffgrm", "decoding.name: [any_order_beam, one_pass]", "decoding.beam=9", "decoding.name"),
+        (
+            "hybrid",
+            "item_scoring.co_occurrence: [null, {weight: 1}]",
+            "item_scoring.co_occurrence={}",
+            "item_scoring.co_occurrence",
+        ),
     ],
 )
 def test_a_setting_that_is_to_hold_for_all_trials_is_refused_where_a_choice_would_undo_it(
@@ -132,6 +138,40 @@ def test_a_setting_beside_what_is_chosen_holds_for_all_trials(tmp_path):
     plan = Plan.from_files(recipe, None, ["model={decay: 0.2}", "model.neighbours=7"])
     for trial in map(plan.trial_recipe, plan._some_choices()):
         assert trial.model.options["decay"] == 0.2 and trial.model.options["neighbours"] == 7
+
+
+@pytest.mark.parametrize(
+    ("recipe", "choose", "overrides"),
+    [
+        (  # each of these goes with others of the other setting only
+            {"recommender": "sasrec", "model": {"width": 128, "heads": 2}},
+            {"model.width": [96, 192], "model.heads": [3, 6]},
+            ["training.epochs=2"],
+        ),
+        ({"recommender": "item_knn"}, {"model.shrink": [0, 20]}, ["model.neighbours=5", "model.neighbours=7"]),
+        ({"recommender": "item_knn"}, {"model.shrink": [0, 20]}, ["model={decay: 0.5}", "model={decay: 0.2}"]),
+        ({"recommender": "diffgrm"}, {"seed": [1, 2]}, ["decoding.name=any_order_beam", "decoding=one_pass"]),
+        ({"recommender": "hybrid"}, {"model.dropout": [0.1, 0.2]}, ["model.branches.0=null"]),
+        (
+            {"recommender": "hybrid"},
+            {"item_scoring.co_occurrence": [None, {"weight": 1}]},
+            ["item_scoring={co_occurrence: {weight: 2}}"],
+        ),
+    ],
+)
+def test_settings_that_no_choice_undoes_pass(tmp_path, recipe, choose, overrides):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**recipe, "choose": choose}))
+    assert Plan.from_files(path, None, overrides).choose == choose
+
+
+def test_of_a_setting_that_is_said_twice_the_last_is_told(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("recommender: item_knn\nchoose: {model.shrink: [0, 20], model.decay: [0.2, 0.9]}\n")
+    with pytest.raises(RecipeError) as error:
+        Plan.from_files(path, None, ["model.shrink=5", "model.neighbours=9", "model.shrink=7"])
+    (line,) = str(error.value).splitlines()[1:]
+    assert "model.shrink=7 is to hold for all trials, but choose: has model.shrink, which would undo it" in line
 
 
 def space_of(folder, text):
