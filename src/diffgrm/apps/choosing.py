@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from diffgrm.foundation.schema import RecipeError, readable
 from diffgrm.recommenders.base import Recommender
 
 Number = int | float  # pydantic leaves whole numbers whole
+MOST = 1e300  # of a number of a range, so that their differences are numbers too
 MOST_STEPS = 10_000
 INCOMPARABLE = ("data", "events", "evaluation", "training.validation_users")  # what scores on validation must agree in
 
@@ -52,18 +52,22 @@ class Range(BaseModel):
 
     @model_validator(mode="after")
     def _check_ends(self) -> Range:
-        if not (math.isfinite(self.min) and math.isfinite(self.max) and self.min < self.max):
+        if max(abs(self.min), abs(self.max)) > MOST:
+            raise ValueError(f"expected numbers from -{MOST:g} to {MOST:g}, found min {self.min} and max {self.max}")
+        if not self.min < self.max:
             raise ValueError(f"expected min < max, found min {self.min} and max {self.max}")
         if self.log and self.min <= 0:
             raise ValueError(f"log needs min > 0, found {self.min}")
         if self.log and self.step is not None:
             raise ValueError("log and step do not go together; leave one out")
         if self.step is not None:
+            if self.step > 2 * (self.max - self.min):
+                raise ValueError(f"a step of {self.step} leads from {self.min} beyond {self.max}")
             steps = (self.max - self.min) / self.step
-            if abs(steps - round(steps)) > 1e-6:
-                raise ValueError(f"steps of {self.step} do not lead from {self.min} to {self.max}")
             if steps > MOST_STEPS:
                 raise ValueError(f"{steps:,.0f} steps; expected at most {MOST_STEPS:,}")
+            if abs(steps - round(steps)) > 1e-6:
+                raise ValueError(f"steps of {self.step} do not lead from {self.min} to {self.max}")
         return self
 
     @property
