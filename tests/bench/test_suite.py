@@ -71,6 +71,26 @@ def test_a_stepped_range_is_the_list_of_its_values(tmp_path):
     assert suite(tmp_path, runs=runs).choices("base") == [{"model.dropout": value} for value in (0.1, 0.2, 0.3)]
 
 
+@pytest.mark.parametrize(
+    ("said", "choose"),
+    [
+        ({"model": {"branches": ["id", "text"]}}, {"model.branches.text": [None, "text"]}),
+        ({"model": {"branches": ["id", "text"]}}, {"model.branches.0": ["id", {"name": "id", "start": 0.5}]}),
+        ({"item_scoring": {"co_occurrence": {"weight": 2}}}, {"item_scoring.co_occurrence": [None, {"weight": 1}]}),
+    ],
+)
+def test_what_is_chosen_about_an_entry_may_be_said_of_the_run(tmp_path, said, choose):
+    found = suite(tmp_path, runs={"base": {"recommender": "hybrid", **said, "choose": choose}})
+    recipes = [found.recipe("base", "toy", choice, 0) for choice in found.choices("base")]
+    assert len(recipes) == 2 and recipes[0] != recipes[1]
+
+
+def test_a_setting_of_an_entry_that_is_said_and_chosen_is_refused(tmp_path):
+    base = {"recommender": "hybrid", "model": {"branches": [{"name": "id", "start": 1}, "text"]}}
+    with pytest.raises(RecipeError, match="'base' says model.branches.id.start of all datasets, and chooses it"):
+        suite(tmp_path, runs={"base": {**base, "choose": {"model.branches.id.start": [0.5, 1]}}})
+
+
 def test_a_run_that_is_like_another_with_another_part_keeps_the_settings_that_both_parts_know(tmp_path):
     base = {
         "recommender": "diffgrm",

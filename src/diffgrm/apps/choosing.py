@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictBool, ValidationError, model_validator
@@ -24,6 +23,7 @@ from diffgrm.foundation.schema import RecipeError, readable
 from diffgrm.recommenders.base import Recommender
 
 Number = int | float  # pydantic leaves whole numbers whole
+MOST = 1e300  # of a number of a range, so that their differences are numbers too
 MOST_STEPS = 10_000
 INCOMPARABLE = ("data", "events", "evaluation", "training.validation_users")  # what scores on validation must agree in
 
@@ -52,18 +52,22 @@ class Range(BaseModel):
 
     @model_validator(mode="after")
     def _check_ends(self) -> Range:
-        if not (math.isfinite(self.min) and math.isfinite(self.max) and self.min < self.max):
+        if max(abs(self.min), abs(self.max)) > MOST:
+            raise ValueError(f"expected numbers from -{MOST:g} to {MOST:g}, found min {self.min} and max {self.max}")
+        if not self.min < self.max:
             raise ValueError(f"expected min < max, found min {self.min} and max {self.max}")
         if self.log and self.min <= 0:
             raise ValueError(f"log needs min > 0, found {self.min}")
         if self.log and self.step is not None:
             raise ValueError("log and step do not go together; leave one out")
         if self.step is not None:
+            if self.step > 2 * (self.max - self.min):
+                raise ValueError(f"a step of {self.step} leads from {self.min} beyond {self.max}")
             steps = (self.max - self.min) / self.step
-            if abs(steps - round(steps)) > 1e-6:
-                raise ValueError(f"steps of {self.step} do not lead from {self.min} to {self.max}")
             if steps > MOST_STEPS:
                 raise ValueError(f"{steps:,.0f} steps; expected at most {MOST_STEPS:,}")
+            if abs(steps - round(steps)) > 1e-6:
+                raise ValueError(f"steps of {self.step} do not lead from {self.min} to {self.max}")
         return self
 
     @property
@@ -165,17 +169,34 @@ def holds(settings: object, steps: Sequence[str]) -> bool:
     >>> holds({"branches": [{"name": "id", "start": 1}]}, ["branches", "id", "start"])
     True
     """
+    return any(True for _ in _at(settings, steps))
+
+
+def undoes(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a choice of a dotted setting would leave nothing of what nested settings say there.
+
+    A whole entry of a list of parts, or a whole scorer, is chosen about what is said of it, as where it may be left out.
+
+    >>> said = {"model": {"width": 8, "branches": ["id", "text"]}}
+    >>> undoes("model.width", said), undoes("model.branches.text", said)
+    (True, False)
+    """
+    *above, last = split_path(key)
+    in_list = any(isinstance(parts, list) for parts in _at(settings, above))
+    return not in_list and above != ["item_scoring"] and holds(settings, [*above, last])
+
+
+def _at(settings: object, steps: Sequence[str]) -> Iterator[object]:
+    """What stands at a path in nested settings."""
     if not steps:
-        return True
+        yield settings
+        return
     settings, (first, *rest) = named(settings), steps
-    if isinstance(settings, Mapping):
-        return first in settings and holds(settings[first], rest)
-    parts = list(enumerate(map(named, settings))) if isinstance(settings, list) else []
-    return any(
-        holds(part, rest)
-        for place, part in parts
-        if first == str(place) or (isinstance(part, Mapping) and part.get("name") == first)
-    )
+    if isinstance(settings, Mapping) and first in settings:
+        yield from _at(settings[first], rest)
+    for place, part in enumerate(map(named, settings)) if isinstance(settings, list) else ():
+        if first == str(place) or (isinstance(part, Mapping) and part.get("name") == first):
+            yield from _at(part, rest)
 
 
 def _listed(options: Options) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from diffgrm.apps.choosing import holds, incomparable, overlapping, without_end
+from diffgrm.apps.choosing import holds, incomparable, overlapping, undoes, without_end
 from diffgrm.foundation.overrides import PART_SECTIONS, split_path
 from diffgrm.foundation.recipe import Recipe, explained
 from diffgrm.foundation.schema import RecipeError, bullet_list, did_you_mean, nearest
@@ -150,7 +150,7 @@ def _check_run(suite: Suite, name: str, run: Run) -> None:
     for inner, outer in overlapping(run.choose):
         raise ValueError(f"{name!r} chooses {inner}, which values of {outer} say too; say it under one of both")
     for dataset, changes in {"all datasets": run.changes, **run.only_on}.items():
-        if said := [key for key in run.choose if holds(changes, split_path(key))]:
+        if said := [key for key in run.choose if undoes(key, changes)]:
             raise ValueError(f"{name!r} says {said[0]} of {dataset}, and chooses it; leave one out")
     if run.choose and run.like is not None:
         chosen = suite.runs[suite.base(run.like)].choose

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -20,9 +21,10 @@ from diffgrm.apps.choosing import (
     combinations,
     incomparable,
     overlapping,
+    undoes,
 )
 from diffgrm.foundation import registry
-from diffgrm.foundation.overrides import apply_overrides
+from diffgrm.foundation.overrides import apply_overrides, split_path
 from diffgrm.foundation.recipe import Recipe, read_sections
 from diffgrm.foundation.schema import RecipeError, bullet_list, readable
 from diffgrm.foundation.yaml_text import YamlError, read_yaml, text_of
@@ -139,29 +141,34 @@ class Plan:
 
     def _undone(self, overrides: Sequence[str]) -> list[str]:
         """Settings that are to hold for all trials, and would not beside what is chosen, a line each."""
-        found = dict.fromkeys(
-            (override, key)
-            for key, values in self._ends().items()
-            for value in values
-            for override in overrides
-            if not self._keeps(override, overrides, {key: value})
-        )
+        last = {path: text for path, _, text in (override.partition("=") for override in overrides)}
+        parts = {path: _with_inside(path, last) for path in last}
+        in_force = {path: whole for path, whole in parts.items() if self._keeps(whole, {})}
+        found = {(path, key): None for path in in_force for key in self.choose if undoes(key, _nested(path, last[path]))}
+        for choice in self._some_choices():
+            if not self._keeps([f"{path}={last[path]}" for path in in_force], choice):
+                found |= {(path, key): None for path, whole in in_force.items() for key in self._undoing(whole, choice)}
         return [
-            f"{override} is to hold for all trials, but choose: has {key}, which would undo it; leave one out, or choose "
-            f"among values of both"
-            for override, key in found
+            f"{path}={last[path]} is to hold for all trials, but choose: has {key}, which would undo it; leave one out, or "
+            "choose among values of both"
+            for path, key in found
         ]
 
-    def _keeps(self, override: str, overrides: Sequence[str], choice: Mapping[str, Any]) -> bool:
-        """Whether a setting of the recipe is as an override says, and those inside of it, after a choice too."""
-        (key,), (path, _, text) = choice, override.partition("=")
-        if overlapping({path: [read_yaml(text)], key: list(choice.values())}) == [(key, path)]:
-            return False
+    def _undoing(self, overrides: Sequence[str], choice: Mapping[str, Any]) -> list[str]:
+        """Which settings of a choice undo overrides: those that do it alone, else all of them together."""
+        if self._keeps(overrides, choice):
+            return []
+        return [key for key, value in choice.items() if not self._keeps(overrides, {key: value})] or list(choice)
+
+    def _keeps(self, overrides: Sequence[str], choice: Mapping[str, Any]) -> bool:
+        """Whether the recipe is as overrides say after a choice too; True where that choice is none."""
         try:
             trial = self.recipe.override(as_overrides(choice))
-            inside = [other for other in overrides if other.startswith(f"{path}.")]
-            return trial.override([*as_overrides(choice), override, *inside]) == trial
         except RecipeError:
+            return True
+        try:
+            return self.recipe.override([*as_overrides(choice), *overrides]) == trial
+        except RecipeError:  # what is chosen has no such setting
             return False
 
     def _ends(self) -> dict[str, list[Any]]:
@@ -175,6 +182,16 @@ class Plan:
             return combinations(ends)
         draw = np.random.default_rng(self.seed)
         return [{key: values[draw.integers(len(values))] for key, values in ends.items()} for _ in range(CHECKED)]
+
+
+def _with_inside(path: str, overrides: Mapping[str, str]) -> list[str]:
+    """An override, and those of settings inside of what it says."""
+    return [f"{key}={text}" for key, text in overrides.items() if key == path or key.startswith(f"{path}.")]
+
+
+def _nested(path: str, text: str) -> Any:
+    """An override as nested settings."""
+    return reduce(lambda inner, step: {step: inner}, reversed(split_path(path)), read_yaml(text))
 
 
 def written(choose: Mapping[str, Options]) -> dict[str, Any]:
