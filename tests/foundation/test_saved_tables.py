@@ -74,6 +74,49 @@ def test_arrays_without_end_are_not_read(tmp_path, monkeypatch):
         read_table(path)
 
 
+def natural(value):
+    """A natural number as the compact protocol of Thrift writes it."""
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + natural(value >> 7)
+
+
+def number(value):
+    return natural(value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+def written(path, page, pages, lengths):
+    """A file of pages, and a column of each length, which all begin at the first page."""
+    kind, empty = b"\x15" + number(1) + b"\x46" + number(0) + b"\x16" + number(0), b"\x16" + number(0)
+    columns = b"".join(b"\x3c" + kind + b"\x16" + number(n) + b"\x26" + number(4) + b"\0\0" for n in lengths)
+    groups = bytes([0x19, 0x1C, 0x19, len(lengths) << 4 | 12]) + columns + empty * 2 + b"\0"
+    footer = b"\x15" + number(1) + b"\x19\x1c" + b"\x48\1s\x15" + number(0) + b"\0" + empty + groups + b"\0"
+    path.write_bytes(b"PAR1" + page * pages + footer + struct.pack("<I", len(footer)) + b"PAR1")
+
+
+def header(statistic=0):
+    """That of a page of nothing, with a structure of so many bytes more."""
+    data = b"\x2c\x15" + number(0) + (b"\x48" + natural(statistic) + bytes(statistic) if statistic else b"") + b"\0"
+    return b"".join(b"\x15" + number(0) for _ in range(3)) + data + b"\0"
+
+
+@pytest.mark.parametrize("undone", [(), (-(10**6),)])
+def test_columns_that_overlap_are_not_walked(tmp_path, monkeypatch, undone):
+    page, path = header(), tmp_path / "t.parquet"
+    written(path, page, 50, [50 * len(page)])
+    assert claimed_sizes(path) == (0, 0, 0)
+    written(path, page, 50, [50 * len(page)] * 9 + list(undone))
+    monkeypatch.setattr(saved_tables, "_page", None)
+    with pytest.raises(ModelFolderError, match=r"t\.parquet is damaged: its columns together are longer than it"):
+        read_table(path)
+
+
+def test_headers_are_read_about_as_far_as_they_go(tmp_path, monkeypatch):
+    page, path, read = header(5_000), tmp_path / "t.parquet", []
+    written(path, page, 100, [100 * len(page)])
+    plain = saved_tables._Thrift
+    monkeypatch.setattr(saved_tables, "_Thrift", lambda data: (read.append(len(data)), plain(data))[1])
+    assert claimed_sizes(path) == (0, 0, 0) and sum(read) < 3 * path.stat().st_size
+
+
 def test_files_that_are_cut_or_none(tmp_path):
     path = tmp_path / "t.parquet"
     TABLES["structures"].write_parquet(path)
