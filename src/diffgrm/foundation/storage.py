@@ -108,7 +108,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} is not a parquet file that can be read: {error}") from error
 
 
-def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None) -> None:
+def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None, compressed: bool = True) -> None:
     """Write a parquet file of this very name; see :func:`read_parquet`.
 
     Args:
@@ -119,7 +119,7 @@ def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None) -> 
     """
     try:
         with path.open("wb") as file:
-            table.write_parquet(file, row_group_size=group)
+            table.write_parquet(file, row_group_size=group, compression="zstd" if compressed else "uncompressed")
     except pl.exceptions.ComputeError as error:  # polars' word for what the disk says
         raise OSError(f"{path.name}: {error}") from error
 
