@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from diffgrm.foundation.storage import flush_folder
+from diffgrm.foundation.model_folder import writing
+from diffgrm.foundation.schema import DataError, ModelFolderError
+from diffgrm.foundation.storage import State, cached, flush_folder
 
 
 @pytest.fixture
@@ -59,3 +63,27 @@ def test_a_disk_that_refuses_is_told(folder, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         flush_folder(folder)
+
+
+ODD = {"fine": np.ones(2), "lift": np.array([0.5, -np.inf], np.float32), "gap": np.array([np.nan])}
+
+
+def test_states_that_could_not_be_loaded_are_not_saved(tmp_path):
+    path = tmp_path / "s.safetensors"
+    with pytest.raises(DataError, match=r"s\.safetensors is not saved: gap, lift should hold finite numbers"):
+        State(ODD).save(path)
+    assert not path.exists()
+    save_file(ODD, path)
+    with pytest.raises(ModelFolderError, match=r"s\.safetensors cannot be used: gap, lift should hold finite numbers"):
+        State.load(path)
+
+
+def test_states_that_are_not_saved_are_not_cached(tmp_path, caplog):
+    assert cached(tmp_path, "s.safetensors", "vectors", lambda: State(ODD)).arrays is ODD
+    assert not list(tmp_path.iterdir()) and "The vectors could not be cached" in caplog.text
+
+
+def test_a_save_that_is_refused_leaves_nothing(tmp_path):
+    with pytest.raises(DataError, match="gap, lift"), writing(tmp_path / "model", {}) as new:
+        State(ODD).save(new / "s.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} <= {".model.lock"}

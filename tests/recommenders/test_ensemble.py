@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
 import diffgrm
 from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out
@@ -232,7 +235,7 @@ def test_a_folder_of_a_stranger_is_checked(toy, members, tmp_path):
             manifest = folder / "manifest.json"
             manifest.write_text(manifest.read_text().replace(f'"{name}"', '"recipe.yaml"'))
         else:
-            state.save(folder / name)
+            save_file(state.arrays, folder / name, metadata={"facts": json.dumps(state.facts)})
         rehash(folder)
         with pytest.raises(ModelFolderError, match=text):
             diffgrm.load(folder)

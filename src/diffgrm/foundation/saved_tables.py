@@ -15,13 +15,13 @@ import polars as pl
 
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import DataError, ModelFolderError
-from diffgrm.foundation.storage import read_parquet, regular
+from diffgrm.foundation.storage import read_parquet, regular, write_parquet
 
 MOST_ROWS = 16  # a byte; ids that count up, the same text for all, take a third of a byte a row
 MOST_BYTES = 2**12, 2**28  # in memory, for each byte of the file, and beside those
 MAGIC = b"PAR1"
 DEEPEST = 16  # structures in one another; a footer has 8
-HEADERS = 2**12, 2**26  # bytes in which the header of a page ends, which may hold the least and the greatest value
+HEADERS = 2**12, 2**26  # bytes read at first, and at most, for the header of a page, which may hold the greatest value
 WIDTHS = {
     0: 1,
     1: 4,
@@ -49,20 +49,49 @@ def read_table(path: Path) -> pl.DataFrame:
     """
     forks.check()
     try:
-        size, (rows, values, unpacked) = regular(path).stat().st_size, claimed_sizes(path)
-        with path.open("rb") as file:
-            kinds = pl.read_parquet_schema(file).values()
-        for kind in kinds:  # nulls of an array are one value in the file, and as many as it is wide in memory
-            unpacked = max(unpacked, _places(kind) * (rows if isinstance(kind, pl.Array) else values))
-        if rows > MOST_ROWS * size or unpacked > MOST_BYTES[0] * size + MOST_BYTES[1]:
-            raise DataError(f"it says that it has {rows:,} rows, and {unpacked:,} bytes once it is read, in {size:,} bytes")
+        check_sizes(regular(path))
         return read_parquet(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DataError, SizeError, OSError) as error:
         raise ModelFolderError(f"{path} is damaged: {error}") from error
 
 
+def write_table(table: pl.DataFrame, path: Path) -> None:
+    """Write a table of a model folder or an export, such that :func:`read_table` reads it.
+
+    Raises:
+        OSError: it cannot be written, or would be refused.
+    """
+    write_parquet(table, path)
+    try:
+        check_sizes(path)
+    except SizeError:  # arrays in lists that repeat one another; what is not compressed is as large as it says
+        write_parquet(table, path, compressed=False)
+        try:
+            check_sizes(path)
+        except SizeError as error:
+            raise OSError(
+                f"{path.name} would be refused when it is loaded: {error}; leave out columns of arrays in lists"
+            ) from error
+
+
+def check_sizes(path: Path) -> None:
+    """Make sure that a parquet file does not say that it is larger than one of its size is.
+
+    Raises:
+        SizeError: it does, or is no parquet file. OSError, PolarsError: it cannot be read.
+    """
+    size, (rows, longest, unpacked) = path.stat().st_size, claimed_sizes(path)
+    with path.open("rb") as file:
+        kinds = pl.read_parquet_schema(file).values()
+    unpacked += sum(_places(kind, rows, longest) for kind in kinds)
+    if rows > MOST_ROWS * size or unpacked > MOST_BYTES[0] * size + MOST_BYTES[1]:
+        raise SizeError(f"it says that it has {rows:,} rows, and {unpacked:,} bytes once it is read, in {size:,} bytes")
+
+
 def claimed_sizes(path: Path) -> tuple[int, int, int]:
-    """Rows of a parquet file, values of all its columns, and bytes that those take once they are read, as it says.
+    """Rows of a parquet file, values of its longest column, and bytes that all take once they are read, as it says.
+
+    In a row group any column may be the longest: nothing says whether a reader tells columns by place or by name.
 
     Raises:
         SizeError: no parquet file. OSError: it cannot be read.
@@ -78,18 +107,29 @@ def claimed_sizes(path: Path) -> tuple[int, int, int]:
             footer = _Thrift(file.read(length)).structure()
             widest = max(leaf.get(2, 0) for leaf in footer[2])
             rows = max(footer[3], sum(group[3] for group in footer[4]))
-            chunks = [_chunk_sizes(file, chunk[3], widest, size) for group in footer[4] for chunk in group[1]]
+            # Columns do not overlap; where they did, every byte could be walked as often as the footer has columns.
+            if sum(abs(chunk[3][7]) for group in footer[4] for chunk in group[1]) > size:
+                raise SizeError("its columns together are longer than it")
+            groups = [[_chunk_sizes(file, chunk[3], widest, size) for chunk in group[1]] for group in footer[4]]
+        except SizeError:
+            raise
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise SizeError(f"its footer, or a page, does not hold what it should: {error!r}") from error
-    return rows, sum(values for values, _ in chunks), sum(unpacked for _, unpacked in chunks)
+    longest = sum(max((values for values, _ in group), default=0) for group in groups)
+    return rows, longest, sum(unpacked for group in groups for _, unpacked in group)
 
 
-def _places(kind: Any) -> int:
-    """Values that one of a type may stand for, as far as the type tells: those of arrays, of structures the most."""
+def _places(kind: Any, count: int, values: int, in_array: bool = False) -> int:
+    """Values in the arrays of a column, at most: a null array is one value in the file, in memory as many as it is wide.
+
+    Args:
+        count: of values of this type, at most; values: of the column in the file, which bound the values of its lists.
+    """
     if isinstance(kind, pl.Struct):
-        return max((_places(field.dtype) for field in kind.fields), default=1)
-    width = kind.size if isinstance(kind, pl.Array) else 1
-    return width * _places(kind.inner) if isinstance(kind, pl.Array | pl.List) else width
+        return sum(_places(field.dtype, count, values, in_array) for field in kind.fields)
+    if isinstance(kind, pl.Array):
+        return _places(kind.inner, count * kind.size, values, in_array=True)
+    return count * in_array + (_places(kind.inner, values, values) if isinstance(kind, pl.List) else 0)
 
 
 def _chunk_sizes(file: BinaryIO, chunk: Fields, widest: int, size: int) -> tuple[int, int]:
@@ -116,15 +156,16 @@ def _chunk_sizes(file: BinaryIO, chunk: Fields, widest: int, size: int) -> tuple
 
 def _page(file: BinaryIO, start: int, end: int) -> tuple[Fields, int]:
     """The header of a page, and its length."""
-    for most in HEADERS:
+    length, most = HEADERS[0], min(HEADERS[1], end - start)
+    while True:
         file.seek(start)
-        thrift = _Thrift(file.read(min(most, end - start)))
+        thrift = _Thrift(file.read(min(length, most)))
         try:
             return thrift.structure(), thrift.place
         except SizeError:
-            if most >= min(HEADERS[-1], end - start):
+            if length >= most:
                 raise
-    raise AssertionError("the last length raises")
+        length *= 2  # so that all that is read is some times what the header takes
 
 
 class _Thrift:

@@ -34,7 +34,16 @@ class State:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file; the facts travel in its header."""
+        """Write one safetensors file; the facts travel in its header.
+
+        Raises:
+            DataError: arrays with NaN or infinity; nothing is written.
+        """
+        if wrong := self._not_finite():
+            raise DataError(
+                f"{path.name} is not saved: {wrong} should hold finite numbers, and some are NaN or infinite; arrays of a "
+                "state have to be finite: keep a number in place of those, such as the least that counts"
+            )
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         with usual_mode(path):
             save_file(arrays, path, metadata={"facts": json.dumps(self.facts)})
@@ -51,15 +60,22 @@ class State:
                 facts = json.loads((file.metadata() or {}).get("facts", "{}"))
                 if not isinstance(facts, dict):
                     raise ValueError(f"its facts are {type(facts).__name__}, expected a mapping")
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            wrong = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-            if wrong:
-                raise ValueError(f"{', '.join(wrong)} should hold finite numbers, and some are NaN or infinite")
-            return cls(arrays, facts)
+                found = cls({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
         except ModelFolderError:
             raise
         except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise ModelFolderError(f"the file {path} is damaged or not a safetensors file: {error}") from error
+        if wrong := found._not_finite():
+            raise ModelFolderError(
+                f"the file {path} cannot be used: {wrong} should hold finite numbers, and some are NaN or infinite; fit "
+                "and save the model again"
+            )
+        return found
+
+    def _not_finite(self) -> str:
+        """Names of arrays with NaN or infinity."""
+        kept = sorted(self.arrays.items())
+        return ", ".join(name for name, array in kept if array.dtype.kind == "f" and not np.isfinite(array).all())
 
 
 def regular(path: Path, most: int | None = None) -> Path:
@@ -108,7 +124,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} is not a parquet file that can be read: {error}") from error
 
 
-def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None) -> None:
+def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None, compressed: bool = True) -> None:
     """Write a parquet file of this very name; see :func:`read_parquet`.
 
     Args:
@@ -119,7 +135,7 @@ def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None) -> 
     """
     try:
         with path.open("wb") as file:
-            table.write_parquet(file, row_group_size=group)
+            table.write_parquet(file, row_group_size=group, compression="zstd" if compressed else "uncompressed")
     except pl.exceptions.ComputeError as error:  # polars' word for what the disk says
         raise OSError(f"{path.name}: {error}") from error
 
@@ -213,7 +229,7 @@ def cached(folder: Path | None, name: str, what: str, make: Callable[[], State])
     try:
         with atomic_file(path) as temporary:
             made.save(temporary)
-    except OSError as error:
+    except (OSError, DataError) as error:
         logger.warning("The %s could not be cached in %s: %s", what, path.parent, error)
     return made
 

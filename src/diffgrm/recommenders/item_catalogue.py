@@ -15,9 +15,8 @@ from diffgrm.data.conversions import as_kind
 from diffgrm.data.ids import IdMap, id_order, known_positions, spelled
 from diffgrm.data.tables import COUNT, RECOMMENDABLE, read_items
 from diffgrm.foundation import forks
-from diffgrm.foundation.saved_tables import read_table
+from diffgrm.foundation.saved_tables import read_table, write_table
 from diffgrm.foundation.schema import Columns, DataError, ModelFolderError, bullet_list, first_few, nearest
-from diffgrm.foundation.storage import write_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class ItemCatalogue:
         forks.check()
         recommendable = np.ones(len(self.ids), dtype=bool) if self.recommendable is None else self.recommendable
         columns = pl.Series(COUNT, self.counts), pl.Series(RECOMMENDABLE, recommendable)
-        write_parquet(self.table.with_columns(columns), folder / ITEMS)
+        write_table(self.table.with_columns(columns), folder / ITEMS)
 
     @classmethod
     def load(cls, folder: Path) -> ItemCatalogue:

@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 from diffgrm.foundation.manifest import FORMAT_VERSION
 from diffgrm.foundation.model_folder import STRANGE
-from diffgrm.foundation.saved_tables import read_table
+from diffgrm.foundation.saved_tables import read_table, write_table
 from diffgrm.foundation.schema import ModelFolderError
-from diffgrm.foundation.storage import State, regular, write_parquet
+from diffgrm.foundation.storage import State, regular
 from diffgrm.foundation.yaml_text import LONGEST, read_yaml
 
 NAMES = {  # of a network's tensors: what they were called, in order, and what they are called
@@ -68,7 +68,7 @@ def _convert(folder: Path, facts: dict[str, Any]) -> None:
     new = recipe_of_format_2(old)
     path.write_text(yaml.safe_dump(new, sort_keys=False, allow_unicode=True), encoding="utf-8")
     items = folder / "items.parquet"
-    write_parquet(read_table(items).rename({"_offered": "_recommendable"}), items)
+    write_table(read_table(items).rename({"_offered": "_recommendable"}), items)
     if (texts := folder / "vectors.safetensors").is_file():  # of text_knn, beside the name that others had
         texts.rename(folder / "text_vectors.safetensors")
     if (neighbours := folder / "co_occurrence.safetensors").is_file():

@@ -13,9 +13,8 @@ from diffgrm.data.ids import IdMap
 from diffgrm.data.profiles import Profiles
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.saved_tables import read_table
+from diffgrm.foundation.saved_tables import read_table, write_table
 from diffgrm.foundation.schema import Columns, ModelFolderError
-from diffgrm.foundation.storage import write_parquet
 from diffgrm.recommenders.parts import Beside, FitTask, LearntPart
 
 USERS, FILE = "users", "users.parquet"
@@ -43,7 +42,7 @@ class UserProfiles(LearntPart):
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`: ids, and a column of numbers for each of ``events.user_columns``."""
         columns = [pl.Series(str(number), column) for number, column in enumerate(self.profiles.numbers.T)]
-        write_parquet(pl.DataFrame([self.profiles.users.series.alias(Columns.USER), *columns]), folder / FILE)
+        write_table(pl.DataFrame([self.profiles.users.series.alias(Columns.USER), *columns]), folder / FILE)
 
     def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""

@@ -10,8 +10,9 @@ import polars as pl
 
 from diffgrm.foundation import model_folder, registry
 from diffgrm.foundation.recipe import Recipe
+from diffgrm.foundation.saved_tables import write_table
 from diffgrm.foundation.schema import Columns, MissingExtraError, RecipeError, bullet_list
-from diffgrm.foundation.storage import State, write_parquet
+from diffgrm.foundation.storage import State
 from diffgrm.networks.contracts import DenoisesPlaces, EncodesHistories, ScoresItems, contract, lacks
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.ranking.ranker import Ranker
@@ -78,7 +79,7 @@ def export_onnx(recommender: Recommender, folder: str | Path) -> Path:
         part_of(recommender.parts, "sids", Identifiers).semantic_ids.save(new / SIDS)
         rows = catalogue.table.drop(Columns.TEXT).with_columns(pl.Series(RECOMMENDABLE, recommender.recommendable))
         lifted = recipe.decoding.name == "one_pass"
-        write_parquet(rows.with_columns(pl.Series(COUNT, catalogue.counts)) if lifted else rows, new / ITEMS)
+        write_table(rows.with_columns(pl.Series(COUNT, catalogue.counts)) if lifted else rows, new / ITEMS)
         (new / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         name = f"{type(recommender).__name__} as ONNX"
         card = model_card(name, recommender.facts, recipe, catalogue.ids.ids([0])[0], reader="load_onnx")
