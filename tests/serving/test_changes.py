@@ -189,3 +189,11 @@ def test_servers_of_one_folder_take_over_what_others_save_while_they_read(folder
     assert made and [int(n) for n in (~left_out).nonzero()[0]] == sorted(
         diffgrm.load(folder).items.positions(pl.Series(["item 1", "item 2", "item 3"])).tolist()
     )
+
+
+def test_an_app_that_is_started_again_takes_changes_again(folder, limits):
+    app = create_app(LiveModel(folder, OVERRIDES), limits, token=TOKEN)
+    for item in ("one", "two"):
+        with client_of(app) as client:
+            new = {"items": [{"item_id": item, "text": "a red scarf"}]}
+            assert client.post("/items", json=new, headers=BEARER).status_code == 201

@@ -18,6 +18,10 @@ class Changes:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.begin()
+
+    def begin(self) -> None:
+        """Take changes; also those of an app that is started again after its end."""
         self.waiting = 0
         self._ending = False
         self._thread = ThreadPoolExecutor(1, "changes")
