@@ -24,10 +24,7 @@ Vectors = Annotated[
         "sentence encoder of a folder: that folder."
     ),
 ]
-READ = {
-    "precomputed": "path",
-    "sentence_transformer": "model",
-}  # embeddings that read files, and the setting that names them
+READ = {"precomputed": "path", "sentence_transformer": "model"}  # embeddings that read vectors or weights, and where from
 ItemIds = Annotated[list[str], typer.Argument(help="Item ids.")]
 
 
