@@ -37,8 +37,9 @@ def writer(folder, limits):
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    """A browser for one file of tests: while it is open, an event loop counts as running in this thread."""
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as p:
         program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
