@@ -105,4 +105,4 @@ def test_a_clock_that_is_not_there_is_refused(tmp_path, tables):
     raw = {"datasets": ["movielens-100k"], "clock": {"movielens-100k": "day"}, "reference": "popularity", "runs": RUNS}
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(raw))
     failed = Runner(Suite.from_yaml(tmp_path / "suite.yaml"), tmp_path / "out", str, progress=False).run()
-    assert "which lies in none of the suite's folders" in failed["movielens-100k"]
+    assert "the suite names no folders with such a table; say where it lies" in failed["movielens-100k"]

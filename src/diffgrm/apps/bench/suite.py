@@ -1,8 +1,8 @@
 """A suite: which recommenders are compared on which datasets.
 
 name: quick
-datasets: [toy, movielens-100k]
-folders: [../data]                 # where DATASET/interactions.parquet and items.parquet may lie, beside this file
+datasets: [shop, movielens-100k]
+folders: [../data]  # DATASET/interactions.parquet and items.parquet lie there, beside this file; left out: public datasets
 seeds: [0, 1]
 test_users: 5000                   # a sample of the test users; left out, all of them are ranked
 data: {split: temporal, target: last}      # how events are held out, the same for all runs; left out: leave-one-out
@@ -15,7 +15,7 @@ runs:
     choose: {model.dropout: [0.2, 0.5]}        # the best on validation, by the first seed, counts (apps/choosing.py)
   diffgrm:
     recipe: movielens-small                    # a recipe that ships with the package, or a file beside this one
-    only_on: {toy: {training: {epochs: 20}}}   # changes for single datasets
+    only_on: {shop: {training: {epochs: 20}}}   # changes for single datasets
   narrow: {like: diffgrm, decoding: {beam: 16}}  # another run, changed; fitted again only if fitting changed
   clock: {like: sasrec, events: {time_inputs: [hour]}}   # what networks are told of events
   other: {like: diffgrm, recommender: autoregressive, noising: null}  # null: without that section
