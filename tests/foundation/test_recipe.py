@@ -10,7 +10,7 @@ import yaml
 
 from diffgrm.foundation.moved import MOVED
 from diffgrm.foundation.parts import as_part
-from diffgrm.foundation.presets import FOLDER, preset_names, preset_summary
+from diffgrm.foundation.presets import FOLDER, preset_names, preset_summary, preset_text
 from diffgrm.foundation.recipe import Recipe, rows_of_other_parts
 from diffgrm.foundation.registry import PARTS, constant, names, resolve, settings
 from diffgrm.foundation.schema import RecipeError
@@ -22,6 +22,7 @@ def test_every_shipped_recipe_is_valid_and_survives_the_round_trip(name):
     assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
     assert Recipe.from_yaml(FOLDER / f"{name}.yaml") == Recipe.from_yaml(name) == recipe
     assert len(preset_summary(name)) > 20
+    assert preset_text(name).splitlines()[0].endswith((".", ":")), "a list of recipes would end in mid-sentence"
 
 
 @pytest.mark.parametrize("name", [*names("recommender"), *names("retriever")])

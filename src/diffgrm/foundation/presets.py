@@ -36,7 +36,7 @@ def preset_text(name: str) -> str:
 
 
 def preset_summary(name: str) -> str:
-    """The first line of a shipped recipe's comment."""
+    """The first line of a shipped recipe's comment, which is a sentence."""
     return preset_text(name).splitlines()[0].lstrip("# ").rstrip(":")
 
 
