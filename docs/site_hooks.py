@@ -22,7 +22,7 @@ LOADED = re.compile(
     r"|<link\b(?![^>]*rel=[\"']?(?:canonical|prev|next))[^>]*\shref=[\"']?((?:https?:)?//[^\s\"'>]+)"
 )
 
-FROM_THE_ROOT = re.compile(r"See `([A-Z]+\.md)` in the root of the repository\.")
+FROM_THE_ROOT = re.compile(r"See \[([A-Z]+\.md)\]\(\.\./\1\) in the root of the repository\.")
 LINK_OF_THE_ROOT = re.compile(r"\]\((?:docs/|([A-Z]+\.md))")
 
 
