@@ -322,7 +322,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path, world):
     runs = {"sasrec": {**RUNS["sasrec"], "training": {**TRAINING, "learning_rate": 1e30}}, "popularity": RUNS["popularity"]}
     suite = make_suite(tmp_path, world, runs, datasets=["nowhere", "small"], seeds=[0])
     failed = Runner(suite, tmp_path / "out", lambda line: None, progress=False).run()
-    assert "no dataset 'nowhere'" in failed["nowhere"] and "small, sasrec, seed 0" in failed
+    assert "nowhere lies in none of the suite's folders" in failed["nowhere"] and "small, sasrec, seed 0" in failed
     assert (tmp_path / "out" / "runs" / "small" / "popularity" / "seed-0" / "result.json").is_file()
 
 
