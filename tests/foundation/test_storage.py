@@ -90,7 +90,7 @@ def test_two_writers_of_one_file_do_not_write_into_each_others(tmp_path):
         slow.write_text("half")
         with atomic_file(path) as quick:
             quick.write_text("quick")
-        assert path.read_text() == "quick"
+        assert path.read_text() == "quick" and slow.read_text() == "half"
         slow.write_text("slow")
     assert path.read_text() == "slow" and list(tmp_path.iterdir()) == [path]
 
