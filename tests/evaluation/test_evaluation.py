@@ -74,6 +74,21 @@ def test_items_that_are_not_real_or_repeat_are_reported():
     assert metrics["distinctness"] == pytest.approx(6 / 8)  # v and w get a twice
 
 
+def test_items_that_the_recommender_does_not_know_do_not_lower_validity():
+    """Those of their histories neither."""
+    known = IdMap(pl.Series(["a", "b", "c"]))
+    assert evaluate(Fixed("acb"), HELD_OUT.rows(np.arange(2)), ITEMS, COUNTS, known=known).metrics["validity"] == 1
+    held_out = EvaluationSet(pl.Series(["u"]), Ragged.from_lists([[0, 3, 4]]), Ragged.from_lists([[1]]))
+    assert evaluate(Fixed("acb"), held_out, ITEMS, COUNTS, known=known).metrics["validity"] == 1
+    assert evaluate(Fixed("ac"), held_out, ITEMS, COUNTS, known=known).metrics["validity"] == 1 / 2
+
+
+@pytest.mark.parametrize("wrong", [{"ks": (5, 0)}, {"users_at_once": 0}])
+def test_numbers_that_are_none_are_refused(wrong):
+    with pytest.raises(DataError, match="0.*: expected a whole number from 1 on"):
+        evaluate(Fixed("acbde"), HELD_OUT, ITEMS, COUNTS, **wrong)
+
+
 def test_metrics_count_items_not_semantic_ids():
     """b and c share a SID: recommending c is no hit for the item b, but a hit for its SID."""
     numbers = np.array([0, 1, 1, 2, 3])

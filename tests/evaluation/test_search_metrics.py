@@ -8,6 +8,7 @@ import pytest
 
 from diffgrm.data.ids import IdMap
 from diffgrm.evaluation.retrieval import evaluate_search
+from diffgrm.foundation.schema import DataError
 
 
 class Listed:
@@ -39,6 +40,8 @@ def test_by_hand():
     assert found.metrics["recall@100"] == pytest.approx(2 / 3)
     assert found.ranks.rows() == [("p", "b", 2), ("q", "c", 1), ("q", "b", 3), ("r", "c", 0)]
     assert found.to_dict()["metrics"] == found.metrics
+    with pytest.raises(DataError, match="queries_at_once=0: expected a whole number from 1 on"):
+        evaluate_search(retriever, queries, qrels, queries_at_once=0)
 
 
 def by_definition(found, relevant):

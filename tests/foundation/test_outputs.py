@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 
+from diffgrm.foundation import manifest, model_folder
 from diffgrm.foundation.manifest import EXPORT
 from diffgrm.foundation.outputs import check_file, check_folder, check_own_folder, check_unread
-from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.schema import DataError, ModelFolderError
 
 
 @pytest.fixture
@@ -29,6 +31,23 @@ def test_what_is_read_is_not_written_over_by_whatever_name(table, tmp_path, monk
     with pytest.raises(DataError, match="it would be a part of .*, which is read; choose another place"):
         check_unread([tmp_path / "new.parquet"], [tmp_path])
     check_unread([tmp_path / "out.parquet", None], [table, None, tmp_path / "no*.parquet", tmp_path / "missing"])
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
+def test_names_that_no_file_can_have_are_told(table, name):
+    path = table.parent / name
+    for check in (check_file, check_folder, lambda path: check_own_folder(path, "a search", ("search.json",))):
+        with pytest.raises(DataError, match=r"choose another (place|name)"):
+            check(path)
+    with suppress(DataError):  # by whoever writes there
+        check_unread([path], [table])
+    check_unread([table], [table.parent / ("n" * 300)])
+    with pytest.raises(ModelFolderError, match=r"is not a diffgrm model: it has no manifest\.json"):
+        manifest.read(path, manifest.MODEL)
+    assert manifest.version(path) is None
+    for use in (model_folder.read_manifest, model_folder.check_target):
+        with pytest.raises(ModelFolderError, match=r"there is no model folder|is no path|File name too long"):
+            use(path)
 
 
 def test_two_results_are_not_written_to_one_file(table, tmp_path):

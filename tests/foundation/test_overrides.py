@@ -99,6 +99,9 @@ def test_parts_of_a_list_are_added_changed_and_taken_out_by_name():
     assert branches("model.branches.sid={}") == ["text", "id", "sid"] and branches("model.branches.id=null") == ["text"]
     assert branches("model.branches.0.name=sid") == ["sid", "id"] and branches("model.branches=[sid]") == ["sid"]
     assert Recipe().override(["model.branches.sid={}"]).override(["model.branches.sid=null"]) == Recipe()
+    assert branches("model.branches.sid=null") == branches() == ["text", "id"]
+    with pytest.raises(RecipeError, match="there is no part 'txet' to take out; did you mean 'text'"):
+        branches("model.branches.txet=null")
 
 
 def test_a_nested_part_that_gets_another_name_starts_anew_whatever_the_order():

@@ -151,6 +151,12 @@ def test_the_paper_method_has_the_constructors_settings():
             "(or give your own class as 'module:Class')",
         ),
         (
+            {"item_scoring": {"co_ocurrence": None}},
+            "item_scoring.co_ocurrence: unknown scorer 'co_ocurrence'; did you mean 'co_occurrence'? "
+            "(or give your own class as 'module:Class')",
+        ),
+        ({"trainning": None}, "there is no setting 'trainning'; did you mean 'training'?"),
+        (
             {"item_scoring": {"co_occurrence": {"wieght": 1}}},
             "item_scoring.co_occurrence: scorer 'co_occurrence' has no setting 'wieght'; did you mean 'weight'?",
         ),

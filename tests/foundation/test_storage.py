@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from diffgrm.foundation.model_folder import writing
 from diffgrm.foundation.schema import DataError, ModelFolderError
-from diffgrm.foundation.storage import State, cached, flush_folder
+from diffgrm.foundation.storage import State, atomic_file, cached, flush_folder
 
 
 @pytest.fixture
@@ -81,6 +81,18 @@ def test_states_that_could_not_be_loaded_are_not_saved(tmp_path):
 def test_states_that_are_not_saved_are_not_cached(tmp_path, caplog):
     assert cached(tmp_path, "s.safetensors", "vectors", lambda: State(ODD)).arrays is ODD
     assert not list(tmp_path.iterdir()) and "The vectors could not be cached" in caplog.text
+
+
+def test_two_writers_of_one_file_do_not_write_into_each_others(tmp_path):
+    """In one process too."""
+    path = tmp_path / "file"
+    with atomic_file(path) as slow:
+        slow.write_text("half")
+        with atomic_file(path) as quick:
+            quick.write_text("quick")
+        assert path.read_text() == "quick" and slow.read_text() == "half"
+        slow.write_text("slow")
+    assert path.read_text() == "slow" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_save_that_is_refused_leaves_nothing(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,9 @@ import pytest
 
 from diffgrm import InteractionDataset, Recipe, leave_one_out
 from diffgrm.data.dataset import Ragged
+from diffgrm.data.marks import Marks, RowFacts
 from diffgrm.foundation import storage
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import TokenizerError
 from diffgrm.semantic_ids.embeddings.base import embed_items
@@ -142,6 +145,18 @@ def test_events_are_part_of_the_key_where_they_are_read(tmp_path):
     assert files(tmp_path) == 2
     with pytest.raises(TokenizerError, match="EventReader learns from training events, and there are none"):
         EventReader(4, 16).fit(TokenizerContext.of(VECTORS))
+
+
+def test_what_is_known_of_events_is_part_of_the_key_too(tmp_path):
+    both = EventSettings(event="type", targets=["buy"], context=["view"])
+    bought = both.model_copy(update={"targets": ("buy", "view"), "context": ()})
+    types = np.array([0, 1, 0, 0, 1], dtype=np.int16)
+    known = [Marks(both, types), Marks(bought, types), Marks(both, types, np.arange(5.0)), Marks(both, 1 - types)]
+    told = [replace(EVENTS, marks=marks) for marks in known]
+    told.append(replace(EVENTS, facts=RowFacts(np.array([7, 8]))))
+    for events in (EVENTS, *told, *told):
+        made(EventReader(4, 16), tmp_path, TokenizerContext(VECTORS, THIRDS, events))
+    assert files(tmp_path) == 6
 
 
 def test_events_are_hidden_from_those_that_do_not_say_they_read_them(monkeypatch):

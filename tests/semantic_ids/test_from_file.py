@@ -43,6 +43,22 @@ def test_items_have_their_own_digits_whatever_the_order_of_the_file_and_of_equal
     assert np.array_equal(tokenizer.encode(context.embeddings), CODES[[0] * 5])  # the first item's, if nobody is known
 
 
+@pytest.mark.parametrize(
+    ("count", "cells", "size"),
+    [
+        (200, 100, 16),  # no more than two of one code
+        (200, 2, 16),  # a crowd of each code
+        (250, 128, 16),  # few codes are free
+    ],
+)
+def test_equal_texts_of_other_digits_move_as_few_as_can_be(made, count, cells, size):
+    ids, vectors = pl.Series(map(str, range(count))), np.ones((count, 4), dtype=np.float32) / 2
+    codes = np.stack(np.divmod(np.arange(count) % cells, size), axis=1)
+    tokenizer = made(codes, ids, codebook_size=size).fit(TokenizerContext.of(vectors, items=ids))
+    report = SemanticIds.build(tokenizer, vectors, "reassign", ids)[1]
+    assert report.distinct_sids == count and report.moved_items == count - cells
+
+
 def test_the_file_may_hold_more_items_and_spell_ids_otherwise(made):
     context = replace(ALL, items=pl.Series([10, 20, 30, 40, 50]))
     file = pl.Series(["50", "40", "30", "20", "10", "none", "010"])

@@ -42,6 +42,13 @@ def test_reassign_gives_distinct_sids_and_share_keeps_what_the_tokenizer_said(ve
     assert report.quantisation_error > report.error_before_repair == pytest.approx(shared_report.quantisation_error)
 
 
+def test_the_codes_are_a_copy_that_nobody_writes_to():
+    given = np.array([[0, 1], [1, 0]])
+    ids = SemanticIds(given, (2, 2))
+    given[0, 0] = 1
+    assert ids.codes.tolist() == [[0, 1], [1, 0]] and not ids.codes.flags.writeable
+
+
 def test_the_report_tells_neighbours_from_strangers(vectors, tokenizer):
     report = SemanticIds.build(tokenizer, vectors)[1]
     shuffled = np.random.default_rng(0).permutation(vectors)

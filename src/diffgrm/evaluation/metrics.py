@@ -97,6 +97,19 @@ def selection_score(ndcg_at_10: float, recall_at_10: float) -> float:
     return 0.8 * ndcg_at_10 + 0.2 * recall_at_10
 
 
+def lists_of(table: pl.DataFrame, asker: str, found: np.ndarray, asked: pl.Series, k: int) -> np.ndarray:
+    """Ranked rows as lists [U, k] of what was found, in the order of those who asked, -1 in unused places.
+
+    Args:
+        table: with the columns ``asker`` and ``rank`` (from 1).
+        found: [rows] what stands in each, such as positions of items.
+        asked: [U] ids.
+    """
+    lists = np.full((len(asked), k), -1, dtype=np.int64)
+    lists[IdMap(asked).positions(table[asker]), table[Columns.RANK].to_numpy().astype(np.int64) - 1] = found
+    return lists
+
+
 def ranks_in_lists(lists: np.ndarray, targets: Ragged) -> Ragged:
     """Rank of every target in its user's list of item positions [U, k]; 0 where it is not in it.
 
@@ -188,8 +201,10 @@ def evaluate(
         texts: [I, f] vectors of the items' texts, of length 1, from which ``diversity@k`` comes; None: without it.
 
     Raises:
-        DataError: nobody to evaluate.
+        DataError: nobody to evaluate, or a number below 1 in ``ks`` or ``users_at_once``.
     """
+    if wrong := [f"{k!r} in ks" for k in ks if k < 1] + [f"users_at_once={users_at_once!r}"] * (users_at_once < 1):
+        raise DataError(f"{wrong[0]}: expected a whole number from 1 on")
     rows_asked = _rows_of_known_items(evaluation_set, known, items)
     asked, evaluation_set = len(evaluation_set), evaluation_set.rows(rows_asked)
     warn_of_seen(evaluation_set, "held-out")
@@ -197,6 +212,7 @@ def evaluate(
     k = min(max(ks), len(items) if known is None else len(known))
     with_sids: Any = recommender if hasattr(recommender, "recommend_sids") else None
     sid_numbers = with_sids.sid_numbers(items.series) if with_sids else None
+    is_known = np.ones(len(items), dtype=bool) if known is None else known.positions(items.series) >= 0
     tally = _Tally(item_counts, ks, texts)
     ranks: dict[str, list[np.ndarray]] = {"filtered": [], "unfiltered": [], "sid": []}
     for start in range(0, len(evaluation_set), users_at_once):
@@ -206,11 +222,14 @@ def evaluate(
         asked_with = request_of(user_ids, evaluation_set.histories.rows(rows))
         for name, exclude_seen in (("filtered", True), ("unfiltered", False)):
             table = recommender.recommend(histories, k, exclude_seen=exclude_seen, **asked_with)
-            lists = _lists(table, user_ids, items, k, tally if exclude_seen else None)
+            positions = items.positions(table[Columns.ITEM])
+            lists = lists_of(table, Columns.USER, positions, user_ids, k)
             ranks[name].append(ranks_in_lists(lists, targets).values)
             if exclude_seen:
-                seen = evaluation_set.histories.rows(rows).seen().distinct().lengths
-                tally.add(lists, possible=np.minimum(k, len(items) - seen))
+                tally.check_rows(table[Columns.USER], positions)
+                seen = evaluation_set.histories.rows(rows).seen().distinct()
+                unseen = is_known.sum() - seen.filter(is_known[seen.values]).lengths
+                tally.add(lists, possible=np.minimum(k, unseen))
             elif sid_numbers is not None:
                 ranks["sid"].append(
                     _sid_ranks(recommender, histories, user_ids, asked_with, lists, targets, sid_numbers, k)
@@ -308,18 +327,6 @@ def _histories(
     return found if getattr(recommender, "takes_read_histories", False) else found.table()
 
 
-def _lists(table: pl.DataFrame, user_ids: pl.Series, items: IdMap, k: int, tally: _Tally | None) -> np.ndarray:
-    """A table of recommendations as item positions [U, k], in the order of ``user_ids``, -1 in unused places."""
-    position = items.positions(table[Columns.ITEM])
-    if tally is not None:
-        tally.check_rows(table[Columns.USER], position)
-    row = IdMap(user_ids).positions(table[Columns.USER])
-    column = table[Columns.RANK].to_numpy().astype(np.int64) - 1
-    lists = np.full((len(user_ids), k), -1, dtype=np.int64)
-    lists[row, column] = position
-    return lists
-
-
 def _sid_ranks(
     recommender: Any,
     histories: ReadHistories | pl.DataFrame,
@@ -335,6 +342,5 @@ def _sid_ranks(
         sids = np.where(lists >= 0, sid_numbers[np.maximum(lists, 0)], -1)
     else:
         table = recommender.recommend_sids(histories, k, **asked_with)
-        sids = np.full((len(user_ids), k), -1, dtype=np.int64)
-        sids[IdMap(user_ids).positions(table[Columns.USER]), table[Columns.RANK].to_numpy() - 1] = table["sid"].to_numpy()
+        sids = lists_of(table, Columns.USER, table["sid"].to_numpy(), user_ids, k)
     return ranks_in_lists(sids, Ragged(sid_numbers[targets.values], targets.offsets)).values

@@ -13,8 +13,8 @@ import polars as pl
 from diffgrm.data.dataset import Ragged
 from diffgrm.data.documents import JudgedQueries
 from diffgrm.data.ids import IdMap
-from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, reciprocal_rank
-from diffgrm.foundation.schema import Columns
+from diffgrm.evaluation.metrics import lists_of, ndcg, ranks_in_lists, recall, reciprocal_rank
+from diffgrm.foundation.schema import Columns, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +101,11 @@ def evaluate_search(
         progress: called with the number of queries done since the last call.
 
     Raises:
-        DataError: see :meth:`JudgedQueries.from_tables`; or no query has a relevant document.
+        DataError: see :meth:`JudgedQueries.from_tables`; or no query has a relevant document; or
+            ``queries_at_once`` is below 1.
     """
+    if queries_at_once < 1:
+        raise DataError(f"queries_at_once={queries_at_once!r}: expected a whole number from 1 on")
     documents = retriever.documents
     asked = JudgedQueries.from_tables(queries, qrels, documents, split, columns)
     judged = asked.answerable()
@@ -117,7 +120,8 @@ def evaluate_search(
     found, k = [], min(DEPTH, len(documents))
     for start in range(0, len(judged), queries_at_once):
         part = judged.rows(np.arange(start, min(start + queries_at_once, len(judged))))
-        lists = lists_of(retriever.search(part.table, k), part.table[Columns.QUERY], documents, k)
+        table = retriever.search(part.table, k)
+        lists = lists_of(table, Columns.QUERY, documents.positions(table[Columns.DOCUMENT]), part.table[Columns.QUERY], k)
         found.append(ranks_in_lists(lists, part.relevant).values)
         if progress:
             progress(len(part))
@@ -135,11 +139,3 @@ def evaluate_search(
     return SearchEvaluation(
         means, pl.DataFrame({Columns.QUERY: ids, **of_query}), rows, len(judged), len(asked) - len(judged), share
     )
-
-
-def lists_of(table: pl.DataFrame, queries: pl.Series, documents: IdMap, k: int) -> np.ndarray:
-    """What a search found as positions of documents [Q, k], in the order of ``queries``, -1 in unused places."""
-    lists = np.full((len(queries), k), -1, dtype=np.int64)
-    row, column = IdMap(queries).positions(table[Columns.QUERY]), table[Columns.RANK].to_numpy().astype(np.int64) - 1
-    lists[row, column] = documents.positions(table[Columns.DOCUMENT])
-    return lists

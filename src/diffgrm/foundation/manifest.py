@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgrm.foundation.schema import ModelFolderError
-from diffgrm.foundation.storage import file_digest, flush_folder, regular
+from diffgrm.foundation.storage import file_digest, flush_folder, is_there, regular
 
 MANIFEST, CARD = "manifest.json", "README.md"
 LEFT_BY_VIEWERS = (".DS_Store", "Thumbs.db", "desktop.ini")  # by whoever looks into a folder on macOS and Windows
@@ -28,7 +28,7 @@ def version(folder: Path) -> tuple[int, ...] | None:
     """What differs between two saves to one folder; None where there is no model."""
     try:
         found = (folder / MANIFEST).stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
@@ -106,8 +106,8 @@ def _problem(folder: Path, name: str, wanted: Any) -> str | None:
     if not isinstance(wanted, dict) or not isinstance(wanted.get("bytes"), int) or "sha256" not in wanted:
         return f"of {name} no size and SHA-256 are told"
     path = folder / name
-    if not path.is_file():
-        return f"{name} is no file" if path.exists() else f"{name} is missing"
+    if not (is_there(path) and path.is_file()):
+        return f"{name} is no file" if is_there(path) else f"{name} is missing"
     if (size := path.stat().st_size) != wanted["bytes"]:
         return f"{name} has {size} bytes, expected {wanted['bytes']} (truncated?)"
     if file_digest(path) != wanted["sha256"]:
@@ -122,7 +122,7 @@ def read(folder: Path, kind: str) -> dict[str, Any]:
         ModelFolderError: there is none, it is damaged, or it is of another kind.
     """
     path = folder / MANIFEST
-    if not path.exists():
+    if not is_there(path):
         raise ModelFolderError(f"{folder} is not {WHAT[kind]}: it has no {MANIFEST}")
     try:
         manifest = json.loads(regular(path, LONGEST).read_text(encoding="utf-8"))

@@ -28,6 +28,7 @@ from diffgrm.foundation.manifest import version as version
 from diffgrm.foundation.outputs import check_writable
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, TokenizerError, first_few
+from diffgrm.foundation.storage import is_there
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,10 +44,12 @@ def place(folder: Path) -> Path:
     """Where a folder lies, links followed; it need not be there.
 
     Raises:
-        ModelFolderError: links that lead in a circle.
+        ModelFolderError: links that lead in a circle, or a name with a NUL.
     """
     try:
         return folder.resolve()
+    except ValueError as error:
+        raise ModelFolderError(f"{str(folder)!r} is no path: {error}; choose another name") from error
     except (OSError, RuntimeError) as error:
         raise ModelFolderError(f"the links of {folder} lead nowhere: {error}") from error
 
@@ -200,7 +203,7 @@ def recover(folder: Path) -> None:
     old, new = _sibling(folder, "old"), _sibling(folder, "new")
 
     def torn() -> bool:
-        return old.is_dir() and new.is_dir() and not folder.exists()
+        return is_there(old) and old.is_dir() and is_there(new) and new.is_dir() and not folder.exists()
 
     if torn():
         with locked(folder):  # a save that is alive ends first
@@ -260,7 +263,7 @@ def read_manifest(folder: Path, kind: str = MODEL) -> dict[str, Any]:
         ModelFolderError: no such folder, or not a whole one.
     """
     recover(folder)
-    if not folder.is_dir():
+    if not (is_there(folder) and folder.is_dir()):
         raise ModelFolderError(f"there is no model folder {folder}")
     return manifest.check(folder, kind)
 

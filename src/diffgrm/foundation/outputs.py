@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from diffgrm.foundation import manifest
 from diffgrm.foundation.schema import DataError, DiffGRMError, first_few
+from diffgrm.foundation.storage import is_there
 
 E = TypeVar("E", bound=DiffGRMError)
 
@@ -24,12 +25,13 @@ def check_file(path: Path) -> None:
     Raises:
         DataError: a folder stands there, its parent is none or a model's, or one may not write there.
     """
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         raise DataError(f"cannot write {path}: it is a folder; name a file in it")
-    if path.exists() and not path.is_file():
+    if is_there(path) and not path.is_file():
         raise DataError(f"cannot write {path}: it is no file; choose another name")
-    if not path.absolute().parent.is_dir():
-        raise DataError(f"cannot write {path}: there is no folder {path.absolute().parent}; make it first")
+    folder = path.absolute().parent
+    if not (is_there(folder) and folder.is_dir()):
+        raise DataError(f"cannot write {path}: there is no folder {folder}; make it first")
     _check_outside(path)
     check_writable(path.absolute(), DataError)
 
@@ -40,7 +42,7 @@ def check_folder(path: Path) -> None:
     Raises:
         DataError: a file stands in its place, it is or lies in the folder of a model, or one may not write there.
     """
-    if path.exists() and not path.is_dir():
+    if is_there(path) and not path.is_dir():
         raise DataError(f"cannot write into {path}: it is a file; give a folder")
     _check_outside(path / "file")
     check_writable(path.absolute() / "file", DataError)
@@ -100,13 +102,13 @@ def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) 
         for source in read:
             if any(_is(path, place) for place in _places(source)):
                 raise DataError(f"cannot write {path}: it is read too ({source}), and would be lost; choose another name")
-            if source.is_dir() and _real(path).is_relative_to(_real(source)):
+            if is_there(source) and source.is_dir() and _real(path).is_relative_to(_real(source)):
                 raise DataError(f"cannot write {path}: it would be a part of {source}, which is read; choose another place")
 
 
 def _places(source: Path) -> list[Path]:
     """The path itself, if something is there; else, as a pattern, what it fits."""
-    if source.exists() or not glob.has_magic(str(source)):
+    if is_there(source) or not glob.has_magic(str(source)):
         return [source]
     root = next(parent for parent in source.parents if not glob.has_magic(str(parent)))
     return list(root.glob(str(source.relative_to(root))))
@@ -114,12 +116,19 @@ def _places(source: Path) -> list[Path]:
 
 def _is(path: Path, other: Path) -> bool:
     """Whether two paths lead to one place, where there need not be anything yet."""
-    return path.samefile(other) if path.exists() and other.exists() else _real(path) == _real(other)
+    return path.samefile(other) if is_there(path) and is_there(other) else _real(path) == _real(other)
 
 
 def _real(path: Path) -> Path:
-    """The place that a path leads to, where there need not be anything; links that lead in a circle stay as they are."""
-    return Path(os.path.realpath(path))
+    """The place that a path leads to, where there need not be anything; links that lead in a circle stay as they are.
+
+    Raises:
+        DataError: a NUL in it, which no path holds.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:
+        raise DataError(f"{str(path)!r} is no path: {error}; choose another name") from error
 
 
 def _check_outside(path: Path) -> None:
@@ -141,8 +150,9 @@ def check_writable(path: Path, kind: type[E]) -> None:
     """
     above = next(parent for parent in path.parents if os.path.lexists(parent))
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=above):
+        longest = max(path.relative_to(above).parts, key=len)  # of the names that are to be made
+        with tempfile.TemporaryDirectory(prefix=f".{longest}.", dir=above):
             pass
-    except OSError as error:
-        why = f"{above} is no folder" if not above.is_dir() else str(error.strerror or error)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = f"{above} is no folder" if not above.is_dir() else str(getattr(error, "strerror", None) or error)
         raise kind(f"cannot write {path}: {why}; choose another place") from error

@@ -282,7 +282,10 @@ def changed_entry(parts: Sequence[Any], key: str, change: Callable[[Any], Any]) 
     """A list of parts with one of them changed: what has the number or the name ``key``, else a new one of that name.
 
     Args:
-        change: gives the new entry; ``None`` takes it out.
+        change: gives the new entry; ``None`` takes it out, if there is one.
+
+    Raises:
+        RecipeError: none is there to take out, nor could one be: no part has this name.
     """
     places = {str(place): place for place in range(len(parts))}
     for place, entry in reversed(list(enumerate(map(named, parts)))):
@@ -292,9 +295,20 @@ def changed_entry(parts: Sequence[Any], key: str, change: Callable[[Any], Any]) 
     place = places.get(key, len(parts))
     before = named(entries[place])
     entries[place] = change(before)
+    if entries[place] is None and key not in places and not registry.is_name(key):
+        raise RecipeError(f"there is no part {key!r} to take out{did_you_mean(key, places)}")
     if isinstance(before, Mapping) and isinstance(entries[place], Mapping):  # the part it was, where nothing else is said
         entries[place] = {"name": before.get("name"), **entries[place]}
     return [entry for entry in entries if entry is not None]
+
+
+def _name_problems(kind: str, name: str, path: str) -> list[str]:
+    """What is wrong with the name of a part whose settings are not read."""
+    try:
+        registry.path_of(kind, name)
+    except RecipeError as error:
+        return [f"{path}: {error}"]
+    return []
 
 
 @dataclass(frozen=True)
@@ -311,6 +325,8 @@ class ItemScoring:
 def read_scorers(raw: Any) -> ItemScoring:
     """The scorers of a mapping from their names to their settings; one with ``None`` as its settings is left out.
 
+    The name of one that is left out has to be one too.
+
     Raises:
         RecipeError: with every problem found.
     """
@@ -320,9 +336,10 @@ def read_scorers(raw: Any) -> ItemScoring:
         raise RecipeError(f"item_scoring: expected a mapping from scorers to their settings, found {raw!r}")
     scorers, problems = {}, []
     for name, options in raw.items():
-        if options is None:
-            continue
         path = f"item_scoring.{name}"
+        if options is None:
+            problems += _name_problems("scorer", str(name), path)
+            continue
         if not isinstance(options, Mapping):
             problems.append(f"{path}: expected a mapping of its settings ({{}}: its defaults) or null, found {options!r}")
             continue

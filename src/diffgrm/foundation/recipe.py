@@ -97,10 +97,10 @@ class Recipe(BaseModel):
     documents: DocumentSettings = DocumentSettings()  # type: ignore[call-arg]
 
     def __init__(self, **values: Any) -> None:
-        values = {section: value for section, value in values.items() if value is not None}
-        recommender = values.get("recommender", type(self).model_fields["recommender"].default)
+        fields = type(self).model_fields
+        values = {section: value for section, value in values.items() if value is not None or section not in fields}
         try:
-            super().__init__(**with_defaults(values, str(recommender)))
+            super().__init__(**with_defaults(values, str(values.get("recommender", USUAL))))
             problems = [*self._validation_problems(), *self._idle_problems(values)]
         except ValidationError as error:
             problems = explained(error)

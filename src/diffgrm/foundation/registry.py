@@ -189,6 +189,11 @@ def names(kind: str) -> list[str]:
     return list(PARTS[kind])
 
 
+def is_name(name: str) -> bool:
+    """Whether a part of any kind may be called so: a registered name, or ``module:Class``."""
+    return ":" in name or any(name in parts for parts in PARTS.values())
+
+
 def door(name: str) -> str:
     """The kind of what a whole recipe is for: a recommender, or a retriever."""
     return "retriever" if name in PARTS["retriever"] else "recommender"

@@ -95,7 +95,7 @@ def bullet_list(problems: Iterable[str]) -> str:
     return "\n".join(f"  - {problem}" for problem in problems)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Iterable[str]) -> str:
     """A hint for a misspelt word: ``"; did you mean 'width'?"`` or the known words.
 
     >>> did_you_mean("widht", ["width", "heads"])
@@ -107,16 +107,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return nearest(word, names) or f"; known: {', '.join(names)}"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """The same where the known words are told already: nothing if none is near.
 
     >>> nearest("widht", ["width", "heads"]), nearest("zzz", ["width", "heads"])
     ("; did you mean 'width'?", '')
-    >>> nearest("user_id", ["USER_ID", "used"])
-    "; did you mean 'USER_ID'?"
+    >>> nearest("user_id", ["USER_ID", "used"]), nearest(0, ["width"])
+    ("; did you mean 'USER_ID'?", '')
     """
     folded = {name.casefold(): name for name in sorted(known)}
-    close = difflib.get_close_matches(word.casefold(), folded, n=1)
+    close = difflib.get_close_matches(str(word).casefold(), folded, n=1)
     return f"; did you mean {folded[close[0]]!r}?" if close else ""
 
 

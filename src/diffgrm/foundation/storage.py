@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -78,6 +79,11 @@ class State:
         return ", ".join(name for name, array in kept if array.dtype.kind == "f" and not np.isfinite(array).all())
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path, links followed; False of names that no file can have, too."""
+    return os.path.lexists(path) and path.exists()  # for the first of which no name is too long
+
+
 def regular(path: Path, most: int | None = None) -> Path:
     """The path itself, where a file stands; a pipe would be waited for, and a device has no end.
 
@@ -87,8 +93,8 @@ def regular(path: Path, most: int | None = None) -> Path:
     Raises:
         ModelFolderError: nothing is there, no file, or a larger one.
     """
-    if not path.is_file():
-        raise ModelFolderError(f"{path} is no file" if path.exists() else f"the file {path} is missing")
+    if not (is_there(path) and path.is_file()):
+        raise ModelFolderError(f"{path} is no file" if is_there(path) else f"the file {path} is missing")
     if most is not None and (size := path.stat().st_size) > most:
         raise ModelFolderError(f"{path} has {size:,} bytes; expected at most {most:,}")
     return path
@@ -160,7 +166,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: it could not be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")  # nobody else's, in this process either
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

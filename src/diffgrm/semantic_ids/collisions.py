@@ -3,9 +3,9 @@
 Items that share a SID compete for it and for free codes nearby. Which one stays and where the others go is one
 assignment problem over short candidate lists: an item's list holds its own SID (cost 0) and the free codes of least
 extra quantisation error. Items for which the lists were too short go to another round with longer ones. Large groups of
-items with one and the same vector need no solver: whoever goes where, the sum is the same, so the nearest free codes are
-dealt out in turn. Where more items compete than there are codes on their lists, lists of their own would grow without
-bound: such a crowd shares one (:mod:`diffgrm.semantic_ids.crowds`).
+items with one and the same vector and code need no solver: whoever goes where, the sum is the same, so the nearest free
+codes are dealt out in turn. Where more items compete than there are codes on their lists, lists of their own would grow
+without bound: such a crowd shares one (:mod:`diffgrm.semantic_ids.crowds`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def reassign(tokenizer: Tokenizer, embeddings: np.ndarray, codes: np.ndarray) ->
     _, group, sizes = np.unique(own, return_inverse=True, return_counts=True)
     waiting = np.flatnonzero(sizes[group] > 1)
     original, taken, placed = codes.copy(), np.unique(own), np.zeros(n_items, dtype=bool)
-    for copies in _large_groups_of_copies(embeddings, waiting):
+    for copies in _large_groups_of_copies(embeddings, own, waiting):
         codes[copies[1:]] = _nearest_free(tokenizer, embeddings, original, copies, keys, taken)  # one of them may stay
         taken, placed[copies[1:]] = _with(taken, keys(codes[copies[1:]])), True
     waiting = waiting[~placed[waiting]]
@@ -170,14 +170,16 @@ def _groups(number: np.ndarray, sizes: np.ndarray, above: int) -> list[np.ndarra
     return [order[ends[group] - sizes[group] : ends[group]] for group in np.flatnonzero(sizes > above)]
 
 
-def _large_groups_of_copies(embeddings: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
-    """Groups of more than ``FIRST_LIST`` of the items whose vectors are equal."""
+def _large_groups_of_copies(embeddings: np.ndarray, own: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
+    """Groups of more than ``FIRST_LIST`` of the items whose vectors are equal, and the keys of their own codes [N] too."""
     _, group, sizes = np.unique(fingerprints(embeddings, items), return_inverse=True, return_counts=True)
     items = items[sizes[group] > FIRST_LIST]  # equal vectors are among them: sorting all rows would take longer
     if not items.size:
         return []
-    _, group, sizes = np.unique(embeddings[items], axis=0, return_inverse=True, return_counts=True)
-    return [items[places] for places in _groups(group.reshape(-1), sizes, FIRST_LIST)]
+    vector = np.unique(embeddings[items], axis=0, return_inverse=True)[1].reshape(-1)
+    code = np.unique(own[items], return_inverse=True)[1]
+    _, group, sizes = np.unique(vector * len(items) + code, return_inverse=True, return_counts=True)
+    return [items[places] for places in _groups(group, sizes, FIRST_LIST)]
 
 
 def _nearest_free(
@@ -188,7 +190,10 @@ def _nearest_free(
     keys: CodeKeys,
     taken: np.ndarray,
 ) -> np.ndarray:
-    """The free codes nearest to items of one vector, one less than there are items."""
+    """The free codes nearest to items of one vector and code, one less than there are items.
+
+    The search ends: one item of every code may stay, so that there are free codes for all others.
+    """
     wanted, one = len(copies) - 1, copies[:1]
     length = 2 * wanted
     while True:

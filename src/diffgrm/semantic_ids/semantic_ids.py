@@ -106,13 +106,14 @@ class SemanticIds:
     collisions: str = "reassign"
 
     def __post_init__(self) -> None:
-        codes, sizes = self.codes, self.codebook_sizes
+        codes, sizes = np.array(self.codes), self.codebook_sizes  # the caller's own may be written to
         check_codes(codes, sizes)
         if self.collisions == EXTRA and (len(sizes) < 2 or sizes[-1] > max(sizes[:-1])):
             raise TokenizerError(
                 f"codebook_sizes are {sizes}; expected an extra digit behind others, with at most as many codes"
             )
         codes.setflags(write=False)
+        object.__setattr__(self, "codes", codes)
 
     @classmethod
     @one_thread()
@@ -242,10 +243,10 @@ def tokenize_items(
 ) -> tuple[SemanticIds, TokenizerReport]:
     """Fit a tokenizer on the training items and give all items their SIDs, through the cache.
 
-    The key of the cache is all that decides the digits: the context (events and ids of items where the tokenizer reads
-    them), the settings, the tokenizer's own identity, and the code: of the tokenizer and what it inherits from, of repair
-    and keys. Other modules that a tokenizer
-    of your own calls are not followed; nothing is cached of one that has no file.
+    The key of the cache is all that decides the digits: the context (events with what is known of them, and ids of items,
+    where the tokenizer reads them), the settings, the tokenizer's own identity, and the code: of the tokenizer and what it
+    inherits from, of repair and keys. Other modules that a tokenizer of your own calls are not followed; nothing is cached
+    of one that has no file.
 
     Args:
         context: the items, and what may be learnt from.
@@ -269,7 +270,9 @@ def tokenize_items(
         identity = [kind, *code, json.dumps(settings, sort_keys=True), tokenizer.seed, context.seed, collisions]
         identity += [context.embeddings, context.in_training, *tokenizer.identity()]
         if tokenizer.reads_events and context.events is not None:
-            identity += [context.events.values, context.events.offsets]
+            events = context.events
+            identity += [events.values, events.offsets, *events.marks.arrays, *events.facts.arrays]
+            identity.append(events.marks.settings.said)
         if tokenizer.reads_items and context.items is not None:
             identity.append(context.items.to_list())
         stored = cached(cache, f"{digest(identity)}.safetensors", "semantic IDs", make)

@@ -48,7 +48,9 @@ class EventContext:
         """Hex digest of all that may decide what is learnt: events, settings of the split, seed."""
         held = self.split.validation
         arrays = [held.histories.values, held.histories.offsets, held.targets.values, held.targets.offsets]
-        return digest([self.split.fingerprint, self.seed, sorted(self.data.items()), *arrays])
+        marks = held.histories.marks
+        known = [*marks.arrays, *held.histories.facts.arrays, *marks.settings.said.items()]
+        return digest([self.split.fingerprint, self.seed, sorted(self.data.items()), *arrays, *known])
 
 
 class ItemEncoder(ABC):
