@@ -18,7 +18,7 @@ from diffgrm.data.dataset import InteractionDataset, Ragged, leave_one_out, vali
 from diffgrm.data.histories import HistoryEvent, read_histories
 from diffgrm.data.ids import IdMap
 from diffgrm.data.marks import Marks, RowFacts
-from diffgrm.data.profiles import read_profiles
+from diffgrm.data.profiles import Profiles, read_profiles
 from diffgrm.data.splits import temporal
 from diffgrm.data.times import in_seconds
 from diffgrm.evaluation.segments import with_segment
@@ -283,6 +283,15 @@ def test_users_that_are_numbers_are_found_whatever_their_table_has_them_as(kind)
     events = pl.DataFrame({"user_id": [7, 8, 9]})
     assert with_segment(events, users, "plan")["segment:plan"].to_list() == ["free", "paid", "(unknown)"]
     assert with_segment(events.cast(pl.Float64), users, "plan")["segment:plan"].to_list() == ["free", "paid", "(unknown)"]
+
+
+@pytest.mark.parametrize(("older", "newer"), [(["u", "7"], [7, 8]), ([7, 9], ["u", "7"]), ([7, 9], [7, 8]), (["u"], [])])
+def test_newer_profiles_join_older_ones_whatever_their_ids_are(older, newer):
+    old, new = (Profiles(IdMap(pl.Series(ids)), np.full((len(ids), 1), n, np.int16)) for ids, n in ((older, 1), (newer, 2)))
+    both = old.with_newer(new)
+    wanted = dict.fromkeys(map(str, older), 1) | dict.fromkeys(map(str, newer), 2)
+    assert dict(zip(both.users.series.cast(pl.String), both.numbers[:, 0].tolist(), strict=True)) == wanted
+    assert both.of(pl.Series(older)).tolist() == [[wanted[str(user)]] for user in older]
 
 
 def test_tables_of_users_that_nobody_asked_for_are_refused_and_missing_users_told(caplog):
