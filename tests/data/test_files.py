@@ -500,6 +500,14 @@ def test_columns_nobody_uses_break_nothing(put, caplog):
         table.write_parquet(put("kept.parquet", b""))
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+@pytest.mark.parametrize("prices", [[1, 2.5, None], [2.5, 1, None], [None, 1, 2.5]])
+def test_whole_and_other_numbers_are_one_kind_in_any_order(put, name, prices):
+    lines = [{"item_id": "a", "price": price} for price in prices]
+    table = read_table(put(name, json.dumps(lines) if name == "x.json" else "\n".join(map(json.dumps, lines))))
+    assert table.schema["price"] == pl.Float64 and table["price"].to_list() == prices
+
+
 @pytest.mark.parametrize("value", [2**63, 2**64 + 1, 2**126, 2**130])
 def test_ids_beyond_64_bits_become_text(put, value):
     events = read_interactions(put("e.jsonl", f'{{"user_id": {value}, "item_id": 1}}\n{{"user_id": 3, "item_id": 1}}\n'))
