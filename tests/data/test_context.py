@@ -285,6 +285,18 @@ def test_users_that_are_numbers_are_found_whatever_their_table_has_them_as(kind)
     assert with_segment(events.cast(pl.Float64), users, "plan")["segment:plan"].to_list() == ["free", "paid", "(unknown)"]
 
 
+def test_ids_of_users_say_nothing_of_them():
+    with pytest.raises(DataError, match="'user_id' tells users apart; name a column that tells something of them"):
+        with_segment(TABLE, USERS, "user_id")
+
+
+@pytest.mark.parametrize("share", [0.00001, 1e20, 0.1, np.float32(0.1)])
+def test_floats_are_spelled_alike_in_tables_recipes_and_requests(share):
+    settings = EventSettings(user_columns={"share": [float(share), 1]} if isinstance(share, float) else {"share": ["0.1"]})
+    assert read_profiles(pl.DataFrame({"user_id": ["u"], "share": pl.Series([share])}), settings).numbers.tolist() == [[1]]
+    assert read_profiles({"u": {"share": share}}, settings).numbers.tolist() == [[1]]
+
+
 @pytest.mark.parametrize(("older", "newer"), [(["u", "7"], [7, 8]), ([7, 9], ["u", "7"]), ([7, 9], [7, 8]), (["u"], [])])
 def test_newer_profiles_join_older_ones_whatever_their_ids_are(older, newer):
     old, new = (Profiles(IdMap(pl.Series(ids)), np.full((len(ids), 1), n, np.int16)) for ids, n in ((older, 1), (newer, 2)))

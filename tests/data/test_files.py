@@ -320,7 +320,7 @@ def test_other_formats_are_refused_with_what_to_do(put, name):
     assert "Name a table in text .csv or .tsv; unpack an archive" in said and 'write_parquet("x.parquet")' in said
 
 
-@pytest.mark.parametrize("other", [".gz", ".zst", ".xz", ".zip", ".parquet"])
+@pytest.mark.parametrize("other", [".gz", ".bz2", ".zst", ".xz", ".zip", ".parquet"])
 def test_a_file_that_is_not_what_its_name_says_is_told(put, other):
     content = parquet() if other == ".parquet" else PACKINGS[other](TEXT_FORMS[".csv"])
     for name in ("x.csv", "x.jsonl"):
@@ -506,6 +506,14 @@ def test_whole_and_other_numbers_are_one_kind_in_any_order(put, name, prices):
     lines = [{"item_id": "a", "price": price} for price in prices]
     table = read_table(put(name, json.dumps(lines) if name == "x.json" else "\n".join(map(json.dumps, lines))))
     assert table.schema["price"] == pl.Float64 and table["price"].to_list() == prices
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_half_a_surrogate_pair_is_a_question_mark(put, name):
+    texts = ["red \ud83d ball", "\udc00 tail", "whole \U0001f600", "all \U0001f600\U0001f600"]
+    lines = [{"item_id": text, "n": n} for n, text in enumerate(texts)]
+    table = read_table(put(name, json.dumps(lines) if name == "x.json" else "\n".join(map(json.dumps, lines))))
+    assert table["item_id"].to_list() == ["red ? ball", "? tail", *texts[2:]] and table["n"].to_list() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("value", [2**63, 2**64 + 1, 2**126, 2**130])

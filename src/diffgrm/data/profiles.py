@@ -73,6 +73,8 @@ def user_table(source: Any, columns: Sequence[str]) -> pl.DataFrame:
     """
     table = read_table(source, required=(Columns.USER, *columns), what=WHAT, renamable=False)
     table, problems = with_ids(table, (Columns.USER,))
+    if Columns.USER in columns:
+        problems.append(f"{Columns.USER!r} tells users apart; name a column that tells something of them")
     problems += [f"{name!r} is {wrong}" for name in columns if (wrong := no_category(table.schema[name]))]
     if problems:
         raise DataError(f"the {WHAT} has problems:\n{bullet_list(problems)}")

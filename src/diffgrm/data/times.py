@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 ISO = (
     r"^(\d{4})[-/](\d{1,2})[-/](\d{1,2})"
-    r"(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?)? ?(Z|UTC|[+-]\d{2}:?\d{2})?$"
+    r"(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?)? ?(Z|UTC|[+-](?:[01]\d|2[0-3]):?[0-5]\d)?$"
 )
 DAY_MONTH = [  # what may be read both ways
     f"{first}{mark}{second}{mark}%Y{clock}"
