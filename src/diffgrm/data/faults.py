@@ -63,15 +63,14 @@ def together(faults: Iterable[Fault]) -> list[Fault]:
     found: dict[str, Fault] = {}
     for new in faults:
         old = found.get(new.name)
-        found[new.name] = (
-            new
-            if old is None
-            else replace(
-                old,
-                count=old.count + new.count,
-                rows=(old.rows + new.rows)[:SHOWN],
-                values=tuple(dict.fromkeys(old.values + new.values)),
-                if_all=old.if_all or new.if_all,
-            )
+        if old is None:
+            found[new.name] = new
+            continue
+        found[new.name] = replace(
+            old,
+            count=old.count + new.count,
+            rows=(old.rows + new.rows)[:SHOWN],
+            values=tuple(dict.fromkeys(old.values + new.values)),
+            if_all=old.if_all or new.if_all,
         )
     return list(found.values())
