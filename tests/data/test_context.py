@@ -18,7 +18,7 @@ from diffgrm.data.dataset import InteractionDataset, Ragged, leave_one_out, vali
 from diffgrm.data.histories import HistoryEvent, read_histories
 from diffgrm.data.ids import IdMap
 from diffgrm.data.marks import Marks, RowFacts
-from diffgrm.data.profiles import read_profiles
+from diffgrm.data.profiles import Profiles, read_profiles
 from diffgrm.data.splits import temporal
 from diffgrm.data.times import in_seconds
 from diffgrm.evaluation.segments import with_segment
@@ -285,6 +285,27 @@ def test_users_that_are_numbers_are_found_whatever_their_table_has_them_as(kind)
     assert with_segment(events.cast(pl.Float64), users, "plan")["segment:plan"].to_list() == ["free", "paid", "(unknown)"]
 
 
+def test_ids_of_users_say_nothing_of_them():
+    with pytest.raises(DataError, match="'user_id' tells users apart; name a column that tells something of them"):
+        with_segment(TABLE, USERS, "user_id")
+
+
+@pytest.mark.parametrize("share", [0.00001, 1e20, 0.1, np.float32(0.1)])
+def test_floats_are_spelled_alike_in_tables_recipes_and_requests(share):
+    settings = EventSettings(user_columns={"share": [float(share), 1]} if isinstance(share, float) else {"share": ["0.1"]})
+    assert read_profiles(pl.DataFrame({"user_id": ["u"], "share": pl.Series([share])}), settings).numbers.tolist() == [[1]]
+    assert read_profiles({"u": {"share": share}}, settings).numbers.tolist() == [[1]]
+
+
+@pytest.mark.parametrize(("older", "newer"), [(["u", "7"], [7, 8]), ([7, 9], ["u", "7"]), ([7, 9], [7, 8]), (["u"], [])])
+def test_newer_profiles_join_older_ones_whatever_their_ids_are(older, newer):
+    old, new = (Profiles(IdMap(pl.Series(ids)), np.full((len(ids), 1), n, np.int16)) for ids, n in ((older, 1), (newer, 2)))
+    both = old.with_newer(new)
+    wanted = dict.fromkeys(map(str, older), 1) | dict.fromkeys(map(str, newer), 2)
+    assert dict(zip(both.users.series.cast(pl.String), both.numbers[:, 0].tolist(), strict=True)) == wanted
+    assert both.of(pl.Series(older)).tolist() == [[wanted[str(user)]] for user in older]
+
+
 def test_tables_of_users_that_nobody_asked_for_are_refused_and_missing_users_told(caplog):
     with pytest.raises(DataError, match="but events.user_columns names no column of them"):
         dataset(settings=EventSettings())
@@ -477,6 +498,6 @@ def test_facts_follow_their_rows():
     rows = replace(Ragged.from_lists([[1], [2, 3], [4]]), facts=facts)
     chosen = rows.rows(np.array([2, 0]))
     assert chosen.facts.moments.tolist() == [9, 7] and chosen.facts.columns.tolist() == [[3], [1]]
-    assert rows.drop_last(np.array([0, 1, 0])).facts is facts and rows.by_blocks(lambda block: block).facts is facts
+    assert rows.part(0, rows.lengths - [0, 1, 0]).facts is facts and rows.by_blocks(lambda block: block).facts is facts
     assert rows.filter(rows.values > 1).facts is facts and rows.bare().facts.arrays == []
     assert np.concatenate([block.facts.moments for _, block in rows.blocks()]).tolist() == [7, 8, 9]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,6 +11,10 @@ from diffgrm.foundation.schema import DownloadError
 from helpers.servers import FileServer
 
 CONTENT = bytes(range(256)) * 1000
+
+
+def left_in(folder):
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def test_a_missing_file_names_its_url(server, tmp_path):
         fetch(f"{server.url}/nowhere", tmp_path / "nowhere")
     assert f"404 Client Error: Not Found for url: {server.url}/nowhere" in str(caught.value)
     assert "bytes are kept" not in str(caught.value)
-    assert len(server.requests) == 1 and not list(tmp_path.iterdir())
+    assert len(server.requests) == 1 and not left_in(tmp_path)
 
 
 def test_a_server_that_is_off_is_a_download_error(server, big):
@@ -50,7 +55,33 @@ def test_a_broken_download_goes_on_in_a_later_call(server, big, tmp_path):
     assert not (tmp_path / "folder" / "big").exists()
     assert big().read_bytes() == CONTENT
     assert server.asked("big")[-1] == "bytes=5000-"
-    assert {path.name for path in (tmp_path / "folder").iterdir()} == {"big", "big.sha256"}
+    assert left_in(tmp_path / "folder") == {"big", "big.sha256"}
+
+
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
+def test_a_file_that_is_replaced_meanwhile_is_fetched_anew(server, big, tmp_path, name):
+    versions = {"ETag": ('"old"', '"new"'), "Last-Modified": [f"Mon, 0{n} Jan 2024 00:00:00 GMT" for n in (1, 8)]}[name]
+    server.headers["big"], server.break_after["big"] = {name: versions[0]}, [1000] * download.ATTEMPTS
+    with pytest.raises(DownloadError, match="5,000 bytes are kept"):
+        big()
+    server.files["big"], server.headers["big"] = CONTENT[::-1], {name: versions[1]}
+    assert big().read_bytes() == CONTENT[::-1]
+    assert left_in(tmp_path / "folder") == {"big", "big.sha256"}
+
+
+def test_several_who_fetch_a_file_get_it_whole_and_download_it_once(server, tmp_path):
+    server.break_after["big"] = [100_000]
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: fetch(f"{server.url}/big", tmp_path / "big"), range(4)))
+    assert {path.read_bytes() for path in paths} == {CONTENT}
+    assert server.asked("big") == [None, "bytes=100000-"]
+
+
+def test_more_bytes_than_the_file_has_are_not_kept(big, tmp_path, monkeypatch):
+    as_sent = download._bytes_as_sent
+    extra = [b"of another process"]
+    monkeypatch.setattr(download, "_bytes_as_sent", lambda answer: [*as_sent(answer), *(extra and [extra.pop()])])
+    assert big().read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_starts_over(server, big):

@@ -192,6 +192,41 @@ def test_unusable_columns_are_told(table, chosen, message):
         read(table, **chosen)
 
 
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize(
+    ("column", "odd", "chosen"),
+    [
+        ("w", "n/a", {"weight": "w"}),
+        ("w", "n/a", {"rating": "w", "min_rating": 0.5}),
+        ("user_id", None, {}),
+        ("item_id", " ", {}),
+        ("timestamp", None, {}),
+        ("visit", "x", {"session": "visit"}),
+        ("visit", None, {"session": "visit", "history": "user"}),
+    ],
+)
+def test_rows_of_other_types_may_hold_anything(column, odd, chosen, text):
+    table = TABLE.with_columns(pl.Series("w", ["1"] * 8), visit=pl.lit("s of ") + pl.col("user_id"))
+    table = table.with_columns(timestamp=pl.col("timestamp").cast(pl.String)) if text else table
+    dropped = ~pl.col("action").is_in(["buy", "view"]).fill_null(False)
+    strange = table.with_columns(pl.when(dropped).then(pl.lit(odd)).otherwise(column).alias(column))
+    settings = {"event": "action", "targets": ["buy"], "context": ["view"], **chosen}
+    assert by_user(read(strange, **settings)) == by_user(read(table.filter(~dropped), **settings))
+    if column == "user_id":
+        broken = strange.with_columns(user_id=pl.when(pl.col("item_id") == "a").then(None).otherwise("user_id"))
+        with pytest.raises(DataError, match=r"user_id is null in 2 rows \(rows 0, 2\)"):
+            read(broken, **settings)
+        with pytest.raises(DataError, match=r"user_id is null in 1 rows \(rows 6\)"):
+            read(
+                strange.with_columns(
+                    user_id=pl.when(pl.col("timestamp") == pl.lit(7).cast(table["timestamp"].dtype))
+                    .then(None)
+                    .otherwise("user_id")
+                ),
+                **settings,
+            )
+
+
 def test_types_that_no_event_has_are_told(caplog):
     read(event="action", targets=["buy"], context=["scrol"])
     assert "no event is of type 'scrol'; did you mean 'scroll'?" in caplog.text

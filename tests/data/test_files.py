@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import datetime
 import decimal
 import gzip
@@ -319,7 +320,7 @@ def test_other_formats_are_refused_with_what_to_do(put, name):
     assert "Name a table in text .csv or .tsv; unpack an archive" in said and 'write_parquet("x.parquet")' in said
 
 
-@pytest.mark.parametrize("other", [".gz", ".zst", ".xz", ".zip", ".parquet"])
+@pytest.mark.parametrize("other", [".gz", ".bz2", ".zst", ".xz", ".zip", ".parquet"])
 def test_a_file_that_is_not_what_its_name_says_is_told(put, other):
     content = parquet() if other == ".parquet" else PACKINGS[other](TEXT_FORMS[".csv"])
     for name in ("x.csv", "x.jsonl"):
@@ -368,6 +369,33 @@ def test_quoted_fields_hold_separators_and_lines(put):
         assert rows(put(f"q{suffix}", text)) == [("i1", f'a{separator} "b"'), ("i2", "two\n\nlines")]
 
 
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (['item_id,"price, EUR",text', '7,"1,50",red ball', '8,"2,00",blue'], {"price, EUR": "1,50", "text": "red ball"}),
+        (['"name, first",item_id', '"Smith, J",7'], {"name, first": "Smith, J"}),
+        (['item_id,"say ""a, b""",c', '7,"""x"", y",z'], {'say "a, b"': '"x", y', "c": "z"}),
+        (["item_id,size,text", '7,6", 7" pipe'], {"size": '6"', "text": ' 7" pipe'}),
+        (["item_id,size,text", '7,"wide", "open'], {"size": "wide", "text": ' "open'}),
+    ],
+)
+def test_a_quoted_field_holds_separators_where_every_line_has_as_many(put, lines, wanted):
+    assert read_table(put("q.csv", "\n".join(lines))).row(0, named=True) == {"item_id": "7", **wanted}
+
+
+def test_a_line_whose_quoted_field_holds_the_missing_separator_is_told(put):
+    with pytest.raises(DataError, match="line 2 has 2 fields; expected 3"):
+        read_table(put("q.csv", 'item_id,text,c\n7,"a,b"\n'))
+
+
+def test_fields_may_be_of_any_length(put):
+    text = "A long description.\n" * 7000
+    written = pl.DataFrame({"item_id": ["1", "2"], "text": [text, "short"]})
+    before = csv.field_size_limit()
+    assert read_table(put("long.csv", written.write_csv())).equals(written)
+    assert csv.field_size_limit() == before
+
+
 def test_parse_trouble_is_told_in_our_words_with_all_lines(put):
     with pytest.raises(DataError) as error:
         read_table(put("r.csv", 'item_id,text,c\ni1,a\n\ni2,b,3,4\ni3,x,4\ni4,"a, b"\n'))
@@ -390,6 +418,21 @@ def test_blank_lines_and_line_ends_do_not_matter(put, end):
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 def test_the_separator_is_recognised(put, separator, suffix):
     assert rows(put(f"s{suffix}", f"item_id{separator}text\na{separator}1.5 {separator * 0}kg\n")) == [("a", "1.5 kg")]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "columns"),
+    [
+        ("h.tsv", ["item_id\ttext\tsize (h, w, d, kg)", "7\tred, blue\t3"], ["item_id", "text", "size (h, w, d, kg)"]),
+        ("h.csv", ["item_id,text,a|b|c|d", '7,"red, blue",1'], ["item_id", "text", "a|b|c|d"]),
+        ("h.csv", ["item_id;text;price, EUR", "7;red ball;1,50"], ["item_id", "text", "price, EUR"]),
+        ("h.csv", ["item_id,a;b;c", "7,1"], ["item_id", "a;b;c"]),
+        ("h.csv", ['item_id,6" pipe|x|y,"two', 'lines"', '7,1,"a', 'b"'], ["item_id", '6" pipe|x|y', "two\nlines"]),
+    ],
+)
+def test_names_of_columns_may_hold_other_separators(put, name, lines, columns):
+    table = read_table(put(name, "\n".join(lines) + "\n"))
+    assert table.columns == columns and table["item_id"].to_list() == ["7"]
 
 
 def test_encodings_are_read_or_named(put):
@@ -455,6 +498,22 @@ def test_columns_nobody_uses_break_nothing(put, caplog):
         assert table["item_id"].to_list() == [1, 2] and table["text"].to_list() == ["x", "y"]
         assert "left out: 'details'" in caplog.text
         table.write_parquet(put("kept.parquet", b""))
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+@pytest.mark.parametrize("prices", [[1, 2.5, None], [2.5, 1, None], [None, 1, 2.5]])
+def test_whole_and_other_numbers_are_one_kind_in_any_order(put, name, prices):
+    lines = [{"item_id": "a", "price": price} for price in prices]
+    table = read_table(put(name, json.dumps(lines) if name == "x.json" else "\n".join(map(json.dumps, lines))))
+    assert table.schema["price"] == pl.Float64 and table["price"].to_list() == prices
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_half_a_surrogate_pair_is_a_question_mark(put, name):
+    texts = ["red \ud83d ball", "\udc00 tail", "whole \U0001f600", "all \U0001f600\U0001f600"]
+    lines = [{"item_id": text, "n": n} for n, text in enumerate(texts)]
+    table = read_table(put(name, json.dumps(lines) if name == "x.json" else "\n".join(map(json.dumps, lines))))
+    assert table["item_id"].to_list() == ["red ? ball", "? tail", *texts[2:]] and table["n"].to_list() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("value", [2**63, 2**64 + 1, 2**126, 2**130])

@@ -140,6 +140,20 @@ def test_cuts_that_facts_tell_cut_at_the_same_place_again(step):
     assert temporal(spans, test_from=split.facts["test_from"]).facts["test_from"] == split.facts["test_from"]
 
 
+def test_cuts_beyond_what_the_times_can_hold_are_told():
+    narrow = dataset(times=pl.Series([row[2] for row in ROWS], dtype=pl.Int32))
+    with pytest.raises(DataError, match="first cut in time, 1399939204000, is later than the second, 30"):
+        temporal(narrow, validation_from="1399939204000", test_from="30")
+    fine = dataset(times=pl.Series([row[2] for row in ROWS]).cast(pl.Datetime("ns")))
+    with pytest.raises(DataError, match="test_from is '2500-01-01'; timestamps are Datetime.* and go from 1970"):
+        temporal(fine, test_from="2500-01-01")
+
+
+def test_a_cut_between_whole_numbers_is_told_as_it_is():
+    facts = temporal(dataset(), validation_from="10.5", test_from="29.5").facts
+    assert (facts["validation_from"], facts["test_from"]) == ("10.5", "29.5")
+
+
 @pytest.mark.parametrize("cut", ["2024-01-31T12:00:00", "2024-01-31 00:00", "2024-01-31+02:00", "2024-01-31Z"])
 def test_days_are_cut_by_days(cut):
     days = pl.Series([datetime.date(2024, 1, 1) + datetime.timedelta(days=row[2]) for row in ROWS])

@@ -115,6 +115,12 @@ def test_the_format_reaches_datasets():
     assert dataset.items.ids(dataset.events[0]) == ["i1", "i0"]
 
 
+@pytest.mark.parametrize("offset", ["+99:99", "+24:00", "-01:60"])
+def test_offsets_that_no_clock_has_are_unreadable(offset):
+    with pytest.raises(DataError, match="timestamp is null or unreadable in 1 rows"):
+        order([f"2024-01-01 10:00:00{offset}", "2024-01-01 10:00:00+23:59"])
+
+
 moments = st.datetimes(datetime.datetime(1970, 1, 1), datetime.datetime(2099, 12, 31))
 
 

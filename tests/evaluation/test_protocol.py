@@ -43,6 +43,16 @@ def test_shares_are_those_of_a_count_over_pairs():
     assert found["test_events"] == pytest.approx(np.mean(np.any(later, axis=1)))
 
 
+def test_events_that_are_no_targets_are_no_test_events():
+    times = {"u": [1, 7, 20, 33], "v": [501, 507, 520, 533]}
+    rows = [(user, "abcd"[n], time, "buy") for user, row in times.items() for n, time in enumerate(row)]
+    names = ["user_id", "item_id", "timestamp", "kind"]
+    bought = EventSettings(event="kind", targets=["buy"], context=["view"])
+    tables = [pl.DataFrame(table, names, orient="row") for table in (rows, [*rows, ("u", "a", 9000, "view")])]
+    found = [protocol(leave_one_out(InteractionDataset.from_tables(table, ITEMS, events=bought))) for table in tables]
+    assert found[0] == found[1] and found[0]["future_seen"]["test_events"] == 0.5
+
+
 def test_an_order_is_no_clock_and_other_splits_need_no_warning():
     order = world({"u": [0, 1, 2, 3], "v": [0, 1, 2], "w": [5, 6, 7, 8]})
     assert protocol(leave_one_out(order)) == {"split": "leave_one_out"}

@@ -103,6 +103,8 @@ class FileServer(LocalServer):
 def ranged(request, content, sent=None, headers=None, ranges=True):
     """The answer to a request for a whole file or for all of it from some byte on."""
     headers, size = dict(headers or {}), len(content)
+    if request.headers.get("if-range") not in (None, headers.get("ETag"), headers.get("Last-Modified")):
+        ranges = False  # of another version
     wanted = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", "")) if ranges else None
     if not wanted:
         return 200, headers, content, sent

@@ -140,7 +140,10 @@ class EventRows:
         if self.height > mapped.IN_MEMORY:
             logger.info("All times are read at once, since they are texts; naming their format saves that memory.")
         blocks = self.rows.blocks([self.columns[Columns.TIMESTAMP]])
-        return read_times(pl.concat([block.to_series() for block in blocks]).alias(Columns.TIMESTAMP))
+        found, kept = pl.concat([block.to_series() for block in blocks]).alias(Columns.TIMESTAMP), self._chosen[0]
+        if kept is None:
+            return read_times(found)
+        return read_times(found.filter(pl.Series(kept)), rows=np.flatnonzero(kept))
 
     @cached_property
     def _chosen(self) -> tuple[np.ndarray | None, Dropped, list[Fault]]:
@@ -151,7 +154,7 @@ class EventRows:
             return None, Dropped({}), faults
         kept, first = mapped.room(self.rows.height, np.bool_), 0
         for block in self.rows.blocks(list(dict.fromkeys(asked))):
-            found = choose(block, self.settings, first)
+            found = choose(block, self.settings, range(first, first + block.height))
             kept[first : first + block.height] = found.kept
             dropped.append(found.dropped)
             faults, first = faults + found.faults, first + block.height
@@ -190,30 +193,32 @@ class EventRows:
         """
         (times, faults), (kept, _, more) = self._times or (None, []), self._chosen
         own = {ours: theirs for ours, theirs in self.columns.items() if times is None or ours != Columns.TIMESTAMP}
-        first, faults, owners, called = 0, [*faults, *more], SessionOwners(self.columns[Columns.USER]), self._called
+        faults, owners, called = [*faults, *more], SessionOwners(self.columns[Columns.USER]), self._called
+        first, met = 0, 0  # rows and events of the blocks before
         for block in self.rows.blocks(list(dict.fromkeys([*own.values(), *self.settings.columns]))):
+            rows: range | np.ndarray = range(first, first + block.height)
+            first += block.height
+            if kept is not None:
+                rows = np.asarray(rows)[now := kept[first - block.height : first]]
+                block = block.filter(pl.Series(now))
             frame = block.select(pl.col(theirs).alias(ours) for ours, theirs in own.items())
             owner = frame.select(pl.col(OWNER)) if OWNER in own else pl.DataFrame()
             if owner.width:
                 owners.add(frame[Columns.USER], owner[OWNER])
-            frame, more = checked_events(frame, self.time_format if times is None else None, first, self._as_text, called)
-            now = (
-                pl.repeat(True, block.height, eager=True) if kept is None else pl.Series(kept[first : first + block.height])
-            )
-            beside, still_more = described(block, now, self.settings, first)
+            frame, more = checked_events(frame, self.time_format if times is None else None, rows, self._as_text, called)
+            beside, still_more = described(block, self.settings, rows)
             faults += more + still_more
             if times is not None:
-                frame = frame.with_columns(times.slice(first, frame.height).alias(Columns.TIMESTAMP))
-            first += frame.height
+                frame = frame.with_columns(times.slice(met, frame.height).alias(Columns.TIMESTAMP))
+            met += frame.height
             if not faults:
-                frame = frame.hstack(beside).hstack(owner)
-                yield frame if kept is None else frame.filter(now)
-        refuse([*faults, *owners.faults()], self.rows.height, WHAT)
+                yield frame.hstack(beside).hstack(owner)
+        refuse([*faults, *owners.faults()], self.height, WHAT)
 
     def ids(self, column: str) -> Iterator[pl.Series]:
         """The ids of users or items of all events, which are known to be sound."""
         theirs, kept, first = self.columns[column], self._chosen[0], 0
         for block in self.rows.blocks([theirs]):
-            ids = as_ids(block[theirs], column in self._as_text)
-            yield ids if kept is None else ids.filter(pl.Series(kept[first : first + len(ids)]))
-            first += len(ids)
+            ids = block[theirs] if kept is None else block[theirs].filter(pl.Series(kept[first : first + block.height]))
+            yield as_ids(ids, column in self._as_text)
+            first += block.height

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from diffgrm.foundation.plain_values import LONGEST_SHOWN
@@ -35,18 +36,38 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 
 
 def column_of(name: str, values: list[Any]) -> pl.Series:
-    """Values of any kinds as one column: of their own type, or as texts where they have several."""
+    """Values of any kinds as one column: of their own type, or as texts where they have several.
+
+    Whole and other numbers are floats, in whatever order they stand, and texts where that would change one.
+
+    >>> column_of("price", [1, 2.5]).to_list(), column_of("price", [2.5, 2**53 + 1]).to_list()
+    ([1.0, 2.5], ['2.5', '9007199254740993'])
+    """
     values = [None if _is_nothing(value) else value for value in values]
     kinds = {type(value) for value in values} - {type(None)}
     if bool not in kinds or len(kinds) == 1:  # polars would take True for 1
         try:
-            found = pl.Series(name, values, strict=True)
+            found = pl.Series(name, values, _kind(values, kinds), strict=True)
         except UNFIT:
             pass
         else:
             if found.dtype != pl.Object:
                 return found
     return pl.Series(name, [None if value is None else _text(value) for value in values], pl.String)
+
+
+def _kind(values: list[Any], kinds: set[type]) -> Any:
+    """The type of a column of whole and other numbers; None where polars is to find it.
+
+    Raises:
+        ValueError: floats would change one of them.
+    """
+    whole = {kind for kind in kinds if issubclass(kind, int | np.integer)}
+    if not whole or whole == kinds or not all(issubclass(kind, float | np.floating) for kind in kinds - whole):
+        return None
+    if changed := [value for value in values if type(value) in whole and int(float(value)) != int(value)]:
+        raise ValueError(f"floats change {changed[0]}")
+    return pl.Float64
 
 
 def shown_cell(column: pl.Series, row: int) -> str:

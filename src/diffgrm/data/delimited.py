@@ -7,6 +7,9 @@ import csv
 import io
 import logging
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import polars as pl
@@ -18,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 QUOTED = r'^"((?:[^"]|"")*)"$'
+QUOTED_FIELD = re.compile(r'(?<![^,\t;|\n])"(?:[^"]|"")*"(?![^,\t;|\n])')
+FIRST_LINES = 64  # by which the separator is chosen
 SHOWN = 5
+CSV_LIMIT = threading.Lock()  # of a field's length: Python has one for all threads
 
 
 def utf8(content: bytes, where: str) -> bytes:
@@ -44,9 +50,9 @@ def utf8(content: bytes, where: str) -> bytes:
 def read_delimited(content: bytes, usual: str, where: str) -> pl.DataFrame:
     """A table with a header line, all values as text; empty ones are null.
 
-    A header without the usual separator is read by the one it has (comma, tab, semicolon or pipe). Blank lines are passed
-    over. A field in quotation marks may hold separators, line ends, and quotation marks written twice; where every line has
-    all its fields, lines are rows, and other quotation marks mean themselves.
+    The separator is that of comma, tab, semicolon and pipe by which most of the first lines have the fields of the header.
+    Blank lines are passed over. A field in quotation marks may hold separators, line ends, and quotation marks written
+    twice; where every line has all its fields, lines are rows, and other quotation marks mean themselves.
 
     Args:
         usual: the separator that the file's name tells.
@@ -59,10 +65,9 @@ def read_delimited(content: bytes, usual: str, where: str) -> pl.DataFrame:
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")
     content = content if content.endswith(b"\n") else content + b"\n"
-    header = next((line for line in content.split(b"\n", 64) if line.strip()), b"").decode()
-    separator = _separator(header, usual, where)
+    separator = _separator(content, usual, where)
     even_lines = _lines_are_rows(content, separator)
-    if even_lines and (usual == "\t" or _quotes_close(content)):
+    if even_lines and (usual == "\t" or _no_field_is_longer(content, separator)):
         return _read_lines(content, separator)
     rows, ragged, open_quote = _quoted_rows(content.decode(), separator)
     if open_quote and even_lines and not ragged:
@@ -79,9 +84,16 @@ def read_delimited(content: bytes, usual: str, where: str) -> pl.DataFrame:
     )
 
 
-def _separator(header: str, usual: str, where: str) -> str:
-    bare = re.sub(r'"[^"]*"', "", header)
-    best = max([usual, *SEPARATORS], key=bare.count)  # the usual one where others are as many
+def _separator(content: bytes, usual: str, where: str) -> str:
+    first = b"\n".join(content.lstrip(b" \r\n\x0b\x0c").split(b"\n", FIRST_LINES)[:FIRST_LINES]).decode()
+    header, *lines = QUOTED_FIELD.sub("", first).split("\n")
+
+    def fit(separator: str) -> tuple[int, int]:
+        """Lines that have as many of a separator as the header, and how many it has; none where it has none."""
+        wanted = header.count(separator)
+        return (sum(line.count(separator) == wanted for line in lines) if wanted else -1), wanted
+
+    best = max([usual, *SEPARATORS], key=fit)  # the usual one where others fit as well
     if best != usual:
         logger.info("%s is read as separated by %ss", where, SEPARATORS[best])
     return best
@@ -98,10 +110,13 @@ def _lines_are_rows(content: bytes, separator: str) -> bool:
     return len(np.unique(_per_line(data, np.flatnonzero(data == ord("\n")), separator))) == 1
 
 
-def _quotes_close(content: bytes) -> bool:
-    """Whether every line has quotation marks in pairs."""
+def _no_field_is_longer(content: bytes, separator: str) -> bool:
+    """Whether every line has quotation marks in pairs, and no separator between the two of a pair."""
     data = np.frombuffer(content, np.uint8)
-    return not (_per_line(data, np.flatnonzero(data == ord("\n")), '"') % 2).any()
+    if (_per_line(data, np.flatnonzero(data == ord("\n")), '"') % 2).any():
+        return False
+    before = np.searchsorted(np.flatnonzero(data == ord('"')), np.flatnonzero(data == ord(separator)))
+    return not (before % 2).any()
 
 
 def _without_blank_lines(content: bytes, separator: str) -> bytes:
@@ -130,13 +145,14 @@ def _quoted_rows(text: str, separator: str) -> tuple[list[list[str]], list[str],
     rows: list[list[str]] = []
     ragged, before = [], 0
     try:
-        for row in reader:
-            line, before = before + 1, reader.line_num
-            if not row or (len(row) == 1 and not row[0].strip()):
-                continue
-            if rows and len(row) != len(rows[0]):
-                ragged.append(f"line {line} has {len(row)} fields; expected {len(rows[0])} ({', '.join(rows[0])})")
-            rows.append(row)
+        with _fields_as_long_as(text):
+            for row in reader:
+                line, before = before + 1, reader.line_num
+                if not row or (len(row) == 1 and not row[0].strip()):
+                    continue
+                if rows and len(row) != len(rows[0]):
+                    ragged.append(f"line {line} has {len(row)} fields; expected {len(rows[0])} ({', '.join(rows[0])})")
+                rows.append(row)
     except csv.Error:
         problem = (
             f"line {before + 1} begins a field with a quotation mark that does not end it; close it, write quotation marks "
@@ -144,6 +160,17 @@ def _quoted_rows(text: str, separator: str) -> tuple[list[list[str]], list[str],
         )
         return rows, ragged, [problem]
     return rows, ragged, []
+
+
+@contextmanager
+def _fields_as_long_as(text: str) -> Iterator[None]:
+    """Let :mod:`csv` read fields as long as a text in the block."""
+    with CSV_LIMIT:
+        usual = csv.field_size_limit(min(len(text), 2**31 - 1))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(usual)
 
 
 def _names(header: list[str]) -> list[str]:

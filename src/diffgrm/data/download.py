@@ -6,10 +6,12 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
 import urllib3
+from filelock import FileLock, Timeout
 
 from diffgrm.foundation.schema import DownloadError
 from diffgrm.foundation.storage import file_digest
@@ -24,8 +26,9 @@ CHUNK, ATTEMPTS, TIMEOUT = 1 << 16, 5, 30
 def fetch(url: str, path: Path, checksum: str | Callable[[], str | None] | None = None) -> Path:
     """Download ``url`` to ``path`` unless it is there already.
 
-    A download that breaks off goes on where it stopped, also in a later call. A publisher's checksum is compared where
-    there is one; the SHA-256 of the first download is kept beside the file in any case, and later calls compare with it.
+    A download that breaks off goes on where it stopped, also in a later call, unless the server says that the file is
+    another one since. One process downloads a file at a time. A publisher's checksum is compared where there is one; the
+    SHA-256 of the first download is kept beside the file in any case, and later calls compare with it.
 
     Args:
         checksum: ``"md5:..."`` or ``"sha256:..."``; or what finds it, asked only where the file is to be downloaded.
@@ -33,24 +36,50 @@ def fetch(url: str, path: Path, checksum: str | Callable[[], str | None] | None 
     Raises:
         DownloadError: the server cannot be reached or refuses, or the file is not the expected one.
     """
-    record = path.with_name(path.name + ".sha256")
-    if path.is_file():
-        if record.is_file() and file_digest(path) != record.read_text().strip():
-            raise DownloadError(f"{path} has changed since it was downloaded; delete it and try again")
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    checksum = checksum() if callable(checksum) else checksum
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            if not path.is_file():  # nobody fetched it meanwhile
+                return _fetched(url, path, checksum() if callable(checksum) else checksum)
+    record = _beside(path, ".sha256")
+    if record.is_file() and file_digest(path) != record.read_text().strip():
+        raise DownloadError(f"{path} has changed since it was downloaded; delete it and try again")
+    return path
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until nobody else downloads to a path, and let nobody else meanwhile."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("waiting for another process that downloads %s", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetched(url: str, path: Path, checksum: str | None) -> Path:
+    part = _beside(path, ".part")
     _download(url, part)
     if checksum is not None:
         algorithm, _, wanted = checksum.partition(":")
         if (found := file_digest(part, algorithm)) != wanted:
             part.unlink()
+            _beside(part, ".version").unlink(missing_ok=True)
             raise DownloadError(
                 f"{url}: the {algorithm} checksum is {found}, expected {wanted}; the download was discarded"
             )
-    record.write_text(file_digest(part) + "\n")
+    _beside(path, ".sha256").write_text(file_digest(part) + "\n")
     part.replace(path)
+    _beside(part, ".version").unlink(missing_ok=True)
     return path
 
 
@@ -93,7 +122,10 @@ def _download(url: str, part: Path) -> None:
 
 
 def _attempt(url: str, part: Path, have: int) -> None:
+    version = _beside(part, ".version")  # of the file that the bytes are of, as the server tells it
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    if have and version.is_file():
+        headers["If-Range"] = version.read_text()
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == 416:  # nothing left to ask for
             whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
@@ -104,12 +136,24 @@ def _attempt(url: str, part: Path, have: int) -> None:
         answer.raise_for_status()
         if answer.status_code != 206:
             have = 0  # the server starts over
+            part.unlink(missing_ok=True)
+            version.unlink(missing_ok=True)
+            if told := _version(answer):
+                version.write_text(told)
         size = int(answer.headers.get("Content-Length", 0))
         with part.open("ab" if have else "wb") as file:
             for chunk in _with_progress(_bytes_as_sent(answer), url, have, have + size):
                 file.write(chunk)
-    if size and (got := part.stat().st_size) < have + size:
+    if size and (got := part.stat().st_size) != have + size:
+        if got > have + size:  # somebody else wrote too
+            part.unlink()
         raise requests.ConnectionError(f"{got} of {have + size} bytes arrived")
+
+
+def _version(answer: requests.Response) -> str | None:
+    """What a server compares a file with where it is asked for the rest of it."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
 
 
 def _bytes_as_sent(answer: requests.Response) -> Iterator[bytes]:

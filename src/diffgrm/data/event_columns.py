@@ -9,7 +9,7 @@ import polars as pl
 
 from diffgrm.data import mapped
 from diffgrm.data.categories import no_category, spelled_values, value_numbers
-from diffgrm.data.faults import Fault, fault
+from diffgrm.data.faults import Fault, Rows, fault
 from diffgrm.data.reading import Dropped
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DataError, bullet_list, first_few, nearest
@@ -50,8 +50,8 @@ class Choice(NamedTuple):
     faults: list[Fault]
 
 
-def choose(block: pl.DataFrame, settings: EventSettings, first_row: int) -> Choice:
-    """Choose rows of a block by their type, then by their rating."""
+def choose(block: pl.DataFrame, settings: EventSettings, rows: Rows) -> Choice:
+    """Choose rows of a block, of these numbers in the table, by their type, then by their rating."""
     kept, types, unrated, low = pl.repeat(True, block.height, eager=True), dict[str, int](), 0, 0
     by_rating: dict[str, int] = {}
     faults: list[Fault] = []
@@ -62,7 +62,8 @@ def choose(block: pl.DataFrame, settings: EventSettings, first_row: int) -> Choi
             types["null" if kind is None else str(kind)] = count
         kept = known.fill_null(False)
     if settings.rating is not None:
-        ratings, faults = numbers(block[settings.rating], settings.rating, first_row)
+        told = block.select(pl.when(kept).then(settings.rating))[settings.rating]  # of other types it may be anything
+        ratings, faults = numbers(told, settings.rating, rows)
         high = ratings >= settings.min_rating
         unrated = int((kept & ratings.is_null()).sum())
         low = int((kept & ~high.fill_null(True)).sum())
@@ -72,44 +73,41 @@ def choose(block: pl.DataFrame, settings: EventSettings, first_row: int) -> Choi
     return Choice(kept.to_numpy(), Dropped(types, unrated, low, by_rating), faults)
 
 
-def described(
-    block: pl.DataFrame, kept: pl.Series, settings: EventSettings, first_row: int
-) -> tuple[pl.DataFrame, list[Fault]]:
-    """What the rows of a block are besides users, items and times: type, weight and session; and what is wrong with them.
+def described(events: pl.DataFrame, settings: EventSettings, rows: Rows) -> tuple[pl.DataFrame, list[Fault]]:
+    """What events are besides users, items and times: type, weight and session; and what is wrong with them.
 
     Args:
-        kept: [rows] bool, rows that are events; of others nothing is told as wrong.
+        rows: their numbers in the table.
 
     Returns:
-        Columns of numbers: ``event`` (Int16, -1 where the row is not kept), ``weight`` (Float32), ``session`` (a hash), and
+        Columns of numbers: ``event`` (Int16), ``weight`` (Float32), ``session`` (a hash), and
         :func:`value_column` of each of ``events.event_columns`` (Int16).
     """
     columns: dict[str, pl.Series] = {}
     faults: list[Fault] = []
     if settings.event is not None:
         numbered = {kind: number for number, kind in enumerate(settings.types)}
-        found = spelled_values(block[settings.event])
-        columns[Columns.EVENT] = found.replace_strict(numbered, default=-1, return_dtype=pl.Int16)
+        columns[Columns.EVENT] = spelled_values(events[settings.event]).replace_strict(numbered, return_dtype=pl.Int16)
     if settings.weight is not None:
-        weights, faults = numbers(block[settings.weight], settings.weight, first_row)
+        weights, faults = numbers(events[settings.weight], settings.weight, rows)
         columns[Columns.WEIGHT] = told = weights.cast(pl.Float32)
-        bad = ~((told > 0) & told.is_finite()).fill_null(False) & kept
+        bad = ~((told > 0) & told.is_finite()).fill_null(False)
         if bad.any() and not faults:
             says = f"{settings.weight} (events.weight) is null, not above 0, or too large"
-            values = map(repr, block[settings.weight].filter(bad).unique(maintain_order=True).head(5))
-            faults.append(fault(says, "give every event a positive weight, or drop its row", bad, first_row, values))
+            values = map(repr, events[settings.weight].filter(bad).unique(maintain_order=True).head(5))
+            faults.append(fault(says, "give every event a positive weight, or drop its row", bad, rows, values))
     if settings.session is not None and settings.history == "user":
-        sessions = block[settings.session]
+        sessions = events[settings.session]
         sessions = sessions.fill_nan(None) if sessions.dtype.is_float() else sessions
         texts = sessions.dtype in (pl.String, pl.Categorical, pl.Enum)
         blank = sessions.cast(pl.String).str.strip_chars() == "" if texts else pl.repeat(False, len(sessions), eager=True)
         for says, wrong in (("null", sessions.is_null()), ("empty", blank.fill_null(False))):
-            if (bad := wrong & kept).any():
+            if wrong.any():
                 said = f"{settings.session} (events.session) is {says}"
-                faults.append(fault(said, "drop or fill them", bad, first_row))
+                faults.append(fault(said, "drop or fill them", wrong, rows))
         columns[SESSION] = sessions.hash(0)
     for number, (name, named) in enumerate(settings.event_columns.items()):
-        columns[value_column(number)] = value_numbers(block[name], named)
+        columns[value_column(number)] = value_numbers(events[name], named)
     return pl.DataFrame(columns), faults
 
 
@@ -122,7 +120,7 @@ def value_column(number: int) -> str:
     return f"values_{number}"
 
 
-def numbers(column: pl.Series, name: str, first_row: int) -> tuple[pl.Series, list[Fault]]:
+def numbers(column: pl.Series, name: str, rows: Rows) -> tuple[pl.Series, list[Fault]]:
     """A column as Float64, and what of it is no number; nulls are none, and no fault."""
     if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         says = f"{name} has type {column.dtype}; expected numbers"
@@ -135,7 +133,7 @@ def numbers(column: pl.Series, name: str, first_row: int) -> tuple[pl.Series, li
         return found, []
     values = map(repr, column.filter(bad).unique(maintain_order=True).head(5))
     remedy = "write numbers, or leave the cell empty"
-    return found, [fault(f"{name} is no finite number", remedy, bad, first_row, values)]
+    return found, [fault(f"{name} is no finite number", remedy, bad, rows, values)]
 
 
 class SessionOwners:

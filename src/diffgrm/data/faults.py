@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
 
 from diffgrm.foundation.schema import first_few
 
 SHOWN = 5  # rows that a message names
+Rows = range | np.ndarray  # the numbers in a table of the rows that are looked at
+ALL: Rows = range(sys.maxsize)  # rows that stand as in the table
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,10 @@ class Fault:
         return f"{self.says} in {self.count} rows (rows {first_few(self.rows, SHOWN, self.count)}){held}; {self.remedy}"
 
 
-def fault(says: str, remedy: str, bad: pl.Series, first_row: int, values: Iterable[str] = (), if_all: str = "") -> Fault:
-    """The fault of the rows where ``bad`` is true; ``first_row`` is the number of the first row in the table."""
-    rows = tuple(int(row) + first_row for row in bad.arg_true().head(SHOWN))
-    return Fault(says, remedy, int(bad.sum()), rows, tuple(values), if_all, says)
+def fault(says: str, remedy: str, bad: pl.Series, rows: Rows, values: Iterable[str] = (), if_all: str = "") -> Fault:
+    """The fault of the rows where ``bad`` is true; ``rows`` are their numbers in the table."""
+    shown = tuple(int(rows[row]) for row in bad.arg_true().head(SHOWN))
+    return Fault(says, remedy, int(bad.sum()), shown, tuple(values), if_all, says)
 
 
 def together(faults: Iterable[Fault]) -> list[Fault]:
@@ -59,15 +63,14 @@ def together(faults: Iterable[Fault]) -> list[Fault]:
     found: dict[str, Fault] = {}
     for new in faults:
         old = found.get(new.name)
-        found[new.name] = (
-            new
-            if old is None
-            else replace(
-                old,
-                count=old.count + new.count,
-                rows=(old.rows + new.rows)[:SHOWN],
-                values=tuple(dict.fromkeys(old.values + new.values)),
-                if_all=old.if_all or new.if_all,
-            )
+        if old is None:
+            found[new.name] = new
+            continue
+        found[new.name] = replace(
+            old,
+            count=old.count + new.count,
+            rows=(old.rows + new.rows)[:SHOWN],
+            values=tuple(dict.fromkeys(old.values + new.values)),
+            if_all=old.if_all or new.if_all,
         )
     return list(found.values())

@@ -46,6 +46,7 @@ BEGINNINGS = {
     b"\xfd7zXZ\0": ".xz",
     b"\x28\xb5\x2f\xfd": ".zst",
     b"PAR1\x15": PARQUET,
+    **{b"BZh%d1AY&SY" % level: ".bz2" for level in range(1, 10)},
 }
 DAMAGE = (
     *(pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, ValueError),

@@ -12,6 +12,9 @@ from diffgrm.data.columns import frame_of
 from diffgrm.data.delimited import SHOWN, utf8
 from diffgrm.foundation.schema import DataError, bullet_list
 
+HALF_A_PAIR = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)  # an escaped surrogate without its other half
 FIRST_LINE = re.compile(rb"\s*([^\n]*)\s*")  # and the blank ones around it
 
 
@@ -35,7 +38,8 @@ def read_json_rows(content: bytes, where: str) -> pl.DataFrame:
                 'objects, as pandas writes with frame.to_json("x.jsonl", orient="records", lines=True)'
             )
         try:
-            return pl.read_ndjson(content, infer_schema_length=None)
+            if HALF_A_PAIR.search(content) is None:  # polars reads one as a NUL, and loses it
+                return pl.read_ndjson(content, infer_schema_length=None)
         except pl.exceptions.PolarsError:
             pass  # Python tells which line it is, or reads what polars cannot
     return frame_of(_list(content, where) if listed else _lines(content, where))

@@ -53,11 +53,13 @@ class Profiles:
         return np.zeros((count, self.numbers.shape[1]), np.int16)
 
     def with_newer(self, newer: Profiles) -> Profiles:
-        """Those of all users of both; of users in both the newer ones."""
+        """Those of all users of both; of users in both the newer ones. Ids are texts where those of either are."""
         old = np.flatnonzero(newer.users.positions(self.users.series) < 0)
-        kept = self.users.gather(old).cast(newer.users.dtype, strict=False)
-        ids = IdMap(pl.concat([newer.users.series, kept]))
-        return Profiles(ids, np.concatenate([newer.numbers, self.numbers[old]]))
+        ids = [newer.users.series, self.users.gather(old)]
+        if len({column.dtype for column in ids}) > 1:
+            ids = [column.cast(pl.String) for column in ids]
+        users = IdMap(pl.concat(ids))
+        return Profiles(users, np.concatenate([newer.numbers, self.numbers[old]]))
 
 
 def user_table(source: Any, columns: Sequence[str]) -> pl.DataFrame:
@@ -71,6 +73,8 @@ def user_table(source: Any, columns: Sequence[str]) -> pl.DataFrame:
     """
     table = read_table(source, required=(Columns.USER, *columns), what=WHAT, renamable=False)
     table, problems = with_ids(table, (Columns.USER,))
+    if Columns.USER in columns:
+        problems.append(f"{Columns.USER!r} tells users apart; name a column that tells something of them")
     problems += [f"{name!r} is {wrong}" for name in columns if (wrong := no_category(table.schema[name]))]
     if problems:
         raise DataError(f"the {WHAT} has problems:\n{bullet_list(problems)}")

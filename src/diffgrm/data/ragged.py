@@ -63,10 +63,6 @@ class Ragged:
         facts = self.facts if chosen is None else self.facts.at(chosen)
         return Ragged(taken[0], offsets, self.marks.replaced(taken[1:]), facts)
 
-    def drop_last(self, count: np.ndarray) -> Ragged:
-        """Every row without its last ``count[row]`` values."""
-        return self.part(0, self.lengths - count)
-
     def blocks(self) -> Iterator[tuple[slice, Ragged]]:
         """Neighbouring rows, some :data:`diffgrm.data.mapped.BLOCK` values each time, and which rows they are."""
         for first, last in mapped.row_blocks(self.offsets):

@@ -205,7 +205,9 @@ def _moment(dataset: InteractionDataset, text: str, name: str) -> float:
     if kind in (pl.Date, pl.Datetime):
         found, faults = read_times(pl.Series([text]))
         if not faults and found.dtype in (pl.Date, pl.Datetime):
-            return float(found.cast(pl.Datetime).cast(kind).to_physical()[0])  # type: ignore[arg-type]
+            cut = found.cast(pl.Datetime).cast(kind, strict=False).to_physical()[0]  # type: ignore[arg-type]
+            if cut is not None:  # as where its unit does not reach that far
+                return float(cut)
         raise DataError(
             f"{name} is {text!r}; timestamps are {kind} and go {_range(dataset)}: expected one in ISO, such as 2024-01-31"
         )
@@ -244,11 +246,9 @@ def _share_from(dataset: InteractionDataset, cut: float, text: str | None) -> fl
 def _spelled(dataset: InteractionDataset, cut: float) -> str:
     """A time as the dataset has it, such that :func:`_moment` reads it back."""
     kind = dataset.time_type
-    if kind is None or kind.is_float():
-        return repr(cut).removesuffix(".0")
-    if kind == pl.Duration:  # cuts of which are numbers of its units
-        return str(int(cut))
-    return str(pl.Series([int(cut)]).cast(kind)[0])
+    if kind in (pl.Date, pl.Datetime):
+        return str(pl.Series([int(cut)]).cast(kind)[0])  # type: ignore[arg-type]
+    return str(int(cut)) if cut.is_integer() and abs(cut) < 2**63 else repr(cut)
 
 
 def _cuts(times: np.ndarray, *shares: float) -> list[float]:

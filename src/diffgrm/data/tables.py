@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from diffgrm.data.columns import shown_cell
-from diffgrm.data.faults import Fault, fault, together
+from diffgrm.data.faults import ALL, Fault, Rows, fault, together
 from diffgrm.data.frames import load_frame
 from diffgrm.data.ids import spellable, whole
 from diffgrm.data.times import read_times
@@ -127,7 +127,7 @@ def read_interactions(
 def checked_events(
     frame: pl.DataFrame,
     time_format: str | None,
-    first_row: int = 0,
+    rows: Rows = ALL,
     as_text: Collection[str] = (),
     called: Mapping[str, str] | None = None,
 ) -> tuple[pl.DataFrame, list[Fault]]:
@@ -135,15 +135,15 @@ def checked_events(
 
     Args:
         frame: has the first two of these columns.
-        first_row: number of its first row, where it is a block of a longer table.
+        rows: their numbers, where they are part of a longer table.
         as_text: ids that are text though all of these are whole numbers.
         called: what messages call columns of ids that have another name in the table.
     """
     timed = Columns.TIMESTAMP in frame.columns
     kept = [Columns.USER, Columns.ITEM, *([Columns.TIMESTAMP] if timed else [])]
-    frame, faults = _checked_ids(frame.select(kept), (Columns.USER, Columns.ITEM), first_row, as_text, called)
+    frame, faults = _checked_ids(frame.select(kept), (Columns.USER, Columns.ITEM), rows, as_text, called)
     if timed:
-        times, more = read_times(frame[Columns.TIMESTAMP], time_format, first_row)
+        times, more = read_times(frame[Columns.TIMESTAMP], time_format, rows)
         frame, faults = frame.with_columns(times.alias(Columns.TIMESTAMP)), faults + more
     elif time_format is not None:
         says = f"time_format is {time_format!r}, but there is no column {Columns.TIMESTAMP!r}"
@@ -268,36 +268,34 @@ def with_ids(
 def _checked_ids(
     frame: pl.DataFrame,
     id_columns: tuple[str, ...],
-    first_row: int = 0,
+    rows: Rows = ALL,
     as_text: Collection[str] = (),
     called: Mapping[str, str] | None = None,
 ) -> tuple[pl.DataFrame, list[Fault]]:
     """The table with ids as Int64 or text, and what is wrong with them."""
     faults: list[Fault] = []
     for name in id_columns:
-        column, more = _ids(frame[name], (called or {}).get(name, name), first_row, name in as_text)
+        column, more = _ids(frame[name], (called or {}).get(name, name), rows, name in as_text)
         frame, faults = frame.with_columns(column), faults + more
     return frame, faults
 
 
-def _ids(column: pl.Series, name: str, first_row: int, as_text: bool) -> tuple[pl.Series, list[Fault]]:
+def _ids(column: pl.Series, name: str, rows: Rows, as_text: bool) -> tuple[pl.Series, list[Fault]]:
     faults, remedy = list[Fault](), "drop or fill them"
     column = as_ids(column, as_text)
     if column.null_count():
-        faults.append(fault(f"{name} is null", remedy, column.is_null(), first_row))
+        faults.append(fault(f"{name} is null", remedy, column.is_null(), rows))
     if column.dtype == pl.String:
         empty = (column.str.strip_chars() == "").fill_null(False)
         if empty.any():
-            faults.append(fault(f"{name} is empty", remedy, empty, first_row))
+            faults.append(fault(f"{name} is empty", remedy, empty, rows))
     elif column.dtype != pl.Int64:
-        if column.dtype != pl.Null:
+        if column.dtype != pl.Null and len(column):
             odd = column.is_not_null()
             if column.dtype.is_float():
                 odd &= (column != column.round()) | (column.is_not_nan() & (column.abs() >= spellable(column.dtype)))
             row = int(odd.arg_true().head(1).sum())
-            expected = (
-                f"expected text or whole numbers (row {row + first_row} holds {shown_cell(column, row)}; cast it first)"
-            )
+            expected = f"expected text or whole numbers (row {rows[row]} holds {shown_cell(column, row)}; cast it first)"
             says = f"{name} has type {column.dtype}"
             faults.append(Fault(f"{says}; {expected}", name=says))
         column = pl.Series(column.name, [None] * len(column), pl.String)

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data import mapped
-from diffgrm.data.faults import Fault, fault
+from diffgrm.data.faults import ALL, Fault, Rows, fault
 
 logger = logging.getLogger(__name__)
 
 ISO = (
     r"^(\d{4})[-/](\d{1,2})[-/](\d{1,2})"
-    r"(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?)? ?(Z|UTC|[+-]\d{2}:?\d{2})?$"
+    r"(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?)? ?(Z|UTC|[+-](?:[01]\d|2[0-3]):?[0-5]\d)?$"
 )
 DAY_MONTH = [  # what may be read both ways
     f"{first}{mark}{second}{mark}%Y{clock}"
@@ -32,17 +32,17 @@ REMEDY = (
 )
 
 
-def read_times(column: pl.Series, time_format: str | None = None, first_row: int = 0) -> tuple[pl.Series, list[Fault]]:
+def read_times(column: pl.Series, time_format: str | None = None, rows: Rows = ALL) -> tuple[pl.Series, list[Fault]]:
     """Times that can be put in order, and what is wrong with the column.
 
     Args:
         column: numbers of any unit, dates, date-times, or texts: numbers, ISO, or days and months in an order that the
             column itself shows (a 31 can only be a day).
         time_format: how texts (or whole numbers such as 20240131) are written, in the directives of ``strftime``.
-        first_row: number of the first row, where the column is a block of a longer one; see :func:`whole_column`.
+        rows: their numbers, where the column is part of a longer one; see :func:`whole_column`.
     """
     if column.dtype == pl.Null:
-        return column, [_unreadable(column, column.is_null(), first_row)]
+        return column, [_unreadable(column, column.is_null(), rows)] if len(column) else []
     if column.dtype in (pl.Categorical, pl.Enum) or (time_format is not None and column.dtype.is_integer()):
         column = column.cast(pl.String)
     if column.dtype == pl.String:
@@ -51,7 +51,7 @@ def read_times(column: pl.Series, time_format: str | None = None, first_row: int
         if problem is not None:
             return found, [Fault(problem, name=problem)]
         if found.null_count():
-            return found, [_unreadable(column, found.is_null(), first_row, time_format)]
+            return found, [_unreadable(column, found.is_null(), rows, time_format)]
     elif time_format is not None:
         says = f"time_format is {time_format!r}, but timestamp has type {column.dtype} already; leave it out"
         return column, [Fault(says, name=says)]
@@ -61,7 +61,7 @@ def read_times(column: pl.Series, time_format: str | None = None, first_row: int
         says = f"timestamp has type {found.dtype}; expected numbers, dates or date-times"
         return found, [Fault(says, name=says)]
     bad = found.is_null() | (~found.is_finite() if found.dtype.is_float() else False)
-    return found, [_unreadable(column, bad, first_row)] if bad.any() else []
+    return found, [_unreadable(column, bad, rows)] if bad.any() else []
 
 
 def in_seconds(times: np.ndarray, kind: pl.DataType | None, unit: str) -> np.ndarray:
@@ -94,12 +94,12 @@ def whole_column(kind: pl.DataType, time_format: str | None) -> bool:
     return time_format is None and kind in (pl.String, pl.Categorical, pl.Enum)
 
 
-def _unreadable(column: pl.Series, bad: pl.Series, first_row: int, time_format: str | None = None) -> Fault:
+def _unreadable(column: pl.Series, bad: pl.Series, rows: Rows, time_format: str | None = None) -> Fault:
     values, if_all = column.filter(bad).unique(maintain_order=True), ""
     if time_format is not None and len(given := values.drop_nulls()):
         first = given[0].strip()
         if_all = f"no timestamp reads as time_format={time_format!r}: the first is {first!r}; {REMEDY}"
-    return fault("timestamp is null or unreadable", REMEDY, bad, first_row, map(repr, values.to_list()), if_all)
+    return fault("timestamp is null or unreadable", REMEDY, bad, rows, map(repr, values.to_list()), if_all)
 
 
 def _parsed(texts: pl.Series, time_format: str) -> pl.Series:

@@ -37,7 +37,7 @@ def _future_seen(split: Split) -> dict[str, float] | None:
     users = np.flatnonzero(events.lengths > split.train.lengths)
     if times is None or not len(users) or not _is_clock(split.dataset):
         return None
-    moments = np.sort(times[events.offsets[users + 1] - 1])  # of the test events
+    moments = np.sort(times[events.offsets[users] + events.target_places(0)[users]])  # of the test events
     later, latest = 0, -np.inf
     for rows, block in Ragged(times, events.offsets).blocks():
         trained = block.part(0, split.train.lengths[rows]).values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import polars as pl
 from pydantic import BeforeValidator, Field, model_validator
 
 from diffgrm.foundation.schema import Columns, bullet_list
@@ -16,13 +17,13 @@ ColumnName = Annotated[str | None, Field(min_length=1)]
 def spelled_value(value: Any) -> str | None:
     """A value of a category as text: whole numbers without a fraction, which a gap in their column may have given them.
 
-    >>> spelled_value(5.0), spelled_value("5.0"), spelled_value(True), spelled_value(None)
-    ('5', '5.0', 'true', None)
+    >>> spelled_value(5.0), spelled_value("5.0"), spelled_value(0.00001), spelled_value(True), spelled_value(None)
+    ('5', '5.0', '0.00001', 'true', None)
     """
     if isinstance(value, bool | np.bool_):
         return str(value).lower()
     if isinstance(value, float | np.floating):
-        return str(value).removesuffix(".0")
+        return pl.Series([value]).cast(pl.String)[0].removesuffix(".0")  # as a column of them is spelled
     return None if value is None else str(value)
 
 

@@ -247,6 +247,8 @@ def test_without_the_file_the_message_names_the_page(name, tmp_path):
     with pytest.raises(DataError) as error:
         load(tmp_path / "nowhere.zip")
     assert str(error.value) == f"there is no file {tmp_path / 'nowhere.zip'}; {way}"
+    with pytest.raises(DataError, match="there is no file ~nobody-of-this-name/x; "):
+        load("~nobody-of-this-name/x")
 
 
 def test_a_file_may_have_colons_in_its_name_and_a_filter_behind(given, monkeypatch, tmp_path):

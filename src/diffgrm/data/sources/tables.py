@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def given_file(path: str | Path | None, name: str, file: str, page: str) -> Path
     way = f"get {file} on {page} (its terms have to be accepted there), and name the file: {name}:FILE"
     if path is None or not str(path).strip():
         raise DataError(f"{name} cannot be downloaded without its publisher's consent; {way}")
-    if not (path := Path(path).expanduser()).is_file():
+    path = Path(path)
+    with suppress(RuntimeError):  # nobody has the name behind ~
+        path = path.expanduser()
+    if not path.is_file():
         raise DataError(f"there is no file {path}; {way}")
     return path
 
