@@ -254,6 +254,14 @@ def test_output_that_cannot_be_written_is_one_message(arguments):
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="of shells that can close a stream")
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("<&- >&- 2>&-", 0), (">&- 2>&-", 2)])
+def test_output_that_is_closed_ends_a_command_as_it_would_end(tmp_path, closed, status):
+    command = f"exec {sys.executable} -m diffgrm recipes {'best' if status == 0 else 'worst'} {closed}"
+    done = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
+    assert done.returncode == status and "Traceback" not in done.stderr
+
+
 def test_too_little_memory_is_one_message(run, monkeypatch):
     def none_left(*arguments):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")

@@ -26,6 +26,7 @@ from diffgrm.semantic_ids.embeddings.base import embed_items
 from diffgrm.semantic_ids.embeddings.precomputed import Precomputed
 from helpers.batch_jobs import check_same_lists, in_this_process, lists, write_parts
 from helpers.commands import called
+from helpers.folders import full_disk
 
 SOURCE = Path(diffgrm.__file__).parent
 
@@ -213,6 +214,16 @@ def test_what_an_earlier_run_has_done_is_kept_where_a_later_one_cannot_work(mode
     with pytest.raises(DataError, match="there is no Ray"):
         recommend_batch(models["popularity"], table, tmp_path / "new", 5, progress=False)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_while_events_are_brought_together_is_no_fault_of_the_data(models, table, tmp_path, caplog):
+    out, rows = tmp_path / "out", diffgrm.read_table(table).height
+    with full_disk(1200), pytest.raises(DiffGRMError, match=r"pieces are not done; .*the same command goes on") as error:
+        recommend_batch(models["popularity"], table, out, 5, partitions=3, progress=False)
+    assert not isinstance(error.value, DataError) and "could not be written: " in str(error.value)
+    assert (out / "_job" / "plan.json").is_file() and "Traceback" not in caplog.text
+    assert recommend_batch(models["popularity"], table, out, 5, partitions=3, progress=False)["events"] == rows
+    check_same_lists(lists(out), plainly(models["popularity"], table))
 
 
 def test_a_job_in_a_folder_that_was_there_leaves_it_empty_where_it_cannot_be_done(models, events, tmp_path):

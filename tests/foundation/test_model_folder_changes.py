@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 
 import diffgrm
 from diffgrm.foundation import model_folder
+from diffgrm.foundation.outputs import held_folder
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.recommenders.popularity import PopularityRecommender
 
@@ -81,6 +83,23 @@ def test_where_one_may_not_write_is_told_before_the_work(folder, monkeypatch):
     def no_lock(*_, **__):
         raise PermissionError("no")
 
-    monkeypatch.setattr(model_folder, "FileLock", no_lock)
-    with pytest.raises(ModelFolderError, match="nothing can be written beside"):
+    monkeypatch.setattr(model_folder, "acquired", no_lock)
+    with pytest.raises(ModelFolderError, match=r"cannot be changed: no; users who share a folder .* \(umask 002, and"):
         model_folder.change(folder, lambda: pytest.fail("the work began"), lambda changed: None)
+
+
+def test_a_folder_that_another_user_made_for_himself_is_told(folder, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
+    with pytest.raises(ModelFolderError, match=r"cannot be replaced: one may not read and write there; users who share"):
+        diffgrm.load(folder).save(folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of rights by group")
+@pytest.mark.parametrize(("shared", "rights"), [(0o2775, 0o664), (0o755, 0o644), (0o700, 0o600), (0o777, 0o666)])
+def test_whoever_may_write_to_a_folder_may_lock_what_lies_there(tmp_path, shared, rights):
+    tmp_path.chmod(shared)
+    with model_folder.locked(tmp_path / "model"):
+        assert (tmp_path / ".model.lock").stat().st_mode & 0o777 == rights
+    with held_folder(tmp_path, "lock", "suite"):
+        assert (tmp_path / "lock").stat().st_mode & 0o777 == rights

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from safetensors.numpy import save_file
 
 from diffgrm.foundation.model_folder import writing
 from diffgrm.foundation.schema import DataError, ModelFolderError
-from diffgrm.foundation.storage import State, atomic_file, cached, flush_folder
+from diffgrm.foundation.storage import State, atomic_file, cached, flush_folder, write_parquet
+from helpers.folders import full_disk
 
 
 @pytest.fixture
@@ -99,3 +101,11 @@ def test_a_save_that_is_refused_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match="gap, lift"), writing(tmp_path / "model", {}) as new:
         State(ODD).save(new / "s.safetensors")
     assert {path.name for path in tmp_path.iterdir()} <= {".model.lock"}
+
+
+@pytest.mark.parametrize("room", [0.1, 0.5, 0.9])
+def test_a_parquet_file_that_a_disk_has_no_room_for_is_told_in_the_disk_s_words(tmp_path, room):
+    table = pl.DataFrame({f"column {n}": ["a", "b", "c"] for n in range(200)})  # so that most of it is no data
+    write_parquet(table, tmp_path / "whole")
+    with full_disk(int(room * (tmp_path / "whole").stat().st_size)), pytest.raises(OSError, match="File too large"):
+        write_parquet(table, tmp_path / "half")

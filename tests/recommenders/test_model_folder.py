@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +18,7 @@ import diffgrm
 from diffgrm import PopularityRecommender
 from diffgrm.foundation import manifest, model_folder
 from diffgrm.foundation.schema import ModelFolderError, RecipeError
+from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.sids import Identifiers
 from helpers.folders import full_disk
 
@@ -144,6 +146,21 @@ def test_a_full_disk_leaves_the_old_model_whole(fitted, copy, monkeypatch):
         fitted.save(copy)
     assert diffgrm.load(copy).recommend(HISTORY).equals(before)
     assert beside(copy) == ["model"]
+
+
+def test_tables_that_could_not_be_loaded_do_not_take_the_place_of_others(fitted, copy, monkeypatch):
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    save = ItemCatalogue.save
+
+    def wrongly(self, folder):
+        save(self, folder)
+        table = pl.read_parquet(folder / "items.parquet")
+        table.with_columns(item_id=pl.lit("one")).write_parquet(folder / "items.parquet")
+
+    monkeypatch.setattr(ItemCatalogue, "save", wrongly)
+    with pytest.raises(ModelFolderError, match=r"could not be saved .*items\.parquet.*what was there before is untouched"):
+        fitted.save(copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
 @pytest.mark.parametrize("most", [0, 2_000, 12_000, 100_000])  # the recipe, the table, vectors, weights

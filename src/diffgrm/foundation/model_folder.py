@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError
 
 from diffgrm.foundation import manifest, registry
@@ -25,7 +25,7 @@ from diffgrm.foundation.manifest import MANIFEST as MANIFEST
 from diffgrm.foundation.manifest import MODEL, WHAT
 from diffgrm.foundation.manifest import fingerprint as fingerprint
 from diffgrm.foundation.manifest import version as version
-from diffgrm.foundation.outputs import check_writable
+from diffgrm.foundation.outputs import SHARING, acquired, check_writable
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, TokenizerError, first_few
 from diffgrm.foundation.storage import is_there
@@ -103,14 +103,15 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder = place(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_sibling(folder, "lock"), timeout=60, is_singleton=True).acquire()
+        lock = acquired(_sibling(folder, "lock"), timeout=60, is_singleton=True)
     except Timeout as error:
         raise ModelFolderError(f"another process has been changing {folder} for a minute; try again later") from error
     except OSError as error:
-        raise ModelFolderError(f"nothing can be written beside {folder}: {error}") from error
-    with lock:
+        raise ModelFolderError(f"{folder} cannot be changed: {error}{SHARING}") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def change(
@@ -153,7 +154,7 @@ def check_target(folder: Path, kind: str = MODEL) -> None:
 
     Raises:
         ModelFolderError: ``folder`` is a file, a mount, the current folder or one around that; it holds something that is
-            not of this kind, or more than that; it lies in another model's folder; or one may not write beside it.
+            not of this kind, or more than that; it lies in another model's folder; or one may not write there or beside it.
     """
     folder = place(folder)
     if (found := manifest.around(folder)) is not None:
@@ -172,6 +173,8 @@ def check_target(folder: Path, kind: str = MODEL) -> None:
     recover(folder)
     if folder.exists() and not folder.is_dir():
         raise ModelFolderError(f"{folder} is a file; give a folder to save the model in")
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ModelFolderError(f"{folder} cannot be replaced: one may not read and write there{SHARING}")
     if folder.is_dir() and any(folder.iterdir()):
         try:
             content = manifest.read(folder, kind)

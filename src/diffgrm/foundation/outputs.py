@@ -6,9 +6,9 @@ import glob
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +17,8 @@ from diffgrm.foundation.schema import DataError, DiffGRMError, first_few
 from diffgrm.foundation.storage import is_there
 
 E = TypeVar("E", bound=DiffGRMError)
+
+SHARING = "; users who share a folder have to let each other write (umask 002, and chmod -R g+w of what is there)"
 
 
 def check_file(path: Path) -> None:
@@ -64,23 +66,44 @@ def check_own_folder(path: Path, what: str, ours: Iterable[str]) -> None:
         raise DataError(f"{path} holds files that are not of {what}: {first_few(there)}; choose a new or empty folder")
 
 
+def acquired(path: Path, **options: Any) -> FileLock:
+    """A lock that is held: a file which whoever may write to its folder may lock, made with the folder.
+
+    Args:
+        options: of the lock.
+
+    Raises:
+        Timeout: others hold it. OSError: one may not write there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, mode=0o600 | path.parent.stat().st_mode & 0o066, **options)
+    lock.acquire()
+    return lock
+
+
 @contextmanager
 def held_folder(path: Path, lock: str, what: str) -> Iterator[None]:
     """A folder, made if need be, in which nobody else works meanwhile: what is under way would be taken for left behind.
+
+    Half-written files of processes that were killed there are deleted, see
+    :func:`diffgrm.foundation.storage.atomic_file`.
 
     Args:
         lock: the file in it that is locked; what: the work, for messages.
 
     Raises:
-        DataError: somebody else is at work there.
+        DataError: somebody else is at work there, or one may not write there.
     """
-    held = FileLock(path / lock)
-    Path(held.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
-        held.acquire(timeout=0)
+        held = acquired(path / lock, timeout=0)
     except Timeout as error:
         raise DataError(f"another {what} is at work in {path}; wait for it, or name another folder") from error
+    except OSError as error:
+        raise DataError(f"nothing can be written in {path}: {error}{SHARING}") from error
     try:
+        for left_over in path.rglob(".*.*.tmp"):
+            with suppress(OSError):
+                left_over.unlink()
         yield
     finally:
         held.release()

@@ -17,3 +17,10 @@ def drop_checkpoints(folder: Path) -> None:
     for name in (LAST, BEST):
         for path in folder.rglob(name):
             path.unlink()
+
+
+def drop_left_overs(folder: Path) -> None:
+    """Delete the halves of checkpoints that a killed process left in a folder."""
+    for name in (LAST, BEST):
+        for path in folder.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)

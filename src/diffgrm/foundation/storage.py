@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import json
 import logging
 import os
@@ -139,11 +140,9 @@ def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None, com
     Raises:
         OSError: it cannot be written.
     """
-    try:
-        with path.open("wb") as file:
-            table.write_parquet(file, row_group_size=group, compression="zstd" if compressed else "uncompressed")
-    except pl.exceptions.ComputeError as error:  # polars' word for what the disk says
-        raise OSError(f"{path.name}: {error}") from error
+    content = io.BytesIO()  # of a file, polars does not always tell what the disk says
+    table.write_parquet(content, row_group_size=group, compression="zstd" if compressed else "uncompressed")
+    path.write_bytes(content.getbuffer())
 
 
 def cache_folder() -> Path | None:

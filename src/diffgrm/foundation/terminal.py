@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -127,6 +129,13 @@ def log_to_terminal(verbose: bool, once: bool = True) -> None:
         handler.addFilter(_Once())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("diffgrm").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def open_closed_streams() -> None:
+    """Let standard streams that are closed lead nowhere; else a file that is opened would take the place of one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order, which is that of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def replace_unknown_characters() -> None:

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, selection_score
 from diffgrm.foundation.outputs import check_writable
-from diffgrm.foundation.run_folder import BEST, LAST, holds_checkpoint
-from diffgrm.foundation.schema import DiffGRMError, TrainingError
+from diffgrm.foundation.run_folder import BEST, LAST, drop_left_overs, holds_checkpoint
+from diffgrm.foundation.schema import DiffGRMError, OutputError, TrainingError
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.storage import digest
 from diffgrm.learning.averaging import validated_weights
@@ -264,6 +264,7 @@ def train(
     if resume or not run_folder.is_dir() or (run_folder / LAST).is_file():  # what was trained before it may lie there
         check_run_folder(run_folder, resume, going_on)
     run_folder.mkdir(parents=True, exist_ok=True)
+    drop_left_overs(run_folder)
     validation = validation.sample(settings.validation_users, seed)
     data = _Data(events, max_len, settings, seed, objective)
     kept = settings.model_dump(exclude={"patience", "loggers", "accelerator", "devices", "nodes", "strategy"})
@@ -283,7 +284,7 @@ def train(
                 return TrainingResult(before.metrics[MONITOR], 0, 0, before.metrics, 0.0, before.metrics)
             trainer.fit(task, data, ckpt_path=run_folder / LAST if resume else None, weights_only=True)
         except OSError as error:
-            if isinstance(error, DiffGRMError):
+            if isinstance(error, DiffGRMError) and not isinstance(error, OutputError):
                 raise
             raise TrainingError(
                 f"training stopped, for files could not be read or written ({error}); make room where {run_folder} lies, "

@@ -63,10 +63,22 @@ def write(recommender: Saved, folder: Path, kind: str = model_folder.MODEL, exam
         catalogue.save(new)
         for part in recommender.parts.values():
             part.save(new)
+        _check_tables(new, recipe)
         item = catalogue.ids.ids([0])[0]
         card = model_card(type(recommender).__name__, recommender.facts, recipe, item, example=example)
         (new / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _check_tables(folder: Path, recipe: Recipe) -> None:
+    """Read again the tables that were written, before they take the place of others; arrays are checked as they are saved.
+
+    Raises:
+        ModelFolderError: they could not be loaded.
+    """
+    catalogue = ItemCatalogue.load(folder)
+    for part in user_parts(recipe).values():
+        part.load(folder, recipe, Beside(len(catalogue.ids), {}))
 
 
 def read(folder: Path, make: Callable[[Recipe], R], trust_code: Trust, kind: str = model_folder.MODEL) -> R:

@@ -260,7 +260,7 @@ class _Job:
             quiet=self.quiet,
         )
         with engine(pool) as workers:
-            self.job.check_done(workers.do(work))
+            self.job.parts.check_done(plan["partitions"], workers.do(work))
         return self._finish(time.perf_counter() - started)
 
     def _state(self, encoder: ItemEncoder) -> Path | None:

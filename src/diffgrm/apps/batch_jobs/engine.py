@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,6 +66,18 @@ class Task(Protocol):
         ...
 
 
+class Problem(NamedTuple):
+    """What went wrong with a partition.
+
+    Attributes:
+        told: in words.
+        of_data: the data cannot be used, so that no other run will do better.
+    """
+
+    told: str
+    of_data: bool
+
+
 class Worker:
     """One process of the pool; it gets ready once, and then does one partition after the other.
 
@@ -76,7 +88,8 @@ class Worker:
     """
 
     def __init__(self, task: Task, tries: Path, hint: str) -> None:
-        self._tries, self._hint, self._problem = tries, hint, ""
+        self._tries, self._hint = tries, hint
+        self._problem: Problem | None = None
         try:
             self._do = task.ready()
         except Exception as error:  # the process ends here: whatever it was is told to the one that waits, and logged
@@ -84,31 +97,35 @@ class Worker:
             self._problem = self._told(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A row of Ray Data, ``number``, to another, ``number`` and ``problem``."""
+        """A row of Ray Data, ``number``, to another, ``number``, ``told`` (``""``: nothing went wrong) and ``of_data``."""
         (number,) = batch["number"]
-        return {"number": batch["number"], "problem": np.array([self.do(int(number))])}
+        problem = self.do(int(number)) or Problem("", False)
+        return {"number": batch["number"], "told": np.array([problem.told]), "of_data": np.array([problem.of_data])}
 
-    def do(self, number: int) -> str:
-        """Do one partition; what went wrong, ``""`` if nothing did."""
-        if self._problem:
+    def do(self, number: int) -> Problem | None:
+        """Do one partition; what went wrong, if anything did."""
+        if self._problem is not None:
             return self._problem
         if len(list(self._tries.glob(f"{number}-*"))) >= DEATHS:
-            return f"{DEATHS} workers died at it, most likely for want of memory; {self._hint}"
+            return Problem(f"{DEATHS} workers died at it, most likely for want of memory; {self._hint}", False)
         note = self._tries / f"{number}-{secrets.token_hex(4)}"
-        note.touch()
         try:
+            note.touch()
             self._do(number)
         except Exception as error:  # as above; other partitions go on
-            logger.exception("partition %d failed", number)
+            if not isinstance(error, DiffGRMError):  # whose message says it all
+                logger.exception("partition %d failed", number)
             return self._told(error)
         finally:
             note.unlink(missing_ok=True)  # a process that is killed leaves it there
-        return ""
+        return None
 
-    def _told(self, error: Exception) -> str:
+    def _told(self, error: Exception) -> Problem:
         if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-            return f"there was not memory enough ({type(error).__name__}); {self._hint}"
-        return str(error) if isinstance(error, DiffGRMError) else f"{type(error).__name__}: {error}"
+            return Problem(f"there was not memory enough ({type(error).__name__}); {self._hint}", False)
+        if isinstance(error, DiffGRMError):
+            return Problem(str(error), isinstance(error, DataError))
+        return Problem(f"{type(error).__name__}: {error}", False)
 
 
 @dataclass(frozen=True)
@@ -130,14 +147,14 @@ class Work:
     hint: str
     quiet: bool
 
-    def here(self) -> dict[int, str]:
+    def here(self) -> dict[int, Problem]:
         """Do it in this process; see :meth:`Engine.do`."""
         if not self.numbers:
             return {}
         with self.bar() as progress:
             worker, problems = Worker(self.task, self.notes(), self.hint), {}
             for number in self.numbers:
-                if problem := worker.do(number):
+                if (problem := worker.do(number)) is not None:
                     problems[number] = problem
                 progress(1)
         return problems
@@ -179,10 +196,12 @@ class Results:
         results.context.enable_progress_bars = False  # there is one of ours
         self._rows = iter(results.iter_rows())
 
-    def following(self) -> tuple[int, str] | None:
+    def following(self) -> tuple[int, Problem | None] | None:
         """The number of the next partition, and what went wrong with it; None after the last."""
         row = next(self._rows, None)
-        return None if row is None else (int(row["number"]), str(row["problem"]))
+        if row is None:
+            return None
+        return int(row["number"]), Problem(str(row["told"]), bool(row["of_data"])) if row["told"] else None
 
 
 @dataclass(frozen=True)
@@ -219,7 +238,7 @@ class Engine:
         most = int(self._amount("GPU") / each) if each else int(self._amount("CPU"))
         return self.pool.concurrency or max(1, most)
 
-    def do(self, work: Work) -> dict[int, str]:
+    def do(self, work: Work) -> dict[int, Problem]:
         """Let workers do some partitions; what went wrong with which.
 
         Raises:
@@ -230,14 +249,14 @@ class Engine:
         size, cpus = min(self.workers, len(work.numbers)), self._amount("CPU")
         share = min(1.0, SHARE * cpus / size) if size <= cpus else 1.0
         arguments = work.task, list(work.numbers), work.notes(), work.hint, size, share, self.pool.gpus_per_worker
-        problems: dict[int, str] = {}
+        problems: dict[int, Problem] = {}
         with _quiet("ray.data"), work.bar() as progress:
             try:
                 following = self._results(arguments)
                 while len(problems) < FAILURES and (result := following()) is not None:
                     number, problem = result
                     progress(1)
-                    if problem:
+                    if problem is not None:
                         problems[number] = problem
             except Exception as error:  # Ray raises what happens in any of its processes, of any class
                 raise DiffGRMError(
@@ -246,7 +265,7 @@ class Engine:
                 ) from error
         return problems
 
-    def _results(self, arguments: tuple[Any, ...]) -> Callable[[], tuple[int, str] | None]:
+    def _results(self, arguments: tuple[Any, ...]) -> Callable[[], tuple[int, Problem | None] | None]:
         """What gives the next of :class:`Results`; Ray Data does not run in a client, so there they are an actor's."""
         from ray.util.client import ray as client
 

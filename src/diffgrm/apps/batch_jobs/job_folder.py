@@ -21,6 +21,7 @@ from typing import Any
 
 import polars as pl
 
+from diffgrm.apps.batch_jobs.engine import Problem
 from diffgrm.apps.batch_jobs.parquet import first_problems
 from diffgrm.foundation.outputs import check_own_folder, held_folder
 from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list, first_few
@@ -73,6 +74,26 @@ class Parts:
         """The partitions that are still to do."""
         return [number for number in range(partitions) if self.counts(number) is None]
 
+    def check_done(self, partitions: int, problems: Mapping[int, Problem], what: str = "partition") -> None:
+        """Make sure that all partitions are done.
+
+        Args:
+            problems: of those that failed.
+            what: how messages call one.
+
+        Raises:
+            DiffGRMError: some are not, with the reasons.
+        """
+        if missing := self.missing(partitions):
+            alike: dict[str, list[int]] = {}
+            for number in sorted(problems):
+                alike.setdefault(problems[number].told, []).append(number)
+            told = first_problems([f"{what} {first_few(which)}: {why}" for why, which in alike.items()])
+            raise DiffGRMError(
+                f"{len(missing)} of {partitions} {what}s are not done; the others are kept in {self.folder}, and the same "
+                f"command goes on:\n{told}"
+            )
+
     def _mark(self, number: int) -> Path:
         return self.marks / f"{number:05}.json"
 
@@ -100,26 +121,6 @@ class JobFolder:
     def own(self) -> Path:
         """Where the job keeps what is not its result."""
         return self.folder / JOB
-
-    def check_done(self, problems: Mapping[int, str]) -> None:
-        """Make sure that all partitions are done.
-
-        Args:
-            problems: of those that failed.
-
-        Raises:
-            DiffGRMError: some are not, with the reasons.
-        """
-        partitions = self.plan["partitions"]
-        if missing := self.parts.missing(partitions):
-            alike: dict[str, list[int]] = {}
-            for number in sorted(problems):
-                alike.setdefault(problems[number], []).append(number)
-            told = first_problems([f"partition {first_few(which)}: {why}" for why, which in alike.items()])
-            raise DiffGRMError(
-                f"{len(missing)} of {partitions} partitions are not done; the others are kept in {self.folder}, and the "
-                f"same command goes on:\n{told}"
-            )
 
     def counts(self) -> list[dict[str, Any]]:
         """What was counted of every partition that is done."""
@@ -194,8 +195,6 @@ def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[s
     check_own_folder(out, "a batch job", (f"{JOB}/plan.json", f"{JOB}/lock"))
     own, made = out / JOB, not out.is_dir()
     with held_folder(out, f"{JOB}/lock", "process"):
-        for left_over in (*out.glob(".*.tmp"), *own.rglob(".*.tmp")):  # of workers that were killed
-            left_over.unlink(missing_ok=True)
         goes_on = (own / "plan.json").is_file()
         job = JobFolder(out, {}, made)
         try:

@@ -234,8 +234,9 @@ class _Job:
             quiet=self.quiet,
         )
         problems = work.here() if pieces == 1 else workers.do(work)  # for one piece, no pool need start
-        if problems:
-            raise self.table.files.unusable(list(dict.fromkeys(problems.values())))
+        if unusable := [problem.told for problem in problems.values() if problem.of_data]:
+            raise self.table.files.unusable(list(dict.fromkeys(unusable)))
+        self._events.check_done(pieces, problems, "piece")
 
     def _read(self) -> list[dict[str, Any]]:
         """What was counted of every piece of the events."""
@@ -277,7 +278,7 @@ class _Job:
             f"anew with more --partitions (they are {partitions:,})",
             quiet=self.quiet,
         )
-        self.job.check_done(workers.do(work))
+        self.job.parts.check_done(partitions, workers.do(work))
 
     def _finish(self, read: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         counts = self.job.counts()

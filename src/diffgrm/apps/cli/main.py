@@ -310,8 +310,9 @@ def similar(
 
 def main() -> None:
     """Entry point: errors of ours are one message, without a stack trace; see :mod:`diffgrm.apps.cli.ends` on signals."""
-    from diffgrm.foundation.terminal import complain, replace_unknown_characters
+    from diffgrm.foundation.terminal import complain, open_closed_streams, replace_unknown_characters
 
+    open_closed_streams()
     replace_unknown_characters()
     with ends.ended_with_a_word():
         try:
