@@ -261,3 +261,10 @@ def test_a_member_runs_no_code_that_is_not_trusted(toy, members, tmp_path):
     assert diffgrm.load(folder, trust_code=True).recommend(HISTORIES).equals(found.recommend(HISTORIES))
     with pytest.raises(DataError, match="names code that is not diffgrm's own: parts.ramped:RampedObjective"):
         ensemble(toy, [members[1], str(found.members[1].save(tmp_path / "member"))])
+
+
+def test_an_ensemble_may_be_a_member(toy):
+    """None of its members has a network whose parameters could be counted."""
+    inner = {"recommender": "ensemble", "model": {"members": [{"recommender": "item_knn"}, {"recommender": "popularity"}]}}
+    found = ensemble(toy, [inner, {"recommender": "item_knn"}], weights=(0.5, 0.5))
+    assert found.facts["parameters"] is None and found.recommend(HISTORIES, k=3).height == 9

@@ -72,7 +72,7 @@ class Members(LearntPart):
                 resume = task.resume and run is not None and holds_checkpoint(run)
                 recommender.fit(task.split, run_folder=run, resume=resume, progress=task.progress)
         task.facts["members"] = [member.recipe.recommender for member in self.recommenders]
-        sizes = [member.facts.get("parameters", 0) for member in self.recommenders]
+        sizes = [member.facts.get("parameters") or 0 for member in self.recommenders]
         task.facts["parameters"] = sum(sizes) or None
 
     def items_changed(self, change: ItemChange) -> Self:
