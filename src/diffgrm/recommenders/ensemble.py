@@ -19,8 +19,7 @@ from diffgrm.ranking.score_fusion import ScoreFusion, highest_probability
 from diffgrm.recommenders import inner, packing
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.fitting import check_context
-from diffgrm.recommenders.neighbours import check_model
-from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, check_model, part_of
 
 WEIGHTS = "weights.safetensors"
 AT_ONCE = 2**21  # scores (users x items) of a member that are held at once while weights are chosen

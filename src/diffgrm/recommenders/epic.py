@@ -25,8 +25,7 @@ from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.recommenders.generative import GenerativeRecommender
-from diffgrm.recommenders.neighbours import check_model
-from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, Parts, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, Parts, check_model, part_of
 from diffgrm.recommenders.trained_network import TrainedNetwork, network_of, planned_network
 from diffgrm.semantic_ids.semantic_ids import EXTRA
 

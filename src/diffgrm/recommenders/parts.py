@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Split
+from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DiffGRMError, ModelFolderError
+from diffgrm.foundation.schema import DiffGRMError, ModelFolderError, RecipeError
 
 Parts = Mapping[str, "LearntPart"]
 Watch = Callable[[int, float], None]
@@ -192,6 +193,23 @@ def of_all_items(rows: Rows, n_items: int, path: Path) -> Rows:
     if len(rows) != n_items:
         raise ModelFolderError(f"{path} has {len(rows)} rows, but there are {n_items} items")
     return rows
+
+
+def check_model(recipe: Recipe, *needed: str) -> None:
+    """Refuse a model that a recommender cannot use, before anything is made for it.
+
+    Args:
+        needed: methods that are asked for.
+
+    Raises:
+        RecipeError: some are missing.
+    """
+    name = recipe.model.name
+    if missing := [method for method in needed if not hasattr(registry.resolve("model", name), method)]:
+        raise RecipeError(
+            f"the recommender {recipe.recommender!r} needs a model with {', '.join(needed)}; {name!r} has no "
+            f"{', '.join(missing)}; leave model.name out"
+        )
 
 
 def part_of(parts: Parts, name: str, kind: type[P]) -> P:
