@@ -146,6 +146,16 @@ def test_filters_of_the_question_hold_beside_the_rules(recommender):
         lists(recommender, rules={"where": {"stock": {"min": 99}}})
 
 
+def test_rules_are_those_that_were_asked_for_whoever_asks_besides(recommender, monkeypatch):
+    """Another one's rules take the place of the last ones as soon as these are kept."""
+    wanted, others = ({"where": {"stock": {"min": least}}} for least in (3, 5))
+    kept = {"_ruled": None}
+    theirs = recommender.catalogue, recommender.item_rules(others)
+    found = property(lambda self: kept["_ruled"], lambda self, value: kept.update(_ruled=theirs))
+    monkeypatch.setattr(type(recommender), "_ruled", found, raising=False)
+    assert recommender.item_rules(wanted).where.tolist() == (recommender.item_table["stock"] >= 3).to_list()
+
+
 def test_a_saved_recommender_keeps_the_columns(recommender, tmp_path):
     rules = {**QUESTIONS["a minimum beside pins and a filter"], "caps": {"department": 3}}
     again = diffgrm.load(recommender.save(tmp_path / "model"))

@@ -126,8 +126,9 @@ def test_a_step_moves_what_steers_and_leaves_the_frozen_network_as_it_was(kind):
     assert all(not torch.equal(steering[name], weight) for name, weight in made.steering.state_dict().items())
 
 
-def test_the_frozen_network_has_no_dropout_and_keeps_its_mode():
-    found = objective(network())
+@pytest.mark.parametrize("noising", ["random", "coherent", "confidence"])
+def test_the_frozen_network_has_no_dropout_and_keeps_its_mode(noising):
+    found = objective(network(), as_part("noising", noising).build(seed=0))
     assert loss_of(found).item() == loss_of(found).item() and found.network.backbone.training
 
 

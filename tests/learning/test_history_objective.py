@@ -13,7 +13,7 @@ from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import RecipeError
 from diffgrm.learning.batches import TrainingBatches
 from diffgrm.learning.context import LearningContext
-from diffgrm.learning.noising.sequence import closeness, hide
+from diffgrm.learning.noising.sequence import hide, near_known
 from diffgrm.learning.noising.uniform import RandomNoising
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from diffgrm.learning.objectives.history import HistoryDiffusionObjective
@@ -238,7 +238,7 @@ def test_digits_close_to_known_ones_count_more():
     """By hand: places 0..3, then a padded item, then 4 and 5; decay 1/2."""
     mask = torch.tensor([[[0, 1], [1, 0], [0, 0], [1, 1]], [[1, 1], [1, 1], [0, 0], [1, 1]]]).bool()
     valid = torch.tensor([[True, True, False, True]] * 2)
-    found = closeness(mask, valid, 0.5)
+    found = near_known(mask, valid, 0.5)
     known = [0, 3]
     by_hand = {place: sum(0.5 ** abs(place - other) for other in known) for place in (1, 2, 4, 5)}
     mean = sum(by_hand.values()) / 4
@@ -251,7 +251,7 @@ def test_digits_close_to_known_ones_count_more():
 def test_the_loss_by_closeness_is_the_sum_by_hand(network):
     objective = made(network, **CLOSE, context_decay=0.3)
     hidden = hide("uniform_t", (6, 2), 2, generator(4))
-    close = closeness(hidden.mask, torch.ones(6, 2, dtype=torch.bool), 0.3)
+    close = near_known(hidden.mask, torch.ones(6, 2, dtype=torch.bool), 0.3)
     weight = (close * hidden.mask / hidden.rate[..., None]).flatten(1)
     losses = torch.stack([surprise(network, mask.flatten().tolist()) for mask in hidden.mask])
     wanted = (losses * weight).sum() / weight.sum()

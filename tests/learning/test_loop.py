@@ -56,6 +56,16 @@ def test_training_learns_and_writes_logs_and_checkpoints(whole):
     assert set(recommender.facts["validation"]) == {"val_ndcg@10", "val_recall@10", "val_score"}
 
 
+@pytest.mark.parametrize("end", [SystemExit(3), SystemExit("enough"), KeyboardInterrupt()], ids=repr)
+def test_who_watches_may_end_it_as_they_like(end, toy, tiny_recipe):
+    def watch(epoch, score):
+        raise end
+
+    with pytest.raises(type(end)) as found:
+        DiffGRMRecommender(tiny_recipe.override(["training.epochs=1"])).fit(toy, watch=watch, progress=False)
+    assert getattr(found.value, "code", None) == getattr(end, "code", None)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, toy, tiny_recipe):
     again = DiffGRMRecommender(tiny_recipe.override(EPOCHS)).fit(toy, progress=False)
     assert same_weights(again, whole[0])

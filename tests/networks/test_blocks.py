@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffgrm.networks import blocks
-from diffgrm.networks.blocks import Attention, at_once
+from diffgrm.networks.blocks import Attention, at_once, evaluating
 
 
 @pytest.mark.parametrize("mask", ["none", "padding", "causal"])
@@ -24,3 +24,11 @@ def test_attention_over_many_rows_is_that_of_its_parts(mask, monkeypatch):
 def test_a_gpu_computes_more_at_once():
     assert at_once(5, torch.device("cpu")) == 5
     assert at_once(5, torch.device("meta")) > 5
+
+
+def test_every_module_gets_its_mode_back():
+    network = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(torch.nn.Dropout()))
+    network[1].eval()
+    with evaluating(network):
+        assert not any(module.training for module in network.modules())
+    assert network.training and network[0].training and not network[1].training and not network[1][0].training

@@ -400,6 +400,23 @@ def test_diversity_is_the_marginal_relevance():
     assert listed(of_set, 2, similarity=similarity)[0] == [[1, 3]]
 
 
+def test_boosts_and_diversity_go_no_deeper_where_caps_do():
+    """A cap that never binds changes nothing; where it does, what comes in from below the depth stands in its order."""
+    group = np.array([0, 0, 0, 1, 1, 0, 0, 0])
+
+    def similarity(item, others=None):
+        return (group[others if others is not None else slice(None)] == group[item]).astype(np.float32)
+
+    for rules, wanted, filled in (
+        ({"boosts": [{"by": 10, "items": ["i7", "i2"]}], "depth": 3}, [2, 0], [2, 3, 5, 6]),
+        ({"diversity": 0.5, "depth": 3}, [0, 1], [0, 3, 5, 6]),
+    ):
+        by, asked = similarity if "diversity" in rules else None, {"takes_offsets": False}
+        assert listed(rules, 2, similarity=by, **asked)[0] == [wanted]
+        assert listed({**rules, "caps": {"brand": 9}}, 2, similarity=by, **asked)[0] == [wanted]
+        assert listed({**rules, "caps": {"brand": 1}}, 4, similarity=by, **asked)[0] == [filled]
+
+
 def test_one_user_or_many_get_the_same_lists(monkeypatch):
     rules = {"caps": {"brand": 1}, "pins": {2: "i4"}, "minimum": {"count": 1, "items": ["i6", "i7"]}}
     generator = np.random.default_rng(0)

@@ -192,9 +192,15 @@ def test_recipes_know_what_they_are_for():
 def test_what_cannot_be_searched_is_told(retriever, caplog):
     with pytest.raises(DiffGRMError, match=r"not fitted: call fit\(documents, queries, qrels\)"):
         DocumentRetriever().search("x")
-    for k in (0, 41, True, 2.0):
-        with pytest.raises(DataError, match="expected a whole number from 1 to the number of documents, 40"):
-            retriever.search("violin", k=k)
+    for search in (retriever.search, BM25(DOCUMENTS).search):
+        for k in (0, True, 2.0):
+            with pytest.raises(DataError, match=f"k is {k}; expected a whole number from 1"):
+                search("violin", k=k)
+        with pytest.raises(DataError, match="k is 41, but the catalogue has only 40 documents; ask for at most that many"):
+            search("violin", k=41)
+        assert search("violin", k=np.int64(3)).equals(search("violin", k=3))
+    with pytest.raises(DataError, match="none of the 2 documents has a word that BM25 could count; give them texts"):
+        BM25(pl.DataFrame({"doc_id": ["a", "b"], "text": ["?!", "..."]}))
     with pytest.raises(DataError, match="no text"):
         retriever.search(["violin", ""])
     with caplog.at_level(logging.WARNING):

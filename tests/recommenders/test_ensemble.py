@@ -13,7 +13,7 @@ import diffgrm
 from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out
 from diffgrm.evaluation.metrics import selection_score
 from diffgrm.foundation.registry import resolve
-from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError
+from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError, TrainingError
 from diffgrm.foundation.storage import State
 from diffgrm.recommenders.ensemble import EnsembleRecommender
 from diffgrm.recommenders.packing import packed
@@ -261,3 +261,39 @@ def test_a_member_runs_no_code_that_is_not_trusted(toy, members, tmp_path):
     assert diffgrm.load(folder, trust_code=True).recommend(HISTORIES).equals(found.recommend(HISTORIES))
     with pytest.raises(DataError, match="names code that is not diffgrm's own: parts.ramped:RampedObjective"):
         ensemble(toy, [members[1], str(found.members[1].save(tmp_path / "member"))])
+
+
+def test_an_ensemble_may_be_a_member(toy):
+    """None of its members has a network whose parameters could be counted."""
+    inner = {"recommender": "ensemble", "model": {"members": [{"recommender": "item_knn"}, {"recommender": "popularity"}]}}
+    found = ensemble(toy, [inner, {"recommender": "item_knn"}], weights=(0.5, 0.5))
+    assert found.facts["parameters"] is None and found.recommend(HISTORIES, k=3).height == 9
+
+
+@pytest.mark.parametrize("weights", [(1, 0), (0.5, 0.5), (0, 1)])
+def test_items_removed_from_a_member_stay_removed_until_they_are_restored(weights, toy, members, tmp_path):
+    removed = [f"item {number}" for number in range(0, toy.n_items, 3)]
+    folders = [members[0], str(diffgrm.load(members[2]).remove_items(removed).save(tmp_path / "fewer"))]
+    found = ensemble(toy, folders, weights=weights)
+    assert not set(removed) & set(found.recommend(HISTORIES, k=100)["item_id"])
+    saved = diffgrm.load(found.save(tmp_path / "ensemble"))
+    assert saved.recommend(HISTORIES, k=100).equals(found.recommend(HISTORIES, k=100))
+    whole = ensemble(toy, [members[0], members[2]], weights=weights)
+    assert saved.restore_items(removed).recommend(HISTORIES, k=100).equals(whole.recommend(HISTORIES, k=100))
+
+
+def test_members_that_recommend_no_item_together_are_refused(toy, members, tmp_path):
+    ids = toy.items.series
+    halves = [diffgrm.load(members[1]).remove_items(ids[start::2]).save(tmp_path / str(start)) for start in (0, 1)]
+    with pytest.raises(DataError, match="no item is left that all of them recommend; restore some"):
+        ensemble(toy, map(str, halves), weights=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("run", [None, "run"])
+def test_nothing_that_was_not_begun_is_resumed(run, toy, members, tmp_path):
+    said = "no run folder is named; pass run_folder=" if run is None else "no checkpoint .*last.ckpt; start without resume"
+    folder = None if run is None else tmp_path / run
+    recipe = Recipe(recommender="ensemble", model={"members": members[:2], "weights": (0.5, 0.5)})
+    for one in (recipe, Recipe(recommender="item_knn"), Recipe.from_dict(TINY)):
+        with pytest.raises(TrainingError, match=f"cannot resume: .*{said}"):
+            resolve("recommender", one.recommender)(one).fit(toy, run_folder=folder, resume=True, progress=False)

@@ -225,3 +225,11 @@ def test_a_backbone_runs_no_code_that_is_not_trusted(toy, tmp_path):
     with pytest.raises(ModelFolderError, match="names code that is not diffgrm's own: parts.ramped:RampedObjective"):
         diffgrm.load(folder)
     assert diffgrm.load(folder, trust_code=True).recommend(HISTORIES).equals(found.recommend(HISTORIES))
+
+
+def test_items_removed_from_the_backbone_stay_removed_until_they_are_restored(backbone, toy, tmp_path):
+    removed = [f"item {number}" for number in range(0, toy.n_items, 2)]
+    folder = backbone[1].remove_items(removed).save(tmp_path / "fewer")
+    found = steered(toy, {"backbone": str(folder)}, TRAINING | {"epochs": 1})
+    assert not set(removed) & set(found.recommend(HISTORIES, k=50)["item_id"])
+    assert set(removed) & set(found.restore_items(removed).recommend(HISTORIES, k=50)["item_id"])

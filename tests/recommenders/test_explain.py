@@ -68,6 +68,17 @@ def test_the_beams_of_every_step_grow_from_those_before_and_end_in_the_list(save
             recommender.beams(HISTORY, k=4, show=show)
 
 
+@pytest.mark.parametrize("overrides", [[], ["decoding.finish=items"], ["decoding.name=catalogue_beam"]])
+def test_nothing_is_searched_for_a_user_who_has_seen_everything(saved, overrides):
+    recommender = diffgrm.load(saved).override(overrides)
+    everything = recommender.items.series.to_list()
+    beside = recommender.recommend({0: everything, 1: HISTORY})
+    assert beside["item_id"].equals(recommender.recommend([HISTORY])["item_id"])
+    assert recommender.recommend([everything]).is_empty() and recommender.explain(everything).is_empty()
+    found = recommender.beams(everything)
+    assert found.is_empty() and found.schema == recommender.beams(HISTORY).schema
+
+
 def test_a_variant_shares_the_tables_and_leaves_the_recommender_as_it_was(saved):
     recommender = diffgrm.load(saved)
     before = recommender.recommend([HISTORY], k=4)

@@ -166,3 +166,30 @@ def test_columns_may_be_lists_of_lists_also_of_new_items(tmp_path):
     assert loaded.add_items(rows).similar_items("e", k=1)["item_id"].to_list() == ["c"]
     with pytest.raises(DataError, match="categories is .*; expected values of type List"):
         loaded.add_items(rows.with_columns(categories=pl.lit("Garden")))
+
+
+def test_similar_items_go_by_the_texts_of_the_recommender_that_is_asked(saved, tmp_path):
+    """Of a method that keeps no vectors of texts, whoever is asked first."""
+    recommender, wanted = diffgrm.load(saved), diffgrm.load(saved).similar_items("item 3")
+    text = recommender.item_table.filter(item_id="item 200")["text"][0]
+    row = recommender.item_table.filter(item_id="item 3").with_columns(text=pl.lit(text))
+    newer = recommender.update_items(row, semantic_ids="keep")
+    theirs = newer.similar_items("item 3")
+    assert theirs["item_id"][0] == "item 200" and wanted["item_id"][0] != "item 200"
+    assert recommender.similar_items("item 3").equals(wanted) and newer.similar_items("item 3").equals(theirs)
+    assert diffgrm.load(newer.save(tmp_path / "newer")).similar_items("item 3").equals(theirs)
+
+
+def test_similar_items_go_by_the_embedding_of_now(toy, tiny_recipe, tmp_path):
+    """The file that an embedding reads may change after fit."""
+    generator = np.random.default_rng(0)
+    for name in "ab":
+        vectors = generator.normal(size=(toy.n_items, 8)).astype(np.float32)
+        pl.DataFrame({"item_id": toy.items.series, "embedding": vectors}).write_parquet(tmp_path / f"{name}.parquet")
+    paths = [f"embedding.path={tmp_path / name}.parquet" for name in "ab"]
+    recipe = tiny_recipe.override([f"embedding={{name: precomputed, path: {tmp_path / 'a.parquet'}}}", "training.epochs=1"])
+    recommender = resolve("recommender", "diffgrm")(recipe).fit(toy, progress=False)
+    wanted = recommender.variant(paths[1:]).similar_items("item 3")
+    before = recommender.similar_items("item 3")
+    assert not before.equals(wanted) and recommender.variant(paths[1:]).similar_items("item 3").equals(wanted)
+    assert recommender.variant(paths[1:]).variant(paths[:1]).similar_items("item 3").equals(before)

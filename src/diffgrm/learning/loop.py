@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -346,11 +347,13 @@ def _ended_as_asked() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, before)  # Lightning ignores it from there on
-            raise KeyboardInterrupt from None
+    except SIGTERMException as end:
         raise SystemExit(128 + signal.SIGTERM) from end
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise  # of whoever watches
+        signal.signal(signal.SIGINT, before)  # Lightning ignores it from there on
+        raise KeyboardInterrupt from None
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

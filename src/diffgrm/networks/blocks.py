@@ -320,10 +320,11 @@ def scale_by_fan_in(module: nn.Module, layers: int) -> None:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Dropout off inside the block; the mode is put back afterwards."""
-    training = network.training
+    """Dropout off inside the block; the mode of every module is put back afterwards."""
+    before = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         yield
     finally:
-        network.train(training)
+        for module, training in before:
+            module.training = training

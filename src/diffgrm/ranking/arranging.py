@@ -22,11 +22,13 @@ class Pool:
         scores: [U, D], boosts among them; -inf where there is no item.
         late: column from which on items are worse than all before, come in for ``minimum`` only, and have scores of another
             search.
+        near: columns of the best items, among which diversity chooses; others follow in their order.
     """
 
     items: np.ndarray
     scores: np.ndarray
     late: int
+    near: int
 
     def with_late(self, items: np.ndarray) -> Pool:
         """With items [U, L], best first, of which those that are there already are left out."""
@@ -35,7 +37,8 @@ class Pool:
             here[row] = np.isin(late, known)
         items = np.where(here, -1, items)
         scores = np.full(items.shape, -np.inf, dtype=self.scores.dtype)
-        return Pool(np.concatenate([self.items, items], 1), np.concatenate([self.scores, scores], 1), self.late)
+        found = np.concatenate([self.items, items], 1), np.concatenate([self.scores, scores], 1)
+        return Pool(*found, self.late, self.near)
 
 
 class Lists(NamedTuple):
@@ -69,7 +72,7 @@ class _Arranging:
         free: [U, D] bool, items that are neither in the list nor pinned.
         held: [U, D] bool, items that places are held free for.
         same: for each cap, [U, D] items of the list, pinned or held ones among them, that share the value.
-        nearest: [U, D] the largest similarity to the list; -inf where it is empty.
+        nearest: [U, near] the largest similarity to the list; -inf where it is empty.
     """
 
     def __init__(self, rules: ItemRules, pool: Pool, pins: np.ndarray) -> None:
@@ -79,10 +82,10 @@ class _Arranging:
         self.held = np.zeros_like(self.free)
         self.values = [np.where(self.free, cap.values[pool.items], -1) for cap in rules.caps]
         self.same = [np.zeros(pool.items.shape, dtype=np.int64) for _ in rules.caps]
-        self.nearest = np.full(pool.items.shape, -np.inf)
+        self.nearest = np.full((users, pool.near), -np.inf)
         self.in_set = None if rules.minimum is None else self.free & rules.minimum[pool.items]
         self.early = np.arange(pool.items.shape[1]) < pool.late
-        self.relevance = _relevance(pool) if rules.similarity is not None else None
+        self.relevance = _relevance(pool.scores[:, : pool.near]) if rules.similarity is not None else None
         self.left = (pins < 0).sum(1)  # places that are still to be filled
         self.wanted = np.zeros(users, dtype=np.int64)  # items of the set that the list still needs
         everyone = np.arange(users)
@@ -130,12 +133,12 @@ class _Arranging:
         room = self.held | (held < self.left)[:, None]
         may &= room if self.in_set is None else room | self.in_set
         users = users[may[users].any(1)]
-        if self.relevance is None:
-            columns = may[users].argmax(1)
-        else:
-            weight = self.rules.rules.diversity
+        columns = may[users].argmax(1)
+        if self.relevance is not None:
+            weight, may = self.rules.rules.diversity, may[users, : self.pool.near]
             near = np.where(self.nearest[users] > -np.inf, self.nearest[users], 0)
-            columns = np.where(may[users], (1 - weight) * self.relevance[users] - weight * near, -np.inf).argmax(1)
+            marginal = np.where(may, (1 - weight) * self.relevance[users] - weight * near, -np.inf)
+            columns = np.where(may.any(1), marginal.argmax(1), columns)
         taken = self.held[users, columns]
         self.free[users, columns] = self.held[users, columns] = False
         self.left[users] -= 1
@@ -173,7 +176,7 @@ class _Arranging:
         if self.rules.similarity is None:
             return
         for user, item in zip(users.tolist(), items.tolist(), strict=True):
-            near = self.rules.similarity(item, self.pool.items[user])
+            near = self.rules.similarity(item, self.pool.items[user, : self.pool.near])
             np.maximum(self.nearest[user], near, out=self.nearest[user])
 
     def _scores_of_pins(self) -> np.ndarray:
@@ -185,12 +188,12 @@ class _Arranging:
         return found
 
 
-def _relevance(pool: Pool) -> np.ndarray:
-    """[U, D] scores brought to 0..1 in each row; 0 for late items, and where all are equal."""
-    there = np.isfinite(pool.scores)
-    low = np.where(there, pool.scores, np.inf).min(1, keepdims=True, initial=np.inf)
-    high = np.where(there, pool.scores, -np.inf).max(1, keepdims=True, initial=-np.inf)
+def _relevance(scores: np.ndarray) -> np.ndarray:
+    """[U, near] scores brought to 0..1 in each row; 0 where there is no item, and where all are equal."""
+    there = np.isfinite(scores)
+    low = np.where(there, scores, np.inf).min(1, keepdims=True, initial=np.inf)
+    high = np.where(there, scores, -np.inf).max(1, keepdims=True, initial=-np.inf)
     with np.errstate(invalid="ignore"):
         width = high - low
     width = np.where(width > 0, width, 1)
-    return np.where(there, (np.where(there, pool.scores, 0) - np.where(there, low, 0)) / width, 0)
+    return np.where(there, (np.where(there, scores, 0) - np.where(there, low, 0)) / width, 0)

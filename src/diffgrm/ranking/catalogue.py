@@ -229,7 +229,8 @@ class Catalogue:
 
         Args:
             codes: [B, M, n] partial SIDs, any value where unknown.
-            known: [B, M, n] bool, with as many known digits in every row, one at least.
+            known: [B, M, n] bool, with as many known digits in every row, one at least (rows with fewer may get any
+                answer).
 
         Returns:
             [B, M] item positions, -1 where no item fits, or several.
@@ -239,7 +240,7 @@ class Catalogue:
         fits = torch.zeros(batch * rows, dtype=torch.long, device=codes.device)
         item = fits - 1
         codes, known = codes.view(-1, n), known.view(-1, n)
-        for block, row, match in self._matches(codes, known, int(known[0].sum()), user, excluded):
+        for block, row, match in self._matches(codes, known, int(known.sum(-1).max()), user, excluded):
             fits[block] = fits[block].scatter_add(0, row, torch.ones_like(row))
             item[block] = item[block].scatter(0, row, self.items[match].long())
         return torch.where(fits == 1, item, -1).view(batch, rows)
@@ -257,7 +258,7 @@ class Catalogue:
         """
         rows, items = [], []
         user = torch.arange(len(codes), device=codes.device)
-        for block, row, match in self._matches(codes, known, int(known[0].sum()), user, excluded):
+        for block, row, match in self._matches(codes, known, int(known.sum(-1).max()), user, excluded):
             rows.append(row + block.start)
             items.append(self.items[match].long())
         return torch.cat(rows), torch.cat(items)

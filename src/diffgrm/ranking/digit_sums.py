@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffgrm.networks.item_posterior import largest_of_rows, sum_of_rows
+
 
 def sum_of_digits(logits: Tensor, codes: Tensor) -> Tensor:
     """Scores [R, D] of semantic IDs [D, n] by the logits [R, n, K] of their digits.
@@ -53,6 +55,5 @@ def log_mass_of_rows(score: Tensor, row: Tensor, rows: int) -> Tensor:
     >>> log_mass_of_rows(torch.tensor([0.0, 3.0, 0.0]), torch.tensor([0, 1, 0]), 2).exp().round().tolist()
     [2.0, 20.0]
     """
-    highest = torch.full((rows,), -torch.inf, device=row.device).scatter_reduce(0, row, score.detach(), "amax")
-    total = torch.zeros(rows, device=row.device).index_add(0, row, (score - highest[row]).exp())
-    return total.log() + highest
+    highest = largest_of_rows(score.detach(), row, rows)
+    return sum_of_rows((score - highest[row]).exp(), row, rows).log() + highest

@@ -106,7 +106,9 @@ def searched(ranker: Ranker, history: Ragged, k: int, exclude_seen: bool, show: 
 
     def watch(codes: Tensor, known: Tensor, scores: Tensor) -> None:
         nonlocal filled
-        now = int(known[0].sum(-1)[scores[0] > -torch.inf].min())
+        if not (alive := scores[0] > -torch.inf).any():
+            return
+        now = int(known[0].sum(-1)[alive].min())
         if now <= filled:  # the search came short and starts again
             steps.clear()
         filled = now

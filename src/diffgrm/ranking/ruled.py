@@ -91,11 +91,16 @@ class _Search:
         deepest = self.rules.rules.deepest
         return self._allowed if deepest is None else min(self._allowed, max(deepest, self.query.k))
 
+    @property
+    def _near(self) -> int:
+        """Best items among which diversity chooses, and which boosts order anew where the search does not add them."""
+        return max(self.rules.rules.depth, self.query.k)
+
     def _first(self) -> int:
         """Items that the search is asked for at first."""
         rules, size = self.rules, self.query.k * (MORE if self.rules.caps else 1)
         if rules.similarity is not None or (rules.offsets is not None and not self.takes_offsets):
-            size = max(size, rules.rules.depth)
+            size = max(size, self._near)
         return min(size, self._deepest)
 
     def _pins(self) -> np.ndarray:
@@ -115,16 +120,18 @@ class _Search:
         offsets = self.rules.offsets if self.takes_offsets else None
         histories = self.query.histories.rows(rows)
         items, scores = self.rank(replace(self.query, histories=histories, k=size, offsets=offsets, progress=progress))
+        near = min(self._near, items.shape[1])
         if self.rules.offsets is not None and not self.takes_offsets:
             scores = np.where(items >= 0, scores + self.rules.offsets[items], -np.inf)
-            order = np.argsort(-scores, axis=1, kind="stable")
+            order = np.tile(np.arange(items.shape[1]), (len(items), 1))
+            order[:, :near] = np.argsort(-scores[:, :near], axis=1, kind="stable")
             items, scores = np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
-        pool = Pool(items, scores, items.shape[1])
+        pool = Pool(items, scores, items.shape[1], near)
         found = arranged(self.rules, pool, pins)
         lacking = np.flatnonzero(found.lacking)
         if len(lacking) and size < self._allowed:
             of_set = self._of_set(rows[lacking], size, progress)
-            some = Pool(items[lacking], scores[lacking], pool.late).with_late(of_set)
+            some = replace(pool, items=items[lacking], scores=scores[lacking]).with_late(of_set)
             again = arranged(self.rules, some, pins[lacking])
             for part, new in zip(found, again, strict=True):
                 part[lacking] = new

@@ -14,6 +14,27 @@ from diffgrm.foundation.schema import Columns, DataError, first_few
 logger = logging.getLogger(__name__)
 
 
+def check_number(number: Any, name: str) -> None:
+    """Refuse what is no number of something.
+
+    Raises:
+        DataError: it is no whole number from 1.
+    """
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+        raise DataError(f"{name} is {number!r}; expected a whole number from 1")
+
+
+def check_k(k: Any, most: int, what: str = "items") -> None:
+    """Refuse a number of items, or of what they are called, that a list cannot have.
+
+    Raises:
+        DataError: it is none, or more than there are.
+    """
+    check_number(k, "k")
+    if k > most:
+        raise DataError(f"k is {k}, but the catalogue has only {most} {what}; ask for at most that many")
+
+
 def candidate_items(
     items: IdMap, recommendable: np.ndarray | None, k: int, only: Any, without: Any, where: np.ndarray | None = None
 ) -> np.ndarray | None:
@@ -30,10 +51,7 @@ def candidate_items(
         DataError: k out of range, something that is no list of ids, a filter of which no id is known, or filters that
             leave no item.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise DataError(f"k is {k!r}; expected a whole number from 1")
-    if k > len(items):
-        raise DataError(f"k is {k}, but the catalogue has only {len(items)} items; ask for at most that many")
+    check_k(k, len(items))
     if only is None and without is None and where is None:
         return recommendable
     candidates = np.full(len(items), only is None)

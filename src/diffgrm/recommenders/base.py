@@ -289,9 +289,10 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
         """Rules as the catalogue understands them; None: there are none. Argument and errors as of :meth:`recommend`."""
         if (found := read_rules(rules)) is None:
             return None
-        if self._ruled is None or self._ruled[0] is not self.catalogue or self._ruled[1].rules != found:
-            self._ruled = self.catalogue, ItemRules.of(found, self.items, self.item_table, self._similarity)
-        return self._ruled[1]
+        kept = self._ruled  # read once, since several threads may ask for rules
+        if kept is None or kept[0] is not self.catalogue or kept[1].rules != found:
+            kept = self._ruled = self.catalogue, ItemRules.of(found, self.items, self.item_table, self._similarity)
+        return kept[1]
 
     def candidates(self, k: int, only: Any, without: Any, rules: ItemRules | None = None) -> np.ndarray | None:
         """[I] bool, what may be recommended to a question; None is all. Arguments and errors as of :meth:`recommend`."""

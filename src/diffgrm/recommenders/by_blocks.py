@@ -10,6 +10,7 @@ import polars as pl
 
 from diffgrm.data.coding import Events
 from diffgrm.ranking.rules import read_rules
+from diffgrm.recommenders.answers import check_number
 from diffgrm.recommenders.base import Recommender
 
 USERS_AT_ONCE = 2**16
@@ -38,6 +39,7 @@ def recommend_blocks(
     Args:
         users_at_once: users of a block.
     """
+    check_number(users_at_once, "users_at_once")
     rules = read_rules(rules)
     candidates = recommender.candidates(k, only, without, recommender.item_rules(rules))
     allowed = None if candidates is None else recommender.items.gather(np.flatnonzero(candidates))

@@ -33,12 +33,12 @@ def check_recipe(recipe: Recipe) -> None:
         RecipeError: with the way out.
     """
     objectives = [part for part in recipe.objective.with_nested() if part.kind == "objective"]
-    taught = [(need, f"objective {part.name!r}") for part in objectives for need in _needs(part)]
+    taught = [(need, f"objective {part.name!r}") for part in objectives for need in needs_of(part)]
     who = f"the recommender {recipe.recommender!r}"
     needs: tuple[type, ...] = (ScoresItems,)
     ranks_by = needs
     if "decoding" in recipe.sections:
-        who, needs = f"decoding {recipe.decoding.name!r}", _needs(recipe.decoding)
+        who, needs = f"decoding {recipe.decoding.name!r}", needs_of(recipe.decoding)
         scores_items = registry.constant("decoding", recipe.decoding.name, "uses_item_scores", False)
         ranks_by = (ScoresItems,) if scores_items else needs
         if scores_items and "item_scoring" not in recipe.sections:
@@ -144,7 +144,7 @@ def check_all_taught(recipe: Recipe) -> None:
     """
     model, objective, who = recipe.model.name, recipe.objective.name, recipe.recommender
     parts = [part for part in recipe.objective.with_nested() if part.kind == "objective"]
-    taught = {protocol for part in parts for need in _needs(part) for protocol in need.__mro__}
+    taught = {protocol for part in parts for need in needs_of(part) for protocol in need.__mro__}
     for head in (Denoises, PredictsDigits, DenoisesVectors, SteersDigits):
         if head not in taught and not lacks(registry.resolve("model", model), head):
             raise RecipeError(
@@ -247,5 +247,6 @@ def usable_device(name: str, precision: str = "32") -> torch.device:
     return device
 
 
-def _needs(part: Part) -> tuple[type, ...]:
+def needs_of(part: Part) -> tuple[type, ...]:
+    """What a part needs a network to be able to do."""
     return getattr(registry.resolve(part.kind, part.name), "needs", ())

@@ -18,11 +18,11 @@ from diffgrm.foundation import model_folder
 from diffgrm.foundation.after_fit import changed_after_fit
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import Trust
-from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError
+from diffgrm.foundation.schema import Columns, DiffGRMError, RecipeError
 from diffgrm.ranking.catalogue import Catalogue
 from diffgrm.ranking.query_ranker import QueryRanker
 from diffgrm.recommenders import fitting, saving
-from diffgrm.recommenders.answers import answer_table
+from diffgrm.recommenders.answers import answer_table, check_k
 from diffgrm.recommenders.checks import check_recipe, usable_device
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import LearntPart, part_of
@@ -196,7 +196,7 @@ class DocumentRetriever:
             DataError: k out of range, or unusable queries.
         """
         documents = self.documents
-        check_k(k, len(documents))
+        check_k(k, len(documents), "documents")
         table = asked_queries(queries)
         positions, scores = self._ranker(as_items(table)).rank_all(k, progress)
         return search_table(table[Columns.QUERY], documents, positions, scores)
@@ -261,16 +261,6 @@ class DocumentRetriever:
     def take(self, parts: dict[str, LearntPart], catalogue: ItemCatalogue, facts: dict[str, Any]) -> None:
         """Go over to learnt parts, their documents, and what their fit noted."""
         self.parts, self._catalogue, self.facts, self._tables = parts, catalogue, facts, None
-
-
-def check_k(k: Any, documents: int) -> None:
-    """Refuse a number of documents that nobody can be given.
-
-    Raises:
-        DataError: it is none, or more than there are.
-    """
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= documents:
-        raise DataError(f"k is {k!r}; expected a whole number from 1 to the number of documents, {documents}")
 
 
 def search_table(queries: pl.Series, documents: IdMap, positions: Any, scores: Any) -> pl.DataFrame:

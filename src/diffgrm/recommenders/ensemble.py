@@ -10,7 +10,6 @@ import numpy as np
 
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import accuracy, selection_score
-from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError
@@ -20,8 +19,7 @@ from diffgrm.ranking.score_fusion import ScoreFusion, highest_probability
 from diffgrm.recommenders import inner, packing
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.fitting import check_context
-from diffgrm.recommenders.neighbours import check_model
-from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, check_model, part_of
 
 WEIGHTS = "weights.safetensors"
 AT_ONCE = 2**21  # scores (users x items) of a member that are held at once while weights are chosen
@@ -59,8 +57,10 @@ class Members(LearntPart):
             else inner.planned(member, task.recipe, "model.members")
             for member in named
         ]
+        folders = {number for number, member in enumerate(named) if isinstance(member, str)}
+        self.recommendable = inner.taken_over([self.recommenders[number] for number in sorted(folders)])
         for number, recommender in enumerate(self.recommenders):
-            if not isinstance(named[number], str):  # those of folders have been fitted with the same events
+            if number not in folders:  # those of folders have been fitted with the same events
                 check_context(recommender.recipe, recommender.new_parts())
 
     def fit(self, task: FitTask) -> None:
@@ -72,7 +72,7 @@ class Members(LearntPart):
                 resume = task.resume and run is not None and holds_checkpoint(run)
                 recommender.fit(task.split, run_folder=run, resume=resume, progress=task.progress)
         task.facts["members"] = [member.recipe.recommender for member in self.recommenders]
-        sizes = [member.facts.get("parameters", 0) for member in self.recommenders]
+        sizes = [member.facts.get("parameters") or 0 for member in self.recommenders]
         task.facts["parameters"] = sum(sizes) or None
 
     def items_changed(self, change: ItemChange) -> Self:
@@ -103,17 +103,13 @@ class Members(LearntPart):
             State(packing.packed(member)).save(folder / member_file(number))
 
     def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
-        """See :meth:`LearntPart.load`; each member is read as any model folder is, and runs no code that it names."""
+        """See :meth:`LearntPart.load` and :func:`diffgrm.recommenders.inner.loaded`."""
         paths: list[Path] = []
         while (path := folder / member_file(len(paths))).exists():
             paths.append(path)
         if len(paths) < 2:
             raise ModelFolderError(f"{folder} holds {len(paths)} members of an ensemble; expected two or more")
-        for path in paths:
-            member = packing.unpacked(State.load(path).arrays, registry.trust())
-            if len(member.items) != beside.n_items:
-                raise ModelFolderError(f"{path} knows {len(member.items)} items, but there are {beside.n_items}")
-            self.recommenders.append(member)
+        self.recommenders = [inner.loaded(path, beside.n_items) for path in paths]
 
 
 class Weights(LearntPart):
@@ -146,10 +142,8 @@ class Weights(LearntPart):
 
     def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
         """See :meth:`LearntPart.load`."""
-        found, count = (
-            State.load(folder / WEIGHTS).arrays["chosen"],
-            len(part_of(beside.parts, "members", Members).recommenders),
-        )
+        found = State.load(folder / WEIGHTS).arrays["chosen"]
+        count = len(part_of(beside.parts, "members", Members).recommenders)
         expected = (2,) if fusion(recipe).weighting == "certainty" else (count,)
         if found.shape != expected or found.dtype != np.float64 or not (np.isfinite(found) & (found >= 0)).all():
             raise ModelFolderError(

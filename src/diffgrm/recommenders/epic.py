@@ -25,8 +25,7 @@ from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe
 from diffgrm.recommenders.diffgrm import DiffGRMRecommender
 from diffgrm.recommenders.generative import GenerativeRecommender
-from diffgrm.recommenders.neighbours import check_model
-from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, Parts, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, ItemChange, LearntPart, Parts, check_model, part_of
 from diffgrm.recommenders.trained_network import TrainedNetwork, network_of, planned_network
 from diffgrm.semantic_ids.semantic_ids import EXTRA
 
@@ -57,6 +56,7 @@ class Backbone(LearntPart):
             )
         if isinstance(named, str):
             found = inner.read(Path(named), task.split, setting)
+            self.recommendable = inner.taken_over([found])
         else:
             found = inner.planned(named, task.recipe, setting)
         if problem := _unsteerable(found):
@@ -85,11 +85,9 @@ class Backbone(LearntPart):
         State(packing.packed(self.recommender)).save(folder / BACKBONE)
 
     def load(self, folder: Path, recipe: Recipe, beside: Beside) -> None:
-        """See :meth:`LearntPart.load`; it is read as any model folder is, and runs no code that it names."""
+        """See :meth:`LearntPart.load` and :func:`diffgrm.recommenders.inner.loaded`."""
         path = folder / BACKBONE
-        found = packing.unpacked(State.load(path).arrays, registry.trust())
-        if len(found.items) != beside.n_items:
-            raise ModelFolderError(f"{path} knows {len(found.items)} items, but there are {beside.n_items}")
+        found = inner.loaded(path, beside.n_items)
         if problem := _unsteerable(found):
             raise ModelFolderError(f"{path}: {problem}")
         assert isinstance(found, GenerativeRecommender)

@@ -9,12 +9,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from diffgrm.data.dataset import InteractionDataset, Split
 from diffgrm.data.splits import make_split
 from diffgrm.evaluation.seen_targets import warn_of_seen
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DataError, RecipeError, bullet_list
+from diffgrm.foundation.run_folder import LAST, holds_checkpoint
+from diffgrm.foundation.schema import DataError, RecipeError, TrainingError, bullet_list
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import FitTask, Parts, Watch
 
@@ -88,6 +91,7 @@ def learn_from(
     watch: Watch | None = None,
 ) -> Learnt:
     """The same from a split that is made already, of whatever kind."""
+    _check_resume(run_folder, resume)
     started, dataset, facts = time.perf_counter(), split.dataset, facts_of(split)
     task = FitTask(recipe, split, parts, facts, run_folder, resume, progress, watch)
     check_context(recipe, parts)
@@ -98,7 +102,21 @@ def learn_from(
     for part in parts.values():
         part.fitted()
     facts |= facts_at_end(facts.pop("earlier_seconds", 0) + time.perf_counter() - started)
-    return Learnt(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts), facts, split)
+    taken_over = [part.recommendable for part in parts.values() if part.recommendable is not None]
+    recommendable = np.logical_and.reduce(taken_over) if taken_over else None
+    return Learnt(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts, recommendable), facts, split)
+
+
+def _check_resume(run_folder: Path | None, resume: bool) -> None:
+    """Refuse to go on where nothing was begun, before anything is learnt.
+
+    Raises:
+        TrainingError: no run folder, or one without a checkpoint.
+    """
+    if resume and run_folder is None:
+        raise TrainingError("cannot resume: no run folder is named; pass run_folder= with the one that was begun in")
+    if resume and run_folder is not None and not holds_checkpoint(run_folder):
+        raise TrainingError(f"cannot resume: there is no checkpoint {run_folder / LAST}; start without resume")
 
 
 def check_context(recipe: Recipe, parts: Parts) -> None:

@@ -17,6 +17,7 @@ from diffgrm.ranking.decoding.base import Decoder
 from diffgrm.ranking.item_index import KeptIndex
 from diffgrm.ranking.query import Query
 from diffgrm.ranking.ranker import Ranker
+from diffgrm.recommenders.answers import check_k
 from diffgrm.recommenders.base import Recommender
 from diffgrm.recommenders.checks import check_recipe, check_retrieval
 from diffgrm.recommenders.parts import LearntPart, Parts, part_of
@@ -153,7 +154,11 @@ class GenerativeRecommender(Recommender):
 
         Returns:
             user_id, sid (as numbered by :meth:`sid_numbers`), score, rank.
+
+        Raises:
+            DataError: see :meth:`recommend`.
         """
+        check_k(k, len(self.items))
         user_ids, positions = self.read_histories(histories, at=at, profiles=profiles)
         ranker = self.ranker()
         numbers = self.sid_numbers(self.items.series)

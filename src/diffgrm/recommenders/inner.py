@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from diffgrm.data.dataset import Split
 from diffgrm.foundation import registry
 from diffgrm.foundation.parts import merge
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DataError, DiffGRMError, RecipeError, first_few
+from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, first_few
+from diffgrm.foundation.storage import State
+from diffgrm.recommenders import packing
 from diffgrm.recommenders.base import Recommender, load
 
 
@@ -43,6 +48,35 @@ def read(folder: Path, split: Split, setting: str) -> Recommender:
             f"{setting}: {folder} was not fitted on the training events of this split, so it may have learnt from those "
             "that are to be predicted; fit it on the same tables with the same data.split"
         )
+    return found
+
+
+def taken_over(read: Sequence[Recommender]) -> np.ndarray | None:
+    """[I] bool, what all that were read recommend, which is the whole's from then on: they rank every item. None: all.
+
+    Raises:
+        DataError: no item is left.
+    """
+    removed = [found.catalogue.recommendable for found in read if found.catalogue.recommendable is not None]
+    if not removed:
+        return None
+    left = np.logical_and.reduce(removed)
+    if not left.any():
+        raise DataError("model.members: no item is left that all of them recommend; restore some (restore_items)")
+    for found in read:
+        found.take(found.parts, replace(found.catalogue, recommendable=None), found.facts)
+    return left
+
+
+def loaded(path: Path, n_items: int) -> Recommender:
+    """One that was saved inside of another's folder, read as any model folder is; it runs no code that it names.
+
+    Raises:
+        ModelFolderError: no model, or one of another number of items.
+    """
+    found = packing.unpacked(State.load(path).arrays, registry.trust())
+    if len(found.items) != n_items:
+        raise ModelFolderError(f"{path} knows {len(found.items)} items, but there are {n_items}")
     return found
 
 

@@ -8,34 +8,15 @@ from typing import ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 
-from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import RecipeError
 from diffgrm.foundation.sparse import arrays_of, matrix_of
 from diffgrm.foundation.storage import State
 from diffgrm.ranking.query import Query, top_k_of_scores
 from diffgrm.recommenders.base import Recommender
-from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, part_of
+from diffgrm.recommenders.parts import Beside, FitTask, LearntPart, check_model, part_of
 from diffgrm.recommenders.texts import TextVectors
 
 SIMILARITY = "similarity.safetensors"
-
-
-def check_model(recipe: Recipe, *needed: str) -> None:
-    """Refuse a model that is no neighbourhood model, before anything is made for it.
-
-    Args:
-        needed: methods that are asked for.
-
-    Raises:
-        RecipeError: some are missing.
-    """
-    name = recipe.model.name
-    if missing := [method for method in needed if not hasattr(registry.resolve("model", name), method)]:
-        raise RecipeError(
-            f"the recommender {recipe.recommender!r} needs a model with {', '.join(needed)}; {name!r} has no "
-            f"{', '.join(missing)}; leave model.name out"
-        )
 
 
 class Similarities(LearntPart):
@@ -45,13 +26,10 @@ class Similarities(LearntPart):
         matrix: [I, I] of each item (row) to its neighbours.
     """
 
+    counts_events: ClassVar[bool] = True
+
     def __init__(self) -> None:
         self.matrix = sp.csr_array((0, 0))
-
-    @property
-    def counts_events(self) -> bool:
-        """See :meth:`LearntPart.counts_events`."""
-        return True
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""

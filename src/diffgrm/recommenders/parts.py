@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.dataset import Split
+from diffgrm.foundation import registry
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.schema import DiffGRMError, ModelFolderError
+from diffgrm.foundation.schema import DiffGRMError, ModelFolderError, RecipeError
 
 Parts = Mapping[str, "LearntPart"]
 Watch = Callable[[int, float], None]
@@ -113,10 +114,12 @@ class LearntPart:
     Attributes:
         remembers: whether what it has learnt of an item lasts where it goes on with other events.
         reads_context: whether it is told of times, and of columns of events and users, where the recipe says so.
+        recommendable: [I] bool, what fitted recommenders that it is made of recommend; None: all.
     """
 
     remembers: ClassVar[bool] = False
     reads_context: ClassVar[bool] = False
+    recommendable: np.ndarray | None = None
 
     @property
     def counts_events(self) -> bool:
@@ -190,6 +193,23 @@ def of_all_items(rows: Rows, n_items: int, path: Path) -> Rows:
     if len(rows) != n_items:
         raise ModelFolderError(f"{path} has {len(rows)} rows, but there are {n_items} items")
     return rows
+
+
+def check_model(recipe: Recipe, *needed: str) -> None:
+    """Refuse a model that a recommender cannot use, before anything is made for it.
+
+    Args:
+        needed: methods that are asked for.
+
+    Raises:
+        RecipeError: some are missing.
+    """
+    name = recipe.model.name
+    if missing := [method for method in needed if not hasattr(registry.resolve("model", name), method)]:
+        raise RecipeError(
+            f"the recommender {recipe.recommender!r} needs a model with {', '.join(needed)}; {name!r} has no "
+            f"{', '.join(missing)}; leave model.name out"
+        )
 
 
 def part_of(parts: Parts, name: str, kind: type[P]) -> P:

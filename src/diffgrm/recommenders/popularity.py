@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -25,13 +25,10 @@ class WeightedCounts(LearntPart):
         sums: [I] float64; whole numbers where all events count alike.
     """
 
+    counts_events: ClassVar[bool] = True
+
     def __init__(self) -> None:
         self.sums: np.ndarray = np.zeros(0)
-
-    @property
-    def counts_events(self) -> bool:
-        """See :meth:`LearntPart.counts_events`."""
-        return True
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
@@ -73,11 +70,7 @@ class PopularityRecommender(Recommender):
 
     name = "popularity"
     takes_offsets = True
-
-    @property
-    def counts_events(self) -> bool:
-        """It ranks by counts, those of the catalogue where events have no weights."""
-        return True
+    counts_events: ClassVar[bool] = True  # those of the catalogue where events have no weights
 
     def new_parts(self) -> dict[str, LearntPart]:
         """See :meth:`Recommender.new_parts`."""

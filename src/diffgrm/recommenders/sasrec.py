@@ -88,9 +88,9 @@ class SASRecRecommender(Recommender):
     def _similarity(self, position: int, others: np.ndarray | None = None) -> np.ndarray:
         if "texts" in self.parts:
             return part_of(self.parts, "texts", TextVectors).similarity(self.item_table, position, others)
-        if self._unit is None:
-            self._unit = F.normalize(self.ranker().items.vectors.float(), dim=1).cpu().numpy()
-        return (self._unit if others is None else self._unit[others]) @ self._unit[position]
+        if (unit := self._unit) is None:
+            unit = self._unit = F.normalize(self.ranker().items.vectors.float(), dim=1).cpu().numpy()
+        return (unit if others is None else unit[others]) @ unit[position]
 
     def _forget(self) -> None:
         self._ranker = self._unit = None

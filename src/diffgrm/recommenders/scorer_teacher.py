@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffgrm.foundation import registry
-from diffgrm.foundation.parts import Part
 from diffgrm.foundation.schema import DataError
 from diffgrm.learning.batches import Batch
 from diffgrm.networks.blocks import evaluating
@@ -22,6 +20,7 @@ from diffgrm.networks.comparison import Comparison
 from diffgrm.networks.contracts import ScoresItems, contract, encoded, lacks
 from diffgrm.ranking.item_table import ItemTable
 from diffgrm.recommenders.base import Recommender
+from diffgrm.recommenders.checks import needs_of
 from diffgrm.recommenders.rankers import item_features, neighbours_by_text
 from diffgrm.recommenders.trained_network import network_of
 from diffgrm.semantic_ids.threads import one_thread
@@ -105,7 +104,8 @@ def table_of(scorer: Recommender) -> ItemTable:
     """
     network = network_of(scorer.parts).network if "network" in scorer.parts else None
     kind: type = type(network)
-    taught = any(ScoresItems in _needs(part) for part in scorer.recipe.objective.with_nested()) if network else False
+    objectives = [part for part in scorer.recipe.objective.with_nested() if part.kind == "objective"] if network else []
+    taught = any(ScoresItems in needs_of(part) for part in objectives)
     if network is None or not taught or lacks(kind, ScoresItems):
         raise DataError(
             f"the recommender {scorer.recipe.recommender!r} has no vectors of items that users' vectors are multiplied "
@@ -124,7 +124,3 @@ def made_table(scorer: Recommender) -> ItemTable:
     table = table_of(scorer)
     _ = table.comparable
     return table
-
-
-def _needs(part: Part) -> tuple[type, ...]:
-    return getattr(registry.resolve(part.kind, part.name), "needs", ()) if part.kind == "objective" else ()

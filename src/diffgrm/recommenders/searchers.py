@@ -12,8 +12,9 @@ import polars as pl
 from diffgrm.data.documents import as_items, asked_queries, ordered, read_documents
 from diffgrm.data.ids import IdMap
 from diffgrm.foundation.parts import PartLike, as_part
-from diffgrm.foundation.schema import Columns, MissingExtraError
-from diffgrm.recommenders.documents import check_k, search_table
+from diffgrm.foundation.schema import Columns, DataError, MissingExtraError
+from diffgrm.recommenders.answers import check_k
+from diffgrm.recommenders.documents import search_table
 from diffgrm.recommenders.query_network import check_width, query_vectors
 from diffgrm.semantic_ids.embeddings.base import embed_items, normalise
 from diffgrm.semantic_ids.embeddings.lsa import LSA
@@ -30,7 +31,7 @@ class _Searcher:
 
     def search(self, queries: Any, k: int = 10, *, progress: Callable[[int], None] | None = None) -> pl.DataFrame:
         """The k best documents of each query; as ``DocumentRetriever.search``. Equal scores stand in order of ids."""
-        check_k(k, len(self.documents))
+        check_k(k, len(self.documents), "documents")
         table = asked_queries(queries)
         positions, best = [], []
         for start in range(0, table.height, step := max(1, AT_ONCE // len(self.documents))):
@@ -58,7 +59,7 @@ class BM25(_Searcher):
         k1: how soon more of the same word counts no more; b: how much longer documents are marked down.
 
     Raises:
-        DataError: see :func:`diffgrm.data.documents.read_documents`.
+        DataError: see :func:`diffgrm.data.documents.read_documents`, or documents without a word.
         MissingExtraError: bm25s is not installed.
     """
 
@@ -70,8 +71,11 @@ class BM25(_Searcher):
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index
         super().__init__(documents, columns)
         self._words = LSA().features
+        words = [self._words(text) for text in self.table[Columns.TEXT]]
+        if not any(words):
+            raise DataError(f"none of the {len(words)} documents has a word that BM25 could count; give them texts")
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
-        self._index.index([self._words(text) for text in self.table[Columns.TEXT]], show_progress=False)
+        self._index.index(words, show_progress=False)
 
     def _scores(self, queries: pl.DataFrame) -> np.ndarray:
         known = self._index.vocab_dict

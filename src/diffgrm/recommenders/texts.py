@@ -46,7 +46,8 @@ class TextVectors(LearntPart):
         self.kept = kept
         self._embedding: Part | None = None  # what the encoder is made of
         self.vectors: np.ndarray | None = None
-        self._unit: np.ndarray | None = None  # [I, e] of length 1, once similar items are asked for
+        self._by_rows: np.ndarray | None = None  # [I, e] of length 1, of a file that goes by rows: as at fit
+        self._unit: tuple[pl.DataFrame, np.ndarray] | None = None  # a table's [I, e] of length 1, once they are asked for
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""
@@ -58,7 +59,7 @@ class TextVectors(LearntPart):
         """See :meth:`LearntPart.fitted`."""
         if not self.kept:
             if self.encoder.goes_by_rows and self.vectors is not None:  # could not be made again
-                self._unit = normalise(self.vectors)
+                self._by_rows = normalise(self.vectors)
             self.vectors = None
 
     def check_more(self, task: FitTask) -> None:
@@ -82,7 +83,7 @@ class TextVectors(LearntPart):
     def items_changed(self, change: ItemChange) -> Self:
         """See :meth:`LearntPart.items_changed`."""
         changed = copy.copy(self)
-        changed._unit = None
+        changed._by_rows = changed._unit = None
         if self.vectors is not None:
             changed.vectors = all_text_vectors(change)
         return changed
@@ -92,6 +93,7 @@ class TextVectors(LearntPart):
         if recipe.embedding == self._embedding:
             return self
         changed = copy.copy(self)
+        changed._by_rows = changed._unit = None
         changed._embedding = recipe.embedding
         changed.encoder = recipe.embedding.build(seed=recipe.seed).load_state(self.encoder.state())
         return changed
@@ -99,20 +101,30 @@ class TextVectors(LearntPart):
     def similarity(self, item_table: pl.DataFrame, position: int, others: np.ndarray | None = None) -> np.ndarray:
         """Cosine of the texts of others (positions [M]; None: of all items) to that of one item.
 
+        Vectors that are not kept are made of the item table, whose rows may differ from those of fit.
+
         Raises:
             DataError: no vectors are kept, and they would come from a file that goes by rows, or cannot be made again.
         """
-        if self._unit is None and self.vectors is None and self.encoder.goes_by_rows:
-            raise DataError(
-                "the rows of a .npy file are those of the item table that was given at fit, whose order a model does not "
-                "keep; give the vectors as .parquet with the columns item_id and embedding"
-            )
-        if self._unit is None:
+        unit = self._of_length_1(item_table)
+        return (unit if others is None else unit[others]) @ unit[position]
+
+    def _of_length_1(self, item_table: pl.DataFrame) -> np.ndarray:
+        """[I, e] of the texts of all items, made once for the recommenders that share a table and this part."""
+        if self._by_rows is not None:
+            return self._by_rows
+        kept = self._unit
+        if kept is None or kept[0] is not item_table:
             vectors = self.vectors
+            if vectors is None and self.encoder.goes_by_rows:
+                raise DataError(
+                    "the rows of a .npy file are those of the item table that was given at fit, whose order a model does "
+                    "not keep; give the vectors as .parquet with the columns item_id and embedding"
+                )
             if vectors is None:
                 vectors = check_embeddings(self.encoder.encode(item_table), len(item_table), item_table[Columns.ITEM])
-            self._unit = normalise(vectors)
-        return (self._unit if others is None else self._unit[others]) @ self._unit[position]
+            kept = self._unit = item_table, normalise(vectors)
+        return kept[1]
 
     def save(self, folder: Path) -> None:
         """See :meth:`LearntPart.save`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,13 +27,10 @@ class Transitions(LearntPart):
         counts: [I, I]; new items have no steps.
     """
 
+    counts_events: ClassVar[bool] = True
+
     def __init__(self) -> None:
         self.counts = sp.csr_array((0, 0), dtype=np.int64)
-
-    @property
-    def counts_events(self) -> bool:
-        """See :meth:`LearntPart.counts_events`."""
-        return True
 
     def fit(self, task: FitTask) -> None:
         """See :meth:`LearntPart.fit`."""

@@ -129,9 +129,10 @@ class OnnxRecommender:
         """See :meth:`Recommender.item_rules`."""
         if (found := read_rules(rules)) is None:
             return None
-        if self._ruled is None or self._ruled.rules != found:
-            self._ruled = ItemRules.of(found, self.items, self.item_table, None)
-        return self._ruled
+        kept = self._ruled  # read once, since several threads may ask for rules
+        if kept is None or kept.rules != found:
+            kept = self._ruled = ItemRules.of(found, self.items, self.item_table, None)
+        return kept
 
     def _restricted_to(self, candidates: np.ndarray | None) -> Catalogue:
         """The catalogue of the items that ``candidates`` [I] marks; None is all that are recommendable."""

@@ -47,7 +47,7 @@ def hide(kind: str, items: tuple[int, int], n_digits: int, generator: torch.Gene
     return Hidden(mask.expand(*items, n_digits), rate)
 
 
-def closeness(mask: Tensor, valid: Tensor, decay: float) -> Tensor:
+def near_known(mask: Tensor, valid: Tensor, decay: float) -> Tensor:
     """How close each hidden digit of a sequence stands to those that are known, as a weight of its loss: [N, T, n].
 
     A known digit adds ``decay`` to the power of its distance in digits. The weights of the hidden digits of a sequence have

@@ -17,7 +17,7 @@ from diffgrm.foundation.recipe import Recipe
 from diffgrm.learning.batches import Batch
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.losses import code_losses, digits_of
-from diffgrm.learning.noising.sequence import closeness, hide
+from diffgrm.learning.noising.sequence import hide, near_known
 from diffgrm.learning.objectives.base import LearningTask
 from diffgrm.learning.objectives.diffusion import DiffusionObjective
 from diffgrm.learning.smoothing import LabelSmoothing, SmoothingTemperature
@@ -186,7 +186,7 @@ class HistoryDiffusionObjective(DiffusionObjective):
         codes, mask = hidden.codes, hidden.mask
         weight = hidden.weight[..., None].expand(mask.shape)
         if self.context_decay is not None:
-            weight = weight * closeness(mask, hidden.valid, self.context_decay)
+            weight = weight * near_known(mask, hidden.valid, self.context_decay)
         weight = weight[mask]
         losses = code_losses(logits[mask], codes[mask], digits_of(mask), self.label_smoothing, self.close)
         total = weight.sum() if self.reduction == "token_mean" else hidden.places * codes.shape[2]

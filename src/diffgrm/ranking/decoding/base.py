@@ -112,6 +112,11 @@ class Task:
         """``ask`` of a masked-diffusion network."""
         return self.ask
 
+    def log_p_all_hidden(self) -> Tensor:
+        """[B, n, K] log-probabilities of codes by a masked-diffusion network that is shown no digit."""
+        hidden = torch.ones(len(self.memory), 1, self.catalogue.n_digits, dtype=torch.bool, device=self.seeds.device)
+        return self.denoise(hidden.long(), hidden, self.memory)[:, 0].float().log_softmax(-1)
+
     @property
     def next_digit(self) -> NextDigit:
         """``ask`` of an autoregressive network."""

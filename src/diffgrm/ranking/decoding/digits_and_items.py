@@ -39,9 +39,7 @@ class DigitsAndItems(Decoder):
     def decode(self, task: Task) -> Decoded:
         """See :meth:`Decoder.decode`."""
         assert task.item_scores is not None and task.item_scores.all is not None
-        catalogue = task.catalogue
-        hidden = torch.ones(len(task.memory), 1, catalogue.n_digits, dtype=torch.bool, device=task.seeds.device)
-        log_p = task.denoise(hidden.long(), hidden, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]
+        catalogue, log_p = task.catalogue, task.log_p_all_hidden()
         everything = torch.arange(catalogue.n_items, device=task.seeds.device)
         digits = sum_of_digits(log_p, catalogue.codes_of(everything))  # [B, I]
         digits = digits if task.pairs is None else digits + task.pairs.of_all(everything)

@@ -71,9 +71,7 @@ class ItemGraph(Decoder):
             return self.one_pass.decode(task)
         assert task.code_tables is not None
         sids, graph = task.catalogue.distinct_codes, neighbours(task.catalogue, task.code_tables, self.edges)
-        hidden = torch.ones(len(task.memory), 1, sids.shape[1], dtype=torch.bool, device=task.seeds.device)
-        log_p = task.denoise(hidden.long(), hidden, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]
-        width = self._widths(task)
+        log_p, width = task.log_p_all_hidden(), self._widths(task)
         nodes = self._starts(task.seeds, width, len(sids))  # [B, W], -1 after the last
         score = _scores(log_p, sids, nodes)
         met = [nodes]

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from diffgrm.ranking.decoding.base import Decoded, Decoder, Task, items_from_sids
 from diffgrm.ranking.digit_sums import sum_at
@@ -38,14 +39,16 @@ class OnePass(Decoder):
     @torch.no_grad()
     def decode(self, task: Task) -> Decoded:
         """See :meth:`Decoder.decode`."""
-        catalogue, batch = task.catalogue, len(task.memory)
-        n = catalogue.n_digits
-        masked = torch.ones(batch, 1, n, dtype=torch.bool, device=task.seeds.device)
-        log_p = task.denoise(masked.long(), masked, task.memory)[:, 0].float().log_softmax(-1)  # [B, n, K]
+        return self.of_log_p(task, task.log_p_all_hidden())
+
+    def of_log_p(self, task: Task, log_p: Tensor) -> Decoded:
+        """The answer by log-probabilities [B, n, K] that are at hand."""
+        catalogue = task.catalogue
         places, lift = catalogue.distinct_places, self.new_items * catalogue.new_sids  # [D, n], [D]
         # Every excluded item can spoil one SID at most, so among this many are k items, if so many are possible.
         wanted = task.k + (0 if task.excluded is None else task.excluded.padded.shape[1])
-        scores, indices = log_p.new_empty(batch, 0), masked.new_empty(batch, 0, dtype=torch.long)
+        scores = log_p.new_empty(len(log_p), 0)
+        indices = scores.long()
         for start in range(0, len(places), self.block):
             block = slice(start, start + self.block)
             score = sum_at(log_p, places[block]) + lift[block]

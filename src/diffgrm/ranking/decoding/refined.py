@@ -44,15 +44,15 @@ class Refined(Decoder):
     @torch.no_grad()
     def decode(self, task: Task) -> Decoded:
         """See :meth:`Decoder.decode`."""
-        count = max(self.candidates, task.k)
-        first = self.one_pass.decode(replace(task, k=count))
+        count, log_p = max(self.candidates, task.k), task.log_p_all_hidden()
+        first = self.one_pass.of_log_p(replace(task, k=count), log_p)
         best = (~first.legal).int().argsort(dim=1, stable=True)[:, :count]  # as many, whatever other users must not get
         codes, legal = (
             first.codes.gather(1, best[..., None].expand(-1, -1, first.codes.shape[2])),
             first.legal.gather(1, best),
         )
         score = first.sid_scores.gather(1, best)  # [B, C]
-        whole, of_codes = self._masses(task)
+        whole, of_codes = self._masses(task, log_p)
         again = torch.stack([self._chain(task, codes, digit, of_codes[:, digit]) for digit in range(codes.shape[2])]).mean(
             0
         )
@@ -61,13 +61,10 @@ class Refined(Decoder):
         score, order = score.sort(dim=1, descending=True, stable=True)
         return items_from_sids(task, codes.gather(1, order[..., None].expand_as(codes)), score)
 
-    def _masses(self, task: Task) -> tuple[Tensor, Tensor]:
+    def _masses(self, task: Task, log_p: Tensor) -> tuple[Tensor, Tensor]:
         """Log of what all items, and those with each code, have together by the one pass: [B] and [B, n, K]; of the items
         that each user may get."""
-        catalogue, batch = task.catalogue, len(task.memory)
-        n, K = catalogue.n_digits, catalogue.codebook_size
-        masked = torch.ones(batch, 1, n, dtype=torch.bool, device=task.seeds.device)
-        log_p = task.denoise(masked.long(), masked, task.memory)[:, 0].float().log_softmax(-1)
+        catalogue, (batch, n, K) = task.catalogue, log_p.shape
         codes = catalogue.codes.long()
         score = sum_of_digits(log_p, codes)  # [B, R]
         score = score if task.pairs is None else score + task.pairs.of_all(catalogue.items.long())
