@@ -107,6 +107,26 @@ def test_items_are_found_and_added_by_keyboard(visit, address, fitted):
     expect(page.locator("#history .popup")).to_be_hidden()
 
 
+def test_enter_adds_an_item_of_the_query_as_it_stands_then(visit, address):
+    page = visit(address)
+    page.clock.install(time=0)
+    page.clock.pause_at(1)
+    held = []
+    page.route("**/items?*", lambda route: route.continue_() if held else held.append(route))
+    page.get_by_role("combobox").fill("item 3")
+    with page.expect_request("**/items?*"):
+        page.clock.run_for(200)
+    page.get_by_role("combobox").fill("item 410")  # not asked for yet while the clock stands
+    page.keyboard.press("Enter")
+    with page.expect_response("**/items?*"):
+        held[0].continue_()
+    expect(page.get_by_role("option").first).to_have_attribute("data-item", "item 3")
+    assert chips(page) == []
+    page.clock.run_for(200)
+    expect(page.locator("#history .chips li")).to_have_count(1)
+    assert chips(page) == ["item 410"]
+
+
 def test_the_history_is_ordered_by_keyboard_and_back_leads_back(visit, address):
     page = visit(address, as_view(HISTORY))
     page.locator("#history .chips .title").first.focus()
