@@ -261,6 +261,16 @@ def test_problems_are_told_where_they_belong(visit, address):
     wait_for_rows(page, 5, "similar")
 
 
+def test_an_item_that_rules_brought_is_told_as_such(visit, saved, fitted):
+    worst = fitted.recommend([HISTORY], 480)["item_id"][-1]
+    rules = diffgrm.read_rules({"pins": {"1": worst}})
+    with in_background(create_app(LiveModel(saved, rules=rules))) as url:
+        page = visit(url, as_view(HISTORY))
+        expect(page.locator("#denoising")).to_contain_text("Rules of the server have brought this item into the list")
+        page.locator("#recommended .name").nth(1).click()
+        expect(page.locator("#denoising")).to_contain_text("The rules of this server had a say in its lists")
+
+
 def test_a_late_answer_does_not_overwrite_a_newer_one(visit, address, fitted):
     page = visit(address)
     held = []
