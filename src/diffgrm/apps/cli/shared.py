@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from diffgrm.foundation.event_settings import EventSettings
     from diffgrm.foundation.recipe import Recipe
 
+Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
+RunFolder = Annotated[
+    Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")]
 Interactions = Annotated[
     Path | None,
     typer.Option(

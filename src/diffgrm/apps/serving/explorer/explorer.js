@@ -15,7 +15,7 @@ const BEAM_SHOWN = 64; // asked for, so that the chosen item's place is known al
 
 const panels = Object.fromEntries(["history", "recommended", "similar", "denoising"].map((id) => [id, document.getElementById(id)]));
 const parts = Object.fromEntries(Object.entries(panels).map(([id, panel]) => [id, partsOf(panel)]));
-const latest = Object.fromEntries(Object.entries(panels).map(([id, panel]) => [id, new Latest(panel)]));
+const latest = Object.fromEntries(["recommended", "similar", "denoising"].map((id) => [id, new Latest(panels[id])]));
 
 let view = readAddress(location.hash);
 let model = null;
