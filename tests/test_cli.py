@@ -237,6 +237,11 @@ def test_columns_are_renamed_wherever_they_are(run, files, saved, tmp_path):
     assert code == 0 and pl.read_csv(tmp_path / "r.csv").height == 1200
     code, _, err = run("tokenize", "--items", files / "items.parquet", "--out", tmp_path / "s.csv", "--column", "nonsense")
     assert code == 2 and "--column is written OURS=YOURS" in err
+    twice = ["--column", "item_id=a", "--column", "item_id=b"]
+    code, _, err = run("tokenize", "--items", files / "items.parquet", "--out", tmp_path / "s.csv", *twice)
+    assert code == 2 and "--column tells 'item_id' twice; tell it once" in err
+    code, _, err = run("cache", "--list", "--clear")
+    assert code == 2 and "give one of them" in err
 
 
 def test_items_come_and_go_from_the_command_line(run, fitted, tmp_path):

@@ -113,7 +113,7 @@ def test_bounds_of_a_server_are_numbers_too(pair):
     from diffgrm.apps.serving.run import read_limits
 
     with pytest.raises(DiffGRMError, match=f"{pair.split('=')[0]}: .*(expected a|greater than)"):
-        read_limits([pair])
+        read_limits(dict([pair.split("=")]))
 
 
 @pytest.mark.parametrize("seeds", [[0, -1], [10**30]])

@@ -71,6 +71,15 @@ def test_what_is_damaged_is_measured_anew(tmp_path, world):
     write_report(tmp_path / "out")
 
 
+def test_tables_that_are_older_than_the_results_are_told(tmp_path, world):
+    (tmp_path / "out").mkdir()
+    run(tmp_path, world, {"knn": {"recommender": "item_knn"}, "popularity": {"recommender": "popularity"}})
+    place = tmp_path / "out" / "runs" / "small" / "knn" / "seed-0" / "result.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"identity": "another"}))
+    with pytest.raises(DataError, match="are of 1 results of knn on small, of which it holds 0.*run the suite again"):
+        write_report(tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     "content", [b"{", b"[]", b"{}", b"\xff\xfe", b'{"suite": 1, "reference": 1, "machine": {}, "rows": [{}]}']
 )

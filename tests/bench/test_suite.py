@@ -398,6 +398,18 @@ def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
             },
             "run 'other' is a peer, which cannot be told types of events; leave events.event out",
         ),
+        *(
+            (
+                {"runs": {"base": {"recommender": "popularity"}, "other": {"peer": "p.py", "events": {key: value}}}},
+                f"run 'other' is a peer, which cannot be told {what}; leave events.{key} out",
+            )
+            for key, value, what in (
+                ("weight", "stars", "weights of events"),
+                ("time_inputs", ["hour"], "times of events"),
+                ("event_columns", {"device": ["phone"]}, "columns of events"),
+                ("user_columns", {"plan": ["free"]}, "columns of users"),
+            )
+        ),
         ({"datasets": []}, r"datasets = \[\]: "),
         ({"dataset": ["toy"]}, "there is no setting 'dataset'; did you mean 'datasets'"),
         ({"seeds": "x"}, r"seeds = 'x': expected a list, such as \[a, b\]"),

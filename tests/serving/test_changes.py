@@ -13,7 +13,7 @@ import diffgrm
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.schema import ModelFolderError
 from diffgrm.recommenders.popularity import PopularityRecommender
-from helpers.serving import BEARER, TOKEN, client_of, errors_of, eventually
+from helpers.serving import BEARER, HISTORY, TOKEN, client_of, errors_of, eventually
 
 pytest.importorskip("fastapi")
 import httpx
@@ -191,9 +191,12 @@ def test_servers_of_one_folder_take_over_what_others_save_while_they_read(folder
     )
 
 
-def test_an_app_that_is_started_again_takes_changes_again(folder, limits):
+def test_an_app_that_is_started_again_answers_and_takes_changes_again(folder, limits):
     app = create_app(LiveModel(folder, OVERRIDES), limits, token=TOKEN)
     for item in ("one", "two"):
         with client_of(app) as client:
+            assert client.get("/ready").status_code == 200
+            assert client.post("/recommend", json={"histories": [HISTORY], "k": 3}).status_code == 200
+            assert client.post("/similar", json={"item_id": HISTORY[0], "k": 3}).status_code == 200
             new = {"items": [{"item_id": item, "text": "a red scarf"}]}
             assert client.post("/items", json=new, headers=BEARER).status_code == 201

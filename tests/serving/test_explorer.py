@@ -107,6 +107,26 @@ def test_items_are_found_and_added_by_keyboard(visit, address, fitted):
     expect(page.locator("#history .popup")).to_be_hidden()
 
 
+def test_enter_adds_an_item_of_the_query_as_it_stands_then(visit, address):
+    page = visit(address)
+    page.clock.install(time=0)
+    page.clock.pause_at(1)
+    held = []
+    page.route("**/items?*", lambda route: route.continue_() if held else held.append(route))
+    page.get_by_role("combobox").fill("item 3")
+    with page.expect_request("**/items?*"):
+        page.clock.run_for(200)
+    page.get_by_role("combobox").fill("item 410")  # not asked for yet while the clock stands
+    page.keyboard.press("Enter")
+    with page.expect_response("**/items?*"):
+        held[0].continue_()
+    expect(page.get_by_role("option").first).to_have_attribute("data-item", "item 3")
+    assert chips(page) == []
+    page.clock.run_for(200)
+    expect(page.locator("#history .chips li")).to_have_count(1)
+    assert chips(page) == ["item 410"]
+
+
 def test_the_history_is_ordered_by_keyboard_and_back_leads_back(visit, address):
     page = visit(address, as_view(HISTORY))
     page.locator("#history .chips .title").first.focus()
@@ -239,6 +259,16 @@ def test_problems_are_told_where_they_belong(visit, address):
     expect(page.locator("#similar .problem")).to_contain_text("cannot be reached")
     page.get_by_role("button", name="Try again").click()
     wait_for_rows(page, 5, "similar")
+
+
+def test_an_item_that_rules_brought_is_told_as_such(visit, saved, fitted):
+    worst = fitted.recommend([HISTORY], 480)["item_id"][-1]
+    rules = diffgrm.read_rules({"pins": {"1": worst}})
+    with in_background(create_app(LiveModel(saved, rules=rules))) as url:
+        page = visit(url, as_view(HISTORY))
+        expect(page.locator("#denoising")).to_contain_text("Rules of the server have brought this item into the list")
+        page.locator("#recommended .name").nth(1).click()
+        expect(page.locator("#denoising")).to_contain_text("The rules of this server had a say in its lists")
 
 
 def test_a_late_answer_does_not_overwrite_a_newer_one(visit, address, fitted):

@@ -14,7 +14,7 @@ from helpers.serving import BEARER, TOKEN, client_of, errors_of
 pytest.importorskip("fastapi")
 
 from diffgrm.apps.serving.app import create_app
-from diffgrm.apps.serving.live import LiveModel
+from diffgrm.apps.serving.live import LiveModel, _titles
 
 UNFIT = [
     {"title": {"x": {}}},
@@ -88,3 +88,17 @@ def test_values_of_the_columns_types_are_kept_as_they_are(shop):
     for name, values in (("full", full), ("none", none), ("bare", none)):
         found = shop.get(f"/items/{name}").json()["row"]
         assert {column: found[column] for column in full} == values
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([["red", "scarf"], None], "['red', 'scarf']"),
+        ([{"a": 1}, None], "{'a': 1}"),
+        ([b"\xff", None], "b'\\xff'"),
+        ([7, None], "7"),
+    ],
+)
+def test_titles_of_any_type_are_served_as_text(values, shown):
+    assert _titles(pl.DataFrame({"title": values, "text": ["one", "two"]})).to_list() == [shown, "two"]
+    assert _titles(pl.DataFrame({"text": ["one", "two"]})).to_list() == ["one", "two"]

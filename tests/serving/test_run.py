@@ -12,21 +12,20 @@ run = pytest.importorskip("diffgrm.apps.serving.run")
 
 
 @pytest.mark.parametrize(
-    ("pairs", "message"),
+    ("values", "message"),
     [
-        (["k"], "NAME=VALUE"),
-        (["beams=3"], "did you mean 'beam'"),
-        (["k=0"], "k: Input should be greater than or equal to 1"),
-        (["seconds=soon"], "seconds: Input should be a valid number"),
+        ({"beams": "3"}, "did you mean 'beam'"),
+        ({"k": "0"}, "k: Input should be greater than or equal to 1"),
+        ({"seconds": "soon"}, "seconds: Input should be a valid number"),
     ],
 )
-def test_bounds_that_cannot_be_used_are_told(pairs, message):
+def test_bounds_that_cannot_be_used_are_told(values, message):
     with pytest.raises(DataError, match=message):
-        run.read_limits(pairs)
+        run.read_limits(values)
 
 
 def test_bounds_and_tokens_are_read(tmp_path):
-    limits = run.read_limits(["k=7", "seconds=2.5"])
+    limits = run.read_limits({"k": "7", "seconds": "2.5"})
     assert (limits.k, limits.seconds, limits.beam, limits.candidates) == (7, 2.5, 256, 256)
     file = tmp_path / "token"
     file.write_text("0123456789abcdef\n")
@@ -49,6 +48,8 @@ def test_bounds_and_tokens_are_read(tmp_path):
     ("options", "message"),
     [
         (["--limit", "beams=3"], "beams"),
+        (["--limit", "k"], "--limit is written NAME=VALUE, found 'k'"),
+        (["--limit", "k=5", "--limit", "k=7"], "--limit tells 'k' twice; tell it once"),
         (["decoding.beem=3"], "beem"),
         (["model.width=3"], "only decoding"),
         (["--interactions", "nowhere.parquet"], "nowhere.parquet"),

@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import optuna
 import polars as pl
 import pytest
 import yaml
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from diffgrm import Recipe, leave_one_out, toy_world, tune
 from diffgrm.apps import choosing
 from diffgrm.apps.choosing import Range
+from diffgrm.apps.reporting.figures import plot
+from diffgrm.apps.tuning import page
 from diffgrm.apps.tuning import search as module
-from diffgrm.apps.tuning.trials import _draw
+from diffgrm.apps.tuning.trials import Trial, _draw
 from diffgrm.evaluation.metrics import evaluate
 from diffgrm.foundation.outputs import held_folder
 from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, RecipeError, TrainingError
@@ -206,6 +212,34 @@ def test_values_of_lists_may_be_parts_with_their_settings(world, tmp_path):
     space = {"model": [{"name": "item_knn", "neighbours": 3}, {"name": "item_knn", "decay": 0.3}]}
     found = search(world, tmp_path, 2, space=space)
     assert all(trial.settings["model"] in space["model"] for trial in found.trials)
+
+
+def test_tuples_are_chosen_as_the_lists_that_files_have(world, tmp_path):
+    recipe = SASREC.override(["training.epochs=1"])
+    found = search(world, tmp_path, 2, space={"training.loggers": [("csv",), ()]}, recipe=recipe)
+    assert sorted(trial.settings["training.loggers"] for trial in found.trials) == [[], ["csv"]]
+    assert "What each setting did" in (tmp_path / "report.html").read_text()
+
+
+def test_values_that_are_spelled_alike_have_places_of_their_own_on_the_axis(monkeypatch):
+    figure, values = Figure(), [1, "1", [1]]
+    monkeypatch.setattr(page, "plot", lambda size, draw: draw(figure))
+    trials = [Trial(number, "done", {"a": value}, 0.5, [], {}) for number, value in enumerate(values)]
+    page.by_setting(SimpleNamespace(choose={"a": values}), trials)
+    assert list(figure.axes[0].lines[0].get_xdata()) == [0, 1, 2]
+
+
+def test_figures_leave_those_of_the_caller_alone():
+    matplotlib.use("agg")
+    before = matplotlib.get_backend(), pyplot.get_fignums(), dict(matplotlib.rcParams)
+
+    def draw(figure):
+        raise ValueError("no such figure")
+
+    with pytest.raises(ValueError, match="no such figure"):
+        plot((2, 2), draw)
+    assert "<svg" in plot((2, 2), lambda figure: figure.add_subplot())
+    assert (matplotlib.get_backend(), pyplot.get_fignums(), dict(matplotlib.rcParams)) == before
 
 
 @pytest.mark.parametrize(("package", "extra"), [("optuna", "tune"), ("matplotlib", "tune")])

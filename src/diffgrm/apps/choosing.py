@@ -99,10 +99,9 @@ def read_options(raw: Any) -> Options:
         return raw
     if isinstance(raw, list) and raw:
         try:
-            json.dumps(raw)
+            return json.loads(json.dumps(raw))  # as files have them: tuples are lists
         except TypeError as error:
             raise ValueError(f"a value is neither text, number, list nor mapping ({error}); quote a date") from None
-        return raw
     if not isinstance(raw, Mapping):
         raise ValueError(f"expected a list of values, or a range such as {{min: 0.1, max: 0.5}}, found {raw!r}")
     try:

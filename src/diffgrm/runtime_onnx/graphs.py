@@ -229,8 +229,8 @@ def check_graphs(items: ItemTable, folder: Path, more: tuple[str, ...], told: To
     graphs, network = Network(folder, threads=1), items.network
     denoise, encode = contract(network, Denoises).denoise, EncodeHistory(network, items.comparison, more)
     longest = contract(network, EncodesHistories).max_len
-    for users, distinct, length, questions in ((1, 1, 1, 5), (3, 5, min(2, longest), 1)):
-        history, partial = _question(items, users, distinct, length, questions, told)
+    for n_users, distinct, length, questions in ((1, 1, 1, 5), (3, 5, min(2, longest), 1)):
+        history, partial = _question(items, n_users, distinct, length, questions, told)
         codes, mask = partial["codes"], partial["mask"]
         with torch.no_grad():
             memory = encode.memory(**history)

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 OF_OTHERS = {"semantic_ids_of": "tokenizer", "vectors_of": "embedding"}  # what peers are given, and of which section it is
 
+NOT_OF_PEERS = {
+    "event": "types of events",
+    "weight": "weights of events",
+    "time_inputs": "times of events",
+    "event_columns": "columns of events",
+    "user_columns": "columns of users",
+}
+
 
 def slug(name: str) -> str:
     """A run's name as a folder.
@@ -204,8 +212,12 @@ def _problems_of_peer(suite: Suite, name: str, dataset: str) -> list[str]:
         elif OF_OTHERS[key] not in _sections(suite, owner, dataset):
             problems.append(f"{where}, whose recipe has no section {OF_OTHERS[key]}; name another run")
     try:
-        if suite.events(name, dataset).event is not None:
-            problems.append(f"run {name!r} is a peer, which cannot be told types of events; leave events.event out")
+        said = suite.events(name, dataset).said
+        problems += [
+            f"run {name!r} is a peer, which cannot be told {what}; leave events.{key} out"
+            for key, what in NOT_OF_PEERS.items()
+            if key in said
+        ]
     except ValidationError as error:
         problems += [f"run {name!r} on {dataset}: {line}" for line in explained(error)]
     return problems

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -148,9 +147,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
         for name, difference in row.get("difference", {}).items():
             line |= {f"{name}_difference{part}": difference[key] for part, key in _PARTS}
         flat.append(line)
-    buffer = io.StringIO()
-    pl.DataFrame(flat, infer_schema_length=None).write_csv(buffer)
-    return buffer.getvalue()
+    return pl.DataFrame(flat, infer_schema_length=None).write_csv()
 
 
 _PARTS = (("", "mean"), ("_low", "low"), ("_high", "high"), ("_p", "p"), ("_p_holm", "p_holm"))

@@ -33,6 +33,8 @@ def cache(
     from diffgrm.foundation.storage import cache_folder
     from diffgrm.foundation.terminal import say
 
+    if clear and list_all:
+        raise DataError("--list shows entries and --clear deletes them; give one of them (--list first)")
     if strange := [kind for kind in kinds or [] if kind not in NAMES]:
         raise DataError(f"the cache holds no {strange[0]!r}{did_you_mean(strange[0], NAMES)}")
     home = cache_folder()

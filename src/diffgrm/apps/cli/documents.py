@@ -13,10 +13,13 @@ from diffgrm.apps.cli.shared import (
     Column,
     Device,
     JsonFile,
+    Model,
     Overrides,
     Precision,
     Quiet,
     RecipeFile,
+    Resume,
+    RunFolder,
     TrustCode,
     as_text,
     check_idle,
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from diffgrm.evaluation.retrieval import SearchEvaluation
 
 documents_app = typer.Typer(help="Find documents by queries, through semantic IDs: fit, search, evaluate, baselines.")
-Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
 Documents = Annotated[Path, typer.Option(help="Documents: doc_id, text, perhaps title (parquet, csv, jsonl...).")]
 Queries = Annotated[Path, typer.Option(help="Queries: query_id, text, perhaps split.")]
 Qrels = Annotated[Path, typer.Option(help="Which documents answer which query: query_id, doc_id, perhaps relevance.")]
@@ -60,10 +62,8 @@ def fit(
     recipe: RecipeFile = None,
     split: SplitName = None,
     column: Column = None,
-    run_folder: Annotated[
-        Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")] = False,
+    run_folder: RunFolder = None,
+    resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn to find documents from queries and the documents that answer them, and save the retriever."""

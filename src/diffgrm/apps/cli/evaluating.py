@@ -14,6 +14,7 @@ from diffgrm.apps.cli.shared import (
     Interactions,
     Items,
     JsonFile,
+    Model,
     OnEmpty,
     Overrides,
     Precision,
@@ -31,7 +32,7 @@ from diffgrm.foundation.schema import DataError
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    model: Model,
     overrides: Overrides = None,
     interactions: Interactions = None,
     items: Items = None,

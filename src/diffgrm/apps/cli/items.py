@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from diffgrm.apps.cli.shared import TrustCode, as_text
+from diffgrm.apps.cli.shared import Model, TrustCode, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from diffgrm.recommenders import Recommender
 
 items_app = typer.Typer(help="Change what a saved model may recommend, without training: add, update, remove, restore.")
-Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
 Vectors = Annotated[
     Path | None,
     typer.Option(

@@ -30,13 +30,16 @@ from diffgrm.apps.cli.shared import (
     Interactions,
     Items,
     JsonFile,
+    Model,
     OnEmpty,
     Overrides,
     Precision,
     ProfilesFile,
     Quiet,
     RecipeFile,
+    Resume,
     RulesFile,
+    RunFolder,
     TimeFormat,
     TrustCode,
     as_text,
@@ -98,10 +101,8 @@ def fit(
     column: Column = None,
     time_format: TimeFormat = None,
     profiles: ProfilesFile = None,
-    run_folder: Annotated[
-        Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")] = False,
+    run_folder: RunFolder = None,
+    resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn a recommender from a table of events and a table of items, and save it.
@@ -135,7 +136,7 @@ def fit(
 
 @app.command()
 def recommend(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    model: Model,
     overrides: Overrides = None,
     interactions: Interactions = None,
     history: Annotated[list[str] | None, HISTORY] = None,
@@ -260,7 +261,7 @@ def tokenize(
 
 @app.command()
 def explain(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    model: Model,
     history: Annotated[list[str], HISTORY],
     overrides: Overrides = None,
     k: Annotated[int, typer.Option("--k", help="Number of items.")] = 3,
@@ -292,7 +293,7 @@ def explain(
 
 @app.command()
 def similar(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    model: Model,
     item: Annotated[str, typer.Argument(help="Item id.")],
     k: Annotated[int, typer.Option("--k", help="Number of items.")] = 10,
     trust_code: TrustCode = False,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffgrm.apps.cli.shared import Column, Dataset, Interactions, Items, TimeFormat, TrustCode, dataset_of
+from diffgrm.apps.cli.shared import Column, Dataset, Interactions, Items, Model, TimeFormat, TrustCode, dataset_of
 from diffgrm.foundation.schema import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ BY_STEPS = "any_order_beam"  # the decoder of which steps are planned
 
 
 def plan(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    model: Model,
     steps: Annotated[list[int], typer.Option(min=1, help="Number of steps (repeat the option).")],
     interactions: Interactions = None,
     items: Items = None,

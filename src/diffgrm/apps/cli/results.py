@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from diffgrm.apps.cli import ends
-from diffgrm.apps.cli.shared import Overrides, Quiet, TrustCode, of_lists
+from diffgrm.apps.cli.shared import Model, Overrides, Quiet, TrustCode, of_lists
 from diffgrm.foundation.schema import DiffGRMError, bullet_list
 
 
@@ -61,7 +61,7 @@ def demo(
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Folder of the export; a new or empty one, or an older export.")],
     overrides: Overrides = None,
     to: Annotated[Literal["onnx"], typer.Option("--format", help="What to write.")] = "onnx",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffgrm.apps.cli.shared import JsonFile, TrustCode, check_outputs, write_json
+from diffgrm.apps.cli.shared import JsonFile, Model, TrustCode, check_outputs, write_json
 
 if TYPE_CHECKING:
     from diffgrm.semantic_ids.sid_files import SidTable
@@ -18,7 +18,7 @@ PLACE = "a model folder, or a file: .parquet (item_id and lists of digits) or .j
 
 @semantic_ids_app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Write item_id and semantic_id here (.parquet), or {item: digits} (.json).")],
     trust_code: TrustCode = False,
 ) -> None:

@@ -21,6 +21,7 @@ from diffgrm.apps.cli.shared import (
     check_idle,
     events_of,
     of_lists,
+    pairs_of,
 )
 from diffgrm.foundation.schema import MissingExtraError
 
@@ -66,6 +67,6 @@ def serve(
         check_idle("no --interactions are given", {"--column": column, "--time-format": time_format})
     events = None if interactions is None else partial(events_of, interactions, column, time_format)
     token = read_token(token_file, os.environ.get("DIFFGRM_TOKEN"))
-    bounds, names = read_limits(limit or []), allow_host or []
+    bounds, names = read_limits(pairs_of(limit, "--limit", "NAME=VALUE")), allow_host or []
     settings = of_lists(overrides)
     run(model, settings, events, bounds, token, host, port, names, device, precision, trust_code, rules)

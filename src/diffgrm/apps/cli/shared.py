@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from diffgrm.foundation.event_settings import EventSettings
     from diffgrm.foundation.recipe import Recipe
 
+Model = Annotated[Path, typer.Argument(help="Folder of the model.")]
+RunFolder = Annotated[
+    Path | None, typer.Option(help="Folder of checkpoints and logs; without it OUT.run beside the model.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")]
 Interactions = Annotated[
     Path | None,
     typer.Option(
@@ -264,12 +269,28 @@ def recipe_files(path: Path | None, recipe: Recipe) -> list[Path]:
     return [*([path] if path is not None and path.is_file() else []), *recipe.files()]
 
 
+def pairs_of(given: list[str] | None, option: str, form: str) -> dict[str, str]:
+    """The pairs of an option that is repeated, as a mapping.
+
+    Args:
+        form: how a pair is written, for example NAME=VALUE.
+
+    Raises:
+        DataError: other pairs, or a name twice.
+    """
+    pairs = list(map(as_text, given or []))
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise DataError(f"{option} is written {form}, found {wrong[0]!r}")
+    split = [pair.split("=", 1) for pair in pairs]
+    names = [name for name, _ in split]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{option} tells {twice[0]!r} twice; tell it once")
+    return dict(split)
+
+
 def renamings(column: list[str] | None) -> dict[str, str]:
-    """OURS=YOURS pairs as a mapping."""
-    wrong = [pair for pair in column or [] if "=" not in pair]
-    if wrong:
-        raise RecipeError(f"--column is written OURS=YOURS, found {wrong[0]!r}")
-    return dict(as_text(pair).split("=", 1) for pair in column or [])
+    """OURS=YOURS pairs as a mapping; see :func:`pairs_of`."""
+    return pairs_of(column, "--column", "OURS=YOURS")
 
 
 def events_of(path: Path, column: list[str] | None, time_format: str | None, settings: EventSettings) -> pl.DataFrame:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffgrm.apps.cli.shared import as_text
+from diffgrm.apps.cli.shared import as_text, pairs_of
 from diffgrm.apps.serving.given import entry
 from diffgrm.foundation.plain_values import read_json
 from diffgrm.foundation.schema import DataError
@@ -55,11 +55,4 @@ def profile_of(given: list[str] | None) -> dict[str, str] | None:
     """
     if not given:
         return None
-    pairs = list(map(as_text, given))
-    if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise DataError(f"--profile is written COLUMN=VALUE, found {wrong[0]!r}")
-    split = [pair.split("=", 1) for pair in pairs]
-    names = [name for name, _ in split]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"--profile tells {twice[0]!r} twice; tell it once")
-    return dict(split)
+    return pairs_of(given, "--profile", "COLUMN=VALUE")

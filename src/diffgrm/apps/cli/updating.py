@@ -11,6 +11,7 @@ from diffgrm.apps.cli import ends
 from diffgrm.apps.cli.items import reading
 from diffgrm.apps.cli.shared import (
     Column,
+    Model,
     ProfilesFile,
     Quiet,
     TimeFormat,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def update(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Folder of the model that has gone on; it may be the same.")],
     interactions: Annotated[
         Path, typer.Option(help="Events to learn from now, best old and new ones: user_id, item_id, timestamp.")

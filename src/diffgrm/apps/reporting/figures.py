@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from diffgrm.data.ragged import Ragged
+from diffgrm.evaluation.metrics import ndcg
 from diffgrm.evaluation.statistics import interval_of_difference, list_gains, list_owners
 from diffgrm.foundation.schema import MissingExtraError
 
@@ -21,43 +23,43 @@ INK, ACCENT, GREY = "#1b1f24", "#0072b2", "#8a939c"
 Result = tuple[dict[str, Any], pl.DataFrame]
 
 
-def pyplot(purpose: str = "diffgrm report", extra: str = "report") -> Any:
-    """Matplotlib's pyplot, which draws into files only.
+STYLE: Any = {
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "diffgrm",
+    "text.parse_math": False,  # a name with two dollar signs is no formula
+}
+
+
+def check_matplotlib(purpose: str = "diffgrm report", extra: str = "report") -> None:
+    """Make sure that figures can be drawn.
 
     Raises:
-        MissingExtraError: it is not installed; names what it is for, and the extra that it comes with.
+        MissingExtraError: matplotlib is not installed; names what it is for, and the extra that it comes with.
     """
     try:
-        import matplotlib
+        import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError("matplotlib", extra, purpose) from error
-    matplotlib.use("svg")
-    import matplotlib.pyplot
-
-    return matplotlib.pyplot
 
 
-def plot(size: tuple[float, float], draw: Callable[[Any, Any], None]) -> str:
-    """SVG of what ``draw(figure, pyplot)`` draws."""
-    plt = pyplot()
-    style: Any = {
-        "font.size": 10,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": GREY,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": "diffgrm",
-        "text.parse_math": False,  # a name with two dollar signs is no formula
-    }
-    with plt.rc_context(style):
-        figure = plt.figure(figsize=size, layout="constrained")
-        draw(figure, plt)
-        buffer = io.StringIO()
+def plot(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """SVG of what ``draw(figure)`` draws; the figures and settings of the caller stay as they are."""
+    check_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-        plt.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
@@ -67,7 +69,7 @@ def metric_by_run(rows: list[dict[str, Any]], results: list[Result], metric: str
     order = sorted(rows, key=lambda row: row["metrics"][metric])
     tables = {row["run"]: [ranks for content, ranks in results if content["run"] == row["run"]] for row in order}
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         axis = figure.add_subplot()
         for place, row in enumerate(order):
             gains, owners = list_gains(tables[row["run"]], metric), list_owners(tables[row["run"]][0])
@@ -90,7 +92,7 @@ def quality_against_time(rows: list[dict[str, Any]]) -> str:
     for row in (row for row in rows if row["ms_per_list"] is not None):
         families.setdefault(row["family"], []).append(row)
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         axis = figure.add_subplot()
         for members in families.values():
             members.sort(key=lambda row: row["ms_per_list"])
@@ -118,7 +120,7 @@ def digit_difficulty(results: list[Result]) -> str | None:
     if not shown:
         return None
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         columns = min(3, len(shown))
         rows = -(-len(shown) // columns)
         first: Any = None
@@ -148,7 +150,7 @@ def code_use(results: list[Result]) -> str | None:
     if not seen:
         return None
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         first: Any = None
         for number, (label, counts) in enumerate(seen.items()):
             axis = figure.add_subplot(1, len(seen), number + 1, sharey=first)
@@ -171,7 +173,7 @@ def fill_order(results: list[Result]) -> str | None:
     if not shown:
         return None
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         columns = min(4, len(shown))
         for number, (run, shares) in enumerate(shown.items()):
             axis = figure.add_subplot(-(-len(shown) // columns), columns, number + 1)
@@ -194,13 +196,12 @@ def accuracy_by(column: str, rows: list[dict[str, Any]], results: list[Result], 
     names = [row["run"] for row in sorted(rows, key=lambda row: -row["metrics"]["ndcg@10"])[:best]]
     limits = [*edges, np.inf]
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         axis = figure.add_subplot()
         ticks: list[str] = []
         for number, name in enumerate(names):
             tables = [ranks for content, ranks in results if content["run"] == name]
-            rank = np.stack([table["rank"].to_numpy() for table in tables])
-            gain = np.where((rank > 0) & (rank <= 10), 1 / np.log2(np.maximum(rank, 1) + 1), 0).mean(0)
+            gain = np.mean([ndcg(_one_by_one(table["rank"].to_numpy()), 10) for table in tables], axis=0)
             value = tables[0][column].to_numpy()
             inside = [(value >= low) & (value < high) for low, high in pairwise(limits)]
             if not ticks:
@@ -216,6 +217,11 @@ def accuracy_by(column: str, rows: list[dict[str, Any]], results: list[Result], 
         axis.legend(frameon=False, fontsize=8)
 
     return plot((8, 3.6), draw)
+
+
+def _one_by_one(ranks: np.ndarray) -> Ragged:
+    """The ranks of single events, each as a row of its own."""
+    return Ragged(ranks, np.arange(len(ranks) + 1))
 
 
 def _span(low: float, high: float) -> str:

@@ -89,10 +89,23 @@ def _summary(out: Path) -> dict[str, Any]:
 
 
 def _results(out: Path, row: dict[str, Any]) -> list[figures.Result]:
-    """The results that a row of the tables is of; rows of older tables tell seeds only."""
+    """The results that a row of the tables is of; rows of older tables tell seeds only.
+
+    Raises:
+        DataError: some are not there any more.
+    """
     folder = out / "runs" / row["dataset"] / slug(row["run"])
     found = [result_of(folder / f"seed-{seed}") for seed in row["seeds"]]
-    return [r for r in found if r[0]["run"] == row["run"] and r[0]["identity"] in row.get("identities", [r[0]["identity"]])]
+    found = [
+        r for r in found if r[0]["run"] == row["run"] and r[0]["identity"] in row.get("identities", [r[0]["identity"]])
+    ]
+    if len(found) != len(row["seeds"]):
+        raise DataError(
+            f"the tables in {out} are of {len(row['seeds'])} results of {row['run']} on {row['dataset']}, of which it "
+            f"holds {len(found)}, since the suite has run on; run the suite again, which writes its tables anew: "
+            f"diffgrm bench SUITE.yaml --out {out}"
+        )
+    return found
 
 
 def document(title: str, body: str) -> str:

@@ -21,6 +21,8 @@ from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.schema import Columns
 from diffgrm.recommenders.capabilities import Explains, explaining
 
+UNRULED = "The rules of this server had a say in its lists, and none here."
+
 
 def answers(server: Server) -> APIRouter:
     """Recommendations, similar items, explanations."""
@@ -87,7 +89,7 @@ def answers(server: Server) -> APIRouter:
 
     @router.post("/explain")
     async def explain(body: m.ExplainRequest) -> m.ExplainAnswer:
-        """How the k best items of a history were found: digit by digit, and what else the beam held."""
+        """How the k best items of a history were found, rules aside: digit by digit, and what else the beam held."""
         snapshot = server.live.current
         server.check_k(snapshot, body.k)
         width = server.width(snapshot, body)
@@ -98,7 +100,10 @@ def answers(server: Server) -> APIRouter:
         if not history:
             raise field_problem("#/history", "has no item that the catalogue knows")
         at = server.moment(snapshot, body.at)
-        return await server.engine.run(_explain, snapshot, history, body, at, width)
+        found = await server.engine.run(_explain, snapshot, history, body, at, width)
+        if server.live.rules is not None:
+            found.note = f"{found.note} {UNRULED}".strip()
+        return found
 
     return router
 

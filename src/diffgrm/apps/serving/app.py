@@ -55,6 +55,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         server.tell_version()
+        server.engine.begin()
         server.changes.begin()
         watching = asyncio.create_task(server.watch())
         yield

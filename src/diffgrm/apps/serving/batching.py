@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,10 +148,14 @@ class Engine:
     """
 
     def __init__(self, limits: Limits, sizes: Any) -> None:
-        self.limits = limits
+        self.limits, self._sizes = limits, sizes
         self.waiting = 0  # histories
+        self.begin()
+
+    def begin(self) -> None:
+        """Take questions; also those of an app that is started again after its end."""
         self._thread = ThreadPoolExecutor(1, "model")
-        self._batcher = _Batcher(limits, self._thread, sizes)
+        self._batcher = _Batcher(self.limits, self._thread, self._sizes)
 
     async def recommend(self, question: Question) -> list[Ranked]:
         """The lists for a question.
@@ -159,27 +164,16 @@ class Engine:
             Problem: the queue is full (503), or it took too long (504).
             DiffGRMError: see :meth:`Recommender.recommend`.
         """
-        size = len(question.histories)
-        if self.waiting and self.waiting + size > self.limits.queue:
-            raise Problem(503, "too many requests are waiting for the model; come back later", headers={"Retry-After": "1"})
-        self.waiting += size
-        try:
+        with self._place(len(question.histories)):
             work = asyncio.ensure_future(self._batcher.process(question))
             return await _within(work, question.deadline - time.monotonic())
-        except (TimeoutError, Expired):
-            raise Problem(504, f"the answer took longer than {self.limits.seconds:g} s; ask for fewer") from None
-        finally:
-            self.waiting -= size
 
     async def run(self, function: Any, *arguments: Any) -> Any:
-        """Something else that needs the model, in its thread.
+        """Something else that needs the model, in its thread; it counts as one history.
 
         Raises:
             Problem: as for :meth:`recommend`.
         """
-        if self.waiting >= self.limits.queue:
-            raise Problem(503, "too many requests are waiting for the model; come back later", headers={"Retry-After": "1"})
-        self.waiting += 1
         deadline = time.monotonic() + self.limits.seconds
 
         def call() -> Any:
@@ -187,13 +181,35 @@ class Engine:
                 raise Expired
             return function(*arguments)
 
-        try:
+        with self._place(1):
             work = asyncio.get_running_loop().run_in_executor(self._thread, call)
             return await _within(work, self.limits.seconds)
+
+    def check_room(self, size: int = 1) -> None:
+        """Make sure that so many histories may wait; where none does, any number may.
+
+        Raises:
+            Problem: 503.
+        """
+        if self.waiting and self.waiting + size > self.limits.queue:
+            told = "too many histories are waiting for the model; come back later"
+            raise Problem(503, told, headers={"Retry-After": "1"})
+
+    @contextmanager
+    def _place(self, size: int) -> Iterator[None]:
+        """Room in the queue for so many histories, until they have been answered.
+
+        Raises:
+            Problem: there is none (503), or the answer took too long (504).
+        """
+        self.check_room(size)
+        self.waiting += size
+        try:
+            yield
         except (TimeoutError, Expired):
-            raise Problem(504, f"the answer took longer than {self.limits.seconds:g} s") from None
+            raise Problem(504, f"the answer took longer than {self.limits.seconds:g} s; ask for fewer") from None
         finally:
-            self.waiting -= 1
+            self.waiting -= size
 
     async def close(self) -> None:
         """Answer what is waiting, then end."""

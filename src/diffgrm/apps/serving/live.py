@@ -24,6 +24,7 @@ from diffgrm.data.ids import IdMap
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import Columns, DiffGRMError, ModelFolderError
+from diffgrm.foundation.shown import visible
 from diffgrm.ranking.rules import Rules
 from diffgrm.recommenders import Recommender, load
 
@@ -192,14 +193,23 @@ class LiveModel:
         recommender = saved.variant(self.overrides)
         recommender.item_rules(self.rules)
         table = saved.item_table
-        title = pl.col(Columns.TITLE) if Columns.TITLE in table.columns else pl.lit(None, pl.String)
-        titles = table.select(pl.coalesce(title.cast(pl.String), pl.col(Columns.TEXT)))[:, 0]
+        titles = _titles(table)
         anything = [
             HistoryEvent(item, time=0) for item in recommender.items.ids(np.flatnonzero(recommender.recommendable)[:1])
         ]
         recommender.recommend([anything], k=1, exclude_seen=False)  # makes the tables, so that no request waits for them
         words = pl.select(pl.concat_str(titles, saved.items.series.cast(pl.String), separator=" ").str.to_lowercase())
         return Snapshot(name, saved, recommender, titles, words.to_series())
+
+
+def _titles(table: pl.DataFrame) -> pl.Series:
+    """[I] titles of an item table, whatever values they are; the text where there is none."""
+    if Columns.TITLE not in table.columns:
+        return table[Columns.TEXT]
+    title = table[Columns.TITLE]
+    if title.dtype.is_nested() or title.dtype == pl.Binary:
+        title = pl.Series([None if value is None else visible(value) for value in title.to_list()], dtype=pl.String)
+    return pl.select(pl.coalesce(title.cast(pl.String), table[Columns.TEXT])).to_series()
 
 
 class _Failure:

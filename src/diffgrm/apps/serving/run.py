@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -140,15 +140,12 @@ def read_token(path: Path | None, given: str | None) -> str | None:
     return usable_token(given)
 
 
-def read_limits(pairs: Sequence[str]) -> Limits:
-    """Bounds from ``NAME=VALUE`` texts.
+def read_limits(values: Mapping[str, str]) -> Limits:
+    """Bounds from texts, by their names.
 
     Raises:
         DataError: unknown names or unusable values, all of them told.
     """
-    if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise DataError(f"--limit is written NAME=VALUE, found {wrong[0]!r}")
-    values = dict(pair.split("=", 1) for pair in pairs)
     unknown = [name for name in values if name not in Limits.model_fields]
     if unknown:
         hints = [f"{name!r} is not a bound{did_you_mean(name, Limits.model_fields)}" for name in unknown]

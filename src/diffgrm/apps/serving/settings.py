@@ -27,7 +27,8 @@ class Limits(BaseModel):
         int,
         Field(
             ge=1,
-            description="requests that wait for the model, and changes that wait; more are told to come back later (503)",
+            description="histories that wait for the model (a request for anything else counts as one), and changes that "
+            "wait; more are told to come back later (503)",
         ),
     ] = 256
     batch: Annotated[int, Field(ge=2, description="waiting requests that are answered together")] = 32

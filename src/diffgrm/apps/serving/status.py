@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from diffgrm.apps.serving import messages as m
-from diffgrm.apps.serving.problems import Problem, problem_responses
+from diffgrm.apps.serving.problems import problem_responses
 from diffgrm.apps.serving.server import Server
 from diffgrm.apps.serving.strict import StrictRoute
 from diffgrm.recommenders import Recommender
@@ -25,8 +25,7 @@ def status(server: Server) -> APIRouter:
     @router.get("/ready", responses=problem_responses(503))
     async def ready() -> m.Ready:
         """The model is loaded and the queue has room."""
-        if server.engine.waiting >= server.limits.queue:
-            raise Problem(503, "too many requests are waiting for the model", headers={"Retry-After": "1"})
+        server.engine.check_room()
         return m.Ready(model=server.live.current.version)
 
     @strict.get("/model")

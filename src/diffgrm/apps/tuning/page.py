@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def by_trial(trials: Sequence[Trial]) -> str | None:
     if not done:
         return None
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         axis = figure.add_subplot()
         scores = [float(trial.score or 0) for trial in done]
         numbers = [trial.number for trial in done]
@@ -78,15 +79,15 @@ def by_setting(plan: Plan, trials: Sequence[Trial]) -> str | None:
     columns = min(3, len(plan.choose))
     rows = -(-len(plan.choose) // columns)
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         for number, (key, options) in enumerate(plan.choose.items()):
             axis = figure.add_subplot(rows, columns, number + 1)
             if isinstance(options, Range):
                 place = {trial.number: trial.settings[key] for trial in shown}
                 axis.set_xscale("log" if options.log else "linear")
             else:
-                texts = [str(value) for value in options]
-                place = {trial.number: texts.index(str(trial.settings[key])) for trial in shown}
+                texts, kinds = [str(value) for value in options], [json.dumps(value) for value in options]
+                place = {trial.number: kinds.index(json.dumps(trial.settings[key])) for trial in shown}
                 short = [text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for text in texts]
                 axis.set_xticks(range(len(texts)), short, rotation=0 if max(map(len, short)) < 8 else 30, fontsize=8)
             done = [trial for trial in shown if trial.state == "done"]
@@ -105,7 +106,7 @@ def curves(trials: Sequence[Trial]) -> str | None:
         return None
     best = best_of(trials)
 
-    def draw(figure: Any, plt: Any) -> None:
+    def draw(figure: Any) -> None:
         axis = figure.add_subplot()
         for trial in shown:
             first = trial is best

@@ -19,7 +19,7 @@ import numpy as np
 
 from diffgrm.apps.choosing import as_overrides, validation_score
 from diffgrm.apps.machine import machine
-from diffgrm.apps.reporting.figures import pyplot
+from diffgrm.apps.reporting.figures import check_matplotlib
 from diffgrm.apps.tuning.page import write_page
 from diffgrm.apps.tuning.plan import Plan, Pruning
 from diffgrm.apps.tuning.tables import best_of, write_tables
@@ -92,7 +92,7 @@ def search(
     """The same from a checked plan."""
     if trials < 1:
         raise DataError(f"trials is {trials}; expected a whole number from 1 on")
-    pyplot("diffgrm tune", "tune")  # before hours of trials, not after
+    check_matplotlib("diffgrm tune", "tune")  # before hours of trials, not after
     optuna_or_hint()
     check_place(out)
     split = without_test(plan.recipe, dataset)

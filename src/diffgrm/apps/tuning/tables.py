@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -58,6 +57,4 @@ def _csv(trials: Sequence[Trial]) -> str:
         }
         for trial in trials
     ]
-    buffer = io.StringIO()
-    pl.DataFrame(rows, infer_schema_length=None, strict=False).write_csv(buffer)
-    return buffer.getvalue()
+    return pl.DataFrame(rows, infer_schema_length=None, strict=False).write_csv()

@@ -15,7 +15,7 @@ const BEAM_SHOWN = 64; // asked for, so that the chosen item's place is known al
 
 const panels = Object.fromEntries(["history", "recommended", "similar", "denoising"].map((id) => [id, document.getElementById(id)]));
 const parts = Object.fromEntries(Object.entries(panels).map(([id, panel]) => [id, partsOf(panel)]));
-const latest = Object.fromEntries(Object.entries(panels).map(([id, panel]) => [id, new Latest(panel)]));
+const latest = Object.fromEntries(["recommended", "similar", "denoising"].map((id) => [id, new Latest(panels[id])]));
 
 let view = readAddress(location.hash);
 let model = null;
@@ -264,9 +264,16 @@ function askForStory() {
 function showStory() {
   if (!story) return;
   const item = story.items.find((one) => String(one.item_id) === chosenId());
-  tell(parts.denoising.note, item ? (model.candidates === null ? story.note : "") : `Only the first ${MOST_EXPLAINED} recommendations can be explained.`);
+  tell(parts.denoising.note, item ? (model.candidates === null ? story.note : "") : notExplained());
   if (item) denoising.show(item, story, startingItems(), view.step);
   else denoising.clear();
+}
+
+/** Why there is no explanation of the chosen item. */
+function notExplained() {
+  const place = list.items.findIndex((one) => String(one.item_id) === chosenId());
+  if (place >= MOST_EXPLAINED) return `Only the first ${MOST_EXPLAINED} recommendations can be explained.`;
+  return "Rules of the server have brought this item into the list; only items that the model finds without them can be explained.";
 }
 
 /** Items that can be recommended before any digit is known. */

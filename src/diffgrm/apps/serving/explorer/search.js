@@ -12,17 +12,17 @@ export function searchBox(input, { popup, foundTitle, searchProblem }, { add, se
   let found = [];
   let active = -1;
   let answered = null; // the query that the list belongs to
-  let addWhenFound = false; // Enter came before the answer
+  let wanted = null; // the query whose first item is added once it is found: Enter came before the answer
 
   const query = () => input.value.trim();
 
   function find() {
     const asked = query();
-    load(latest, (signal) => findItems(asked, SHOWN, signal), (answer) => show(asked, answer), failed);
+    load(latest, (signal) => findItems(asked, SHOWN, signal), (answer) => show(asked, answer), (error) => failed(asked, error));
   }
 
-  function failed(error) {
-    addWhenFound = false;
+  function failed(asked, error) {
+    if (wanted === asked) wanted = null;
     list.replaceChildren();
     tell(foundTitle, "");
     tellProblem(searchProblem, error, find);
@@ -36,9 +36,9 @@ export function searchBox(input, { popup, foundTitle, searchProblem }, { add, se
     list.replaceChildren(...items.map(option));
     tell(foundTitle, title(asked, total));
     activate(asked && items.length ? 0 : -1);
-    if (addWhenFound && items.length) choose(0);
-    else if (!popup.hidden) say(asked ? `${count(total, "item")} found` : "Often chosen items");
-    addWhenFound = false;
+    if (wanted === asked && items.length) return choose(0);
+    if (!popup.hidden) say(asked ? `${count(total, "item")} found` : "Often chosen items");
+    if (wanted === asked) wanted = null;
   }
 
   function title(asked, total) {
@@ -78,7 +78,7 @@ export function searchBox(input, { popup, foundTitle, searchProblem }, { add, se
   }
 
   function close() {
-    addWhenFound = false;
+    wanted = null;
     popup.hidden = true;
     input.setAttribute("aria-expanded", "false");
     activate(-1);
@@ -100,7 +100,7 @@ export function searchBox(input, { popup, foundTitle, searchProblem }, { add, se
     ArrowDown: () => move(1),
     ArrowUp: () => move(-1),
     Enter: () => {
-      if (answered !== query()) addWhenFound = Boolean(query());
+      if (answered !== query()) wanted = query() || null;
       else if (active >= 0) choose(active);
     },
     Escape: () => {
@@ -114,7 +114,7 @@ export function searchBox(input, { popup, foundTitle, searchProblem }, { add, se
     keys[event.key]();
   });
   input.addEventListener("input", () => {
-    addWhenFound = false;
+    answered = wanted = null;
     activate(-1);
     popup.hidden = false;
     input.setAttribute("aria-expanded", "true");
