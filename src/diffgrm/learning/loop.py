@@ -328,15 +328,12 @@ def check_run_folder(run_folder: Path, resume: bool, going_on: bool = False) -> 
         going_on: the run is an update, which cannot be resumed.
 
     Raises:
-        TrainingError: it is a file, lies where one may not write, holds another run, or nothing to resume from.
+        TrainingError: it is a file, lies where one may not write, or holds another run.
     """
     if run_folder.exists() and not run_folder.is_dir():
         raise TrainingError(f"the run folder {run_folder} is a file; choose another")
     check_writable(run_folder.absolute() / "checkpoint", TrainingError)
-    begun = holds_checkpoint(run_folder)
-    if resume and not begun:
-        raise TrainingError(f"cannot resume: there is no checkpoint {run_folder / LAST}; start without resume")
-    if not resume and begun:
+    if not resume and holds_checkpoint(run_folder):
         mend = "an update cannot be resumed;" if going_on else "resume it (--resume; in Python: resume=True),"
         raise TrainingError(f"{run_folder} already holds a run; {mend} choose another run folder, or delete it")
 

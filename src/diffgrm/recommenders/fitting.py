@@ -113,9 +113,11 @@ def _check_resume(run_folder: Path | None, resume: bool) -> None:
     Raises:
         TrainingError: no run folder, or one without a checkpoint.
     """
-    if resume and run_folder is None:
+    if not resume:
+        return
+    if run_folder is None:
         raise TrainingError("cannot resume: no run folder is named; pass run_folder= with the one that was begun in")
-    if resume and run_folder is not None and not holds_checkpoint(run_folder):
+    if not holds_checkpoint(run_folder):
         raise TrainingError(f"cannot resume: there is no checkpoint {run_folder / LAST}; start without resume")
 
 
