@@ -213,6 +213,7 @@ def test_a_file_is_known_by_what_it_holds_wherever_the_suite_lies(tmp_path):
             "'base' has the key 'chose', which is none of a run; did you mean 'choose'",
         ),
         ({"runs": {"base": {"recommender": "sasrec", "modle": {}}}}, "there is no setting 'modle'; did you mean 'model'"),
+        ({"runs": {"base": {"recommender": "sasrec"}, "b": {"like": "base", "noisng": None}}}, "did you mean 'noising'"),
         ({"runs": {"base": {"recommender": "sasrec", "choose": {"model.width": [16, -1]}}}}, "model.width = -1"),
         (
             {"runs": {"base": {"recommender": "sasrec", "item_loss": {"negatives": 8}}}},

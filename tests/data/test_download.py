@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 
@@ -34,6 +35,12 @@ def test_a_missing_file_names_its_url(server, tmp_path):
     assert f"404 Client Error: Not Found for url: {server.url}/nowhere" in str(caught.value)
     assert "bytes are kept" not in str(caught.value)
     assert len(server.requests) == 1 and not left_in(tmp_path)
+
+
+def test_a_place_without_locks_is_a_download_error(big, monkeypatch):
+    monkeypatch.setattr(download, "acquired", Mock(side_effect=OSError(95, "Operation not supported")))
+    with pytest.raises(DownloadError, match="big cannot be written: .*Operation not supported"):
+        big()
 
 
 def test_a_server_that_is_off_is_a_download_error(server, big):

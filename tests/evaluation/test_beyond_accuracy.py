@@ -99,7 +99,7 @@ def test_whole_numbers_are_found_as_text_and_the_other_way_round():
             "country",
             r"'country' has the value '\(unknown\)', which is what users are called .* leave those cells empty",
         ),
-        (USERS, "user_id", "'user_id' parts every user from all others; expected a column of values that users share"),
+        (USERS, "user_id", "'user_id' tells users apart; name a column that tells something of them"),
         (pl.DataFrame({"user_id": range(60), "n": range(60)}), "n", "'n' has 60 different values; expected at most 50"),
     ],
 )

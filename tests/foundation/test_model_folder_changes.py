@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
@@ -79,12 +80,16 @@ def test_what_cannot_be_made_changes_nothing(folder):
     assert model_folder.version(folder) == before
 
 
-def test_where_one_may_not_write_is_told_before_the_work(folder, monkeypatch):
-    def no_lock(*_, **__):
-        raise PermissionError("no")
-
-    monkeypatch.setattr(model_folder, "acquired", no_lock)
-    with pytest.raises(ModelFolderError, match=r"cannot be changed: no; users who share a folder .* \(umask 002, and"):
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        (PermissionError("no"), r"cannot be changed: no; users who share a folder .* \(umask 002, and"),
+        (OSError("there are no locks"), "cannot be changed: there are no locks$"),
+    ],
+)
+def test_where_one_may_not_write_is_told_before_the_work(folder, monkeypatch, why, told):
+    monkeypatch.setattr(model_folder, "acquired", Mock(side_effect=why))
+    with pytest.raises(ModelFolderError, match=told):
         model_folder.change(folder, lambda: pytest.fail("the work began"), lambda changed: None)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from diffgrm.foundation import manifest, model_folder
 from diffgrm.foundation.manifest import EXPORT
-from diffgrm.foundation.outputs import check_file, check_folder, check_own_folder, check_unread, held_folder
+from diffgrm.foundation.outputs import check_file, check_folder, check_own_folder, check_unread
 from diffgrm.foundation.schema import DataError, ModelFolderError
 
 
@@ -76,11 +76,3 @@ def test_a_folder_for_one_thing_holds_nothing_else(tmp_path):
         check_own_folder(tmp_path, "a search", ("search.json",))
     (tmp_path / "search.json").write_text("{}")
     check_own_folder(tmp_path, "a search", ("search.json",))
-
-
-def test_halves_that_a_killed_process_left_are_gone_once_the_folder_is_held(tmp_path):
-    (tmp_path / "inside").mkdir()
-    for name in (".result.json.77.tmp", "inside/.ranks.npz.0a1b.tmp"):
-        (tmp_path / name).write_text("half of it")
-    with held_folder(tmp_path, "lock", "suite"):
-        assert sorted(path.name for path in tmp_path.rglob("*")) == ["inside", "lock"]

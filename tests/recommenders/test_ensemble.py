@@ -285,7 +285,7 @@ def test_items_removed_from_a_member_stay_removed_until_they_are_restored(weight
 def test_members_that_recommend_no_item_together_are_refused(toy, members, tmp_path):
     ids = toy.items.series
     halves = [diffgrm.load(members[1]).remove_items(ids[start::2]).save(tmp_path / str(start)) for start in (0, 1)]
-    with pytest.raises(DataError, match="no item is left that all of them recommend; restore some"):
+    with pytest.raises(DataError, match="no item is left that all members recommend; restore some"):
         ensemble(toy, map(str, halves), weights=(0.5, 0.5))
 
 

@@ -351,6 +351,10 @@ def test_a_model_that_ranks_whole_items_has_candidates_and_no_beam(visit, toy, t
         page.keyboard.press("Enter")
         wait_for_rows(page, 5)
         assert page.url.endswith("candidates=20")
+    rules = diffgrm.read_rules({"pins": {"5": offline(hybrid, HISTORY, 9)[-1][0]}})
+    with in_background(create_app(LiveModel(tmp_path / "hybrid", rules=rules))) as address:
+        page = visit(address, as_view(HISTORY, k=5))
+        expect(page.locator("#denoising")).to_contain_text("The rules of this server had a say in its lists")
 
 
 def test_a_model_that_is_told_times_and_columns_is_asked_with_them(visit, tmp_path):

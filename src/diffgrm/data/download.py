@@ -11,8 +11,9 @@ from pathlib import Path
 
 import requests
 import urllib3
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from diffgrm.foundation.outputs import acquired, told
 from diffgrm.foundation.schema import DownloadError
 from diffgrm.foundation.storage import file_digest
 from diffgrm.foundation.terminal import progress_bar
@@ -37,7 +38,6 @@ def fetch(url: str, path: Path, checksum: str | Callable[[], str | None] | None 
         DownloadError: the server cannot be reached or refuses, or the file is not the expected one.
     """
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path):
             if not path.is_file():  # nobody fetched it meanwhile
                 return _fetched(url, path, checksum() if callable(checksum) else checksum)
@@ -54,12 +54,15 @@ def _beside(path: Path, suffix: str) -> Path:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Wait until nobody else downloads to a path, and let nobody else meanwhile."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    place = path.with_name(f".{path.name}.lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("waiting for another process that downloads %s", path)
-        lock.acquire()
+        try:
+            lock = acquired(place, timeout=0)
+        except Timeout:
+            logger.info("waiting for another process that downloads %s", path)
+            lock = acquired(place)
+    except OSError as error:
+        raise DownloadError(f"{path} cannot be written: {told(error)}") from error
     try:
         yield
     finally:

@@ -36,11 +36,9 @@ def read_segment(users: Any, column: str) -> pl.DataFrame:
     """A column of a table of users, by which they are parted.
 
     Raises:
-        DataError: the column of users itself, an unusable table, too many different values, or one that is called as what
+        DataError: an unusable table, the column of users itself, too many different values, or one that is called as what
             is missing.
     """
-    if column == Columns.USER:
-        raise DataError(f"{column!r} parts every user from all others; expected a column of values that users share")
     table = user_table(users, [column]).rename({column: SEGMENT + column})
     values = table[SEGMENT + column].n_unique()
     if values > MOST:

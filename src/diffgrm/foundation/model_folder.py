@@ -25,7 +25,7 @@ from diffgrm.foundation.manifest import MANIFEST as MANIFEST
 from diffgrm.foundation.manifest import MODEL, WHAT
 from diffgrm.foundation.manifest import fingerprint as fingerprint
 from diffgrm.foundation.manifest import version as version
-from diffgrm.foundation.outputs import SHARING, acquired, check_writable
+from diffgrm.foundation.outputs import SHARING, acquired, check_writable, told
 from diffgrm.foundation.registry import Trust
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError, TokenizerError, first_few
 from diffgrm.foundation.storage import is_there
@@ -107,7 +107,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise ModelFolderError(f"another process has been changing {folder} for a minute; try again later") from error
     except OSError as error:
-        raise ModelFolderError(f"{folder} cannot be changed: {error}{SHARING}") from error
+        raise ModelFolderError(f"{folder} cannot be changed: {told(error)}") from error
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ import glob
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,12 +81,14 @@ def acquired(path: Path, **options: Any) -> FileLock:
     return lock
 
 
+def told(error: OSError) -> str:
+    """Why a lock could not be had, and the mend where others' rights are the reason."""
+    return f"{error}{SHARING if isinstance(error, PermissionError) else ''}"
+
+
 @contextmanager
 def held_folder(path: Path, lock: str, what: str) -> Iterator[None]:
-    """A folder, made if need be, in which nobody else works meanwhile: what is under way would be taken for left behind.
-
-    Half-written files of processes that were killed there are deleted, see
-    :func:`diffgrm.foundation.storage.atomic_file`.
+    """A folder, made if need be, in which nobody else does the same work meanwhile.
 
     Args:
         lock: the file in it that is locked; what: the work, for messages.
@@ -99,11 +101,8 @@ def held_folder(path: Path, lock: str, what: str) -> Iterator[None]:
     except Timeout as error:
         raise DataError(f"another {what} is at work in {path}; wait for it, or name another folder") from error
     except OSError as error:
-        raise DataError(f"nothing can be written in {path}: {error}{SHARING}") from error
+        raise DataError(f"nothing can be written in {path}: {told(error)}") from error
     try:
-        for left_over in path.rglob(".*.*.tmp"):
-            with suppress(OSError):
-                left_over.unlink()
         yield
     finally:
         held.release()

@@ -62,7 +62,7 @@ def taken_over(read: Sequence[Recommender]) -> np.ndarray | None:
         return None
     left = np.logical_and.reduce(removed)
     if not left.any():
-        raise DataError("model.members: no item is left that all of them recommend; restore some (restore_items)")
+        raise DataError("no item is left that all members recommend; restore some in their folders (restore_items)")
     for found in read:
         found.take(found.parts, replace(found.catalogue, recommendable=None), found.facts)
     return left

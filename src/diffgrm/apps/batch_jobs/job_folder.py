@@ -195,6 +195,8 @@ def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[s
     check_own_folder(out, "a batch job", (f"{JOB}/plan.json", f"{JOB}/lock"))
     own, made = out / JOB, not out.is_dir()
     with held_folder(out, f"{JOB}/lock", "process"):
+        for left_over in (*out.glob(".*.tmp"), *own.rglob(".*.tmp")):  # of workers that were killed
+            left_over.unlink(missing_ok=True)
         goes_on = (own / "plan.json").is_file()
         job = JobFolder(out, {}, made)
         try:

@@ -201,7 +201,7 @@ def _changed(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
     A part under another name keeps the settings that both know: "like" another run means that nothing else differs.
     """
-    unused = {section for section, value in changes.items() if value is None}
+    unused = {section for section, value in changes.items() if value is None and section in Recipe.model_fields}
     raw = {section: value for section, value in raw.items() if section not in unused}
     new = merge(raw, {section: value for section, value in changes.items() if section not in unused})
     for section in PART_SECTIONS:

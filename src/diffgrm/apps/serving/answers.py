@@ -21,8 +21,6 @@ from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.schema import Columns
 from diffgrm.recommenders.capabilities import Explains, explaining
 
-UNRULED = "The rules of this server had a say in its lists, and none here."
-
 
 def answers(server: Server) -> APIRouter:
     """Recommendations, similar items, explanations."""
@@ -100,16 +98,18 @@ def answers(server: Server) -> APIRouter:
         if not history:
             raise field_problem("#/history", "has no item that the catalogue knows")
         at = server.moment(snapshot, body.at)
-        found = await server.engine.run(_explain, snapshot, history, body, at, width)
-        if server.live.rules is not None:
-            found.note = f"{found.note} {UNRULED}".strip()
-        return found
+        return await server.engine.run(_explain, snapshot, history, body, at, width, server.live.rules is not None)
 
     return router
 
 
 def _explain(
-    snapshot: Snapshot, history: list[Any], body: m.ExplainRequest, at: datetime.datetime | None, width: str | None
+    snapshot: Snapshot,
+    history: list[Any],
+    body: m.ExplainRequest,
+    at: datetime.datetime | None,
+    width: str | None,
+    rules_aside: bool,
 ) -> m.ExplainAnswer:
     recommender = snapshot.with_width(width)
     explains, sids = explaining(recommender), semantic_ids_of(recommender)
@@ -127,6 +127,7 @@ def _explain(
         n_digits=sids.n_digits,
         codebook_size=sids.codebook_size,
         note=explains.explanation_note(),
+        rules_aside=rules_aside,
         items=[
             m.ExplainedItem(**item.model_dump(), digits=[m.FilledDigit(**row) for row in filled.get(rank, [])])
             for rank, item in enumerate(items, start=1)

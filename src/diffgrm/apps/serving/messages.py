@@ -239,6 +239,7 @@ class ExplainAnswer(BaseModel):
     n_digits: int
     codebook_size: int
     note: Annotated[str, Field(description="what confidences of digits leave unsaid of how the list came about; or empty")]
+    rules_aside: Annotated[bool, Field(description="the server has rules: they have a say in its lists, and none here")]
     items: list[ExplainedItem]
     beams: Annotated[list[list[PartialSid]], Field(description="for each step the best partial SIDs, best first")]
 

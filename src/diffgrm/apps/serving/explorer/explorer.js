@@ -264,15 +264,22 @@ function askForStory() {
 function showStory() {
   if (!story) return;
   const item = story.items.find((one) => String(one.item_id) === chosenId());
-  tell(parts.denoising.note, item ? (model.candidates === null ? story.note : "") : notExplained());
+  tell(parts.denoising.note, item ? explainedNote() : notExplained());
   if (item) denoising.show(item, story, startingItems(), view.step);
   else denoising.clear();
+}
+
+/** What the explanation of an item leaves unsaid; the caption says it of models that rank whole items. */
+function explainedNote() {
+  const unsaid = model.candidates === null ? story.note : "";
+  return story.rules_aside ? `${unsaid} The rules of this server had a say in its lists, and none here.`.trim() : unsaid;
 }
 
 /** Why there is no explanation of the chosen item. */
 function notExplained() {
   const place = list.items.findIndex((one) => String(one.item_id) === chosenId());
   if (place >= MOST_EXPLAINED) return `Only the first ${MOST_EXPLAINED} recommendations can be explained.`;
+  if (!story.rules_aside) return "Asked again, the model finds other items, and this one is not among them.";
   return "Rules of the server have brought this item into the list; only items that the model finds without them can be explained.";
 }
 
