@@ -85,7 +85,7 @@ def test_times_may_be_written_otherwise(times, tmp_path):
     events = TABLE.with_columns(timestamp=written[times]).rename({"timestamp": "when"})
     items, parts = IdMap(pl.Series("item_id", [f"i{n}" for n in range(8)])), Parts(tmp_path / "own", tmp_path / "own")
     found, footers = EventTable.at(write_parts(tmp_path / "e", events, [300]), {"timestamp": "when"}, style, settings)
-    pieces = planned(cut(footers.rows, 250))
+    pieces = planned(cut(footers.rows, 4))
     write = BringTogether(found, pieces, 1, False, parts).ready()
     for number in range(len(pieces)):
         write(number)
@@ -127,7 +127,7 @@ def test_events_are_chosen_folded_and_put_in_order_as_in_one_reading(events, tmp
     items, parts = IdMap(pl.Series("item_id", [f"i{n}" for n in range(8)])), Parts(tmp_path / "own", tmp_path / "own")
     settings, files = Recipe(events=events).events, write_parts(tmp_path / "e", VISITS, [300, 10, 400])
     found, footers = EventTable.at(files, {}, None, settings)
-    pieces = planned(cut(footers.rows, 250))
+    pieces = planned(cut(footers.rows, 4))
     write = BringTogether(found, pieces, 1, False, parts).ready()
     for number in range(len(pieces)):
         write(number)

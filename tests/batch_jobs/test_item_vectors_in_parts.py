@@ -9,9 +9,9 @@ import pytest
 
 from diffgrm import Recipe
 from diffgrm.apps.batch_jobs import embed_batch, embedding
-from diffgrm.foundation.schema import DataError
+from diffgrm.foundation.schema import DataError, DiffGRMError
 from diffgrm.semantic_ids.embeddings.lsa import LSA
-from helpers.batch_jobs import in_this_process
+from helpers.batch_jobs import failing, in_this_process
 
 LSA_4 = Recipe.from_dict({"embedding": {"name": "lsa", "width": 4}})
 
@@ -54,7 +54,7 @@ def test_an_encoder_learns_from_the_pieces_that_are_embedded(tmp_path, monkeypat
 
 
 def test_items_that_stand_in_several_pieces_are_refused_before_any_is_encoded_or_left_out(tmp_path):
-    items = items_in(tmp_path / "items", ["a", "b", "c", "d"], ["e", "b", "c", "f"], ["e", "g"])
+    items = items_in(tmp_path / "items", ["a", "b", "c", "d"], ["e", "b", "c", "f"], ["e", "g", "h", "i"])
     with pytest.raises(
         DataError, match=r"(?s)1\.parquet, rows 0 to 3: 2 item ids stand in earlier rows too .*: b, c, the first"
     ):
@@ -62,7 +62,7 @@ def test_items_that_stand_in_several_pieces_are_refused_before_any_is_encoded_or
     assert not (tmp_path / "out").exists()
     done = embed(items, tmp_path / "out", 3, "skip")
     found = pl.read_parquet(tmp_path / "out" / "*.parquet")
-    assert sorted(found["item_id"]) == [*"abcdeg"] and done["skipped"]["rows"] == 4 and done["rows"] == 6
+    assert sorted(found["item_id"]) == [*"abcdeghi"] and done["skipped"]["rows"] == 4 and done["rows"] == 8
     assert embed(items, tmp_path / "out", 3, "skip") == done
 
 
@@ -136,3 +136,22 @@ def test_a_job_whose_plan_does_not_compare_ids_goes_on(tmp_path):
     (out / "part-00001.parquet").unlink()
     assert embed(items, out, 2)["rows"] == done["rows"] == 8
     assert pl.read_parquet(out / "*.parquet")["item_id"].to_list() == [*"abcdefgh"]
+
+
+@pytest.mark.parametrize("partitions", [1, 7, 13])
+def test_there_are_as_many_parts_as_were_asked_for(partitions, tmp_path):
+    items = items_in(tmp_path / "items", [*"abcd"], [*"efgh"], [*"ij"])
+    assert embed(items, tmp_path / "out", partitions)["partitions"] == partitions
+    heights = [pl.read_parquet(path).height for path in sorted((tmp_path / "out").glob("*.parquet"))]
+    assert len(heights) == partitions and max(heights) - min(heights) <= 1 and sum(heights) == 10
+
+
+def test_a_file_that_cannot_be_read_now_is_no_damage_and_nothing_of_the_job_stays(tmp_path):
+    items = items_in(tmp_path / "items", [*"abcd"], [*"efgh"])
+    with failing(OSError(5, "Input/output error"), "1.parquet"), pytest.raises(DiffGRMError) as error:
+        embed(items, tmp_path / "out", 2, "skip")
+    assert "1.parquet could not be read: [Errno 5]" in str(error.value) and not isinstance(error.value, DataError)
+    with failing(OSError(5, "Input/output error"), "1.parquet", after=1), pytest.raises(DiffGRMError, match="could not be"):
+        embed(items, tmp_path / "out", 2, "skip")  # where ids are compared, for the plan
+    assert not (tmp_path / "out").exists()
+    assert embed(items, tmp_path / "out", 2, "skip")["rows"] == 8

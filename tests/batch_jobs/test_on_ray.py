@@ -108,10 +108,12 @@ def test_dead_workers_are_replaced_and_a_partition_that_kills_them_is_given_up(t
     check_same_lists(lists(out), diffgrm.load(fragile, trust_code=TRUST).recommend(events, 5))
 
 
-def test_a_command_that_is_killed_goes_on_where_it_stopped(toy, fragile, flags, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_command_that_is_killed_goes_on_where_it_stopped(toy, fragile, flags, tmp_path, number):
     """On a Ray of its own, as the command has without an address."""
     out = tmp_path / "out"
-    events = with_users(toy.event_table(), "wait for: gate")
+    gate = f"gate {int(number)}"
+    events = with_users(toy.event_table(), f"wait for: {gate}")
     events.write_parquet(tmp_path / "events.parquet")
     arguments = ["recommend-batch", fragile, "--interactions", tmp_path / "events.parquet", "--out", out, "--k", 5]
     arguments += ["--partitions", 6, "--concurrency", 2, "--trust-code", "--quiet"]
@@ -127,8 +129,12 @@ def test_a_command_that_is_killed_goes_on_where_it_stopped(toy, fragile, flags, 
             assert command.poll() is None, command.stderr.read().decode()
             assert time.monotonic() < end
             time.sleep(0.1)
-        command.send_signal(signal.SIGKILL)
-        command.wait()
+        command.send_signal(number)
+        told = command.stderr.read().decode() if number == signal.SIGTERM else ""
+        command.wait(PATIENCE)
+        if number == signal.SIGTERM:
+            assert command.returncode == 143, told
+            assert "Ended by SIGTERM. What is done so far stands in" in told and "Traceback" not in told
         assert not (out / "_manifest.json").exists()
     finally:
         with suppress(ProcessLookupError):  # what is left of its Ray, which would end within a minute
@@ -137,7 +143,7 @@ def test_a_command_that_is_killed_goes_on_where_it_stopped(toy, fragile, flags, 
         command.stderr.close()
     before = marks(out)
     assert len(before) == 5
-    (flags / "gate").touch()
+    (flags / gate).touch()
     done = recommend_batch(
         fragile,
         tmp_path / "events.parquet",

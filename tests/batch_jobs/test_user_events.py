@@ -15,7 +15,7 @@ from helpers.batch_jobs import write_parts
 
 @st.composite
 def worlds(draw):
-    """Users, times with many ties or none at all, sizes of files and pieces, and a number of buckets."""
+    """Users, times with many ties or none at all, sizes of files, and numbers of pieces and buckets."""
     rows = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=60))
     sizes = draw(st.lists(st.integers(1, 20), max_size=4))
     return rows, draw(st.booleans()), sizes, draw(st.integers(1, 25)), draw(st.integers(1, 5))
@@ -24,13 +24,13 @@ def worlds(draw):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(worlds())
 def test_histories_are_those_of_the_whole_table_however_it_is_cut(tmp_path_factory, world):
-    rows, timed, sizes, most, buckets = world
+    rows, timed, sizes, cuts, buckets = world
     folder = tmp_path_factory.mktemp("world")
     table = pl.DataFrame(
         {"user_id": [u for u, _ in rows], "item_id": range(len(rows)), "timestamp": [t for _, t in rows]}
     ).drop([] if timed else ["timestamp"])
     events, footers = EventTable.at(write_parts(folder / "events", table, sizes), {}, None)
-    pieces, parts = planned(cut(footers.rows, most)), Parts(folder, folder / "marks")
+    pieces, parts = planned(cut(footers.rows, cuts)), Parts(folder, folder / "marks")
     write = BringTogether(events, pieces, buckets, False, parts).ready()
     for number in range(len(pieces)):
         write(number)

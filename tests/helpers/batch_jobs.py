@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import fsspec
+
 import diffgrm
 
 BY = ["user_id", "rank"]
@@ -26,6 +28,24 @@ def check_same_lists(found, wanted):
 def in_this_process(pool):
     """What stands for :func:`diffgrm.apps.batch_jobs.engine.engine` where Ray is not what is tested."""
     yield SimpleNamespace(pool=pool, workers=1, do=lambda work: work.here())
+
+
+@contextmanager
+def failing(error, name, after=0):
+    """Files of a name cannot be opened while the block lasts, after so many times."""
+    system, opened = type(fsspec.filesystem("file")), []
+
+    def fails(self, path, *arguments, **settings):
+        opened.extend([path] * str(path).endswith(name))
+        if str(path).endswith(name) and len(opened) > after:
+            raise error
+        return whole(self, path, *arguments, **settings)
+
+    whole, system.open = system.open, fails
+    try:
+        yield
+    finally:
+        system.open = whole
 
 
 def write_parts(folder, table, sizes):

@@ -74,7 +74,7 @@ def read_file(source: str | PathLike[str], what: str) -> pl.DataFrame:
         MissingExtraError: a packing that needs a package.
     """
     try:
-        place = _place(source)
+        place = place_of(source)
         if isinstance(place, str):
             return _at_address(place, what)
         if (files := _parquet_files(place, what)) is not None:
@@ -97,7 +97,7 @@ def parquet_files(source: str | PathLike[str], what: str) -> ParquetTable | None
         DataError: nothing is there, or a folder that holds other things.
     """
     try:
-        place = _place(source)
+        place = place_of(source)
         return None if isinstance(place, str) else _parquet_files(place, what)
     except DiffGRMError:
         raise
@@ -105,7 +105,7 @@ def parquet_files(source: str | PathLike[str], what: str) -> ParquetTable | None
         raise DataError(f"the {what} file {source} could not be read: {error}") from error
 
 
-def _place(source: str | PathLike[str]) -> Path | str:
+def place_of(source: str | PathLike[str]) -> Path | str:
     """The path of something here, or the address of something elsewhere."""
     path, address = Path(source), ADDRESS.fullmatch(str(source))
     if address is None or path.exists():

@@ -75,6 +75,11 @@ class MissingExtraError(DiffGRMError, ImportError):
         super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install {wanted}")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is for want of memory; PyTorch's words for it differ by device."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def needing_pytorch(purpose: str) -> Iterator[None]:
     """Say how to install PyTorch, and what comes with it, where the block imports it and it is not installed.

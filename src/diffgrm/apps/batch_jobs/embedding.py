@@ -210,15 +210,15 @@ def embed_batch(
         "encoder": digest([encoder.identity()]),
         "seed": recipe.seed,
         "items": digest(files.stamps()),
+        **footers.left_out,
         "columns": table.columns,
         "partitions": partitions,
     }
 
     def plan() -> dict[str, Any]:
-        rows = sum(footers.rows)
-        most = ceil(rows / partitions) if partitions else PARTITION
-        pieces = planned(cut(footers.rows, max(1, most)))
-        return {"partitions": len(pieces), "pieces": pieces, **of_ids(pieces)}
+        number = partitions or ceil(sum(footers.rows) / PARTITION)
+        pieces = planned(cut(footers.rows, number))
+        return {"partitions": number, "pieces": pieces, **of_ids(pieces)}
 
     def of_ids(pieces: Plan) -> dict[str, Any]:
         repeats, as_text = table.compare_ids(pieces)

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError
+from diffgrm.foundation.schema import DataError, DiffGRMError, MissingExtraError, out_of_memory
 from diffgrm.foundation.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ SHARE = 0.9  # of Ray's CPUs that workers hold at most, lest a pool as large as 
 STORE = 2**28  # bytes of a local Ray's object store; a job keeps nothing there but numbers
 LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # environment of a local Ray
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)]  # the latter on Windows
 SECONDS = 5  # that an address has to answer in
 ADDRESSES = "'ray://HOST:10001', 'HOST:6379', or 'auto' for the Ray that runs on this machine"
 
@@ -51,11 +53,12 @@ class Pool:
     gpus_per_worker: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.concurrency is not None and self.concurrency < 1:
-            raise DataError(f"concurrency is {self.concurrency}; expected a number of workers from 1")
+        if self.concurrency is not None and not is_count(self.concurrency):
+            raise DataError(f"concurrency is {self.concurrency!r}; expected a number of workers from 1")
         gpus = self.gpus_per_worker
-        if not (0 <= gpus < float("inf")) or (gpus > 1 and gpus != int(gpus)):
-            raise DataError(f"gpus_per_worker is {gpus}; expected 0, a part of one such as 0.5, or a whole number")
+        number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
+        if not number or not (0 <= gpus < float("inf")) or (gpus > 1 and gpus != int(gpus)):
+            raise DataError(f"gpus_per_worker is {gpus!r}; expected 0, a part of one such as 0.5, or a whole number")
 
 
 class Task(Protocol):
@@ -121,7 +124,7 @@ class Worker:
         return None
 
     def _told(self, error: Exception) -> Problem:
-        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+        if out_of_memory(error):
             return Problem(f"there was not memory enough ({type(error).__name__}); {self._hint}", False)
         if isinstance(error, DiffGRMError):
             return Problem(str(error), isinstance(error, DataError))
@@ -278,6 +281,11 @@ class Engine:
         return float(self.ray.cluster_resources().get(resource, 0.0))
 
 
+def is_count(value: object) -> bool:
+    """Whether it is a whole number from 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def require_ray(purpose: str) -> None:
     """Complain before any work where the extra is not installed.
 
@@ -311,13 +319,26 @@ def engine(pool: Pool) -> Iterator[Engine]:
         return
     with _quiet("ray"):
         try:
-            if address is None:
-                _start(ray)
-            else:
-                _connect(ray, address)
+            with _handlers_kept():
+                if address is None:
+                    _start(ray)
+                else:
+                    _connect(ray, address)
             yield Engine(ray, pool, local=address is None)
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """What is to happen on signals stays as it was: Ray sets handlers of its own where it begins."""
+    before = {number: signal.getsignal(number) for number in ENDS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
 def _start(ray: Any) -> None:

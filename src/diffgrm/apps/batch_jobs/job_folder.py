@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 
-from diffgrm.apps.batch_jobs.engine import Problem
+from diffgrm.apps.batch_jobs.engine import Problem, is_count
 from diffgrm.apps.batch_jobs.parquet import first_problems
 from diffgrm.foundation.outputs import check_own_folder, held_folder
 from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list, first_few
@@ -168,9 +168,10 @@ def check_arguments(on_error: str, **numbers: int | None) -> None:
         numbers: by name, of things of which there is at least one.
 
     Raises:
-        DataError: an unknown way to go on, or numbers below 1.
+        DataError: an unknown way to go on, or numbers that count nothing.
     """
-    problems = [f"{n} is {v!r}; expected a whole number from 1" for n, v in numbers.items() if v is not None and v < 1]
+    wrong = {name: value for name, value in numbers.items() if value is not None and not is_count(value)}
+    problems = [f"{name} is {value!r}; expected a whole number from 1" for name, value in wrong.items()]
     if on_error not in ("stop", "skip"):
         problems.append(f"on_error is {on_error!r}; expected 'stop' or 'skip'")
     if problems:
@@ -181,8 +182,8 @@ def check_arguments(on_error: str, **numbers: int | None) -> None:
 def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[str, Any]]) -> Iterator[JobFolder]:
     """Begin a job in a new or empty folder, or go on with the one that was begun there with the same settings.
 
-    Where the data of a job that begins turn out to be none that it can be done with, nothing of it stays. What an earlier
-    run has done is kept, and so is what a kill or a failed partition leaves.
+    Where the data of a job that begins turn out to be none that it can be done with, or no plan can be made, nothing of it
+    stays. What an earlier run has done is kept, and so is what a kill or a failed partition leaves.
 
     Args:
         settings: JSON-able; all that decides what the job writes.
@@ -197,12 +198,12 @@ def job_folder(out: Path, settings: Mapping[str, Any], plan: Callable[[], dict[s
     with held_folder(out, f"{JOB}/lock", "process"):
         for left_over in (*out.glob(".*.tmp"), *own.rglob(".*.tmp")):  # of workers that were killed
             left_over.unlink(missing_ok=True)
-        goes_on = (own / "plan.json").is_file()
-        job = JobFolder(out, {}, made)
+        path, job = own / "plan.json", JobFolder(out, {}, made)
+        goes_on = path.is_file()
         try:
-            yield replace(job, plan=_plan(own / "plan.json", json.loads(json.dumps(settings)), plan))
-        except DataError:
-            if not goes_on:
+            yield replace(job, plan=_plan(path, json.loads(json.dumps(settings)), plan))
+        except BaseException as error:
+            if not goes_on and (isinstance(error, DataError) or not path.is_file()):
                 job.remove()
             raise
 

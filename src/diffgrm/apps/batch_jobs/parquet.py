@@ -12,8 +12,8 @@ from typing import Any
 import fsspec
 import polars as pl
 
-from diffgrm.data.files import ADDRESS, PARQUET, parquet_files, part_names
-from diffgrm.foundation.schema import DataError, bullet_list
+from diffgrm.data.files import ADDRESS, PARQUET, parquet_files, part_names, place_of
+from diffgrm.foundation.schema import DataError, DiffGRMError, bullet_list
 
 SHOWN = 5  # problems that a message names
 Plan = list[list[list[int]]]  # of every piece, file, start and stop of its slices
@@ -55,13 +55,11 @@ class ParquetFiles:
         Raises:
             DataError: nothing is there, other files than parquet, or whatever the file system says.
         """
-        address = ADDRESS.fullmatch(str(source))
-        if address is None or address[1] == "file" or Path(source).exists():
-            if (table := parquet_files(source, what)) is None:
+        place = place_of(source)
+        if isinstance(place, Path):
+            if (table := parquet_files(place, what)) is None:
                 raise _other_format(source)
-            paths = [str(path.absolute()) for path in table.paths.values()]
-            return cls(str(Path(source).absolute()), tuple(paths), what)
-        place = f"{address[1]}://{address[2]}"
+            return cls(str(place.absolute()), tuple(str(path.absolute()) for path in table.paths.values()), what)
         try:
             system, path = fsspec.url_to_fs(place)
             if system.isfile(path):
@@ -105,7 +103,8 @@ class ParquetFiles:
             columns: None is all.
 
         Raises:
-            DataError: the file is damaged, gone, or has not these columns any more.
+            DataError: the file is damaged, or has not these columns any more.
+            DiffGRMError: it cannot be read now.
         """
         with self._opened(part.file) as file:
             groups: list[int] = []
@@ -125,10 +124,11 @@ class ParquetFiles:
 
         Raises:
             DataError: not one of them can be read, or there is no row.
+            DiffGRMError: one cannot be read now, whole or not.
         """
         rows: list[int] = []
         schemas: dict[str, pl.Schema] = {}
-        problems: list[str] = []
+        damaged: dict[str, str] = {}
         for number, name in enumerate(self.names):
             try:
                 with self._opened(number) as file:
@@ -136,15 +136,15 @@ class ParquetFiles:
                     rows.append(file.metadata.num_rows)
             except DataError as error:
                 rows.append(0)
-                problems.append(str(error))
+                damaged[name] = str(error)
             else:
                 assert isinstance(empty, pl.DataFrame)
                 schemas[name] = empty.schema
         if not schemas:
-            raise DataError(f"no file of the {self.what} {self.place} can be read:\n{first_problems(problems)}")
+            raise DataError(f"no file of the {self.what} {self.place} can be read:\n{first_problems([*damaged.values()])}")
         if not sum(rows):
             raise DataError(f"the {self.what} {self.place} is empty: expected at least one row")
-        return Footers(rows, schemas, problems)
+        return Footers(rows, schemas, damaged)
 
     def unusable(self, problems: Sequence[str]) -> DataError:
         """The error for files or rows that cannot be used."""
@@ -163,6 +163,13 @@ class ParquetFiles:
 
     @contextmanager
     def _opened(self, number: int) -> Iterator[Any]:
+        """A file for as long as the block reads it.
+
+        Raises:
+            DataError: what it holds is the reason that it cannot be read.
+            DiffGRMError: the disk, the network or the rights are, so that another run may do better.
+            MemoryError: there is not memory enough, of which pyarrow has an error of its own.
+        """
         import pyarrow
         import pyarrow.parquet
 
@@ -170,7 +177,17 @@ class ParquetFiles:
         try:
             with self._system.open(name, "rb") as handle, pyarrow.parquet.ParquetFile(handle) as file:
                 yield file
-        except (pyarrow.ArrowException, pl.exceptions.PolarsError, OSError, EOFError, KeyError, ValueError) as error:
+        except MemoryError:
+            raise
+        except (
+            *(pyarrow.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException),
+            *(OSError, EOFError, KeyError, ValueError),
+        ) as error:
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):  # not pyarrow's own
+                raise DiffGRMError(
+                    f"{name} could not be read: {str(error).strip()}; it may be whole: see to the disk, the network or the "
+                    "rights to it, and give the same command again"
+                ) from error
             raise DataError(f"{name} is damaged, or no parquet file: {str(error).strip()}") from error
 
 
@@ -181,22 +198,32 @@ class Footers:
     Attributes:
         rows: of every file, 0 where it is damaged.
         schemas: columns of the files that can be read, by their names.
-        problems: what is wrong with the others.
+        damaged: what is wrong with the others, by their names.
     """
 
     rows: list[int]
     schemas: dict[str, pl.Schema]
-    problems: list[str]
+    damaged: dict[str, str]
 
     @property
     def row(self) -> pl.DataFrame:
         """One row of nulls, with the columns of the first file."""
         return pl.DataFrame(schema=next(iter(self.schemas.values()))).clear(1)
 
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with files."""
+        return list(self.damaged.values())
+
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """The damaged files as a setting of a job, if there are any: with others, it is another job."""
+        return {"damaged": [name.rsplit("/", 1)[-1] for name in self.damaged]} if self.damaged else {}
+
     def skipped(self, rows: Sequence[tuple[int, str]]) -> dict[str, Any]:
         """What a job left out: files, and rows of others with what is wrong with them."""
         problems = [*self.problems, *(problem for _, problem in rows)]
-        return {"files": len(self.problems), "rows": sum(count for count, _ in rows), "problems": problems}
+        return {"files": len(self.damaged), "rows": sum(count for count, _ in rows), "problems": problems}
 
     def check_same(self, columns: Sequence[str], what: str) -> None:
         """Make sure that some columns are the same in all files.
@@ -213,24 +240,25 @@ class Footers:
                 )
 
 
-def cut(rows: Sequence[int], most: int) -> list[list[Slice]]:
-    """Files cut and put together, in order, to at most ``most`` rows each time.
+def cut(rows: Sequence[int], pieces: int) -> list[list[Slice]]:
+    """Files cut and put together, in order, to so many pieces, of which none has two rows more than another.
 
-    >>> [[(s.file, s.start, s.stop) for s in slices] for slices in cut([5, 1], 3)]
+    >>> [[(s.file, s.start, s.stop) for s in slices] for slices in cut([5, 1], 2)]
     [[(0, 0, 3)], [(0, 3, 5), (1, 0, 1)]]
     """
-    found: list[list[Slice]] = [[]]
-    room = most
-    for file, count in enumerate(rows):
-        start = 0
-        while start < count:
-            if room == 0:
-                found.append([])
-                room = most
-            stop = min(count, start + room)
-            found[-1].append(Slice(file, start, stop))
+    found: list[list[Slice]] = []
+    file, start, (least, more) = 0, 0, divmod(sum(rows), pieces)
+    for number in range(pieces):
+        room, slices = least + (number < more), []
+        while room:
+            stop = min(rows[file], start + room)
+            if stop > start:
+                slices.append(Slice(file, start, stop))
             room, start = room - (stop - start), stop
-    return [slices for slices in found if slices]
+            if start == rows[file]:
+                file, start = file + 1, 0
+        found.append(slices)
+    return found
 
 
 def planned(pieces: Sequence[Sequence[Slice]]) -> Plan:

@@ -28,7 +28,7 @@ from diffgrm.data.reading import Dropped, ReadingReport
 from diffgrm.foundation import model_folder
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.registry import Trust
-from diffgrm.foundation.schema import Columns, DataError
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
 from diffgrm.foundation.storage import atomic_file, digest, write_parquet
 from diffgrm.ranking.rules import Rules, read_rules
 
@@ -130,6 +130,7 @@ def recommend_batch(
         **({} if moment is None else {"at": NOW if at == NOW else moment.isoformat()}),
         **noted,
         "interactions": digest(table.files.stamps()),
+        **footers.left_out,
         "columns": table.columns,
         "time_format": time_format,
         "precision": precision,
@@ -176,9 +177,10 @@ def _kept_tables(job: JobFolder, filters: Mapping[str, list[Any]], people: pl.Da
 
 def _plan(footers: Footers, partitions: int | None, moment: datetime.datetime | None) -> dict[str, Any]:
     """How a new job is cut, and when it asks."""
-    number = partitions or max(FEWEST, ceil(sum(footers.rows) / PARTITION))
+    rows = sum(footers.rows)
+    number = partitions or max(FEWEST, ceil(rows / PARTITION))
     asked = {} if moment is None else {"at": moment.isoformat()}
-    return {"partitions": number, "pieces": planned(cut(footers.rows, PIECE)), **asked}
+    return {"partitions": number, "pieces": planned(cut(footers.rows, ceil(rows / PIECE))), **asked}
 
 
 def _people(source: Any, settings: EventSettings) -> pl.DataFrame:
@@ -337,8 +339,8 @@ def _tell_if_small(table: EventTable, footers: Footers) -> None:
         return
     column = [table.columns[Columns.USER]]
     try:
-        users = pl.concat([table.files.read(part, column) for piece in cut(footers.rows, COUNTED) for part in piece])
-    except DataError:  # of which the job itself will tell
+        users = pl.concat([table.files.read(part, column) for piece in cut(footers.rows, 1) for part in piece])
+    except (DiffGRMError, MemoryError):  # of which the job itself will tell
         return
     if (count := users.to_series().n_unique()) < QUICKER:
         logger.info(

@@ -62,7 +62,7 @@ from diffgrm.apps.cli.told import HISTORY, ONE_USER, Profile, history_of, profil
 from diffgrm.apps.cli.tune import tune
 from diffgrm.apps.cli.updating import update
 from diffgrm.foundation.run_folder import drop_checkpoints
-from diffgrm.foundation.schema import Columns, DataError, DiffGRMError
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, out_of_memory
 
 app = typer.Typer(
     name="diffgrm",
@@ -329,7 +329,7 @@ def main() -> None:
             complain(type(error).__name__, f"{error}; is the disk full, or a file not there or not to be written?")
             sys.exit(2)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             complain("MemoryError", "there is not memory enough; lower model.width, decoding.beam or training.batch_size")
             sys.exit(2)
@@ -341,8 +341,3 @@ def _leave_output() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """PyTorch's words for it differ by device."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
