@@ -97,17 +97,37 @@ def test_a_server_without_ranges_starts_over(server, big):
     assert server.asked("big") == [None, "bytes=100000-"]
 
 
-def test_a_part_that_is_whole_already_is_taken(server, big, tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "big.part").write_bytes(CONTENT)
+@pytest.fixture
+def begun(tmp_path):
+    """Leave what a download that broke off leaves."""
+
+    def leave(content, version=""):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "big.part").write_bytes(content)
+        if version is not None:
+            (tmp_path / "folder" / "big.part.version").write_text(version)
+
+    return leave
+
+
+def test_a_part_of_no_known_version_is_not_gone_on_with(server, big, tmp_path, begun):
+    begun(b"of an older file", version=None)
+    server.headers["big"] = {"ETag": '"new"'}
+    assert big().read_bytes() == CONTENT
+    assert server.asked("big") == [None]
+    assert left_in(tmp_path / "folder") == {"big", "big.sha256"}
+
+
+def test_a_part_that_is_whole_already_is_taken(server, big, begun):
+    begun(CONTENT)
     assert big().read_bytes() == CONTENT
     assert server.asked("big") == [f"bytes={len(CONTENT)}-"]
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server, big, tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "big.part").write_bytes(CONTENT + b"of an older file")
+def test_a_part_longer_than_the_file_is_thrown_away(server, big, begun):
+    begun(CONTENT + b"of an older file")
     assert big().read_bytes() == CONTENT
+    assert server.asked("big") == [f"bytes={len(CONTENT) + 16}-", None]
 
 
 def test_a_resumed_file_is_compared_with_the_checksum(server, big):

@@ -11,6 +11,7 @@ import io
 import json
 import lzma
 import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgrm import read_table
-from diffgrm.data import files
+from diffgrm.data import delimited, files
 from diffgrm.data.blocks import open_rows
+from diffgrm.data.delimited import read_delimited
 from diffgrm.data.tables import read_interactions, read_items
 from diffgrm.foundation.schema import DataError
 
@@ -383,6 +385,18 @@ def test_a_quoted_field_holds_separators_where_every_line_has_as_many(put, lines
     assert read_table(put("q.csv", "\n".join(lines))).row(0, named=True) == {"item_id": "7", **wanted}
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_which_reading_quotation_marks_have_is_told_by_the_separator(put, suffix):
+    assert rows(put(f"e{suffix}", 'item_id,"a, b",text\n7,"1,5",x\n')) == [("7", "1,5", "x")]
+    assert rows(put(f"t{suffix}", 'item_id\ttext\n7\t"open\n8\tx"\n')) == [("7", '"open'), ("8", 'x"')]
+
+
+def test_marks_within_fields_are_read_by_lines(monkeypatch):
+    monkeypatch.setattr(delimited, "_quoted_rows", None)
+    table = read_delimited(b'item_id,size,text\n7,5" disk,3" disk\n8,"6"" disk",\'"\'\n', ",", "the file")
+    assert table.rows() == [("7", '5" disk', '3" disk'), ("8", '6" disk', "'\"'")]
+
+
 def test_a_line_whose_quoted_field_holds_the_missing_separator_is_told(put):
     with pytest.raises(DataError, match="line 2 has 2 fields; expected 3"):
         read_table(put("q.csv", 'item_id,text,c\n7,"a,b"\n'))
@@ -394,6 +408,13 @@ def test_fields_may_be_of_any_length(put):
     before = csv.field_size_limit()
     assert read_table(put("long.csv", written.write_csv())).equals(written)
     assert csv.field_size_limit() == before
+
+
+def test_short_tables_leave_other_readers_their_limit(put, monkeypatch):
+    limits = [csv.field_size_limit()]
+    monkeypatch.setattr(csv, "field_size_limit", lambda *new: [limits[-1], limits.extend(new)][0])
+    assert rows(put("q.csv", 'item_id,text\n1,"a, b"\n')) == [("1", "a, b")]
+    assert min(limits) == limits[0] == limits[-1]
 
 
 def test_parse_trouble_is_told_in_our_words_with_all_lines(put):
@@ -427,12 +448,29 @@ def test_the_separator_is_recognised(put, separator, suffix):
         ("h.csv", ["item_id,text,a|b|c|d", '7,"red, blue",1'], ["item_id", "text", "a|b|c|d"]),
         ("h.csv", ["item_id;text;price, EUR", "7;red ball;1,50"], ["item_id", "text", "price, EUR"]),
         ("h.csv", ["item_id,a;b;c", "7,1"], ["item_id", "a;b;c"]),
+        ("h.csv", ['item_id,"6"" pipe"', "7,1"], ["item_id", '6" pipe']),
         ("h.csv", ['item_id,6" pipe|x|y,"two', 'lines"', '7,1,"a', 'b"'], ["item_id", '6" pipe|x|y', "two\nlines"]),
     ],
 )
 def test_names_of_columns_may_hold_other_separators(put, name, lines, columns):
     table = read_table(put(name, "\n".join(lines) + "\n"))
     assert table.columns == columns and table["item_id"].to_list() == ["7"]
+
+
+@pytest.mark.parametrize("lines", [70, 80_000])
+def test_long_fields_do_not_choose_the_separator(put, lines):
+    text = "one; line of text\n" * lines
+    table = read_table(put("long.csv", f'doc_id,text;tags\n1,"{text}"\n2,short\n'))
+    assert table.columns == ["doc_id", "text;tags"] and table.rows() == [("1", text), ("2", "short")]
+
+
+def test_a_long_field_takes_no_more_memory_than_itself(put):
+    content = b'item_id,text\n1,"' + b'x""' * 500_000 + b'"\n'
+    tracemalloc.start()
+    table = read_delimited(content, ",", "the file")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table["text"].str.len_bytes().to_list() == [1_000_000] and peak < 10 * len(content)
 
 
 def test_encodings_are_read_or_named(put):
@@ -464,8 +502,6 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_siz
 
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=6), st.sampled_from([",", "\t", ";", "|"]))
 def test_what_is_written_by_the_rules_is_read_back(content, separator):
-    from diffgrm.data.delimited import read_delimited
-
     table = pl.DataFrame(content, {"item_id": pl.String, "text": pl.String}, orient="row")
     written = table.write_csv(separator=separator, quote_style="always").encode()
     read = read_delimited(written, ",", "the file")

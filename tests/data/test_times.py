@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from diffgrm import InteractionDataset
 from diffgrm.data.tables import read_interactions
+from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError
 
 
@@ -156,3 +157,49 @@ def test_any_text_is_read_or_refused_in_our_own_words(times):
         order([time.encode(errors="replace").decode() for time in times])
     except DataError as error:
         assert "timestamp" in str(error)
+
+
+def in_chunks(*columns: list[str]) -> pl.DataFrame:
+    """Events whose columns lie in several pieces."""
+    rows = pl.concat([pl.Series("timestamp", times) for times in columns])
+    return events(rows).with_columns(
+        rows, action=pl.Series(["view"] * len(columns[0]) + ["buy"] * (len(rows) - len(columns[0])))
+    )
+
+
+def kept(table: pl.DataFrame) -> list[str]:
+    """The bought items, in order of time."""
+    items = table.select("item_id", text=pl.lit("x"))
+    chosen = EventSettings(event="action", targets=["buy"])
+    dataset = InteractionDataset.from_tables(table, items, events=chosen)
+    return dataset.items.ids(dataset.events[0])
+
+
+@pytest.mark.parametrize("parts", [[["2024-01-01"] * 2, ["2024-01-03", "2024-01-02"]], [["1"], ["3"], [], ["2"]]])
+def test_pieces_of_which_nothing_is_left_are_passed_over(parts):
+    table = in_chunks(*parts)
+    assert table["timestamp"].n_chunks() > 1
+    wanted = table["item_id"].to_list()[:-3:-1]
+    assert kept(table) == wanted
+    left = table.filter(pl.col("action") == "buy")
+    assert read_interactions(left)["item_id"].to_list() == wanted
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Categorical])
+@pytest.mark.parametrize(
+    ("others", "wanted"),
+    [
+        (["25/01/2024", "someday"], ["i3", "i2"]),
+        (["01/25/2024", None], ["i2", "i3"]),
+        (["25/01/2024", "01/25/2024"], None),
+        (["someday", "01.25.2024"], None),
+        (["02/03/2024", "05/05/2024"], None),
+    ],
+)
+def test_rows_that_are_no_events_tell_whether_days_come_first(kind, others, wanted):
+    table = in_chunks(others, ["01/12/2024", "02/03/2024"]).with_columns(pl.col("timestamp").cast(kind))
+    if wanted is not None:
+        assert kept(table) == wanted
+    else:
+        with pytest.raises(DataError, match="can be read as '%d/%m/%Y' and as '%m/%d/%Y': the first is '01/12/2024'"):
+            kept(table)

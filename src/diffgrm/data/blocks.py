@@ -143,7 +143,8 @@ class EventRows:
         found, kept = pl.concat([block.to_series() for block in blocks]).alias(Columns.TIMESTAMP), self._chosen[0]
         if kept is None:
             return read_times(found)
-        return read_times(found.filter(pl.Series(kept)), rows=np.flatnonzero(kept))
+        events = pl.Series(kept)
+        return read_times(found.filter(events), rows=np.flatnonzero(kept), others=found.filter(~events))
 
     @cached_property
     def _chosen(self) -> tuple[np.ndarray | None, Dropped, list[Fault]]:

@@ -21,8 +21,10 @@ logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 QUOTED = r'^"((?:[^"]|"")*)"$'
-QUOTED_FIELD = re.compile(r'(?<![^,\t;|\n])"(?:[^"]|"")*"(?![^,\t;|\n])')
-FIRST_LINES = 64  # by which the separator is chosen
+INSIDE = r'"[^"]*+(?:""[^"]*+)*+'  # of a field in quotation marks, whose last one follows
+QUOTED_FIELD = re.compile(rf'(?<![^,\t;|\n]){INSIDE}"(?![^,\t;|\n])')
+CUT_FIELD = re.compile(rf"(?<![^,\t;|\n]){INSIDE}\Z")
+FIRST_LINES, FIRST_BYTES = 64, 1 << 20  # by which the separator is chosen, whichever are fewer
 SHOWN = 5
 CSV_LIMIT = threading.Lock()  # of a field's length: Python has one for all threads
 
@@ -52,7 +54,8 @@ def read_delimited(content: bytes, usual: str, where: str) -> pl.DataFrame:
 
     The separator is that of comma, tab, semicolon and pipe by which most of the first lines have the fields of the header.
     Blank lines are passed over. A field in quotation marks may hold separators, line ends, and quotation marks written
-    twice; where every line has all its fields, lines are rows, and other quotation marks mean themselves.
+    twice. Where every line has all its fields, and tabs separate them or the quotation marks fit no other reading, lines
+    are rows, and quotation marks around no whole field mean themselves.
 
     Args:
         usual: the separator that the file's name tells.
@@ -67,7 +70,7 @@ def read_delimited(content: bytes, usual: str, where: str) -> pl.DataFrame:
     content = content if content.endswith(b"\n") else content + b"\n"
     separator = _separator(content, usual, where)
     even_lines = _lines_are_rows(content, separator)
-    if even_lines and (usual == "\t" or _no_field_is_longer(content, separator)):
+    if even_lines and (separator == "\t" or _no_field_is_longer(content, separator)):
         return _read_lines(content, separator)
     rows, ragged, open_quote = _quoted_rows(content.decode(), separator)
     if open_quote and even_lines and not ragged:
@@ -85,8 +88,10 @@ def read_delimited(content: bytes, usual: str, where: str) -> pl.DataFrame:
 
 
 def _separator(content: bytes, usual: str, where: str) -> str:
-    first = b"\n".join(content.lstrip(b" \r\n\x0b\x0c").split(b"\n", FIRST_LINES)[:FIRST_LINES]).decode()
-    header, *lines = QUOTED_FIELD.sub("", first).split("\n")
+    content = content.lstrip(b" \r\n\x0b\x0c")
+    first = QUOTED_FIELD.sub("", content[:FIRST_BYTES].decode(errors="ignore"))
+    first = CUT_FIELD.sub("", first) if len(content) > FIRST_BYTES else first
+    header, *lines = first.split("\n", FIRST_LINES)[:FIRST_LINES]
 
     def fit(separator: str) -> tuple[int, int]:
         """Lines that have as many of a separator as the header, and how many it has; none where it has none."""
@@ -99,24 +104,25 @@ def _separator(content: bytes, usual: str, where: str) -> str:
     return best
 
 
-def _per_line(data: np.ndarray, ends: np.ndarray, character: str) -> np.ndarray:
-    """How often a character is in each line."""
+def _in_each(data: np.ndarray, ends: np.ndarray, character: str) -> np.ndarray:
+    """How often a character is in each piece, of those that end there."""
     return np.diff(np.searchsorted(np.flatnonzero(data == ord(character)), ends), prepend=0)
 
 
 def _lines_are_rows(content: bytes, separator: str) -> bool:
     """Whether every line that is not blank has as many separators as the first."""
     data = np.frombuffer(_without_blank_lines(content, separator), np.uint8)
-    return len(np.unique(_per_line(data, np.flatnonzero(data == ord("\n")), separator))) == 1
+    return len(np.unique(_in_each(data, np.flatnonzero(data == ord("\n")), separator))) == 1
 
 
 def _no_field_is_longer(content: bytes, separator: str) -> bool:
-    """Whether every line has quotation marks in pairs, and no separator between the two of a pair."""
+    """Whether quotation marks hold no separator and no line end: each piece that begins with one has them in pairs."""
+    if b'"' not in content:
+        return True
     data = np.frombuffer(content, np.uint8)
-    if (_per_line(data, np.flatnonzero(data == ord("\n")), '"') % 2).any():
-        return False
-    before = np.searchsorted(np.flatnonzero(data == ord('"')), np.flatnonzero(data == ord(separator)))
-    return not (before % 2).any()
+    ends = np.flatnonzero((data == ord(separator)) | (data == ord("\n")))
+    quoted = data[np.append(0, ends[:-1] + 1)] == ord('"')
+    return not (_in_each(data, ends, '"')[quoted] % 2).any()
 
 
 def _without_blank_lines(content: bytes, separator: str) -> bytes:
@@ -126,7 +132,8 @@ def _without_blank_lines(content: bytes, separator: str) -> bytes:
 
 def _read_lines(content: bytes, separator: str) -> pl.DataFrame:
     header, _, rows = _without_blank_lines(content, separator).partition(b"\n")
-    names = _names([re.sub(QUOTED, r"\1", name) for name in header.decode().split(separator)])
+    names = [re.sub(QUOTED, lambda found: found[1].replace('""', '"'), name) for name in header.decode().split(separator)]
+    names = _names(names)
     if not rows:
         return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
     table = pl.read_csv(
@@ -166,7 +173,8 @@ def _quoted_rows(text: str, separator: str) -> tuple[list[list[str]], list[str],
 def _fields_as_long_as(text: str) -> Iterator[None]:
     """Let :mod:`csv` read fields as long as a text in the block."""
     with CSV_LIMIT:
-        usual = csv.field_size_limit(min(len(text), 2**31 - 1))
+        usual = csv.field_size_limit()
+        csv.field_size_limit(max(usual, min(len(text), 2**31 - 1)))
         try:
             yield
         finally:

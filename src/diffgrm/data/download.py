@@ -28,8 +28,9 @@ def fetch(url: str, path: Path, checksum: str | Callable[[], str | None] | None 
     """Download ``url`` to ``path`` unless it is there already.
 
     A download that breaks off goes on where it stopped, also in a later call, unless the server says that the file is
-    another one since. One process downloads a file at a time. A publisher's checksum is compared where there is one; the
-    SHA-256 of the first download is kept beside the file in any case, and later calls compare with it.
+    another one since, or what it said of the file is not kept (by versions before 0.2). One process downloads a file at a
+    time. A publisher's checksum is compared where there is one; the SHA-256 of the first download is kept beside the file
+    in any case, and later calls compare with it.
 
     Args:
         checksum: ``"md5:..."`` or ``"sha256:..."``; or what finds it, asked only where the file is to be downloaded.
@@ -112,23 +113,28 @@ def published_md5(url: str) -> str | None:
 def _download(url: str, part: Path) -> None:
     """Fill ``part``, in several attempts if need be."""
     for attempt in range(1, ATTEMPTS + 1):
-        have = part.stat().st_size if part.is_file() else 0
+        have = _kept(part)
         try:
             _attempt(url, part, have)
             return
         except requests.RequestException as error:
-            got = part.stat().st_size if part.is_file() else 0
+            got = _kept(part)
             if attempt == ATTEMPTS or (isinstance(error, requests.HTTPError) and got == have):
                 kept = f". {got:,} bytes are kept in {part}; try again to go on from there" if got else ""
                 raise DownloadError(f"{url} could not be downloaded: {error}{kept}") from error
             logger.warning("%s broke off after %d bytes (%s); going on from there", url, got, error)
 
 
+def _kept(part: Path) -> int:
+    """How many bytes are there to go on from; none where it is not noted which version of the file they are of."""
+    return part.stat().st_size if part.is_file() and _beside(part, ".version").is_file() else 0
+
+
 def _attempt(url: str, part: Path, have: int) -> None:
-    version = _beside(part, ".version")  # of the file that the bytes are of, as the server tells it
+    version = _beside(part, ".version")  # of the file that the bytes are of, as the server tells it, if it does
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    if have and version.is_file():
-        headers["If-Range"] = version.read_text()
+    if have and (noted := version.read_text()):
+        headers["If-Range"] = noted
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == 416:  # nothing left to ask for
             whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
@@ -140,9 +146,7 @@ def _attempt(url: str, part: Path, have: int) -> None:
         if answer.status_code != 206:
             have = 0  # the server starts over
             part.unlink(missing_ok=True)
-            version.unlink(missing_ok=True)
-            if told := _version(answer):
-                version.write_text(told)
+            version.write_text(_version(answer))
         size = int(answer.headers.get("Content-Length", 0))
         with part.open("ab" if have else "wb") as file:
             for chunk in _with_progress(_bytes_as_sent(answer), url, have, have + size):
@@ -153,10 +157,10 @@ def _attempt(url: str, part: Path, have: int) -> None:
         raise requests.ConnectionError(f"{got} of {have + size} bytes arrived")
 
 
-def _version(answer: requests.Response) -> str | None:
-    """What a server compares a file with where it is asked for the rest of it."""
+def _version(answer: requests.Response) -> str:
+    """What a server compares a file with where it is asked for the rest of it; empty where it tells nothing."""
     tag = answer.headers.get("ETag", "")
-    return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
 
 
 def _bytes_as_sent(answer: requests.Response) -> Iterator[bytes]:

@@ -32,7 +32,9 @@ REMEDY = (
 )
 
 
-def read_times(column: pl.Series, time_format: str | None = None, rows: Rows = ALL) -> tuple[pl.Series, list[Fault]]:
+def read_times(
+    column: pl.Series, time_format: str | None = None, rows: Rows = ALL, others: pl.Series | None = None
+) -> tuple[pl.Series, list[Fault]]:
     """Times that can be put in order, and what is wrong with the column.
 
     Args:
@@ -40,14 +42,18 @@ def read_times(column: pl.Series, time_format: str | None = None, rows: Rows = A
             column itself shows (a 31 can only be a day).
         time_format: how texts (or whole numbers such as 20240131) are written, in the directives of ``strftime``.
         rows: their numbers, where the column is part of a longer one; see :func:`whole_column`.
+        others: what else the longer one holds, whatever that is. Where the column can be read in several ways, those are
+            left that read all of the others that any of them reads.
     """
+    column = column.rechunk()  # of a series with an empty chunk, polars formats no texts: it panics
     if column.dtype == pl.Null:
         return column, [_unreadable(column, column.is_null(), rows)] if len(column) else []
     if column.dtype in (pl.Categorical, pl.Enum) or (time_format is not None and column.dtype.is_integer()):
         column = column.cast(pl.String)
     if column.dtype == pl.String:
         texts = column.str.strip_chars()
-        found, problem = (_parsed(texts, time_format), None) if time_format is not None else _from_texts(texts)
+        others = texts.clear() if others is None else others.cast(pl.String).str.strip_chars()
+        found, problem = (_parsed(texts, time_format), None) if time_format is not None else _from_texts(texts, others)
         if problem is not None:
             return found, [Fault(problem, name=problem)]
         if found.null_count():
@@ -110,7 +116,7 @@ def _parsed(texts: pl.Series, time_format: str) -> pl.Series:
     return pl.select(pl.when(found.dt.year() >= FIRST_YEAR).then(found)).to_series()
 
 
-def _from_texts(texts: pl.Series) -> tuple[pl.Series, str | None]:
+def _from_texts(texts: pl.Series, others: pl.Series) -> tuple[pl.Series, str | None]:
     """The reading that reads the most rows, whole numbers before decimal ones before ISO; or why it cannot be chosen."""
     plain = pl.select(pl.when(texts.str.contains(r"^[+-]?[0-9.]+([eE][+-]?[0-9]+)?$")).then(texts)).to_series()
     readings = [plain.cast(pl.Int64, strict=False), plain.cast(pl.Float64, strict=False), _iso(texts)]
@@ -120,15 +126,17 @@ def _from_texts(texts: pl.Series) -> tuple[pl.Series, str | None]:
     fitting = {name: found for name, found in by_format.items() if found.null_count() == fewest < len(texts)}
     if not fitting:
         return best, None
-    first, *others = fitting.values()
-    if any(not first.equals(other) for other in others):
+    read = pl.DataFrame({name: _parsed(others, name).is_not_null() for name in fitting})
+    settled = [name for name in fitting if read[name].equals(read.max_horizontal())]
+    first, *more = (fitting[name] for name in settled or fitting)
+    if any(not first.equals(other) for other in more):
         names = " and as ".join(repr(name) for name in fitting)
         return first, (
             f"timestamp can be read as {names}: the first is {texts.drop_nulls()[0]!r}; say which with time_format= "
             "(command line: --time-format), or write ISO (2024-01-31)"
         )
     if fewest == 0:
-        logger.info("times are read as %s", next(iter(fitting)))
+        logger.info("times are read as %s", next(iter(settled or fitting)))
     return first, None
 
 
