@@ -52,6 +52,12 @@ def test_fit_search_and_evaluate_from_files(run, tables, tmp_path):
     code, out, _ = run("documents", "search", model, "--query", "origin of the violin", "--k", 3, "decoding.name=one_pass")
     assert code == 0 and "violin-origin" in out and "Query 0" in out
 
+    explain = "documents", "explain", model, "--query", "origin of the violin", "--k", 1
+    code, out, _ = run(*explain, "decoding.steps=3")
+    assert code == 0 and "1. violin-origin" in out and "likeliest other" in out and "after every step" in out
+    code, out, _ = run(*explain, "--show", 0, "decoding.name=refined")
+    assert code == 0 and "after every step" not in out and "looked at again" in " ".join(out.split())
+
     found = tmp_path / "found.parquet"
     search = "documents", "search", model, "--queries", tmp_path / "queries.parquet", "--out", found
     code, _, errors = run(*search, "--column", "text=txet")

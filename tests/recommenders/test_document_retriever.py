@@ -40,6 +40,9 @@ def test_drawn_networks_learn_them_too(model):
         changes += ["training.validation_decoding={}", "noising=null"]
     retriever = DocumentRetriever(small_documents(*changes)).fit(DOCUMENTS, QUERIES, QRELS, progress=False)
     assert evaluate_search(retriever, QUERIES, QRELS).metrics["hit@1"] > 0.5
+    if model == "autoregressive":
+        with pytest.raises(DiffGRMError, match="decoding.name = left_to_right goes from left to right, and only digits"):
+            retriever.explain("violin")
 
 
 def test_a_table_of_documents_best_first(retriever):
@@ -96,6 +99,29 @@ def test_a_wide_beam_finds_what_looking_at_everything_finds(retriever):
     everything = retriever.variant(["decoding.name=exhaustive"]).search(ASKED, k=5)
     wide = retriever.variant(["decoding.beam=4096"]).search(ASKED, k=5)
     assert wide.drop("score").equals(everything.drop("score"))
+
+
+@pytest.mark.parametrize("override", ["decoding.steps=3", "decoding.order=fixed", "decoding.name=one_pass"])
+def test_explanations_lead_to_the_documents_found_and_account_for_their_scores(retriever, override):
+    retriever, text = retriever.variant([override]), "the sound of a comet"
+    found, table = retriever.search(text, k=4), retriever.explain(text, k=4)
+    for rank, document, score in found.select("rank", "doc_id", "score").iter_rows():
+        rows = table.filter(rank=rank)
+        codes = retriever.semantic_ids.codes[retriever.documents.positions([document])[0]]
+        assert set(rows["doc_id"]) == {document} and sorted(rows["digit"]) == list(range(retriever.semantic_ids.n_digits))
+        assert rows["code"].to_list() == codes[rows["digit"].to_numpy()].tolist() and rows["items_left"][-1] == 1
+        assert np.log(rows["confidence"].to_numpy()).sum() == pytest.approx(score, abs=1e-3)
+    first = np.exp(log_probabilities(retriever, text))  # of the digits when all are hidden
+    at_once = table.filter(step=1)
+    told = [first[digit, code] for digit, code in at_once.select("digit", "code").iter_rows()]
+    assert np.allclose(at_once["confidence"], told, atol=1e-5) and retriever.explanation_note() == ""
+    beams = retriever.beams(text, k=4, show=3)
+    if "one_pass" not in override:  # which takes no steps
+        assert beams["place"].max() == 3 and beams["digits"][-1].null_count() == 0
+    with pytest.raises(DataError, match="one query is explained at a time, found 2; ask for each"):
+        retriever.explain(["violin", "comet"])
+    with pytest.raises(DataError, match="k is 41, but the catalogue has only 40 documents"):
+        retriever.explain(text, k=41)
 
 
 def test_the_start_is_the_nearest_text(monkeypatch):

@@ -31,10 +31,15 @@ class QueryRanker(Ranker):
         """For queries by their vectors [Q, e], on the device of the network."""
         return cls(network, decoder, catalogue, ItemTable(network, ItemFeatures(text=queries)))
 
+    @property
+    def queries(self) -> Ragged:
+        """All queries, a history each."""
+        count = len(self.items.features)
+        return Ragged(np.arange(count), np.arange(count + 1))
+
     def rank_all(self, k: int, progress: Callable[[int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Positions of documents [Q, k] for all queries, best first (-1 after the last), and their scores [Q, k]."""
-        count = len(self.items.features)
-        return self.rank(Ragged(np.arange(count), np.arange(count + 1)), k, exclude_seen=False, progress=progress)
+        return self.rank(self.queries, k, exclude_seen=False, progress=progress)
 
     def top(self, histories: Ragged, k: int) -> np.ndarray:
         """Positions of documents [U, k] for the queries that stand in histories, best first, -1 after the last."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,20 @@ import polars as pl
 
 from diffgrm.data.ids import IdMap, known_positions
 from diffgrm.foundation.schema import Columns, DataError, first_few
+from diffgrm.ranking.explaining import FilledDigit
 
 logger = logging.getLogger(__name__)
+
+EXPLANATION: dict[str, Any] = {
+    "step": pl.Int64,
+    "digit": pl.Int64,
+    "code": pl.Int64,
+    "confidence": pl.Float64,
+    "rival": pl.Int64,
+    "rival_confidence": pl.Float64,
+    "items_left": pl.Int64,
+}
+SEARCH: dict[str, Any] = {"step": pl.Int64, "place": pl.Int64, Columns.SCORE: pl.Float64, "digits": pl.List(pl.Int64)}
 
 
 def check_number(number: Any, name: str) -> None:
@@ -122,3 +135,18 @@ def similar_table(
     best = best[scores[best] > -np.inf]
     rank = np.arange(1, len(best) + 1, dtype=np.int32)
     return pl.DataFrame({Columns.ITEM: items.gather(best), Columns.SCORE: scores[best], Columns.RANK: rank})
+
+
+def explanation_table(items: IdMap, digits: Iterable[FilledDigit]) -> pl.DataFrame:
+    """rank, item_id, step, digit, code, confidence, rival, rival_confidence, items_left of the digits of a list."""
+    rows = list(digits)
+    ids = items.gather(np.array([row.item for row in rows], dtype=np.int64))
+    columns = {Columns.RANK: pl.Series([row.rank for row in rows], dtype=pl.Int64), Columns.ITEM: ids}
+    for name, kind in EXPLANATION.items():
+        columns[name] = pl.Series([getattr(row, name) for row in rows], dtype=kind)
+    return pl.DataFrame(columns)
+
+
+def beams_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """step, place, score, digits of what :func:`diffgrm.ranking.explaining.searched` saw."""
+    return pl.DataFrame(rows, schema=SEARCH)

@@ -14,18 +14,8 @@ from diffgrm.data.ids import id_list
 from diffgrm.foundation.schema import Columns, DataError
 from diffgrm.ranking.difficulty import digit_difficulty
 from diffgrm.ranking.explaining import fill_order, filled_digits, searched, unsaid
+from diffgrm.recommenders.answers import beams_table, explanation_table
 from diffgrm.recommenders.generative import GenerativeRecommender
-
-EXPLANATION: dict[str, Any] = {
-    "step": pl.Int64,
-    "digit": pl.Int64,
-    "code": pl.Int64,
-    "confidence": pl.Float64,
-    "rival": pl.Int64,
-    "rival_confidence": pl.Float64,
-    "items_left": pl.Int64,
-}
-SEARCH: dict[str, Any] = {"step": pl.Int64, "place": pl.Int64, Columns.SCORE: pl.Float64, "digits": pl.List(pl.Int64)}
 
 
 class DiffGRMRecommender(GenerativeRecommender):
@@ -107,7 +97,7 @@ class DiffGRMRecommender(GenerativeRecommender):
         """
         ranker = self.ranker(self.candidates(k, None, None))
         positions = self._one(history, at, profiles)
-        return pl.DataFrame(searched(ranker, positions, k, exclude_seen, show), schema=SEARCH)
+        return beams_table(searched(ranker, positions, k, exclude_seen, show))
 
     def explanation_note(self) -> str:
         """What the confidences of :meth:`explain` leave unsaid of how lists come about; empty where they say all.
@@ -140,9 +130,4 @@ class DiffGRMRecommender(GenerativeRecommender):
         """
         ranker = self.ranker(self.candidates(k, None, None))
         positions = self._one(history, at, profiles)
-        rows = list(filled_digits(ranker, positions, k, exclude_seen, self.recommendable))
-        ids = self.items.gather(np.array([row.item for row in rows], dtype=np.int64))
-        columns = {Columns.RANK: pl.Series([row.rank for row in rows], dtype=pl.Int64), Columns.ITEM: ids}
-        for name, kind in EXPLANATION.items():
-            columns[name] = pl.Series([getattr(row, name) for row in rows], dtype=kind)
-        return pl.DataFrame(columns)
+        return explanation_table(self.items, filled_digits(ranker, positions, k, exclude_seen, self.recommendable))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -14,15 +15,16 @@ from diffgrm.data.documents import JudgedQueries, as_items, asked_queries, open_
 from diffgrm.data.ids import IdMap
 from diffgrm.data.query_sketch import QuerySketch
 from diffgrm.data.query_split import QuerySplit
-from diffgrm.foundation import model_folder
+from diffgrm.foundation import model_folder, registry
 from diffgrm.foundation.after_fit import changed_after_fit
 from diffgrm.foundation.recipe import Recipe
 from diffgrm.foundation.registry import Trust
-from diffgrm.foundation.schema import Columns, DiffGRMError, RecipeError
+from diffgrm.foundation.schema import Columns, DataError, DiffGRMError, RecipeError
 from diffgrm.ranking.catalogue import Catalogue
+from diffgrm.ranking.explaining import filled_digits, searched
 from diffgrm.ranking.query_ranker import QueryRanker
 from diffgrm.recommenders import fitting, saving
-from diffgrm.recommenders.answers import answer_table, check_k
+from diffgrm.recommenders.answers import answer_table, beams_table, check_k, explanation_table
 from diffgrm.recommenders.checks import check_recipe, usable_device
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import LearntPart, part_of
@@ -200,6 +202,65 @@ class DocumentRetriever:
         table = asked_queries(queries)
         positions, scores = self._ranker(as_items(table)).rank_all(k, progress)
         return search_table(table[Columns.QUERY], documents, positions, scores)
+
+    def explain(self, query: Any, k: int = 5) -> pl.DataFrame:
+        """How the k best documents of one query were found: which digit was filled when, and how sure the network was.
+
+        Args:
+            query: a text, or a table of one query where the embedding is precomputed; see :meth:`search`.
+
+        Returns:
+            rank, doc_id, step (from 1), digit, code (both from 0), confidence (probability of the code, given what was
+            known before the step, by what the decoder goes by), rival and rival_confidence (the likeliest other code),
+            items_left (documents that fit what is known after the step). Digits of one step are in order of confidence,
+            and ``items_left`` counts them together.
+
+        Raises:
+            DataError: k out of range, an unusable query, or more than one.
+            DiffGRMError: the decoding goes from left to right.
+        """
+        ranker = self._explaining(query, k)
+        everything = np.ones(len(self.documents), dtype=bool)
+        found = explanation_table(self.documents, filled_digits(ranker, ranker.queries, k, False, everything))
+        return found.rename({Columns.ITEM: Columns.DOCUMENT})
+
+    def explanation_note(self) -> str:
+        """What the confidences of :meth:`explain` leave unsaid of how lists come about; empty where they say all."""
+        return self.recipe.decoding.build(seed=self.recipe.seed).unsaid()
+
+    def beams(self, query: Any, k: int = 10, *, show: int = 10) -> pl.DataFrame:
+        """The search for the k best documents of one query as it goes: the best partial SIDs after every step.
+
+        Args:
+            query: see :meth:`explain`; show: partial SIDs of each step, 1 or more.
+
+        Returns:
+            step (from 1), place (from 1), score (log-probability), digits (list of n codes, null where unknown).
+
+        Raises:
+            DataError, DiffGRMError: see :meth:`explain`; ``show`` is no number of partial SIDs.
+        """
+        ranker = self._explaining(query, k)
+        return beams_table(searched(ranker, ranker.queries, k, False, show))
+
+    @property
+    def explains(self) -> bool:
+        """Whether :meth:`explain` and :meth:`beams` are there for its decoding, which then fills digits in any order."""
+        asked: str = registry.constant("decoding", self.recipe.decoding.name, "asks", "denoise")
+        return asked == "denoise"
+
+    def _explaining(self, query: Any, k: int) -> QueryRanker:
+        """The ranker of one query whose documents can be explained."""
+        check_k(k, len(self.documents), "documents")
+        if not self.explains:
+            raise DiffGRMError(
+                f"decoding.name = {self.recipe.decoding.name} goes from left to right, and only digits that masked "
+                "diffusion fills can be explained; fit with model.name=diffgrm"
+            )
+        table = asked_queries(query)
+        if table.height != 1:
+            raise DataError(f"one query is explained at a time, found {table.height}; ask for each")
+        return self._ranker(as_items(table))
 
     def _ranker(self, queries: pl.DataFrame) -> QueryRanker:
         """Network, decoder and catalogue, ready to rank documents for queries."""

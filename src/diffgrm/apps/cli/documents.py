@@ -1,4 +1,4 @@
-"""The command line: diffgrm documents fit, search, evaluate, baselines: retrieval of documents by queries."""
+"""The command line: diffgrm documents fit, search, explain, evaluate, baselines: retrieval of documents by queries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ from diffgrm.foundation.schema import Columns, DataError
 if TYPE_CHECKING:
     from diffgrm.evaluation.retrieval import SearchEvaluation
 
-documents_app = typer.Typer(help="Find documents by queries, through semantic IDs: fit, search, evaluate, baselines.")
+documents_app = typer.Typer(
+    help="Find documents by queries, through semantic IDs: fit, search, explain, evaluate, baselines."
+)
 Documents = Annotated[Path, typer.Option(help="Documents: doc_id, text, perhaps title (parquet, csv, jsonl...).")]
 Queries = Annotated[Path, typer.Option(help="Queries: query_id, text, perhaps split.")]
 Qrels = Annotated[Path, typer.Option(help="Which documents answer which query: query_id, doc_id, perhaps relevance.")]
@@ -134,6 +136,32 @@ def search(
     else:
         write_table(found, out)
         say(f"{found.height:,} rows for {table.height:,} queries written to {out}")
+
+
+@documents_app.command()
+def explain(
+    model: Model,
+    query: Annotated[str, typer.Option(help="What is asked.")],
+    overrides: Overrides = None,
+    k: Annotated[int, typer.Option("--k", help="Number of documents.")] = 3,
+    show: Annotated[int, typer.Option(min=0, help="Partial semantic IDs shown of each step of the search.")] = 5,
+    trust_code: TrustCode = False,
+) -> None:
+    """Show how documents were found: which digit was filled when, how sure the network was, and how many were left.
+
+    Then the search itself: the best partial semantic IDs after every step.
+    """
+    from diffgrm.apps.console import show_beams, show_explanation
+    from diffgrm.foundation.terminal import say
+    from diffgrm.recommenders.documents import DocumentRetriever
+
+    retriever = DocumentRetriever.load(model, trust_code=trust_code).variant(map(as_text, overrides or []))
+    found = retriever.explain(as_text(query), k)
+    show_explanation(found.rename({Columns.DOCUMENT: Columns.ITEM}), retriever.catalogue.table)
+    if note := retriever.explanation_note():
+        say(note)
+    if show:
+        show_beams(retriever.beams(as_text(query), k, show=show))
 
 
 @documents_app.command()
