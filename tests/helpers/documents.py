@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
 from diffgrm import Recipe
+from diffgrm.recommenders.searchers import DenseVectors
 
 SUBJECTS = ("owl", "glacier", "violin", "bread", "comet", "harbour", "chess", "orchid", "bicycle", "volcano")
 ASPECTS = ("origin", "care", "history", "sound")
@@ -42,3 +45,17 @@ def library(seed: int = 0) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     queries = pl.DataFrame([asked[place][:2] for place in order], ["query_id", "text"], orient="row")
     qrels = pl.DataFrame([(query, document) for query, _, document in asked], ["query_id", "doc_id"], orient="row")
     return pl.DataFrame(documents, ["doc_id", "title", "text"], orient="row"), queries, qrels
+
+
+def with_vectors(folder: Path) -> tuple[Recipe, pl.DataFrame]:
+    """A recipe of which the documents' vectors were made elsewhere and lie in a folder; the queries with theirs."""
+    documents, queries, _ = library()
+    encoder = DenseVectors(documents, {"name": "lsa", "width": 24})._encoder
+    made, asked = (
+        table.with_columns(pl.Series("embedding", encoder.encode(table.rename({key: "item_id"})).tolist()))
+        for table, key in ((documents, "doc_id"), (queries, "query_id"))
+    )
+    path = folder / "vectors.parquet"
+    made.select(pl.col("doc_id").alias("item_id"), "embedding").write_parquet(path)
+    changes = ["embedding.name=precomputed", f"embedding.path={path}", "documents.index_documents=[text]"]
+    return small_documents(*changes), asked

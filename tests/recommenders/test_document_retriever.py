@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,7 +12,7 @@ import torch
 from diffgrm import DocumentRetriever, Recipe, evaluate_search, load
 from diffgrm.foundation.schema import DataError, DiffGRMError, ModelFolderError, RecipeError
 from diffgrm.recommenders.searchers import BM25, DenseVectors
-from helpers.documents import library, small_documents
+from helpers.documents import library, small_documents, with_vectors
 from helpers.folders import change_recipe
 
 DOCUMENTS, QUERIES, QRELS = library()
@@ -45,18 +44,8 @@ def test_drawn_networks_learn_them_too(model):
             retriever.explain("violin")
 
 
-def test_a_table_of_documents_best_first(retriever):
-    found = retriever.search(ASKED, k=5)
-    assert found.columns == ["query_id", "doc_id", "score", "rank"]
-    assert found["query_id"].unique(maintain_order=True).to_list() == ASKED["query_id"].to_list()
-    for _, rows in found.group_by("query_id"):
-        assert rows["rank"].to_list() == [1, 2, 3, 4, 5] and rows["doc_id"].n_unique() == 5
-        assert rows["score"].is_sorted(descending=True)
-
-
-@pytest.mark.parametrize("decoding", ["any_order_beam", "one_pass"])
-def test_a_batch_of_queries_finds_what_each_finds_alone(retriever, decoding):
-    retriever = retriever.variant([f"decoding.name={decoding}"])
+def test_one_pass_over_a_batch_of_queries_finds_what_each_finds_alone(retriever):
+    retriever = retriever.variant(["decoding.name=one_pass"])
     together = retriever.search(ASKED, k=5)
     alone = pl.concat([retriever.search(ASKED[row], k=5) for row in range(ASKED.height)])
     assert together.drop("score").equals(alone.drop("score"))
@@ -218,17 +207,8 @@ def test_recipes_know_what_they_are_for():
 def test_what_cannot_be_searched_is_told(retriever, caplog):
     with pytest.raises(DiffGRMError, match=r"not fitted: call fit\(documents, queries, qrels\)"):
         DocumentRetriever().search("x")
-    for search in (retriever.search, BM25(DOCUMENTS).search):
-        for k in (0, True, 2.0):
-            with pytest.raises(DataError, match=f"k is {k}; expected a whole number from 1"):
-                search("violin", k=k)
-        with pytest.raises(DataError, match="k is 41, but the catalogue has only 40 documents; ask for at most that many"):
-            search("violin", k=41)
-        assert search("violin", k=np.int64(3)).equals(search("violin", k=3))
     with pytest.raises(DataError, match="none of the 2 documents has a word that BM25 could count; give them texts"):
         BM25(pl.DataFrame({"doc_id": ["a", "b"], "text": ["?!", "..."]}))
-    with pytest.raises(DataError, match="no text"):
-        retriever.search(["violin", ""])
     with caplog.at_level(logging.WARNING):
         assert retriever.search(["violin", "zzzz"], k=2).height == 4
     assert "1 of 2 queries say nothing that the embedding knows, so what they find is arbitrary: 'zzzz'" in caplog.text
@@ -239,19 +219,14 @@ def test_what_cannot_be_searched_is_told(retriever, caplog):
 
 
 def test_vectors_that_were_made_elsewhere(tmp_path):
-    encoder = DenseVectors(DOCUMENTS, {"name": "lsa", "width": 24})._encoder
-    given = {
-        name: table.with_columns(pl.Series("embedding", encoder.encode(table.rename({key: "item_id"})).tolist()))
-        for name, table, key in (("documents", DOCUMENTS, "doc_id"), ("queries", QUERIES, "query_id"))
-    }
-    path = tmp_path / "vectors.parquet"
-    given["documents"].select(pl.col("doc_id").alias("item_id"), "embedding").write_parquet(path)
-    changes = ["embedding.name=precomputed", f"embedding.path={path}", "documents.index_documents=[text]"]
-    retriever = DocumentRetriever(small_documents(*changes)).fit(DOCUMENTS, given["queries"], QRELS, progress=False)
-    assert evaluate_search(retriever, given["queries"], QRELS).metrics["hit@1"] > 0.8
+    recipe, queries = with_vectors(tmp_path)
+    retriever = DocumentRetriever(recipe).fit(DOCUMENTS, queries, QRELS, progress=False)
+    assert evaluate_search(retriever, queries, QRELS).metrics["hit@1"] > 0.8
+    violin = queries.filter(pl.col("text").str.contains("violin"))[:1]
+    assert set(retriever.explain(violin, k=2)["doc_id"]) == set(retriever.search(violin, k=2)["doc_id"])
     with pytest.raises(DataError, match="the query table needs the queries' vectors .* in a column 'embedding'"):
         retriever.search("violin")
-    short = given["queries"].with_columns(pl.col("embedding").list.head(3))
+    short = queries.with_columns(pl.col("embedding").list.head(3))
     with pytest.raises(DataError, match="vectors of queries have 3 numbers, those of documents 19"):
         retriever.search(short)
 
@@ -294,14 +269,3 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "bm25s", None)
     with pytest.raises(ImportError, match=r"pip install 'diffgrm\[documents\]'"):
         BM25(DOCUMENTS)
-
-
-def test_nothing_depends_on_the_order_of_the_documents(retriever, tmp_path):
-    shuffled = DOCUMENTS.sample(fraction=1, shuffle=True, seed=1)
-    again = DocumentRetriever(small_documents()).fit(Path(_written(shuffled, tmp_path)), QUERIES, QRELS, progress=False)
-    assert again.search(ASKED, k=5).equals(retriever.search(ASKED, k=5))
-
-
-def _written(table, folder):
-    table.write_parquet(folder / "documents.parquet")
-    return folder / "documents.parquet"
