@@ -111,9 +111,10 @@ def test_weights_after_fit_are_numbers_too(fitted, run, saved, weight):
 def test_bounds_of_a_server_are_numbers_too(pair):
     pytest.importorskip("fastapi")
     from diffgrm.apps.serving.run import read_limits
+    from diffgrm.apps.serving.settings import Limits
 
     with pytest.raises(DiffGRMError, match=f"{pair.split('=')[0]}: .*(expected a|greater than)"):
-        read_limits(dict([pair.split("=")]))
+        read_limits(dict([pair.split("=")]), Limits)
 
 
 @pytest.mark.parametrize("seeds", [[0, -1], [10**30]])

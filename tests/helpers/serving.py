@@ -40,10 +40,10 @@ def eventually(look, good=bool, seconds=10):
 
 
 class Served:
-    """A running ``diffgrm serve`` and its log."""
+    """A running ``diffgrm serve``, or another command that serves, and its log."""
 
-    def __init__(self, folder, *options, port=0, preexec_fn=None):
-        command = [sys.executable, "-m", "diffgrm", "serve", str(folder), "--port", str(port), *options]
+    def __init__(self, folder, *options, port=0, preexec_fn=None, command=("serve",)):
+        command = [sys.executable, "-m", "diffgrm", *command, str(folder), "--port", str(port), *options]
         environment = os.environ | {"DIFFGRM_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=preexec_fn)
         self.log = []

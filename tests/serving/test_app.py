@@ -171,7 +171,7 @@ def test_other_errors_are_problems_too(reader):
 
 def test_a_bug_tells_nothing_of_the_inside(saved, monkeypatch, limits):
     live = LiveModel(saved)
-    monkeypatch.setattr(type(live.current.recommender), "similar_items", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(live.current.model), "similar_items", lambda *_: 1 / 0)
     with client_of(create_app(live, limits)) as client:
         answer = client.post("/similar", json={"item_id": "item 3"})
         assert errors_of(answer, 500) == set() and "division" not in answer.text and "Traceback" not in answer.text
@@ -308,7 +308,7 @@ def test_whatever_is_wrong_with_a_model_it_is_counted_and_told_once_and_tried_se
 ):
     live, tries = LiveModel(folder), []
     first, now = live.current.version, [1000.0]
-    monkeypatch.setattr("diffgrm.apps.serving.live.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("diffgrm.apps.serving.live_folder.time.monotonic", lambda: now[0])
 
     def damaged(place, **_):
         tries.append(now[0])

@@ -117,7 +117,7 @@ def test_connections_that_wait_for_their_clients_lock_nobody_out(saved, sent):
 
 def test_where_all_connections_are_at_work_one_more_is_told_so(saved, monkeypatch):
     model, ended = live.LiveModel(saved), threading.Event()
-    monkeypatch.setattr(type(model.current.recommender), "similar_items", lambda *_: ended.wait(20) and 1 / 0)
+    monkeypatch.setattr(type(model.current.model), "similar_items", lambda *_: ended.wait(20) and 1 / 0)
     limits = settings.Limits(connections=3, **PATIENT)
     with run.in_background(app_module.create_app(model, limits), limits) as url:
         port = int(url.rstrip("/").rsplit(":", 1)[1])

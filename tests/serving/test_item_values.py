@@ -14,7 +14,8 @@ from helpers.serving import BEARER, TOKEN, client_of, errors_of
 pytest.importorskip("fastapi")
 
 from diffgrm.apps.serving.app import create_app
-from diffgrm.apps.serving.live import LiveModel, _titles
+from diffgrm.apps.serving.live import LiveModel
+from diffgrm.apps.serving.live_folder import titles_of
 
 UNFIT = [
     {"title": {"x": {}}},
@@ -100,5 +101,5 @@ def test_values_of_the_columns_types_are_kept_as_they_are(shop):
     ],
 )
 def test_titles_of_any_type_are_served_as_text(values, shown):
-    assert _titles(pl.DataFrame({"title": values, "text": ["one", "two"]})).to_list() == [shown, "two"]
-    assert _titles(pl.DataFrame({"text": ["one", "two"]})).to_list() == ["one", "two"]
+    assert titles_of(pl.DataFrame({"title": values, "text": ["one", "two"]})).to_list() == [shown, "two"]
+    assert titles_of(pl.DataFrame({"text": ["one", "two"]})).to_list() == ["one", "two"]

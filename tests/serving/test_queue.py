@@ -14,7 +14,7 @@ from diffgrm.apps.serving.settings import Limits
 
 
 def test_the_queue_has_room_for_so_many_histories_and_always_for_one_request():
-    engine = Engine(Limits(queue=4), sizes=SimpleNamespace(observe=lambda size: None))
+    engine = Engine(Limits(queue=4), sizes=SimpleNamespace(observe=lambda size: None), asked="histories")
     engine.check_room(64)
 
     async def similar():

@@ -21,11 +21,11 @@ run = pytest.importorskip("diffgrm.apps.serving.run")
 )
 def test_bounds_that_cannot_be_used_are_told(values, message):
     with pytest.raises(DataError, match=message):
-        run.read_limits(values)
+        run.read_limits(values, run.Limits)
 
 
 def test_bounds_and_tokens_are_read(tmp_path):
-    limits = run.read_limits({"k": "7", "seconds": "2.5"})
+    limits = run.read_limits({"k": "7", "seconds": "2.5"}, run.Limits)
     assert (limits.k, limits.seconds, limits.beam, limits.candidates) == (7, 2.5, 256, 256)
     file = tmp_path / "token"
     file.write_text("0123456789abcdef\n")

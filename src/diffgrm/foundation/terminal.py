@@ -114,21 +114,26 @@ class _Once(logging.Filter):
         return len(self._told) > known
 
 
-def log_to_terminal(verbose: bool, once: bool = True) -> None:
-    """Show warnings of all libraries and messages of this one on standard errors.
+def log_to_terminal(verbose: bool) -> None:
+    """Show warnings of all libraries and messages of this one on standard errors; the same words of a warning once.
 
     Args:
         verbose: also what is of interest to developers.
-        once: pass over warnings that are word for word as one before.
     """
     handler = RichHandler(
         console=errors, show_path=False, show_time=False, highlighter=NullHighlighter(), keywords=[], markup=False
     )
     handler.setFormatter(_Visible("%(message)s"))
-    if once:
-        handler.addFilter(_Once())
+    handler.addFilter(_Once())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("diffgrm").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def repeat_warnings() -> None:
+    """From now on show warnings as often as they come; a server warns of other people's requests, for long."""
+    for handler in logging.getLogger().handlers:
+        for found in [one for one in handler.filters if isinstance(one, _Once)]:
+            handler.removeFilter(found)
 
 
 def open_closed_streams() -> None:

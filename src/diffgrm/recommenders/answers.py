@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from diffgrm.data.ids import IdMap, known_positions
 from diffgrm.foundation.schema import Columns, DataError, first_few
-from diffgrm.ranking.explaining import FilledDigit
+
+if TYPE_CHECKING:  # PyTorch, which exports do without
+    from diffgrm.ranking.explaining import FilledDigit
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The command line: diffgrm documents fit, search, explain, evaluate, baselines: retrieval of documents by queries."""
+"""The command line: diffgrm documents fit, search, explain, serve, evaluate, baselines: documents found by queries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffgrm.apps.cli import ends
+from diffgrm.apps.cli.serving import AllowHost, Host, LimitsGiven, Port, ServedModel, begin_serving
 from diffgrm.apps.cli.settings_help import CommandWithSettings
 from diffgrm.apps.cli.shared import (
     Column,
@@ -26,6 +27,7 @@ from diffgrm.apps.cli.shared import (
     check_model_place,
     check_outputs,
     how_to_go_on,
+    pairs_of,
     recipe_files,
     recipe_of,
     renamings,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from diffgrm.evaluation.retrieval import SearchEvaluation
 
 documents_app = typer.Typer(
-    help="Find documents by queries, through semantic IDs: fit, search, explain, evaluate, baselines."
+    help="Find documents by queries, through semantic IDs: fit, search, explain, serve, evaluate, baselines."
 )
 Documents = Annotated[Path, typer.Option(help="Documents: doc_id, text, perhaps title (parquet, csv, jsonl...).")]
 Queries = Annotated[Path, typer.Option(help="Queries: query_id, text, perhaps split.")]
@@ -162,6 +164,31 @@ def explain(
         say(note)
     if show:
         show_beams(retriever.beams(as_text(query), k, show=show))
+
+
+@documents_app.command()
+def serve(
+    model: ServedModel,
+    overrides: Overrides = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    allow_host: AllowHost = None,
+    limit: LimitsGiven = None,
+    device: Device = "auto",
+    precision: Precision = "32",
+    trust_code: TrustCode = False,
+) -> None:
+    """Answer over HTTP: documents for queries, and explanations. Nothing can be changed, so that there is no token.
+
+    Bounds: body_bytes, queries, k, beam, candidates, queue, batch, seconds, head_seconds, idle_seconds, body_seconds,
+    reload_seconds, connections; GET /model tells them.
+    """
+    begin_serving("diffgrm documents serve")
+    from diffgrm.apps.serving.run import read_limits, run_search
+    from diffgrm.apps.serving.settings import SearchLimits
+
+    bounds, settings = read_limits(pairs_of(limit, "--limit", "NAME=VALUE"), SearchLimits), map(as_text, overrides or [])
+    run_search(model, list(settings), bounds, host, port, allow_host or [], device, precision, trust_code)
 
 
 @documents_app.command()

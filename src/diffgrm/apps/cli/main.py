@@ -81,13 +81,10 @@ app.add_typer(documents_app, name="documents", no_args_is_help=True)
 
 
 @app.callback()
-def _main(
-    context: typer.Context,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what is being done.")] = False,
-) -> None:
+def _main(verbose: Annotated[bool, typer.Option("--verbose", help="Say more about what is being done.")] = False) -> None:
     from diffgrm.foundation.terminal import log_to_terminal
 
-    log_to_terminal(verbose, once=context.invoked_subcommand != "serve")  # which warns of other people's requests, for long
+    log_to_terminal(verbose)
 
 
 @app.command(cls=CommandWithSettings)

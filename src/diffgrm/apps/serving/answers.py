@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -19,7 +20,60 @@ from diffgrm.apps.serving.server import Server
 from diffgrm.apps.serving.strict import StrictRoute
 from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.schema import Columns
+from diffgrm.ranking.rules import Rules
 from diffgrm.recommenders.capabilities import Explains, explaining
+
+
+@dataclass(frozen=True)
+class Histories(Question):
+    """A checked request for recommendations, for histories that hold a known item each.
+
+    Attributes:
+        rules: of the lists.
+        at: the moment asked for, in a form that ``recommend`` takes; None: at the newest event of each history.
+        profiles: of each history, what is known of its user; None: nothing.
+    """
+
+    exclude_seen: bool
+    only: tuple[Any, ...] | None
+    without: tuple[Any, ...] | None
+    rules: Rules | None
+    at: Any = None
+    profiles: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """See :attr:`Question.kind`."""
+        return *super().kind, self.exclude_seen, self.only, self.without, self.rules
+
+    def together(self, questions: Sequence[Histories], progress: Callable[[int], None]) -> pl.DataFrame:
+        """See :meth:`Question.together`."""
+        found: pl.DataFrame = self.snapshot.with_width(self.width).recommend(
+            [history for question in questions for history in question.asked],
+            self.k,
+            exclude_seen=self.exclude_seen,
+            only=self.only,
+            without=self.without,
+            rules=self.rules,
+            progress=progress,
+            **_besides(questions),
+        )
+        return found.select(Columns.USER, Columns.ITEM, Columns.SCORE)
+
+
+def _besides(questions: Sequence[Histories]) -> dict[str, Any]:
+    """What is told of the histories of all questions, by their numbers."""
+    at: dict[int, Any] = {}
+    profiles: dict[int, Mapping[str, Any]] = {}
+    first = 0
+    for question in questions:
+        numbers = range(first, first + len(question.asked))
+        if question.at is not None:
+            at |= dict.fromkeys(numbers, question.at)
+        if question.profiles is not None:
+            profiles |= zip(numbers, question.profiles, strict=True)
+        first = numbers.stop
+    return {"at": at or None, "profiles": profiles or None}
 
 
 def answers(server: Server) -> APIRouter:
@@ -48,20 +102,20 @@ def answers(server: Server) -> APIRouter:
         profiles = besides["profiles"]
         lists: dict[int, Ranked] = {}
         if asked:
-            question = Question(
+            question = Histories(
                 snapshot,
                 [histories[number] for number in asked],
                 body.k,
+                width,
+                deadline,
                 body.exclude_seen,
                 only,
                 without,
                 rules,
-                width,
-                deadline,
                 besides["at"],
                 None if profiles is None else [profiles[number] for number in asked],
             )
-            lists = dict(zip(asked, await server.engine.recommend(question), strict=True))
+            lists = dict(zip(asked, await server.engine.ask(question), strict=True))
         return m.RecommendAnswer(
             model=snapshot.version,
             lists=[
@@ -79,9 +133,9 @@ def answers(server: Server) -> APIRouter:
         """The items most like one."""
         snapshot = server.live.current
         server.check_k(snapshot, body.k)
-        if snapshot.recommender.items.positions([body.item_id])[0] < 0:
+        if snapshot.model.items.positions([body.item_id])[0] < 0:
             raise field_problem("#/item_id", "is not in the catalogue")
-        found = await server.engine.run(snapshot.recommender.similar_items, body.item_id, body.k)
+        found = await server.engine.run(snapshot.model.similar_items, body.item_id, body.k)
         items = list(found.select(Columns.ITEM, pl.col(Columns.SCORE).cast(pl.Float64)).iter_rows())
         return m.SimilarAnswer(model=snapshot.version, items=_ranked(snapshot, items, body.titles))
 
@@ -92,8 +146,8 @@ def answers(server: Server) -> APIRouter:
         server.check_k(snapshot, body.k)
         width = server.width(snapshot, body)
         server.bound("history", len(body.history), server.limits.history, "the length of the history")
-        if not isinstance(snapshot.recommender, Explains):
-            raise Problem(422, f"{snapshot.recommender.recipe.recommender!r} fills no digits; only masked diffusion does")
+        if not isinstance(snapshot.model, Explains):
+            raise Problem(422, f"{snapshot.model.recipe.recommender!r} fills no digits; only masked diffusion does")
         history = _known_items(snapshot, [body.history])[0]
         if not history:
             raise field_problem("#/history", "has no item that the catalogue knows")
@@ -120,8 +174,7 @@ def _explain(
     digits = explains.explain(history, body.k, **asked)
     beams = explains.beams(history, body.k, show=body.show, **asked)
     items = _ranked(snapshot, list(found.select(Columns.ITEM, Columns.SCORE).iter_rows()), titles=True)
-    names = tuple(m.FilledDigit.model_fields)
-    filled = {rank: rows.select(names).to_dicts() for (rank,), rows in digits.group_by(Columns.RANK)}
+    filled = filled_of(digits)
     return m.ExplainAnswer(
         model=snapshot.version,
         n_digits=sids.n_digits,
@@ -129,21 +182,33 @@ def _explain(
         note=explains.explanation_note(),
         rules_aside=rules_aside,
         items=[
-            m.ExplainedItem(**item.model_dump(), digits=[m.FilledDigit(**row) for row in filled.get(rank, [])])
-            for rank, item in enumerate(items, start=1)
+            m.ExplainedItem(**item.model_dump(), digits=filled.get(rank, [])) for rank, item in enumerate(items, start=1)
         ],
-        beams=[
-            [m.PartialSid(**row) for row in rows.select("digits", Columns.SCORE).iter_rows(named=True)]
-            for _, rows in beams.group_by("step", maintain_order=True)
-        ],
+        beams=beams_of(beams),
     )
+
+
+def filled_of(digits: pl.DataFrame) -> dict[int, list[m.FilledDigit]]:
+    """The digits of an explanation by the rank of what they lead to."""
+    filled: dict[int, list[m.FilledDigit]] = {}
+    for row in digits.iter_rows(named=True):
+        filled.setdefault(row[Columns.RANK], []).append(m.FilledDigit.model_validate(row))
+    return filled
+
+
+def beams_of(beams: pl.DataFrame) -> list[list[m.PartialSid]]:
+    """The partial SIDs of each step."""
+    return [
+        [m.PartialSid(**row) for row in rows.select("digits", Columns.SCORE).iter_rows(named=True)]
+        for _, rows in beams.group_by("step", maintain_order=True)
+    ]
 
 
 def _known_items(snapshot: Snapshot, histories: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """The items of each history that the catalogue has."""
     given = [entry for history in histories for entry in history]
     ids = [entry.item if isinstance(entry, HistoryEvent) else entry for entry in given]
-    positions = snapshot.recommender.items.positions(ids)
+    positions = snapshot.model.items.positions(ids)
     known = iter((positions >= 0).tolist())
     return [[item for item in history if next(known)] for history in histories]
 
@@ -151,5 +216,5 @@ def _known_items(snapshot: Snapshot, histories: Sequence[Sequence[Any]]) -> list
 def _ranked(snapshot: Snapshot, items: Ranked, titles: bool) -> list[m.RankedItem]:
     names: Sequence[Any] = [None] * len(items)
     if titles and items:
-        names = snapshot.titles.gather(snapshot.recommender.items.positions([item for item, _ in items])).to_list()
+        names = snapshot.titles.gather(snapshot.model.items.positions([item for item, _ in items])).to_list()
     return [m.RankedItem(item_id=i, score=score, title=name) for (i, score), name in zip(items, names, strict=True)]

@@ -1,34 +1,23 @@
-"""The HTTP app of a saved model."""
+"""The HTTP app of a saved recommender."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI, Response
-from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from fastapi_offline import FastAPIOffline
-from prometheus_fastapi_instrumentator import Instrumentator
 
-from diffgrm import __version__
 from diffgrm.apps.serving.answers import answers
-from diffgrm.apps.serving.guard import LOOPBACK, Guard, Methods
+from diffgrm.apps.serving.guard import LOOPBACK
 from diffgrm.apps.serving.items import catalogue
 from diffgrm.apps.serving.live import LiveModel, UserHistories
-from diffgrm.apps.serving.problems import describe_problems, problem_responses
+from diffgrm.apps.serving.model_app import ASK_AGAIN, EXPLORER, app_of
 from diffgrm.apps.serving.server import Server
 from diffgrm.apps.serving.settings import Limits
-from diffgrm.apps.serving.status import status
+from diffgrm.apps.serving.status import about, status
 
-EXPLORER = Path(__file__).parent / "explorer"
-PAGE_POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGES = {"/": "index.html", "/docs": "docs.html"}
-
-ASK_AGAIN = {"Cache-Control": "no-cache"}
 
 
 def create_app(
@@ -39,7 +28,7 @@ def create_app(
     users: UserHistories | None = None,
     hosts: Collection[str] = LOOPBACK,
 ) -> FastAPI:
-    """The app that answers for a model.
+    """The app that answers for a recommender.
 
     Args:
         token: whoever sends it as a bearer token may change the catalogue; None: nobody may.
@@ -49,55 +38,11 @@ def create_app(
     Raises:
         DataError: a token that cannot be sent over HTTP, or is too short to be one.
     """
-    limits = limits or Limits()
-    server = Server(live, limits, token, users)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        server.tell_version()
-        server.engine.begin()
-        server.changes.begin()
-        watching = asyncio.create_task(server.watch())
-        yield
-        watching.cancel()
-        server.changes.close()
-        await server.engine.close()
-
-    app = FastAPIOffline(
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # it would send clients to whatever host they name
-        title="diffgrm",
-        version=__version__,
-        description="Recommendations from a saved diffgrm model. Errors are RFC 9457 problem details. Parameters and "
-        "fields that a route does not have, and those that stand twice, are errors.",
-        lifespan=lifespan,
-        responses=problem_responses(421),
-    )
-    describe_problems(app)
-    app.add_middleware(Guard, limits=limits, hosts=hosts)
-    instruments = Instrumentator(registry=server.registry, excluded_handlers=["/metrics"]).instrument(app)
-    instruments.expose(app, include_in_schema=False)
-    app.add_middleware(Methods)  # the outermost
-    app.state.server = server
-    for routes in (answers, catalogue, status):
-        app.include_router(routes(server))
-    _pages(app)
-    return app
-
-
-def _pages(app: FastAPI) -> None:
-    """The explorer, and the description of all routes."""
-    for path, name in PAGES.items():
-        app.add_api_route(path, _page(EXPLORER / name), include_in_schema=False)
+    server = Server(live, limits or Limits(), token, users)
+    routers = answers(server), catalogue(server), status(server), about(server)
+    app = app_of(server, routers, PAGES, "Recommendations from a saved diffgrm model.", hosts)
     app.mount("/explorer", _PageFiles(directory=EXPLORER), name="explorer")
-
-
-def _page(file: Path) -> Callable[[], Awaitable[Response]]:
-    async def page() -> Response:
-        return FileResponse(file, headers={"Content-Security-Policy": PAGE_POLICY} | ASK_AGAIN)
-
-    return page
+    return app
 
 
 class _PageFiles(StaticFiles):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,10 @@ from typing import Any
 import polars as pl
 from async_batcher.batcher import AsyncBatcher
 
-from diffgrm.apps.serving.live import Snapshot
+from diffgrm.apps.serving.live_folder import Version
 from diffgrm.apps.serving.problems import Problem
-from diffgrm.apps.serving.settings import Limits
-from diffgrm.foundation.schema import Columns, DiffGRMError
-from diffgrm.ranking.rules import Rules
+from diffgrm.apps.serving.settings import Bounds
+from diffgrm.foundation.schema import DiffGRMError
 
 logger = logging.getLogger(__name__)
 
@@ -34,35 +34,34 @@ class Expired(Exception):
 
 
 @dataclass(frozen=True)
-class Question:
-    """A checked request for recommendations.
+class Question(ABC):
+    """A checked request for lists.
 
     Attributes:
         snapshot: the model to ask.
-        histories: each with a known item.
-        rules: of the lists.
-        width: see :meth:`Snapshot.with_width`.
+        asked: what each list is wanted for: histories, or queries.
+        width: see :meth:`Version.with_width`.
         deadline: of ``time.monotonic``.
-        at: the moment asked for, in a form that ``recommend`` takes; None: at the newest event of each history.
-        profiles: of each history, what is known of its user; None: nothing.
     """
 
-    snapshot: Snapshot
-    histories: Sequence[Sequence[Any]]
+    snapshot: Version[Any]
+    asked: Sequence[Any]
     k: int
-    exclude_seen: bool
-    only: tuple[Any, ...] | None
-    without: tuple[Any, ...] | None
-    rules: Rules | None
     width: str | None
     deadline: float
-    at: Any = None
-    profiles: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Questions of one kind can be answered by one call."""
-        return id(self.snapshot), self.k, self.exclude_seen, self.only, self.without, self.rules, self.width
+        return id(self.snapshot), self.k, self.width
+
+    @abstractmethod
+    def together(self, questions: Sequence[Any], progress: Callable[[int], None]) -> pl.DataFrame:
+        """What the model finds for questions of this one's kind, this one among them.
+
+        Returns:
+            The number of a list among those of all questions, an id, its score, best first.
+        """
 
 
 def answer(questions: Sequence[Question]) -> list[list[Ranked] | Exception]:
@@ -84,54 +83,30 @@ def answer(questions: Sequence[Question]) -> list[list[Ranked] | Exception]:
                 answers[number] = error
             continue
         for number in waited_for:
-            answers[number] = [next(lists) for _ in questions[number].histories]
+            answers[number] = [next(lists) for _ in questions[number].asked]
     return answers
 
 
 def _ask(questions: Sequence[Question]) -> Any:
-    """An iterator over the lists of all histories of questions of one kind."""
-    first, last_deadline = questions[0], max(question.deadline for question in questions)
+    """An iterator over all lists of questions of one kind."""
+    last_deadline = max(question.deadline for question in questions)
 
     def give_up(done: int) -> None:
         if time.monotonic() > last_deadline:
             raise Expired
 
-    histories = [history for question in questions for history in question.histories]
-    found = first.snapshot.with_width(first.width).recommend(
-        histories,
-        first.k,
-        exclude_seen=first.exclude_seen,
-        only=first.only,
-        without=first.without,
-        rules=first.rules,
-        progress=give_up,
-        **_besides(questions),
-    )
-    lists: list[Ranked] = [[] for _ in histories]
-    for user, item, score in found.select(Columns.USER, Columns.ITEM, pl.col(Columns.SCORE).cast(pl.Float64)).iter_rows():
-        lists[user].append((item, score))
+    found = questions[0].together(questions, give_up)
+    lists: list[Ranked] = [[] for question in questions for _ in question.asked]
+    number, name, score = found.columns
+    for place, one, value in found.select(number, name, pl.col(score).cast(pl.Float64)).iter_rows():
+        lists[place].append((one, value))
     return iter(lists)
-
-
-def _besides(questions: Sequence[Question]) -> dict[str, Any]:
-    """What is told of the histories of all questions, by their numbers."""
-    at: dict[int, Any] = {}
-    profiles: dict[int, Mapping[str, Any]] = {}
-    first = 0
-    for question in questions:
-        numbers = range(first, first + len(question.histories))
-        if question.at is not None:
-            at |= dict.fromkeys(numbers, question.at)
-        if question.profiles is not None:
-            profiles |= zip(numbers, question.profiles, strict=True)
-        first = numbers.stop
-    return {"at": at or None, "profiles": profiles or None}
 
 
 class _Batcher(AsyncBatcher[Question, "list[Ranked]"]):
     """Gathers questions and answers them in the model's thread."""
 
-    def __init__(self, limits: Limits, executor: ThreadPoolExecutor, sizes: Any) -> None:
+    def __init__(self, limits: Bounds, executor: ThreadPoolExecutor, sizes: Any) -> None:
         super().__init__(max_batch_size=limits.batch, max_queue_time=0, concurrency=1, executor=executor)
         self.sizes = sizes
 
@@ -145,11 +120,12 @@ class Engine:
 
     Args:
         sizes: a Prometheus histogram of batch sizes.
+        asked: what lists are made for, in words.
     """
 
-    def __init__(self, limits: Limits, sizes: Any) -> None:
-        self.limits, self._sizes = limits, sizes
-        self.waiting = 0  # histories
+    def __init__(self, limits: Bounds, sizes: Any, asked: str) -> None:
+        self.limits, self.asked, self._sizes = limits, asked, sizes
+        self.waiting = 0  # of what is asked
         self.begin()
 
     def begin(self) -> None:
@@ -157,22 +133,22 @@ class Engine:
         self._thread = ThreadPoolExecutor(1, "model")
         self._batcher = _Batcher(self.limits, self._thread, self._sizes)
 
-    async def recommend(self, question: Question) -> list[Ranked]:
+    async def ask(self, question: Question) -> list[Ranked]:
         """The lists for a question.
 
         Raises:
             Problem: the queue is full (503), or it took too long (504).
-            DiffGRMError: see :meth:`Recommender.recommend`.
+            DiffGRMError: see the model.
         """
-        with self._place(len(question.histories)):
+        with self._place(len(question.asked)):
             work = asyncio.ensure_future(self._batcher.process(question))
             return await _within(work, question.deadline - time.monotonic())
 
     async def run(self, function: Any, *arguments: Any) -> Any:
-        """Something else that needs the model, in its thread; it counts as one history.
+        """Something else that needs the model, in its thread; it counts as one list.
 
         Raises:
-            Problem: as for :meth:`recommend`.
+            Problem: as for :meth:`ask`.
         """
         deadline = time.monotonic() + self.limits.seconds
 
@@ -186,18 +162,18 @@ class Engine:
             return await _within(work, self.limits.seconds)
 
     def check_room(self, size: int = 1) -> None:
-        """Make sure that so many histories may wait; where none does, any number may.
+        """Make sure that so many lists may be waited for; where none is, any number may.
 
         Raises:
             Problem: 503.
         """
         if self.waiting and self.waiting + size > self.limits.queue:
-            told = "too many histories are waiting for the model; come back later"
+            told = f"too many {self.asked} are waiting for the model; come back later"
             raise Problem(503, told, headers={"Retry-After": "1"})
 
     @contextmanager
     def _place(self, size: int) -> Iterator[None]:
-        """Room in the queue for so many histories, until they have been answered.
+        """Room in the queue for so many lists, until they have been made.
 
         Raises:
             Problem: there is none (503), or the answer took too long (504).

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diffgrm.apps.serving.problems import Problem
-from diffgrm.apps.serving.settings import Limits
+from diffgrm.apps.serving.settings import Bounds
 
 logger = logging.getLogger(__name__)
+
+B = TypeVar("B", bound=Bounds)
 
 BACKLOG = 128  # connections that the system holds until they are taken; so many are taken at once
 SPARE = 64  # connections above the bound that are told so; those above them are closed without a word
@@ -37,7 +40,7 @@ class Connection(H11Protocol):
     Uvicorn itself bounds the time between requests only, and forgets that bound at the first byte of the next one.
     """
 
-    limits: Limits
+    limits: Bounds
     _head: asyncio.TimerHandle | None = None  # ends a connection whose next request's head is not there in time
     _unread: asyncio.TimerHandle | None = None  # ends one whose client takes nothing of what it was sent
     _left = 0  # bytes that were not taken when the client was last looked at
@@ -116,12 +119,12 @@ class Connection(H11Protocol):
         return True
 
 
-def connections_within(limits: Limits) -> type[Connection]:
+def connections_within(limits: Bounds) -> type[Connection]:
     """The kind of connections of a server with these bounds."""
     return type("BoundedConnection", (Connection,), {"limits": limits})
 
 
-def within_descriptors(limits: Limits) -> Limits:
+def within_descriptors(limits: B) -> B:
     """The bounds with as many connections as this process has descriptors for, of which it first asks for enough."""
     with contextlib.suppress(ImportError):  # where there are no such bounds
         import resource

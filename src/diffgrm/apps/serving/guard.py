@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diffgrm.apps.serving.problems import METHODS, Problem
-from diffgrm.apps.serving.settings import Limits
+from diffgrm.apps.serving.settings import Bounds
 
 ANY_HOST = "*"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -52,7 +52,7 @@ class Guard:
             name that leads here; ``"*"`` is any.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, limits: Bounds, hosts: Collection[str]) -> None:
         self.app, self.limits = app, limits
         self.hosts = {_plain(host) for host in hosts}
 

@@ -63,7 +63,7 @@ def catalogue(server: Server) -> APIRouter:
     def details(item_id: str) -> m.ItemDetails:
         """All that is known of an item."""
         snapshot = server.live.current
-        row = int(snapshot.recommender.items.positions([item_id])[0])
+        row = int(snapshot.model.items.positions([item_id])[0])
         if row < 0:
             raise Problem(404, "there is no such item")
         sids = semantic_ids_of(snapshot.saved)
@@ -171,7 +171,7 @@ def _known(server: Server, body: m.ItemIds) -> list[Any]:
         Problem: 422.
     """
     server.bound("item_ids", len(body.item_ids), server.limits.changes, "the number of items")
-    positions = server.live.current.recommender.items.positions(body.item_ids)
+    positions = server.live.current.model.items.positions(body.item_ids)
     if (positions < 0).any():
         wrong = {f"#/item_ids/{number}": "is not in the catalogue" for number in np.flatnonzero(positions < 0).tolist()}
         raise Problem(422, f"{len(wrong)} items are not in the catalogue", wrong)

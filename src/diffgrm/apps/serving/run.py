@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 import uvicorn
@@ -19,8 +19,10 @@ from diffgrm.apps.serving.app import create_app
 from diffgrm.apps.serving.connections import BACKLOG, connections_within, within_descriptors
 from diffgrm.apps.serving.guard import LOOPBACK
 from diffgrm.apps.serving.live import LiveModel, UserHistories
+from diffgrm.apps.serving.search_app import create_search_app
+from diffgrm.apps.serving.searching import LiveRetriever
 from diffgrm.apps.serving.server import usable_token
-from diffgrm.apps.serving.settings import Limits
+from diffgrm.apps.serving.settings import Bounds, Limits, SearchLimits
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError, bullet_list, did_you_mean, readable
 from diffgrm.ranking.rules import read_rules
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 STARTUP_FAILURE = 3  # exit code, that of uvicorn
 LONGEST_CHANGE = 60  # seconds that a change under way has, before the server ends without its answer
 EVERYWHERE = ("", "0.0.0.0", "::")  # addresses that stand for all of this machine's
+
+B = TypeVar("B", bound=Bounds)
 
 
 def run(
@@ -52,11 +56,34 @@ def run(
         events: reads those of users who can be asked for by id, as the model reads events.
     """
     live = LiveModel(folder, overrides, device, precision, trust_code, read_rules(rules))
-    users = None if events is None else UserHistories(events(live.current.recommender.recipe.events))
+    users = None if events is None else UserHistories(events(live.current.model.recipe.events))
     limits = within_descriptors(limits)
     app = create_app(live, limits, token=token, users=users, hosts=answered_hosts(host, allow_hosts))
     logger.info("Model %s: %d items. Changes of the catalogue are %s.", live.current.version, len(live.current.words),
                 "off (no token)" if token is None else "behind the token")  # fmt: skip
+    _serve(app, limits, host, port)
+
+
+def run_search(
+    folder: Path,
+    overrides: Sequence[str],
+    limits: SearchLimits,
+    host: str,
+    port: int,
+    allow_hosts: Sequence[str],
+    device: str,
+    precision: Literal["32", "bf16"],
+    trust_code: bool,
+) -> None:
+    """Serve a retriever of documents, see :func:`run`."""
+    live = LiveRetriever(folder, overrides, device, precision, trust_code)
+    limits = within_descriptors(limits)
+    app = create_search_app(live, limits, hosts=answered_hosts(host, allow_hosts))
+    logger.info("Model %s: %d documents.", live.current.version, len(live.current.titles))
+    _serve(app, limits, host, port)
+
+
+def _serve(app: FastAPI, limits: Bounds, host: str, port: int) -> None:
     server = _Uvicorn(app, limits, host=host, port=port, log_level="info")
     with suppress(KeyboardInterrupt):  # SIGINT, sent again once all is answered
         server.run()
@@ -65,10 +92,10 @@ def run(
 
 
 @contextmanager
-def in_background(app: FastAPI, limits: Limits | None = None) -> Iterator[str]:
+def in_background(app: FastAPI, limits: Bounds | None = None) -> Iterator[str]:
     """Serve an app from a thread of this process, on a free port of loopback, while the block lasts; gives its address."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    server = _Uvicorn(app, limits or Limits(), log_level="warning")
+    server = _Uvicorn(app, limits or Bounds(), log_level="warning")
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -82,17 +109,17 @@ def in_background(app: FastAPI, limits: Limits | None = None) -> Iterator[str]:
 class _Uvicorn(uvicorn.Server):
     """A server that refuses waiting changes when it is told to end, and then answers what is under way."""
 
-    def __init__(self, app: FastAPI, limits: Limits, **options: Any) -> None:
+    def __init__(self, app: FastAPI, limits: Bounds, **options: Any) -> None:
         super().__init__(uvicorn.Config(app, **_how(limits), **options))
-        self._changes = app.state.server.changes
+        self._server = app.state.server
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
-        self._changes.end()
+        self._server.end()
         await super().shutdown(sockets)
 
 
-def _how(limits: Limits) -> dict[str, Any]:
+def _how(limits: Bounds) -> dict[str, Any]:
     """What uvicorn is told: connections of our own kind, and no web sockets, whose connections nothing would bound."""
     return {
         "loop": "asyncio",
@@ -140,18 +167,18 @@ def read_token(path: Path | None, given: str | None) -> str | None:
     return usable_token(given)
 
 
-def read_limits(values: Mapping[str, str]) -> Limits:
-    """Bounds from texts, by their names.
+def read_limits(values: Mapping[str, str], kind: type[B]) -> B:
+    """Bounds of a kind of server from texts, by their names.
 
     Raises:
         DataError: unknown names or unusable values, all of them told.
     """
-    unknown = [name for name in values if name not in Limits.model_fields]
+    unknown = [name for name in values if name not in kind.model_fields]
     if unknown:
-        hints = [f"{name!r} is not a bound{did_you_mean(name, Limits.model_fields)}" for name in unknown]
+        hints = [f"{name!r} is not a bound{did_you_mean(name, kind.model_fields)}" for name in unknown]
         raise DataError(bullet_list(hints))
     try:
-        return Limits.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise DataError(
             "bounds that cannot be used:\n" + bullet_list(f"{e['loc'][0]}: {readable(e)}" for e in error.errors())

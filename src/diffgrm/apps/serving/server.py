@@ -1,24 +1,21 @@
-"""What the routes share: the model, its queue, users' histories, bounds."""
+"""What the routes of recommendations share: the model, its queue, users' histories, limits."""
 
 from __future__ import annotations
 
-import asyncio
 import datetime
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import Gauge
 
 from diffgrm.apps.serving import messages as m
-from diffgrm.apps.serving.batching import Engine
 from diffgrm.apps.serving.changing import Changes
 from diffgrm.apps.serving.live import LiveModel, Snapshot, UserHistories
+from diffgrm.apps.serving.model_server import ModelServer
 from diffgrm.apps.serving.problems import Problem, field_problem
-from diffgrm.apps.serving.quiet import keep_quiet
 from diffgrm.apps.serving.settings import Limits
 from diffgrm.data.asking import moment_of
 from diffgrm.data.histories import HistoryEvent
@@ -31,11 +28,6 @@ from diffgrm.recommenders import Recommender
 
 SHORTEST_TOKEN = 16
 MAKE_TOKEN = "python -c 'import secrets; print(secrets.token_urlsafe())'"
-# loggers of what any client can bring about
-QUIET = ("diffgrm.apps.serving.items", "diffgrm.ranking.item_rules", "uvicorn.error", "asyncio")
-
-logger = logging.getLogger(__name__)
-
 Filter = tuple[Any, ...] | None
 """Item ids, or None for no filter."""
 
@@ -58,41 +50,33 @@ def usable_token(token: str) -> str:
     return token
 
 
-class Server:
-    """What the routes share: the model, its queue, users' histories, limits."""
+class Server(ModelServer):
+    """A recommender, whose catalogue may be changed, and histories of its users."""
+
+    asked: ClassVar[str] = "histories"
+    live: LiveModel
+    limits: Limits
 
     def __init__(self, live: LiveModel, limits: Limits, token: str | None, users: UserHistories | None) -> None:
-        self.live, self.limits, self.users = live, limits, users
         self.token = None if token is None else usable_token(token)
-        keep_quiet(*QUIET)
-        self.registry = CollectorRegistry()
-        sizes = Histogram(
-            "diffgrm_batch_requests", "Requests answered together", registry=self.registry, buckets=(1, 2, 4, 8, 16, 32, 64)
-        )
-        self.engine = Engine(limits, sizes)
-        self.changes = Changes(limits)
-        waiting = Gauge("diffgrm_waiting_histories", "Histories that wait for the model", registry=self.registry)
-        waiting.set_function(lambda: self.engine.waiting)
+        super().__init__(live, limits)
+        self.users, self.changes = users, Changes(limits)
         items = Gauge("diffgrm_items", "Items that may be recommended", registry=self.registry)
-        items.set_function(lambda: int(live.current.recommender.recommendable.sum()))
-        failed = Gauge("diffgrm_failed_reloads", "Models in the folder that could not be used", registry=self.registry)
-        failed.set_function(lambda: live.failed_reloads)
-        self._info = Gauge("diffgrm_model", "1 for the model that answers", ["version"], registry=self.registry)
+        items.set_function(lambda: int(live.current.model.recommendable.sum()))
 
-    def tell_version(self) -> None:
-        """Put the model's version into the metrics."""
-        self._info.clear()
-        self._info.labels(self.live.current.version).set(1)
+    def begin(self) -> None:
+        """See :meth:`ModelServer.begin`."""
+        super().begin()
+        self.changes.begin()
 
-    async def watch(self) -> None:
-        """Look for a newer model in the folder, again and again."""
-        while True:
-            await asyncio.sleep(self.limits.reload_seconds)
-            try:
-                if await asyncio.to_thread(self.live.refresh):
-                    self.tell_version()
-            except Exception:  # whatever it was: the next look may go well
-                logger.exception("Looking for a newer model failed")
+    def end(self) -> None:
+        """Refuse changes; the one under way is finished."""
+        self.changes.end()
+
+    async def close(self) -> None:
+        """See :meth:`ModelServer.close`."""
+        self.changes.close()
+        await super().close()
 
     async def change(self, change: Callable[[Recommender], Recommender]) -> m.CatalogueAnswer:
         """Change the catalogue.
@@ -113,42 +97,13 @@ class Server:
 
     # ---- checks ----------------------------------------------------------------------------------------------------
 
-    def bound(self, pointer: str, value: int | None, limit: int, what: str) -> None:
-        """Refuse a value above a bound.
-
-        Raises:
-            Problem: 422.
-        """
-        if value is not None and value > limit:
-            raise field_problem(f"#/{pointer}", f"{what} is {value:,}; this server allows at most {limit:,}")
-
-    def check_k(self, snapshot: Snapshot, k: int) -> None:
-        """Refuse a k that cannot be had."""
-        self.bound("k", k, self.limits.k, "k")
-        self.bound("k", k, len(snapshot.recommender.items), "k (the catalogue's size)")
-
-    def width(self, snapshot: Snapshot, body: m.RecommendRequest | m.ExplainRequest) -> str | None:
-        """The width of the search that a request asks for, see :meth:`Snapshot.with_width`.
-
-        Raises:
-            Problem: 422, above a bound, or none that the model's decoding has.
-        """
-        width = None
-        for name, own in snapshot.widths.items():
-            value: int | None = getattr(body, name)
-            self.bound(name, value, getattr(self.limits, name), name)
-            if value is not None and own is None:
-                raise field_problem(f"#/{name}", _no_width(snapshot, name))
-            width = width if value is None else f"decoding.{name}={value}"
-        return width
-
     def filters(self, snapshot: Snapshot, body: m.RecommendRequest) -> tuple[Filter, Filter]:
         """``only`` and ``without`` of known items.
 
         Raises:
             Problem: 422, also where no item is left.
         """
-        recommender, found = snapshot.recommender, []
+        recommender, found = snapshot.model, []
         allowed = recommender.recommendable.copy()
         for name, ids in (("only", body.only), ("without", body.without)):
             self.bound(name, None if ids is None else len(ids), self.limits.filter, f"the number of items in {name}")
@@ -178,7 +133,7 @@ class Server:
             for name in rules.model_fields_set & {"depth", "deepest"}:
                 self.bound(f"rules/{name}", getattr(rules, name), self.limits.deepest, name)
             with _pointing_at("#/rules"):
-                check_columns(rules, snapshot.recommender.item_table)
+                check_columns(rules, snapshot.model.item_table)
         return rules if rules.deepest is not None else rules.model_copy(update={"deepest": self.limits.deepest})
 
     def besides(self, snapshot: Snapshot, body: m.RecommendRequest, histories: list[list[Any]]) -> dict[str, Any]:
@@ -189,7 +144,7 @@ class Server:
         Raises:
             Problem: 422, also where what the model is told of the events is missing or wrong.
         """
-        recommender, profiles = snapshot.recommender, body.profiles
+        recommender, profiles = snapshot.model, body.profiles
         events, count = recommender.recipe.events, len(body.histories or body.users or [])
         if profiles is not None and len(profiles) != count:
             raise field_problem("#/profiles", f"holds {len(profiles)} profiles for {count} histories; send one for each")
@@ -217,7 +172,7 @@ class Server:
         if at is None:
             return None
         with _pointing_at("#/at"):
-            return moment_of(at, snapshot.recommender.recipe.events)
+            return moment_of(at, snapshot.model.recipe.events)
 
     def histories(self, snapshot: Snapshot, body: m.RecommendRequest) -> tuple[list[Any], list[list[Any]]]:
         """Users and their histories.
@@ -238,7 +193,7 @@ class Server:
         self.bound("users", len(users), self.limits.histories, "the number of users")
         if not users:
             raise field_problem("#/users", "names no user")
-        found = self.users.of(users, self.limits.history, snapshot.recommender.recipe.events)
+        found = self.users.of(users, self.limits.history, snapshot.model.recipe.events)
         unknown = {f"#/users/{number}": "is not a known user" for number, history in enumerate(found) if history is None}
         if unknown:
             raise Problem(422, f"{len(unknown)} users are unknown; send their histories instead", unknown)
@@ -256,12 +211,3 @@ def _pointing_at(pointer: str) -> Iterator[None]:
         yield
     except DataError as error:
         raise field_problem(pointer, str(error)) from error
-
-
-def _no_width(snapshot: Snapshot, name: str) -> str:
-    """Why a model cannot be asked for a beam or candidates, and for what instead."""
-    recipe = snapshot.recommender.recipe
-    if "decoding" not in recipe.sections:
-        return f"the recommender {recipe.recommender!r} has no {name}; leave it out"
-    instead = [f"send {other} instead" for other, own in snapshot.widths.items() if own is not None]
-    return f"the model's decoding {recipe.decoding.name!r} has no {name}; {instead[0] if instead else 'leave it out'}"

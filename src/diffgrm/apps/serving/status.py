@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from diffgrm.apps.serving import messages as m
+from diffgrm.apps.serving.model_server import ModelServer
 from diffgrm.apps.serving.problems import problem_responses
 from diffgrm.apps.serving.server import Server
 from diffgrm.apps.serving.strict import StrictRoute
@@ -12,10 +13,9 @@ from diffgrm.recommenders import Recommender
 from diffgrm.recommenders.capabilities import Explains
 
 
-def status(server: Server) -> APIRouter:
-    """Health, readiness, the model."""
+def status(server: ModelServer) -> APIRouter:
+    """Health and readiness."""
     router = APIRouter(tags=["server"])
-    strict = APIRouter(route_class=StrictRoute, tags=["server"], responses=problem_responses(422))
 
     @router.get("/health")  # probes may send parameters of their own, here and below
     async def health() -> m.Status:
@@ -28,7 +28,14 @@ def status(server: Server) -> APIRouter:
         server.engine.check_room()
         return m.Ready(model=server.live.current.version)
 
-    @strict.get("/model")
+    return router
+
+
+def about(server: Server) -> APIRouter:
+    """The recommender."""
+    router = APIRouter(route_class=StrictRoute, tags=["server"], responses=problem_responses(422))
+
+    @router.get("/model")
     def model() -> m.ModelAnswer:
         """What answers, and what it allows."""
         snapshot = server.live.current
@@ -46,5 +53,4 @@ def status(server: Server) -> APIRouter:
             facts=saved.facts,
         )
 
-    router.include_router(strict)
     return router
