@@ -282,7 +282,7 @@ class Steering(LearntItemPosterior):
 def epic() -> Figure:
     """What a frozen network, the learnt posterior and both say of a partial semantic ID, and the items behind it."""
     first = Recipe(recommender="diffgrm").override((*DIGITS, "training.epochs=4", "training.validate_every=4"))
-    backbone = {section: settings for section, settings in first.to_dict().items() if section != "data"}
+    backbone = {section: settings for section, settings in first.to_dict().items() if section not in ("data", "events")}
     training = {"batch_size": 64, "epochs": 10, "validate_every": 10, "learning_rate": 0.01, "warmup_steps": 20}
     model = fit(Recipe(recommender="epic", model={"backbone": backbone, "width": 32}, training=training))
     noted, (ranker, memory, _) = Steering(beam=8), asked(model)

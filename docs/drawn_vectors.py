@@ -222,7 +222,9 @@ def ensemble() -> Figure:
     small += ["item_loss.negatives=100", "training.validation_users=20", "training.patience=10"]
     text = Recipe.preset("item-scorer", [*small, "embedding.width=32", "model.branches=[text]"])
     ids = Recipe(recommender="sasrec").override([*small, "item_loss.kind=sampled_softmax"])
-    members = [{key: value for key, value in recipe.to_dict().items() if key != "data"} for recipe in (ids, text)]
+    members = [
+        {key: value for key, value in recipe.to_dict().items() if key not in ("data", "events")} for recipe in (ids, text)
+    ]
     model = fit(Recipe(recommender="ensemble", model={"members": members}))
     how, every = ScoreFusion(), np.arange(len(model.items))[None]
     first, second = (how.scaled(every, scores(member)[None], len(model.items))[0] for member in model.members)
