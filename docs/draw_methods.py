@@ -29,6 +29,7 @@ from drawing import (
     split,
     steps_of,
 )
+from drawn_vectors import aligned_ids, diffugr, diqdiff, ensemble, h2rec, tokenizers
 from pictures import ACCENT, GREY, INK, SECOND, Axes, Figure, Pictures, draw_named, panels
 from torch import Tensor
 
@@ -45,10 +46,6 @@ from diffgrm.ranking.decoding.group_sizes import digits_per_step, divergence, pl
 from diffgrm.ranking.decoding.item_posterior import ItemPosterior
 from diffgrm.ranking.decoding.learnt_item_posterior import LearntItemPosterior
 from diffgrm.ranking.digit_sums import sum_of_digits
-from diffgrm.ranking.score_fusion import SHARPNESS, ScoreFusion, highest_probability
-from diffgrm.semantic_ids.embeddings.base import EventContext
-from diffgrm.semantic_ids.semantic_ids import SemanticIds
-from diffgrm.semantic_ids.tokenizers.context import TokenizerContext
 
 FOLDER = Path(__file__).with_name("methods")
 
@@ -285,7 +282,7 @@ class Steering(LearntItemPosterior):
 def epic() -> Figure:
     """What a frozen network, the learnt posterior and both say of a partial semantic ID, and the items behind it."""
     first = Recipe(recommender="diffgrm").override((*DIGITS, "training.epochs=4", "training.validate_every=4"))
-    backbone = {section: settings for section, settings in first.to_dict().items() if section != "data"}
+    backbone = {section: settings for section, settings in first.to_dict().items() if section not in ("data", "events")}
     training = {"batch_size": 64, "epochs": 10, "validate_every": 10, "learning_rate": 0.01, "warmup_steps": 20}
     model = fit(Recipe(recommender="epic", model={"backbone": backbone, "width": 32}, training=training))
     noted, (ranker, memory, _) = Steering(beam=8), asked(model)
@@ -313,37 +310,6 @@ def epic() -> Figure:
     axes[2].set_xticks(np.arange(len(best)), names, fontsize=7)
     axes[2].set(title=f"the best of {int(found.fitting[0])} items that fit", xlabel="item")
     axes[2].legend(frameon=False, fontsize=7)
-    return figure
-
-
-def ensemble() -> Figure:
-    """Items by two members' scores, and how much the second counts by how sure the first is."""
-    small = [change for change in SMALL if not change.startswith("tokenizer")]
-    small += ["item_loss.negatives=100", "training.validation_users=20", "training.patience=10"]
-    text = Recipe.preset("item-scorer", [*small, "embedding.width=32", "model.branches=[text]"])
-    ids = Recipe(recommender="sasrec").override([*small, "item_loss.kind=sampled_softmax"])
-    members = [{key: value for key, value in recipe.to_dict().items() if key != "data"} for recipe in (ids, text)]
-    model = fit(Recipe(recommender="ensemble", model={"members": members}))
-    how, every = ScoreFusion(), np.arange(len(model.items))[None]
-    first, second = (how.scaled(every, scores(member)[None], len(model.items))[0] for member in model.members)
-    figure, (left, right) = panels(3.8, 3.4, height=2.6)
-    weight = model.weights[0]
-    labels = "score of sasrec, standardised", "score of its twin of texts"
-    title = f"all items; orange: the best ten by {weight:.1f} and {1 - weight:.1f}"
-    by_sum(left, first, second, weight * first + (1 - weight) * second, labels, title)
-    sure = np.linspace(0, 1, 101)
-    certain = ScoreFusion(weighting="certainty")
-    for number, sharpness in enumerate(SHARPNESS):
-        weights = certain.user_weights(np.array([sharpness, 0.3]), sure)
-        right.plot(sure, weights[:, 1], color=ACCENT, alpha=0.25 + 0.25 * number, label=f"q = {sharpness:.0f}")
-    ours = highest_probability(every, scores(model.members[0])[None])[0]
-    right.axvline(ours, color=GREY, lw=1, ls=":")
-    right.set(
-        xlabel="p of the first's best item (dotted: this user)",
-        ylabel="weight of the second",
-        title="by certainty, tau = 0.3",
-    )
-    right.legend(frameon=False, fontsize=7)
     return figure
 
 
@@ -386,43 +352,6 @@ def fewer_steps() -> Figure:
     return figure
 
 
-def tokenizers() -> Figure:
-    """The digits of all items by each tokenizer, and how many need telling apart."""
-    table = split().dataset.item_table
-    seen = split().item_counts > 0
-    lsa = {"name": "lsa", "width": 128}
-    texts = Recipe(embedding=lsa).embedding.build(seed=0).fit(table.filter(seen)).encode(table)
-    both = Recipe(embedding={"name": "text_and_events", "text": lsa}).embedding.build(seed=0)
-    events = both.fit_events(EventContext(split())).encode(table)
-    kinds = ("opq", "residual_kmeans", "rq_vae", "mh_vqvae", "simhash", "random")
-    figure, axes = panels(*[1.25] * (len(kinds) + 1), 3.0, height=2.9)
-    surplus: dict[str, list[int]] = {}
-
-    def show(axis: Axes, ids: SemanticIds, title: str) -> None:
-        axis.imshow(ids.codes, aspect="auto", cmap="viridis", interpolation="nearest")
-        axis.set(title=title, xticks=range(ids.n_digits), yticks=[])
-
-    for kind, place in zip(kinds, (0, 1, 3, 4, 5, 6), strict=True):
-        for vectors in (texts, events):
-            options = {"epochs": 30} if kind.endswith("vae") else {}
-            tokenizer = resolve("tokenizer", kind)(n_digits=3, codebook_size=16, seed=0, **options)
-            tokenizer.fit(TokenizerContext(vectors, seen))
-            ids, _ = SemanticIds.build(tokenizer, vectors, "share")
-            surplus.setdefault(kind, []).append(len(ids) - len(np.unique(ids.codes, axis=0)))
-            if vectors is texts:
-                show(axes[place], ids, kind)
-            if vectors is texts and kind == "residual_kmeans":
-                show(axes[2], SemanticIds.build(tokenizer, vectors, "extra_digit")[0], "+ extra_digit")
-    axes[0].set_ylabel("items, by department and kind")
-    axes[3].set_xlabel("digit (colour: code)")
-    last, place = axes[-1], np.arange(len(kinds))
-    last.barh(place - 0.2, [surplus[kind][0] for kind in kinds], 0.38, color=GREY, label="lsa")
-    last.barh(place + 0.2, [surplus[kind][1] for kind in kinds], 0.38, color=ACCENT, label="text_and_events")
-    last.set(yticks=place, yticklabels=kinds, title="items in surplus, of 480", ylim=(len(kinds) - 0.4, -0.6))
-    last.legend(frameon=False, fontsize=7)
-    return figure
-
-
 PICTURES: Pictures = {
     "diffgrm": diffgrm,
     "generative-best": generative_best,
@@ -436,6 +365,10 @@ PICTURES: Pictures = {
     "epic": epic,
     "ensemble": ensemble,
     "fewer-steps": fewer_steps,
+    "diqdiff": diqdiff,
+    "h2rec": h2rec,
+    "aligned-ids": aligned_ids,
+    "diffugr": diffugr,
     "tokenizers": tokenizers,
 }
 

@@ -66,6 +66,11 @@ def test_everything_else_that_is_named_is_there():
             assert "=" in span or span in known | WORDS, span
 
 
+@pytest.mark.parametrize("section", SECTIONS, ids=title)
+def test_every_method_has_a_picture(section):
+    assert re.search(r"^!\[[^\]]+\]\(methods/[\w-]+\.svg\)$", section, flags=re.M), "draw one: docs/draw_methods.py"
+
+
 def test_the_page_shows_all_pictures_that_the_script_draws():
     shown = re.findall(r"!\[[^\]]+\]\(methods/([\w-]+)\.svg\)", (DOCS / "methods.md").read_text())
     drawn = [path.stem for path in (DOCS / "methods").glob("*.svg")]

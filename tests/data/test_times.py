@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 
+import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgrm import InteractionDataset
+from diffgrm.data.columns import column_of
+from diffgrm.data.frames import load_frame
 from diffgrm.data.tables import read_interactions
 from diffgrm.foundation.event_settings import EventSettings
 from diffgrm.foundation.schema import DataError
@@ -203,3 +207,47 @@ def test_rows_that_are_no_events_tell_whether_days_come_first(kind, others, want
     else:
         with pytest.raises(DataError, match="can be read as '%d/%m/%Y' and as '%m/%d/%Y': the first is '01/12/2024'"):
             kept(table)
+
+
+def moments_of_kinds():
+    naive = datetime.datetime(2025, 1, 1, 10)
+    aware = naive.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=5, minutes=45)))
+    return {"date": naive.date(), "naive": naive, "aware": aware}
+
+
+@pytest.mark.parametrize("kinds", list(itertools.permutations(["date", "naive", "aware"], 2)), ids="-".join)
+@pytest.mark.parametrize("gap", [None, pd.NaT])
+def test_columns_of_objects_do_not_mix_kinds_of_times(kinds, gap):
+    values = [moments_of_kinds()[kind] for kind in kinds]
+    frame = pd.DataFrame({"t": pd.Series([gap, *values], dtype=object)})
+    texts = [None, *map(str, values)]
+    assert column_of("t", [gap, *values]).to_list() == load_frame(frame)["t"].to_list() == texts
+    frame = events([0, 1]).to_pandas().assign(timestamp=pd.Series(values, dtype=object))
+    if "aware" not in kinds:
+        assert read_interactions(frame)["timestamp"].to_list() == [
+            datetime.datetime(2025, 1, 1, hour) for hour in sorted(10 * (kind == "naive") for kind in kinds)
+        ]
+        return
+    with pytest.raises(DataError, match="unreadable in 1 rows .*an offset in all rows or in none"):
+        read_interactions(frame)
+
+
+@pytest.mark.parametrize(
+    ("directive", "text", "mend"),
+    [
+        ("%Z", "EDT", "names of zones tell no offset; write offsets and %z"),
+        ("%S.%f", "07.5", r"write %\.f in place of \.%f"),
+        ("%S.%-f", "07.5", r"write %\.f in place of \.%f"),
+    ],
+)
+def test_directives_that_would_be_passed_over_are_refused(directive, text, mend):
+    with pytest.raises(DataError, match=rf"time_format='%F %H:%M {directive}' has .*{mend}"):
+        read_interactions(events([f"2025-11-02 01:30 {text}"]), time_format=f"%F %H:%M {directive}")
+
+
+def test_what_messages_tell_to_write_in_their_place_is_read():
+    zoned = ["2025-11-02 01:30 -0400", "2025-11-02 01:10 -0500"]
+    assert order(zoned[::-1], "%F %H:%M %z") == [1, 0] and order(["1 EST %Z", "0 EST %Z"], "%s EST %%Z") == [1, 0]
+    for texts, form in ((["07.5", "07.25"], "%S%.f"), (["07.500000", "07.250000"], "%S.%6f")):
+        found = read_interactions(events([f"2025-11-02 01:30:{text}" for text in texts]), time_format=f"%F %H:%M:{form}")
+        assert [time.microsecond for time in found["timestamp"]] == [250_000, 500_000]

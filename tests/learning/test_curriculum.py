@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.registry import resolve
 from diffgrm.learning.context import LearningContext
 from diffgrm.learning.noising.base import NoisingContext
+from diffgrm.learning.noising.curriculum import CurriculumNoising
+from diffgrm.learning.objectives.diffusion import DiffusionObjective
+from helpers.networks import SMALL, START, build, features, learning_task, one_batch
 
 TARGETS, N = 4000, 5
 CODES = torch.zeros(TARGETS, N, dtype=torch.long)
@@ -72,3 +76,26 @@ def test_digits_that_are_rare_in_the_history_are_hidden_first():
 
 def test_there_are_as_many_views_as_asked_for_or_as_digits():
     assert hidden(0.5).shape == (TARGETS, N, N) and hidden(0.5, views=2).shape == (TARGETS, 2, N)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["a history each", "shared"])
+def test_each_target_is_noised_by_the_items_before_it(shared):
+    """Nothing of what comes later, nothing of others, nothing of padding."""
+    network, codes = build("diffgrm", **SMALL, history="causal" if shared else "bidirectional"), features().codes
+    users, found = [[0, 1, 2, 3], [4, 5], [6, 7, 8]], {}
+
+    class Noted(CurriculumNoising):
+        def views(self, codes, context):
+            digits, known = context.history()
+            for target, some, real in zip(codes.tolist(), digits, known, strict=True):
+                found[tuple(target)] = some[real].tolist()
+            return super().views(codes, context)
+
+    objective = DiffusionObjective(learning_task(network, codes, Noted()))
+    assert objective.shared == shared
+    objective.loss(one_batch(Ragged.from_lists(users), shared), torch.Generator().manual_seed(0), START)
+    assert found == {
+        tuple(codes[items[place]].tolist()): codes[items[:place]].tolist()
+        for items in users
+        for place in range(1, len(items))
+    }

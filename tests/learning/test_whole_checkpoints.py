@@ -26,7 +26,7 @@ def test_a_full_disk_leaves_the_checkpoint_from_which_the_run_goes_on(toy, tmp_p
 
         SASRecRecommender(recipe).fit(toy, run_folder=run, progress=False, watch=watch)
     assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 0
-    assert sorted(path.name for path in run.iterdir()) == ["best.ckpt", "last.ckpt", "logs"]
+    assert sorted(path.name for path in run.iterdir()) == ["best.ckpt", "fit.lock", "last.ckpt", "logs"]
     (run / ".last.ckpt.77.tmp").write_text("half of it, of a process that was killed")
     resumed = SASRecRecommender(recipe).fit(toy, run_folder=run, resume=True, progress=False)
     assert same_weights(resumed, SASRecRecommender(recipe).fit(toy, progress=False))

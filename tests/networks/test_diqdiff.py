@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffgrm import SASRecRecommender, load
+from diffgrm import Recipe, SASRecRecommender, load
 from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.schema import ModelFolderError, RecipeError
 from diffgrm.learning.objectives.next_item import NextItemObjective
@@ -108,6 +108,37 @@ def test_codes_are_drawn_by_their_odds_in_training_and_choices_learn():
     assert torch.allclose(told.bincount(minlength=3) / count, wanted, atol=0.02)
     loss(network, "softmax").backward()
     assert network.choice.weight.grad.abs().sum() > 0
+
+
+def test_in_training_the_noised_target_and_its_time_are_added_to_the_history():
+    """Noised at sqrt(d) times its size: SASRec's input and .3 of (x_t + time), at every place; written out."""
+    network = build("diqdiff", **SMALL, noise_scale=0.3, steps=3, betas=(0.1, 0.5), guidance=0.0).eval()
+    histories, targets, vectors = [[1, 2, 3], [7], [9, 4]], [5, 8, 0], network.item_vectors(FEATURES)
+    memory, lengths = encoded(network, histories), torch.tensor([3, 1, 2])
+    generator, steps = torch.Generator().manual_seed(2), set()
+    for seed in range(3):
+        drawn = generator.manual_seed(seed)
+        told = network.denoised(vectors[targets], memory, torch.arange(3), lengths, drawn)
+        drawn = generator.manual_seed(seed)
+        step = torch.randint(3, (3,), generator=drawn).tolist()
+        noise = torch.randn(3, SMALL["width"], generator=drawn)
+        for row, (history, target) in enumerate(zip(histories, targets, strict=True)):
+            kept = [0.9, 0.9 * 0.7, 0.9 * 0.7 * 0.5][step[row]]
+            noised = kept**0.5 * SMALL["width"] ** 0.5 * vectors[target] + (1 - kept) ** 0.5 * noise[row]
+            x = (vectors[history] + network.encoder.position[: len(history)].flip(0)) * network.encoder.scale
+            x = (x + 0.3 * (noised + network.time[step[row]]))[None]
+            for layer in network.encoder.layers:
+                x = layer(x, torch.ones(1, len(history), dtype=torch.bool), causal=True)
+            assert close(told[row], network.encoder.norm(x)[0, -1])
+        steps |= {*step}
+    assert steps == {0, 1, 2}
+
+
+def test_the_usual_variances_are_those_of_the_release():
+    """Its schedule from .0001 to .02 of 1,000 steps, over 32, and .01 more; every value of it below 1."""
+    wanted = np.linspace(1000 / 32 * 0.0001, 1000 / 32 * 0.02, 32) + 0.01
+    for network in (build("diqdiff"), build("diqdiff", **Recipe.preset("diqdiff").model.options)):
+        assert len(network.diffusion.betas) == 32 and np.allclose(network.diffusion.betas, wanted, atol=5e-5)
 
 
 def test_the_answer_is_what_the_steps_back_make_of_the_kept_noise():

@@ -147,6 +147,22 @@ def test_views_that_hide_next_to_nothing_are_of_the_history_itself():
     assert objective.views_apart(batch, torch.Generator().manual_seed(0)).item() > wanted.item()
 
 
+def test_users_are_compared_by_two_views_that_are_drawn_apart():
+    """Hidden items have the vector 0, in the one view others than in the other."""
+    network, batch = build("h2rec", **SMALL), one_batch(EVENTS, True)
+    items, index, valid, *_ = batch.histories
+    vectors, generator, views = network.item_vectors(FEATURES)[items], torch.Generator().manual_seed(4), []
+    for _ in range(2):
+        hidden = torch.rand(index.shape, generator=generator) < 0.5
+        shown = vectors[index] * ~hidden[..., None]  # [B, S, b d]
+        places = torch.arange(index.numel()).view(index.shape)
+        views.append(network.user_vectors(network.encode_history(shown.flatten(0, 1), places, valid)))
+    assert not close(*views)
+    wanted = mutual(*views, torch.eye(len(index), dtype=torch.bool), 0.3)
+    objective = AlignedNextItemObjective(task(network), hidden_share=0.5, alignment_temperature=0.3)
+    assert objective.views_apart(batch, torch.Generator().manual_seed(4)).item() == pytest.approx(wanted.item(), abs=1e-5)
+
+
 # ---- what does nothing ----------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -129,6 +131,26 @@ def test_rotary_positions_tell_only_how_far_apart_two_tokens_are():
         assert torch.allclose(diagonal, diagonal[:, :1], atol=1e-5)
     assert torch.allclose(found[:, 0, 0], (query[0, 0] * key[0, 0]).view(2, 4).sum(1), atol=1e-5)
     assert found[:, 4].std(-1).min() > 0.01
+
+
+def test_rotary_positions_turn_by_powers_of_ten_thousand():
+    """Pair j of a head of size 8 turns by 10,000^(-j/4) a place: 1, 1/10, 1/100, 1/1000; written out."""
+    x, place = torch.arange(1.0, 9.0), 7
+    turned = Rotation.of(torch.tensor([[place]]), 8).queries(x[None, None], 1)[0, 0]
+    for pair, angle in enumerate((7.0, 0.7, 0.07, 0.007)):
+        wanted = complex(x[pair], x[pair + 4]) * complex(math.cos(angle), math.sin(angle))
+        assert turned[[pair, pair + 4]].tolist() == pytest.approx([wanted.real, wanted.imag], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_norms_are_of_the_kind_that_is_asked_for(kind):
+    """rms: over the root of the mean square, nothing being subtracted."""
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(0)) + 2
+    centred = x - x.mean(1, keepdim=True) if kind == "layer" else x
+    wanted = centred / centred.square().mean(1, keepdim=True).sqrt()
+    network = built(norm=kind)
+    norms = [network.norm, *(norm for layer in network.layers for norm in (layer.attention_norm, layer.feed_forward_norm))]
+    assert len(norms) == 5 and all(torch.allclose(norm(x), wanted, atol=1e-4) for norm in norms)
 
 
 def test_tied_logits_compare_with_the_codes_that_enter_and_others_do_not():

@@ -21,6 +21,19 @@ def test_an_item_is_the_mean_of_the_vectors_of_its_codes():
     assert torch.allclose(network.item_vectors(ItemFeatures(CODES)), wanted, atol=1e-6)
 
 
+def test_places_are_counted_from_the_first_item_and_items_look_back_only():
+    network = build("rpg", **SMALL).eval()
+    vectors = network.item_vectors(ItemFeatures(CODES))
+    index, lengths = torch.tensor([[3, 1, 4, 5], [9, 2, 0, 0]]), [4, 2]
+    valid = torch.arange(4) < torch.tensor(lengths)[:, None]
+    newest = network.encode_history(vectors, index, valid).newest()
+    for row, length in enumerate(lengths):
+        x = (vectors[index[row, :length]] + network.encoder.position[:length])[None] * network.encoder.scale
+        for layer in network.encoder.layers:
+            x = layer(x, torch.ones(1, length, dtype=torch.bool), causal=True)
+        assert torch.allclose(newest[row], network.encoder.norm(x)[0, -1], atol=1e-5)
+
+
 def test_logits_are_cosines_of_heads_and_codes_over_the_temperature():
     network = build("rpg", **SMALL, temperature=0.2).eval()
     torch.nn.init.normal_(network.heads)

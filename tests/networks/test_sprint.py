@@ -9,13 +9,30 @@ import pytest
 import torch
 
 from diffgrm import DiffGRMRecommender, Recipe
+from diffgrm.data.dataset import Ragged
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import RecipeError
-from diffgrm.learning.objectives.token_contrast import among_drawn
+from diffgrm.learning.noising.full_mask import FullMaskNoising
+from diffgrm.learning.objectives.token_contrast import TokenContrastObjective, among_drawn
 from diffgrm.networks.inputs import ItemFeatures
 from diffgrm.ranking.decoding.digits_and_items import DigitsAndItems
 from diffgrm.ranking.decoding.one_pass import OnePass
-from helpers.networks import ITEMS, SMALL, K, N, S, build, close, encode, features, histories, noising_context
+from helpers.networks import (
+    ITEMS,
+    SMALL,
+    START,
+    K,
+    N,
+    S,
+    build,
+    close,
+    encode,
+    features,
+    histories,
+    learning_task,
+    noising_context,
+    one_batch,
+)
 from helpers.recipes import small_recipe
 from helpers.tiny_catalogues import HISTORIES, catalogue, rank, scoring_ranker
 
@@ -72,6 +89,37 @@ def test_with_every_code_drawn_once_it_is_plain_cross_entropy():
     logits, target = torch.randn(4, 2, N, K), torch.randint(0, K, (4, N))
     every = torch.arange(K)[:, None].expand(-1, N)
     assert close(among_drawn(logits, target, every).log_softmax(-1), logits.log_softmax(-1))
+
+
+def contrasted(codes, negatives):
+    """The objective over items of such digits, all digits hidden, and a batch for it."""
+    network = build("sprint", **SMALL).eval()
+    task = learning_task(network, codes, FullMaskNoising())
+    return TokenContrastObjective(task, negatives), one_batch(Ragged.from_lists([[0, 1, 2, 3], [4, 5], [2, 3, 1]]), False)
+
+
+def test_the_loss_is_that_of_the_code_among_those_of_so_many_drawn_items():
+    """Written out for every target and digit, the draw being the first of the generator: no digit is drawn to be hidden."""
+    codes = features().codes
+    objective, batch = contrasted(codes, negatives=7)
+    memory = objective.encode(batch)
+    found = objective.digit_loss(batch, memory, torch.Generator().manual_seed(3), START)
+    drawn = torch.randint(ITEMS, (7,), generator=torch.Generator().manual_seed(3)).tolist()
+    hidden = torch.ones(len(batch.target), 1, N, dtype=torch.bool)
+    logits = objective.network.denoise(hidden.long(), hidden, memory)[:, 0].tolist()
+    losses = []
+    for row, target in enumerate(batch.target.tolist()):
+        for digit in range(N):
+            own = codes[target, digit].item()
+            rivals = [codes[item, digit].item() for item in drawn]
+            compared = [logits[row][digit][code] for code in [own, *(code for code in rivals if code != own)]]
+            losses.append(math.log(sum(map(math.exp, compared))) - compared[0])
+    assert found.item() == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+
+
+def test_where_all_items_have_equal_codes_there_is_nothing_to_tell_apart():
+    objective, batch = contrasted(torch.full((ITEMS, N), 2), negatives=7)
+    assert objective.digit_loss(batch, objective.encode(batch), torch.Generator(), START).item() == 0
 
 
 # ---- masks ----------------------------------------------------------------------------------------------------------

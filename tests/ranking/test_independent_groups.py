@@ -105,6 +105,28 @@ def test_digits_are_filled_together_while_their_divergence_is_within_the_toleran
     assert world.calls == calls  # a trial, and one step or two
 
 
+class Chain:
+    """Four digits of two codes, the first the surest and so on; digit 1 turns with digit 0, and digit 3 with digit 1."""
+
+    def __init__(self):
+        self.known = []  # digits that were filled in at each question
+
+    def denoise(self, codes, mask, memory):
+        self.known.append(set((~mask[0, 0]).nonzero()[:, 0].tolist()))
+        logits = torch.tensor([4.0, 3.0, 2.0, 1.0]).expand(mask.shape)
+        turned = torch.stack([mask[..., 0] & False, ~mask[..., 0], mask[..., 0] & False, ~mask[..., 1]], -1)
+        logits = torch.where(turned, -logits, logits)
+        return torch.stack([logits, torch.zeros_like(logits)], -1)
+
+
+def test_a_digit_that_has_left_the_group_is_not_filled_in_on_later_trials():
+    """Places of the numbers 0 to 3 from the lowest: {0, 2} on trial drives 1 out; {0}, not {0, 1}, leaves 2 and 3 in."""
+    world, codes = Chain(), torch.tensor(list(itertools.product(range(2), repeat=4)))
+    decoder = IndependentGroups(beam=1, tolerance=0.1)
+    decoder.decode(Task(world.denoise, torch.zeros(1, 1), Catalogue(codes, 2), 1, None, torch.zeros(1, dtype=torch.long)))
+    assert world.known == [set(), {0, 2}, {0}, {0, 2, 3}]
+
+
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)

@@ -35,6 +35,21 @@ def test_the_reconstruction_error_falls_and_what_checks_found_is_there_to_read(n
 
 
 @NAMES
+def test_codebooks_begin_as_k_means_of_what_the_untrained_encoder_makes_of_training_items(name):
+    """Every row is the mean of the points for which it is the nearest; of what is left over, or of a piece each."""
+    tokenizer = fitted(name, epochs=1, learning_rate=1e-12, weight_decay=0.0)
+    centred = VECTORS - VECTORS.mean(0)
+    left = tokenizer.encoder(centred / np.sqrt((centred**2).mean()))
+    for digit, book in enumerate(tokenizer.codebooks.books):
+        points = left if name == "rq_vae" else left[:, 4 * digit : 4 * digit + 4]
+        nearest = ((points[:, None] - book) ** 2).sum(-1).argmin(1)
+        means = np.stack([points[nearest == code].mean(0) for code in range(16)])
+        assert np.allclose(book, means, atol=1e-4)
+        if name == "rq_vae":
+            left = left - book[nearest]
+
+
+@NAMES
 def test_the_state_of_the_second_half_with_fewest_items_in_surplus_is_kept(name):
     tokenizer = fitted(name)
     codes = tokenizer.encode(VECTORS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 def column_of(name: str, values: list[Any]) -> pl.Series:
     """Values of any kinds as one column: of their own type, or as texts where they have several.
 
-    Whole and other numbers are floats, in whatever order they stand, and texts where that would change one.
+    Whole and other numbers are floats, in whatever order they stand, and texts where that would change one. So are times of
+    several kinds (:func:`mixes_times`).
 
     >>> column_of("price", [1, 2.5]).to_list(), column_of("price", [2.5, 2**53 + 1]).to_list()
     ([1.0, 2.5], ['2.5', '9007199254740993'])
@@ -51,9 +53,21 @@ def column_of(name: str, values: list[Any]) -> pl.Series:
         except UNFIT:
             pass
         else:
-            if found.dtype != pl.Object:
+            if found.dtype != pl.Object and not mixes_times(found.dtype, values):
                 return found
     return pl.Series(name, [None if value is None else _text(value) for value in values], pl.String)
+
+
+def mixes_times(kind: pl.DataType, values: Iterable[Any]) -> bool:
+    """Whether values of which a library made a column of times are of several kinds: dates, moments in a zone and in none.
+
+    The library has cut the hours off, then, or taken moments in no zone for those of UTC.
+
+    >>> mixes_times(pl.Date(), [date(2024, 1, 31), None, datetime(2024, 1, 31, 9)])
+    True
+    """
+    times = (value for value in values if isinstance(value, date)) if kind.is_temporal() else ()  # date-times are dates too
+    return len({(isinstance(time, datetime), getattr(time, "tzinfo", None) is None) for time in times}) > 1
 
 
 def _kind(values: list[Any], kinds: set[type]) -> Any:

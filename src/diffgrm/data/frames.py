@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from diffgrm.data.columns import UNFIT, column_of, unique_names
+from diffgrm.data.columns import UNFIT, column_of, mixes_times, unique_names
 from diffgrm.data.files import read_file
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import Columns, DataError
@@ -85,10 +85,12 @@ def _column(name: str, column: Any) -> pl.Series:
     """A column of pandas or arrow."""
     pandas = _library(column) == "pandas"
     try:
-        found = pl.from_pandas(column) if pandas else pl.from_arrow(column)
+        found = pl.Series(name, pl.from_pandas(column) if pandas else pl.from_arrow(column))
+        if not (pandas and column.dtype == object and mixes_times(found.dtype, column.dropna())):
+            return found
     except (*UNFIT, ImportError):  # of pandas without pyarrow
-        return column_of(name, getattr(column, VALUES[_library(column)])())
-    return pl.Series(name, found)
+        pass
+    return column_of(name, getattr(column, VALUES[_library(column)])())
 
 
 def _library(source: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,11 @@ DAY_MONTH = [  # what may be read both ways
 A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # has so many of these units
 A_DAY = 86400  # has so many seconds
 FIRST, LAST = -62_135_596_800, 253_402_300_799  # seconds from 1970 of the first and last moment that dates have
+DIRECTIVE = r"%[-_0]?([a-zA-Z%])"  # one without a width
+UNREAD = {  # directives that polars reads and passes over, or takes for something else, and what to write
+    "Z": "names of zones tell no offset; write offsets and %z, or, where all rows have one name, that name in place of %Z",
+    "f": "the digits would be read as nanoseconds; write %.f in place of .%f (%S%.f reads 07.5), or %6f for six digits",
+}
 FIRST_YEAR = 1000  # polars takes 19 for the year 19 where a format has %Y
 REMEDY = (
     "write numbers or ISO (2024-01-31, 2024-01-31T09:30:00; an offset in all rows or in none), or name the format, for "
@@ -53,7 +59,12 @@ def read_times(
     if column.dtype == pl.String:
         texts = column.str.strip_chars()
         others = texts.clear() if others is None else others.cast(pl.String).str.strip_chars()
-        found, problem = (_parsed(texts, time_format), None) if time_format is not None else _from_texts(texts, others)
+        if time_format is None:
+            found, problem = _from_texts(texts, others)
+        elif (problem := _unread(time_format)) is None:
+            found = _parsed(texts, time_format)
+        else:
+            found = texts
         if problem is not None:
             return found, [Fault(problem, name=problem)]
         if found.null_count():
@@ -106,6 +117,14 @@ def _unreadable(column: pl.Series, bad: pl.Series, rows: Rows, time_format: str 
         first = given[0].strip()
         if_all = f"no timestamp reads as time_format={time_format!r}: the first is {first!r}; {REMEDY}"
     return fault("timestamp is null or unreadable", REMEDY, bad, rows, map(repr, values.to_list()), if_all)
+
+
+def _unread(time_format: str) -> str | None:
+    """What is wrong with a format of which a part would be passed over; None: nothing."""
+    for name in re.findall(DIRECTIVE, time_format):
+        if name in UNREAD:
+            return f"time_format={time_format!r} has %{name}: {UNREAD[name]}"
+    return None
 
 
 def _parsed(texts: pl.Series, time_format: str) -> pl.Series:

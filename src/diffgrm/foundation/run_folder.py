@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
+from filelock import Timeout
+
+from diffgrm.foundation.outputs import acquired
+
 LAST, BEST = "last.ckpt", "best.ckpt"
+LOCK = "fit.lock"  # held by the fit that is at work
 
 
 def holds_checkpoint(folder: Path) -> bool:
@@ -13,10 +19,14 @@ def holds_checkpoint(folder: Path) -> bool:
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Delete all checkpoints, once what they are for is saved; the logs stay."""
-    for name in (LAST, BEST):
-        for path in folder.rglob(name):
-            path.unlink()
+    """Delete all checkpoints, once what they are for is saved; the logs stay, and what another fit is at work with."""
+    paths = [path for name in (LAST, BEST) for path in folder.rglob(name)]
+    if paths:
+        with suppress(Timeout):
+            held = acquired(folder / LOCK, timeout=0)
+            for path in paths:
+                path.unlink(missing_ok=True)
+            held.release()
 
 
 def drop_left_overs(folder: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +17,9 @@ from diffgrm.data.dataset import InteractionDataset, Split
 from diffgrm.data.splits import make_split
 from diffgrm.evaluation.seen_targets import warn_of_seen
 from diffgrm.foundation.event_settings import EventSettings
+from diffgrm.foundation.outputs import held_folder
 from diffgrm.foundation.recipe import Recipe
-from diffgrm.foundation.run_folder import LAST, holds_checkpoint
+from diffgrm.foundation.run_folder import LAST, LOCK, holds_checkpoint
 from diffgrm.foundation.schema import DataError, RecipeError, TrainingError, bullet_list
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import FitTask, Parts, Watch
@@ -97,14 +100,33 @@ def learn_from(
     check_context(recipe, parts)
     for part in parts.values():
         part.check(task)
-    for part in parts.values():
-        part.fit(task)
+    with held_run(task):
+        for part in parts.values():
+            part.fit(task)
     for part in parts.values():
         part.fitted()
     facts |= facts_at_end(facts.pop("earlier_seconds", 0) + time.perf_counter() - started)
     taken_over = [part.recommendable for part in parts.values() if part.recommendable is not None]
     recommendable = np.logical_and.reduce(taken_over) if taken_over else None
     return Learnt(ItemCatalogue(dataset.items, dataset.item_table, split.item_counts, recommendable), facts, split)
+
+
+@contextmanager
+def held_run(task: FitTask) -> Iterator[None]:
+    """Let no other fit be at work in the run folder of a task, where something is trained in it.
+
+    Of several processes that train together, the first one holds it. That is known once the parts have checked the devices.
+
+    Raises:
+        DataError: another fit is at work there.
+    """
+    if task.run_folder is None or not any(part.trains for part in task.parts.values()):
+        yield
+        return
+    from diffgrm.learning.machine import is_first_process  # which needs PyTorch
+
+    with held_folder(task.run_folder, LOCK, "fit") if is_first_process() else nullcontext():
+        yield
 
 
 def _check_resume(run_folder: Path | None, resume: bool) -> None:

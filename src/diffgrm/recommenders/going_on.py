@@ -25,7 +25,7 @@ from diffgrm.foundation.recipe import Recipe, explained
 from diffgrm.foundation.schema import DataError, RecipeError, bullet_list, first_few
 from diffgrm.foundation.sections import DataSettings, UpdateSettings
 from diffgrm.foundation.storage import digest
-from diffgrm.recommenders.fitting import Learnt, facts_at_end, facts_of, split_of
+from diffgrm.recommenders.fitting import Learnt, facts_at_end, facts_of, held_run, split_of
 from diffgrm.recommenders.item_catalogue import ItemCatalogue
 from diffgrm.recommenders.parts import Before, FitTask, ItemChange, LearntPart, Parts
 
@@ -139,14 +139,15 @@ def update(
         _warn_of_fewer(facts["training_events"], told["training_events"])
     warn_of_seen(split.validation, "validation")
     asked = replace(asked, split=split, facts=told)
-    parts = {name: part.before_items(asked) for name, part in parts.items()}
-    if new is not None:
-        change = ItemChange(*new, True, parts)
-        parts = {name: part.items_changed(change) for name, part in parts.items()}
-    more = dict(parts)
-    task = replace(asked, parts=more, before=Before(parts, grown.counts))
-    for name, part in parts.items():
-        more[name] = part.fit_more(task)
+    with held_run(asked):
+        parts = {name: part.before_items(asked) for name, part in parts.items()}
+        if new is not None:
+            change = ItemChange(*new, True, parts)
+            parts = {name: part.items_changed(change) for name, part in parts.items()}
+        more = dict(parts)
+        task = replace(asked, parts=more, before=Before(parts, grown.counts))
+        for name, part in parts.items():
+            more[name] = part.fit_more(task)
     came = len(grown.ids) - len(known.ids)
     told |= {key: facts[key] for key in KEPT_FACTS if key in facts} | _went_on(facts, told, given, came)
     told.pop("earlier_seconds", None)

@@ -114,11 +114,13 @@ class LearntPart:
     Attributes:
         remembers: whether what it has learnt of an item lasts where it goes on with other events.
         reads_context: whether it is told of times, and of columns of events and users, where the recipe says so.
+        trains: whether it keeps checkpoints in the run folder, in which no other fit may be at work then.
         recommendable: [I] bool, what fitted recommenders that it is made of recommend; None: all.
     """
 
     remembers: ClassVar[bool] = False
     reads_context: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
     recommendable: np.ndarray | None = None
 
     @property

@@ -54,7 +54,7 @@ class TrainedNetwork(LearntPart):
     """
 
     network: nn.Module
-    remembers = reads_context = True
+    remembers = reads_context = trains = True
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}

@@ -1,9 +1,9 @@
 """Confidence-guided Parallel Denoising (paper, section 3.4): a beam search that fills digits in any order.
 
 Every step scores each (beam, unknown digit, code) as beam score + log p(code) and keeps the best W, so the digit that
-the network is surest of is filled first, in each beam its own. Three things differ from the published release: the
-catalogue rules out every code that leads to no item its user may get; beams that reach one partial SID by different
-orders count once; and selection stays global through the last digit.
+the network is surest of is filled first, in each beam its own, and one beam may go on at several. Three things differ
+from the published release: the catalogue rules out every code that leads to no item its user may get; beams that reach
+one partial SID by different orders count once; and selection stays global through the last digit.
 """
 
 from __future__ import annotations
