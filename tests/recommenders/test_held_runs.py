@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -41,6 +43,9 @@ def test_a_second_fit_does_not_get_its_weights_into_the_first(world, alone, tmp_
         with pytest.raises(DataError, match=HELD):
             fit(world, run, "seed=3", resume=resumed[-1])
 
+        with pytest.raises(DataError, match=HELD):
+            fit(world, run)  # which is not told to delete what the other one is at work with
+
     first = fit(world, run, watch=meanwhile)
     assert resumed == [False, True] and same_weights(first, alone)
     fit(world, run, resume=True)  # nobody is at work there any more
@@ -76,3 +81,25 @@ def test_checkpoints_that_another_fit_goes_on_from_are_not_dropped(world, tmp_pa
     assert holds_checkpoint(tmp_path / "run")
     drop_checkpoints(tmp_path / "run")
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_nor_those_of_what_is_trained_in_a_folder_of_its_own(world, tmp_path):
+    run = tmp_path / "run"
+    fit(world, run / "member_0", "training.epochs=1")
+    with held_folder(run / "member_0", LOCK, "fit"):
+        drop_checkpoints(run)
+    assert holds_checkpoint(run)
+    drop_checkpoints(run)
+    assert not holds_checkpoint(run)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("flock")])
+def test_a_disk_without_locks_is_warned_of(error, world, tmp_path, monkeypatch, caplog):
+    def refuse(path, **options):
+        raise error
+
+    monkeypatch.setattr("diffgrm.foundation.outputs.acquired", refuse)
+    fit(world, tmp_path / "run", "training.epochs=1")
+    assert "has no locks" in caplog.text and "see to it that no other fit is at work there" in caplog.text
+    drop_checkpoints(tmp_path / "run")
+    assert not holds_checkpoint(tmp_path / "run")

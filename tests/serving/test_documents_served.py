@@ -7,6 +7,7 @@ import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -211,3 +212,11 @@ def test_the_command_serves(saved_retriever, retriever):
         assert any("40 documents" in line for line in served.log)
         served.process.terminate()
         assert served.process.wait(20) == -signal.SIGTERM
+
+
+def test_a_first_document_of_a_text_that_asks_for_nothing_is_served(tmp_path):
+    documents, queries, qrels = library()
+    documents = documents.with_columns(text=pl.when(pl.arange(pl.len()) == 0).then(pl.lit("&lt;p&gt;")).otherwise("text"))
+    saved = DocumentRetriever(small_documents("training.epochs=1")).fit(documents, queries, qrels, progress=False)
+    with client_of(create_search_app(LiveRetriever(saved.save(tmp_path / "model")), LIMITS)) as client:
+        assert len(lists_of(client.post("/search", json={"queries": QUERIES[:1], "k": 5}))[0]) == 5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import glob
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,8 +18,11 @@ from diffgrm.foundation import manifest
 from diffgrm.foundation.schema import DataError, DiffGRMError, first_few
 from diffgrm.foundation.storage import is_there
 
+logger = logging.getLogger(__name__)
+
 E = TypeVar("E", bound=DiffGRMError)
 
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # network disks whose server gives none
 SHARING = "; users who share a folder have to let each other write (umask 002, and chmod -R g+w of what is there)"
 
 
@@ -93,19 +98,25 @@ def held_folder(path: Path, lock: str, what: str) -> Iterator[None]:
     Args:
         lock: the file in it that is locked; what: the work, for messages.
 
+    A disk that has no locks cannot tell, and is warned of.
+
     Raises:
         DataError: somebody else is at work there, or one may not write there.
     """
+    held = None
     try:
         held = acquired(path / lock, timeout=0)
     except Timeout as error:
         raise DataError(f"another {what} is at work in {path}; wait for it, or name another folder") from error
-    except OSError as error:
-        raise DataError(f"nothing can be written in {path}: {told(error)}") from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+            raise DataError(f"nothing can be written in {path}: {told(error)}") from error
+        logger.warning("The disk of %s has no locks (%s): see to it that no other %s is at work there", path, error, what)
     try:
         yield
     finally:
-        held.release()
+        if held is not None:
+            held.release()
 
 
 def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:

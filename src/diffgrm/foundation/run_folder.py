@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import Timeout
-
-from diffgrm.foundation.outputs import acquired
+from diffgrm.foundation.outputs import held_folder
+from diffgrm.foundation.schema import DataError
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 LOCK = "fit.lock"  # held by the fit that is at work
@@ -21,12 +20,21 @@ def holds_checkpoint(folder: Path) -> bool:
 def drop_checkpoints(folder: Path) -> None:
     """Delete all checkpoints, once what they are for is saved; the logs stay, and what another fit is at work with."""
     paths = [path for name in (LAST, BEST) for path in folder.rglob(name)]
-    if paths:
-        with suppress(Timeout):
-            held = acquired(folder / LOCK, timeout=0)
+    for own in {path.parent for path in paths}:  # what is trained in a folder of its own holds that folder
+        with suppress(DataError), held_folder(own, LOCK, "fit"):
             for path in paths:
-                path.unlink(missing_ok=True)
-            held.release()
+                if path.parent == own:
+                    path.unlink(missing_ok=True)
+
+
+def check_idle_folder(folder: Path) -> None:
+    """Refuse a run folder in which another fit is at work.
+
+    Raises:
+        DataError: one is.
+    """
+    with held_folder(folder, LOCK, "fit"):
+        pass
 
 
 def drop_left_overs(folder: Path) -> None:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from diffgrm.data.dataset import EvaluationSet, Ragged
 from diffgrm.evaluation.metrics import ndcg, ranks_in_lists, recall, selection_score
 from diffgrm.foundation.outputs import check_writable
-from diffgrm.foundation.run_folder import BEST, LAST, drop_left_overs, holds_checkpoint
+from diffgrm.foundation.run_folder import BEST, LAST, check_idle_folder, drop_left_overs, holds_checkpoint
 from diffgrm.foundation.schema import DiffGRMError, OutputError, TrainingError
 from diffgrm.foundation.sections import TrainingSettings
 from diffgrm.foundation.storage import digest
@@ -328,12 +328,13 @@ def check_run_folder(run_folder: Path, resume: bool, going_on: bool = False) -> 
         going_on: the run is an update, which cannot be resumed.
 
     Raises:
-        TrainingError: it is a file, lies where one may not write, or holds another run.
+        TrainingError: it is a file, lies where one may not write, or holds another run. DataError: that one is at work.
     """
     if run_folder.exists() and not run_folder.is_dir():
         raise TrainingError(f"the run folder {run_folder} is a file; choose another")
     check_writable(run_folder.absolute() / "checkpoint", TrainingError)
     if not resume and holds_checkpoint(run_folder):
+        check_idle_folder(run_folder)
         mend = "an update cannot be resumed;" if going_on else "resume it (--resume; in Python: resume=True),"
         raise TrainingError(f"{run_folder} already holds a run; {mend} choose another run folder, or delete it")
 

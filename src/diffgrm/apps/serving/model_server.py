@@ -105,7 +105,7 @@ class ModelServer:
         self.bound("k", k, len(snapshot.titles), "k (the catalogue's size)")
 
     def width(self, snapshot: Version[Any], body: Widths) -> str | None:
-        """The width of the search that a request asks for, see :meth:`Snapshot.with_width`.
+        """The width of the search that a request asks for, see :meth:`Version.with_width`.
 
         Raises:
             Problem: 422, above a bound, or none that the model's decoding has.

@@ -18,6 +18,7 @@ from diffgrm.apps.serving.model_server import ModelServer
 from diffgrm.apps.serving.problems import BODY_ERRORS, problem_responses
 from diffgrm.apps.serving.settings import SearchLimits
 from diffgrm.apps.serving.strict import StrictRoute
+from diffgrm.data.tables import clean_text
 from diffgrm.foundation.schema import Columns, RecipeError
 from diffgrm.recommenders.documents import DocumentRetriever
 from diffgrm.recommenders.parts import part_of
@@ -46,7 +47,9 @@ class LiveRetriever(LiveFolder[Retriever]):
                 "diffgrm documents search, or fit with an embedding that reads texts"
             )
         retriever, table = saved.variant(self.overrides), saved.catalogue.table
-        retriever.search(table[Columns.TEXT][0], k=1)  # makes the tables, so that no request waits for them
+        asked = next(filter(clean_text, table[Columns.TEXT]), None)  # &lt;p&gt; was read as <p>, which is empty when asked
+        if asked is not None:
+            retriever.search(asked, k=1)  # makes the tables, so that no request waits for them
         return Version(name, saved, retriever, titles_of(table))
 
 
