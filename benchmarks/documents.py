@@ -74,6 +74,7 @@ def main() -> None:
         asked = asked.sample(arguments.queries, seed=arguments.seed)
     queries = pl.concat([training, asked])
     qrels = qrels.join(queries.select("query_id"), on="query_id", how="semi")
+    drawn = [] if arguments.queries is None else [f"--queries {arguments.queries}"]
     recipe = Recipe.from_yaml(arguments.recipe, [*arguments.overrides, f"seed={arguments.seed}"])
     if arguments.fitted is not None and arguments.fitted.is_dir():
         retriever = DocumentRetriever.load(arguments.fitted)
@@ -97,7 +98,7 @@ def main() -> None:
             references[name] = found
         print(name, rows[name], flush=True)
     content = {
-        "command": " ".join([f"python benchmarks/documents.py DATA/{arguments.data.name}", *arguments.overrides]),
+        "command": " ".join([f"python benchmarks/documents.py DATA/{arguments.data.name}", *arguments.overrides, *drawn]),
         "seed": arguments.seed,
         "recipe": recipe.to_dict(),
         "documents": documents.height,
