@@ -23,9 +23,12 @@ def best_of_tensor(scores: Tensor, k: int, hidden: Hidden) -> tuple[np.ndarray, 
     if len(hidden.row):
         scores[here(hidden.row), here(hidden.item)] = -torch.inf
     count = min(k, scores.shape[1])
-    top, place = scores.topk(min(count + 1, scores.shape[1]), dim=1)
+    if count == scores.shape[1]:  # which topk takes several times as long for
+        top, place = scores.sort(dim=1, descending=True, stable=True)
+        return place.cpu().numpy(), top.cpu().numpy()
+    top, place = scores.topk(count + 1, dim=1)
     last, next_ = top[:, count - 1], top[:, -1]  # a tie for the last place, of which topk may take any
-    tied = (last == next_) & (last > -torch.inf) if top.shape[1] > count else torch.zeros_like(last, dtype=torch.bool)
+    tied = (last == next_) & (last > -torch.inf)
     place, order = place[:, :count].sort(dim=1)
     top, order = top.gather(1, order).sort(dim=1, descending=True, stable=True)
     items, best = place.gather(1, order).cpu().numpy(), top.cpu().numpy()

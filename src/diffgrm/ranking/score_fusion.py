@@ -145,8 +145,11 @@ class ScoreFusion:
             found = found - _log_sum(found, listed)
         lowest = np.where(listed, found, np.inf).min(1, keepdims=True)
         filled = np.repeat(np.where(np.isfinite(lowest), lowest, 0), n_items, 1).astype(np.float32)
-        row, column = np.nonzero(listed)
-        filled[row, items[row, column]] = found[row, column]
+        if listed.all():
+            np.put_along_axis(filled, items, found.astype(np.float32), 1)
+        else:
+            row, column = np.nonzero(listed)
+            filled[row, items[row, column]] = found[row, column]
         return filled
 
 
