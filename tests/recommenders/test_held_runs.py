@@ -71,7 +71,8 @@ def test_all_that_trains_holds_its_run_folder(world, alone, tmp_path, monkeypatc
 def test_of_several_processes_the_first_holds_it_for_all(world, tmp_path, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     with held_folder(tmp_path / "run", LOCK, "fit"):
-        fit(world, tmp_path / "run", "training.epochs=1")
+        fitted = fit(world, tmp_path / "run", "training.epochs=1")
+    assert same_weights(fitted, fit(world, tmp_path / "alone", "training.epochs=1"))
 
 
 def test_checkpoints_that_another_fit_goes_on_from_are_not_dropped(world, tmp_path):

@@ -93,12 +93,10 @@ def told(error: OSError) -> str:
 
 @contextmanager
 def held_folder(path: Path, lock: str, what: str) -> Iterator[None]:
-    """A folder, made if need be, in which nobody else does the same work meanwhile.
+    """A folder, made if need be, in which nobody else does the same work meanwhile; a disk without locks is warned of.
 
     Args:
         lock: the file in it that is locked; what: the work, for messages.
-
-    A disk that has no locks cannot tell, and is warned of.
 
     Raises:
         DataError: somebody else is at work there, or one may not write there.
