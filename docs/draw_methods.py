@@ -29,7 +29,7 @@ from drawing import (
     split,
     steps_of,
 )
-from drawn_vectors import aligned_ids, diffugr, diqdiff, ensemble, h2rec, tokenizers
+from drawn_vectors import aligned_ids, diffugr, diqdiff, ensemble, h2rec, sid_sasrec, tokenizers
 from pictures import ACCENT, GREY, INK, SECOND, Axes, Figure, Pictures, draw_named, panels
 from torch import Tensor
 
@@ -366,6 +366,7 @@ PICTURES: Pictures = {
     "ensemble": ensemble,
     "fewer-steps": fewer_steps,
     "diqdiff": diqdiff,
+    "sid-sasrec": sid_sasrec,
     "h2rec": h2rec,
     "aligned-ids": aligned_ids,
     "diffugr": diffugr,

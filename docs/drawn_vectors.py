@@ -95,6 +95,31 @@ def diqdiff() -> Figure:
     return figure
 
 
+def sid_sasrec() -> Figure:
+    """How alike items are by vectors composed of digits and by ID embeddings, by how many digits they share."""
+    small = (*VECTORS, "item_loss.kind=sampled_softmax", "item_loss.negatives=100")
+    composed = fitted("sid-sasrec", *DIGITS, "item_loss.negatives=100", "tokenizer.pca_width=32")
+    of_ids = fitted("sasrec", *small)
+    codes = torch.from_numpy(composed.semantic_ids.codes.copy()).long()
+    shared = (codes[:, None] == codes).sum(-1)
+    apart = ~torch.eye(len(codes), dtype=torch.bool)
+    units = [F.normalize(model.ranker().items.vectors.float(), dim=1) for model in (composed, of_ids)]
+    shown = slice(120, 134)  # cameras and lenses
+    figure, (first, second) = panels(3.6, 3.6, height=3.0)
+    near = (units[0][shown] @ units[0][shown].T).clamp(min=0).numpy()
+    cells(first, near, [[count or None for count in row] for row in shared[shown, shown].tolist()])
+    grid(first, "14 items (blue: cosine; number: shared digits)", len(near), len(near))
+    counts = range(codes.shape[1])
+    for unit, colour, label in zip(units, (ACCENT, GREY), ("of semantic IDs", "ID embeddings"), strict=True):
+        alike = unit @ unit.T
+        second.plot(
+            counts, [alike[(shared == n) & apart].mean() for n in counts], "o-", ms=3, lw=1, color=colour, label=label
+        )
+    second.set(title="two items", xlabel="digits that they share", ylabel="mean cosine", xticks=counts)
+    second.legend(frameon=False, fontsize=7)
+    return figure
+
+
 def h2rec() -> Figure:
     """Whom the two sides take for an item, the two scores of all items, and what weight the gate gives to users."""
     model = fitted("h2rec", *DIGITS, "tokenizer.pca_width=32", "item_loss.negatives=100")

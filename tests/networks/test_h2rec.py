@@ -9,15 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffgrm import SASRecRecommender, load
+from diffgrm import Recipe, SASRecRecommender, load
 from diffgrm.data.dataset import Ragged
+from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.schema import ModelFolderError, RecipeError
 from diffgrm.learning.objectives.aligned_next_item import AlignedNextItemObjective, mutual
 from diffgrm.learning.objectives.next_item import NextItemObjective
 from diffgrm.ranking.query import Query
 from helpers.folders import change_recipe
 from helpers.networks import ITEMS, SMALL, START, build, close, features, item_ranker, learning_task, one_batch
-from helpers.recipes import small_recipe
+from helpers.recipes import SMALL_SIDES, small_recipe
 
 EVENTS = Ragged.from_lists([[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 7, 0], [2, 6, 1]])
 FEATURES = features()
@@ -52,6 +53,15 @@ def test_one_side_with_nothing_aligned_is_sasrec(branches, kind):
     assert found.shared and loss(found).item() == loss(wanted).item()
     lists, scores = (item_ranker(network, FEATURES).rank(Query(EVENTS, 5)) for network in (sasrec, h2rec))
     assert (lists[0] == scores[0]).all() and (lists[1] == scores[1]).all()
+
+
+def test_its_side_of_semantic_ids_alone_is_the_recipe_sid_sasrec(toy):
+    alone = ["model.branches=[sid]", "objective.item_alignment=0", "objective.user_alignment=0"]
+    recipes = small_recipe("h2rec").override(alone), Recipe.preset("sid-sasrec", SMALL_SIDES)
+    fitted = [resolve("recommender", recipe.recommender)(recipe).fit(toy, progress=False) for recipe in recipes]
+    users = toy.users.series.head(40).to_list()
+    side, plain = (recommender.recommend(users=users, k=5) for recommender in fitted)
+    assert side.equals(plain)
 
 
 # ---- the sum of scores ----------------------------------------------------------------------------------------------
