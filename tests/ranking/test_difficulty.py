@@ -68,7 +68,8 @@ def test_the_command_gives_settings_that_the_model_takes(fitted, toy, tmp_path, 
     code, out, _ = called(monkeypatch, capsys, "plan", model, *tables, "--steps", 2, "--steps", 3)
     assert code == 0 and "nats of a digit by how many others are known: " in out and "Warning" not in out
     _, two, nothing_lost, all_ = out.strip().splitlines()[-4:]
-    assert nothing_lost == "3 steps: loses 0.000 nats" and all_ == "decoding.group=planned 'decoding.sizes=[1,1,1]'"
+    assert nothing_lost == "3 steps: loses 0.000 nats, the mean over orders of the digits"
+    assert all_ == "decoding.group=planned 'decoding.sizes=[1,1,1]'"
     settings = shlex.split(two)
     assert len(fitted.variant(settings).recipe.decoding.options["sizes"]) == 2
     assert fitted.variant(settings).recommend([["item 3"]], k=4).height == 4

@@ -154,7 +154,9 @@ def test_it_computes_in_half_precision_too(retriever, tmp_path):
 
 def test_folders_of_something_else_and_of_strangers_are_refused(retriever, saved, tmp_path):
     folder = retriever.save(tmp_path / "model")
-    with pytest.raises(ModelFolderError, match=r"a document retriever .* read it with diffgrm.DocumentRetriever.load"):
+    with pytest.raises(
+        ModelFolderError, match=r"a document retriever .* read it with diffgrm.DocumentRetriever.load, or 'diffgrm doc"
+    ):
         load(folder)
     with pytest.raises(ModelFolderError, match="is a diffgrm model, not a document retriever"):
         DocumentRetriever.load(saved)

@@ -20,7 +20,11 @@ MODEL, EXPORT, DOCUMENTS = "diffgrm-model", "diffgrm-onnx", "diffgrm-documents" 
 FORMAT_VERSION = 3  # 3: item scoring is a part of its own
 OLDEST_READ = {MODEL: 2, EXPORT: 3, DOCUMENTS: 3}  # 2: positions as strong as items, item vectors of several branches
 WHAT = {MODEL: "a diffgrm model", EXPORT: "an ONNX export of diffgrm", DOCUMENTS: "a document retriever of diffgrm"}
-READER = {MODEL: "diffgrm.load", EXPORT: "diffgrm.load_onnx", DOCUMENTS: "diffgrm.DocumentRetriever.load"}
+READER = {
+    MODEL: "diffgrm.load",
+    EXPORT: "diffgrm.load_onnx",
+    DOCUMENTS: "diffgrm.DocumentRetriever.load, or 'diffgrm documents search' and 'serve'",
+}
 LONGEST = 2**24  # bytes of a manifest; one has some thousand
 
 

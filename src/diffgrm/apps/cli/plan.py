@@ -66,7 +66,8 @@ def plan(
         say(f"{model} decodes by {decoder}, of which no sizes of steps are planned; the settings choose {BY_STEPS}.")
     for count in steps:
         sizes = planned_sizes(difficulty, count)
-        say(f"{count} step{'s' * (count > 1)}: loses {divergence(difficulty, sizes):.3f} nats")
+        lost = f"{divergence(difficulty, sizes):.3f} nats, the mean over orders of the digits"
+        say(f"{count} step{'s' * (count > 1)}: loses {lost}")
         typer.echo(shlex.join(planned_settings(recommender.recipe, sizes)))
 
 
