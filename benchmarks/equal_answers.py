@@ -118,7 +118,15 @@ TOY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: (the recipe b
         {"recommender": "sasrec", **TABLE, "item_loss": SAMPLED},
         {"recommender": "sasrec", **TABLE, "item_loss": SAMPLED},
     ),
-    "sid_sasrec": ({"recommender": "sid_sasrec", **TABLE, **TEXT}, {"recommender": "sid_sasrec", **TABLE, **TEXT}),
+    "sid_sasrec": (
+        {"recommender": "sid_sasrec", **TABLE, **TEXT},
+        {
+            "recommender": "sid_sasrec",
+            **TABLE,
+            **TEXT,
+            "model": {**TABLE["model"], "branches": [{"name": "sid", "input_scale": False}]},
+        },
+    ),
     **{name: ({"recommender": name}, {"recommender": name}) for name in ("item_knn", "text_knn", "popularity", "random")},
 }
 SHORT = {"epochs": 1, "validation_users": 500, "warmup_steps": 200}

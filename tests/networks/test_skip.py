@@ -147,7 +147,7 @@ def test_a_sum_needs_digits():
 
 @pytest.mark.parametrize("name", ["diffgrm", "hybrid", "sid_sasrec"])
 def test_settings_that_a_sum_leaves_out_are_refused(name, toy, monkeypatch):
-    """Settings of nested parts are looked at as those of all others; sid_sasrec has this one by itself."""
+    """Settings of nested parts are looked at as those of all others."""
     recommender = resolve("recommender", name)
     monkeypatch.setattr("diffgrm.recommenders.fitting.learn", lambda *_: pytest.fail("it learns"))
     recipe = small_recipe(name).override(["model.branches=[{name: sid, compose: sum, input_scale: false}]"])
