@@ -125,6 +125,15 @@ def test_cuts_may_be_dates_where_the_times_are():
         temporal(dataset(times=days), test_from="30")
 
 
+def test_a_cut_without_an_offset_is_on_the_clock_of_the_timestamps():
+    days = pl.Series([datetime.datetime(2024, 1, 1) + datetime.timedelta(days=row[2]) for row in ROWS])
+    data = dataset(times=days.dt.replace_time_zone("Asia/Tokyo"))
+    there = datetime.timezone(datetime.timedelta(hours=9))
+    cuts = "2024-01-31", "2024-01-31T00:00:00", "2024-01-31 00:00:00+09:00", "2024-01-30T15:00:00Z"
+    for text in (*cuts, datetime.date(2024, 1, 31), datetime.datetime(2024, 1, 31, tzinfo=there)):
+        assert temporal(data, test_from=text).facts["test_from"].startswith("2024-01-31 00:00:00"), text
+
+
 @pytest.mark.parametrize("step", [1.0, 0.1, 1 / 3])
 def test_cuts_that_facts_tell_cut_at_the_same_place_again(step):
     data = dataset(times=pl.Series([1_701_040_000 + step * row[2] for row in ROWS]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import struct
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,7 @@ import pytest
 from diffgrm.foundation import saved_tables
 from diffgrm.foundation.saved_tables import claimed_sizes, read_table, write_table
 from diffgrm.foundation.schema import ModelFolderError
+from diffgrm.foundation.storage import State
 
 N = 2_000
 TABLES = {
@@ -182,3 +185,20 @@ def test_files_that_are_cut_or_none(tmp_path):
     path.unlink()
     with pytest.raises(ModelFolderError, match="is missing"):
         read_table(path)
+
+
+def test_a_file_that_the_system_does_not_give_is_not_called_damaged(tmp_path, monkeypatch):
+    write_table(pl.DataFrame({"a": [1]}), path := tmp_path / "t.parquet")
+    State({"a": np.ones(2)}).save(weights := tmp_path / "a.safetensors")
+
+    def nothing(*given, **named):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", nothing)
+    monkeypatch.setattr("diffgrm.foundation.storage.safe_open", nothing)
+    for read, place in ((read_table, path), (State.load, weights)):
+        with pytest.raises(
+            ModelFolderError, match=r"cannot be read: .*Too many open files; raise the limit.*ulimit -n"
+        ) as told:
+            read(place)
+        assert "damaged" not in str(told.value)

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 import torch
 
-from diffgrm import InteractionDataset, Recipe, evaluate, leave_one_out, load
+from diffgrm import InteractionDataset, Recipe, SASRecRecommender, evaluate, leave_one_out, load
+from diffgrm.data.histories import HistoryEvent
 from diffgrm.foundation.registry import resolve
 from diffgrm.foundation.run_folder import holds_checkpoint
 from diffgrm.foundation.schema import DataError, ModelFolderError, RecipeError, TrainingError
@@ -17,7 +18,7 @@ from diffgrm.recommenders.by_blocks import recommend_blocks
 from diffgrm.recommenders.trained_network import _check_moments
 from helpers.networks import SMALL, build
 from helpers.recipes import TINY
-from helpers.worlds import EVERYTHING, HALF, ITEMS, SWITCHES, TRAINING, fitted, history_of, world
+from helpers.worlds import EVERYTHING, HALF, ITEMS, NETWORK, SWITCHES, TRAINING, fitted, history_of, world
 
 
 def found_in_half(recommender, dataset) -> float:
@@ -33,6 +34,30 @@ def test_what_decides_alone_is_learnt_with_the_switch_and_not_without(by):
     assert found_in_half(told, dataset) > 0.9
     plain, dataset = fitted({}, by)
     assert found_in_half(plain, dataset) < 0.7
+
+
+def test_times_in_too_small_a_unit_are_refused_where_the_model_learnt_from_later_ones(tmp_path):
+    table, _ = world("hour")
+    seconds = table.with_columns(pl.col("timestamp") + 50 * 365 * 86_400)
+    told = {"time_inputs": ["recency", "hour"], "time_unit": "ms"}
+    recipe = Recipe(recommender="sasrec", events=told, model=NETWORK, training=TRAINING | {"epochs": 1})
+
+    def read(times):
+        return InteractionDataset.from_tables(seconds.with_columns(timestamp=times), ITEMS, events=recipe.events)
+
+    milliseconds = read(pl.col("timestamp") * 1000)
+    model = SASRecRecommender(recipe).fit(milliseconds, progress=False)
+    message = (
+        r"all times would be of 1970, and the model learnt from events of 2019-12-2\d and later: it reads numbers in ms"
+    )
+    for again in (model, load(model.save(tmp_path / "model"))):
+        with pytest.raises(DataError, match=message):
+            again.recommend(seconds, k=3)
+        with pytest.raises(DataError, match=message):
+            again.fit_more(read(pl.col("timestamp")), progress=False)
+        dates = seconds.with_columns(pl.from_epoch("timestamp"))
+        assert again.recommend(dates, k=3).equals(again.recommend(milliseconds.event_table(), k=3))
+        assert again.recommend([[HistoryEvent("i3", time=0)]], k=3).height == 3
 
 
 # ---- nothing at first, and nothing without ------------------------------------------------------------------------------

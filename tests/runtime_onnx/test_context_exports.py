@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -202,3 +203,12 @@ def test_whether_it_is_causal_is_checked(hostile, causal):
     manifest = json.loads((hostile / "manifest.json").read_text())
     (hostile / "manifest.json").write_text(json.dumps(manifest | {"onnx": {**manifest["onnx"], "causal": causal}}))
     refused(hostile, "its causal is .*; expected true or false")
+
+
+def test_times_in_too_small_a_unit_are_refused(exported, tmp_path):
+    model, dataset, _ = exported("diffgrm")
+    model = copy.copy(model)
+    model.take(model.parts, model.catalogue, model.facts | {"events_from": 1_700_000_000})
+    onnx = load_onnx(export_onnx(model, tmp_path / "export"), threads=1)
+    with pytest.raises(DataError, match="all times would be of 1970, and the model learnt from events of 2023-11-14"):
+        onnx.recommend(dataset.event_table(), k=3)

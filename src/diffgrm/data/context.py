@@ -6,6 +6,7 @@ each. Letters: N events, V places of histories, B histories, C inputs.
 
 from __future__ import annotations
 
+import datetime
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST = 33  # powers of two up to some 270 years, in seconds
 EDGES = np.unique(np.ceil(2.0 ** (np.arange(2 * LONGEST) / 2)).astype(np.int64) - 1)  # the least seconds of each bucket
-AN_HOUR, HOURS, DAYS = 3600, 24, 7
+AN_HOUR, HOURS, DAYS, A_YEAR = 3600, 24, 7, 365 * A_DAY
+EVENTS_FROM = "events_from"  # among the facts of a fit
 THURSDAY = 3  # 1970-01-01, with Monday as 0
 
 
@@ -184,6 +186,26 @@ def check_years(times: np.ndarray | None, settings: EventSettings) -> None:
     """
     if problems := _of_no_year(times, settings):
         raise DataError("the histories cannot be read so:\n" + bullet_list(problems))
+
+
+def check_clock(times: np.ndarray | None, settings: EventSettings, learnt_from: object) -> None:
+    """Make sure that times [N] in seconds are on the clock of those learnt from: in too small a unit, all fall into 1970.
+
+    Args:
+        learnt_from: seconds from 1970 of the oldest event that was learnt from, a fact of the fit; no number: not known.
+
+    Raises:
+        DataError: all are of 1970, and the model learnt from none of that year.
+    """
+    if times is None or len(times) == 0 or not isinstance(learnt_from, int) or not A_YEAR <= learnt_from <= LAST:
+        return
+    if 0 < max(int(block.max()) for block in _blocks(times)) < A_YEAR and all(block.min() >= 0 for block in _blocks(times)):
+        since = datetime.datetime.fromtimestamp(learnt_from, datetime.UTC).date()
+        raise DataError(
+            f"all times would be of 1970, and the model learnt from events of {since} and later: it reads numbers in "
+            f"{settings.time_unit} (events.time_unit), and these seem to be in another unit; give numbers in "
+            f"{settings.time_unit}, or date-times"
+        )
 
 
 def _of_no_year(times: np.ndarray | None, settings: EventSettings) -> list[str]:

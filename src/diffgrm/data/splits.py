@@ -17,6 +17,8 @@ from diffgrm.foundation import forks
 from diffgrm.foundation.schema import DataError, bullet_list
 from diffgrm.foundation.sections import DataSettings
 
+OFFSET = r"(?:[zZ]|:\d\d(?:\.\d+)?\s*[+-]\d\d(?::?\d\d)?)$"  # at the end of a date-time
+
 
 def make_split(dataset: InteractionDataset, settings: DataSettings) -> Split:
     """The split that a recipe's ``data`` section names.
@@ -205,7 +207,10 @@ def _moment(dataset: InteractionDataset, text: str, name: str) -> float:
     if kind in (pl.Date, pl.Datetime):
         found, faults = read_times(pl.Series([text]))
         if not faults and found.dtype in (pl.Date, pl.Datetime):
-            cut = found.cast(pl.Datetime).cast(kind, strict=False).to_physical()[0]  # type: ignore[arg-type]
+            found = found.cast(pl.Datetime)
+            if (zone := getattr(kind, "time_zone", None)) is not None and re.search(OFFSET, str(text).strip()) is None:
+                found = found.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")  # on their own clock
+            cut = found.cast(kind, strict=False).to_physical()[0]  # type: ignore[arg-type]
             if cut is not None:  # as where its unit does not reach that far
                 return float(cut)
         raise DataError(

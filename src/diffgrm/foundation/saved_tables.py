@@ -15,7 +15,7 @@ import polars as pl
 
 from diffgrm.foundation import forks
 from diffgrm.foundation.schema import DataError, ModelFolderError
-from diffgrm.foundation.storage import read_parquet, regular, write_parquet
+from diffgrm.foundation.storage import read_parquet, refusal, regular, write_parquet
 
 MOST_ROWS = 16  # a byte; ids that count up, the same text for all, take a third of a byte a row
 MOST_BYTES = 2**12, 2**28  # in memory, for each byte of the file, and beside those
@@ -52,7 +52,8 @@ def read_table(path: Path) -> pl.DataFrame:
         check_sizes(regular(path))
         return read_parquet(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DataError, SizeError, OSError) as error:
-        raise ModelFolderError(f"{path} is damaged: {error}") from error
+        found = error.__cause__ if isinstance(error, DataError) and isinstance(error.__cause__, Exception) else error
+        raise ModelFolderError(f"{path} {refusal(found) or f'is damaged: {error}'}") from error
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:

@@ -66,7 +66,8 @@ class State:
         except ModelFolderError:
             raise
         except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
-            raise ModelFolderError(f"the file {path} is damaged or not a safetensors file: {error}") from error
+            wrong = refusal(error) or f"is damaged or not a safetensors file: {error}"
+            raise ModelFolderError(f"the file {path} {wrong}") from error
         if wrong := found._not_finite():
             raise ModelFolderError(
                 f"the file {path} cannot be used: {wrong} should hold finite numbers, and some are NaN or infinite; fit "
@@ -101,6 +102,19 @@ def regular(path: Path, most: int | None = None) -> Path:
     return path
 
 
+def refusal(error: Exception) -> str | None:
+    """What to say where the system did not give a file, of whose content nothing is known then; None: the content is wrong.
+
+    >>> refusal(OSError(24, "Too many open files"))
+    'cannot be read: [Errno 24] Too many open files; raise the limit of open files (ulimit -n)'
+    """
+    told = getattr(error, "errno", None) is not None or "(os error " in str(error)  # the latter of libraries in Rust
+    if not told or isinstance(error, FileNotFoundError):
+        return None
+    remedy = "; raise the limit of open files (ulimit -n)" if "Too many open files" in str(error) else ""
+    return f"cannot be read: {error}{remedy}"
+
+
 @contextmanager
 def usual_mode(path: Path) -> Iterator[None]:
     """A file that the block writes gets the rights that every new file gets (the umask), whoever writes it.
@@ -121,14 +135,15 @@ def read_parquet(path: Path) -> pl.DataFrame:
     """A parquet file of this very name: ``[``, ``?``, ``*`` and ``~`` mean themselves.
 
     Raises:
-        DataError: missing or damaged. DiffGRMError: see :func:`diffgrm.foundation.forks.check`.
+        DataError: missing, damaged, or not to be read. DiffGRMError: see :func:`diffgrm.foundation.forks.check`.
     """
     forks.check()
     try:
         with path.open("rb") as file:
             return pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
-        raise DataError(f"{path} is not a parquet file that can be read: {error}") from error
+        wrong = refusal(error) or f"is not a parquet file that can be read: {error}"
+        raise DataError(f"{path} {wrong}") from error
 
 
 def write_parquet(table: pl.DataFrame, path: Path, group: int | None = None, compressed: bool = True) -> None:

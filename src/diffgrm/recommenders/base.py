@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from diffgrm.data.asking import with_moments, with_profiles
+from diffgrm.data.context import EVENTS_FROM, check_clock
 from diffgrm.data.dataset import InteractionDataset, Ragged, Split
 from diffgrm.data.frames import is_list
 from diffgrm.data.histories import histories_of, read_histories
@@ -311,6 +312,7 @@ class Recommender(OnTheHub, GoesOn, ChangesItems):
             raise DataError("a loaded model does not keep the users' histories: pass histories= instead of users=")
         else:
             ids, rows = histories_of(self._fitted_split.dataset, users)
+        check_clock(rows.marks.times, self.recipe.events, self.facts.get(EVENTS_FROM))
         numbered = users is None and is_list(histories)
         return ids, with_profiles(ids, with_moments(ids, rows, at), profiles, self.profiles, not numbered)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffgrm.data.context import EVENTS_FROM
 from diffgrm.data.dataset import InteractionDataset, Split
 from diffgrm.data.splits import make_split
 from diffgrm.evaluation.seen_targets import warn_of_seen
@@ -171,6 +172,7 @@ def facts_of(split: Split) -> dict[str, Any]:
         **({} if dataset.report is None else {"reading": str(dataset.report)}),
         "split": split.name,
         **({"held_out": split.facts} if split.facts else {}),
+        **({} if (times := dataset.events.marks.times) is None else {EVENTS_FROM: int(times.min())}),
     }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from diffgrm.data.context import EVENTS_FROM, check_clock
 from diffgrm.data.dataset import EvaluationSet, InteractionDataset, Ragged, Split
 from diffgrm.evaluation.seen_targets import warn_of_seen
 from diffgrm.foundation.overrides import apply_overrides
@@ -133,6 +134,7 @@ def update(
     lasts = any(part.remembers for part in parts.values())
     known = catalogue if lasts else replace(catalogue, counts=np.zeros_like(catalogue.counts))
     grown, new = with_items_of(known, asked.split.dataset)
+    check_clock(asked.split.dataset.events.marks.times, recipe.events, facts.get(EVENTS_FROM))
     given, split = asked.split.fingerprint, renumbered(asked.split, grown)
     told = facts_of(split)
     if counts_events:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from diffgrm.foundation.schema import ModelFolderError, first_few
-from diffgrm.foundation.storage import regular, usual_mode
+from diffgrm.foundation.storage import refusal, regular, usual_mode
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -39,7 +39,7 @@ def read_header(path: Path) -> tuple[dict[str, int], Shapes]:
             sizes = json.loads((file.metadata() or {})["sizes"])
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is damaged, or holds no weights: {error!r}") from error
+        raise ModelFolderError(f"{path} {refusal(error) or f'is damaged, or holds no weights: {error!r}'}") from error
     if not isinstance(sizes, dict) or any(type(size) is not int or size < 0 for size in sizes.values()):
         raise ModelFolderError(f"{path} is damaged: its sizes are {str(sizes)[:200]}, expected whole numbers by name")
     return sizes, shapes

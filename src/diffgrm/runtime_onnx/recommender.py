@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from diffgrm.data.asking import with_moments, with_profiles
 from diffgrm.data.collate import in_batches
+from diffgrm.data.context import EVENTS_FROM, check_clock
 from diffgrm.data.frames import is_list
 from diffgrm.data.histories import HistoryEvent, read_histories
 from diffgrm.data.ids import IdMap
@@ -71,6 +72,7 @@ class OnnxRecommender:
         events: how histories are read, and what the network is told of them.
         causal: whether it is; see :class:`diffgrm.data.context.Context`.
         profiles: what is kept of users; None where the network is told nothing of them.
+        learnt_from: see :func:`diffgrm.data.context.check_clock`.
     """
 
     takes_read_histories: ClassVar[bool] = True  # of evaluation
@@ -87,10 +89,11 @@ class OnnxRecommender:
         events: EventSettings = PLAIN,
         causal: bool = False,
         profiles: Profiles | None = None,
+        learnt_from: int | None = None,
     ) -> None:
         self.items, self.decoding, self.item_table, self.events = items, decoding, item_table, events
         self._network, self._catalogue, self._vectors, self._max_len = network, catalogue, vectors, max_len
-        self._causal, self._profiles = causal, profiles
+        self._causal, self._profiles, self._learnt_from = causal, profiles, learnt_from
         self._recommendable = None if catalogue.recommendable.all() else catalogue.recommendable
         self._restricted: dict[bytes, Catalogue] = {}  # by the last filters; their tables are worth keeping
         self._ruled: ItemRules | None = None  # the last rules that were asked for
@@ -119,6 +122,7 @@ class OnnxRecommender:
         where = None if ruled is None else ruled.where
         candidates = candidate_items(self.items, self._recommendable, k, only, without, where)
         user_ids, rows = read_histories(histories, self.items, on_empty, self.events)
+        check_clock(rows.marks.times, self.events, self._learnt_from)
         named = not is_list(histories)
         positions = with_profiles(user_ids, with_moments(user_ids, rows, at), profiles, self._profiles, named)
         query = Query(positions, k, exclude_seen, candidates, progress)
@@ -220,7 +224,7 @@ def load_onnx(
                 "export the model again"
             )
         profiles = read_kept(place, events) if events.user_columns else None
-        read = vectors, max_len, decoding, table, events, causal, profiles
+        read = vectors, max_len, decoding, table, events, causal, profiles, manifest["facts"].get(EVENTS_FROM)
         recommender = OnnxRecommender(network, catalogue, items, *read)
         one = HistoryEvent(items.ids([0])[0], time=0)
         recommender.recommend([[one]], k=1, exclude_seen=False)  # the graphs take what the files hold

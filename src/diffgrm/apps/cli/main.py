@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -323,7 +324,10 @@ def main() -> None:
             sys.exit(2)
         except OSError as error:
             _leave_output()
-            complain(type(error).__name__, f"{error}; is the disk full, or a file not there or not to be written?")
+            advice = "; is the disk full, or a file not there or not to be written?"
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                advice = "; raise the limit of open files (ulimit -n)"
+            complain(type(error).__name__, f"{error}{advice}")
             sys.exit(2)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
